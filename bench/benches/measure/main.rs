@@ -1,0 +1,124 @@
+//! The measurements, as ratios within one run: machines differ, and one machine differs from hour to hour, but two numbers
+//! taken one after the other on the same data say something.
+//!
+//! `cargo xtask bench` runs it. With `--write PATH` the table is written there, too.
+#![allow(clippy::unwrap_used)]
+
+mod codec;
+mod log;
+mod node;
+mod plugins;
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+
+/// Each side of a comparison runs at least this long.
+const ENOUGH: Duration = Duration::from_millis(1500);
+/// The best of so many is taken: noise only ever adds.
+const ROUNDS: usize = 3;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Only the measurements whose name contains this.
+    filter: Option<String>,
+    /// The `sluice` program; without it, nothing is measured end to end.
+    #[arg(long)]
+    binary: Option<PathBuf>,
+    /// The folder of sample.wasm and mask.wasm.
+    #[arg(long)]
+    plugins: Option<PathBuf>,
+    /// Write the table here.
+    #[arg(long)]
+    write: Option<PathBuf>,
+    /// What cargo passes to every bench.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// One line of the table.
+struct Line {
+    what: String,
+    value: String,
+    /// What it was compared with, and how it came out.
+    against: String,
+}
+
+fn line(what: &str, value: String, against: String) -> Line {
+    Line {
+        what: what.to_owned(),
+        value,
+        against,
+    }
+}
+
+type Measurement<'a> = (&'static str, Box<dyn Fn() -> Vec<Line> + 'a>);
+
+fn main() {
+    let arguments = Arguments::parse();
+    let mut all: Vec<Measurement<'_>> = vec![
+        ("codec", Box::new(codec::measure)),
+        ("log", Box::new(log::measure)),
+    ];
+    if let Some(dist) = &arguments.plugins {
+        all.push(("plugins", Box::new(|| plugins::measure(dist))));
+    }
+    if let (Some(binary), Some(dist)) = (&arguments.binary, &arguments.plugins) {
+        all.push(("node", Box::new(|| node::measure(binary, dist))));
+    }
+    let filter = arguments.filter.unwrap_or_default();
+    let mut table = String::from("| what | measured | against |\n|---|---|---|\n");
+    for (_, measure) in all.iter().filter(|(name, _)| name.contains(&filter)) {
+        for line in measure() {
+            println!("{:<44} {:>24}   {}", line.what, line.value, line.against);
+            writeln!(
+                table,
+                "| {} | {} | {} |",
+                line.what, line.value, line.against
+            )
+            .unwrap();
+        }
+    }
+    if let Some(path) = arguments.write {
+        std::fs::write(&path, document(&table)).unwrap();
+        println!("written to {}", path.display());
+    }
+}
+
+fn document(table: &str) -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    format!(
+        "# Measurements\n\nMade by `cargo xtask bench --write` on a machine with {cores} cores, which also ran the load \
+         generator. The corpus is that of `sluice gen`: distinct events, logs of about 520 bytes as OTLP. Compare lines \
+         of this table with each other, not with those of another machine.\n\n{table}"
+    )
+}
+
+/// Seconds for one call: the best round, each long enough to be trusted.
+fn seconds(mut work: impl FnMut()) -> f64 {
+    work();
+    let round = |work: &mut dyn FnMut()| {
+        let start = Instant::now();
+        let mut calls = 0u32;
+        while start.elapsed() < ENOUGH {
+            work();
+            calls += 1;
+        }
+        start.elapsed().as_secs_f64() / f64::from(calls)
+    };
+    (0..ROUNDS)
+        .map(|_| round(&mut work))
+        .fold(f64::INFINITY, f64::min)
+}
+
+/// `1.23 M rows/s`.
+fn per_second(count: f64, seconds: f64, unit: &str) -> String {
+    let rate = count / seconds;
+    match rate {
+        r if r >= 1e6 => format!("{:.2} M {unit}/s", r / 1e6),
+        r if r >= 1e3 => format!("{:.1} k {unit}/s", r / 1e3),
+        r => format!("{r:.1} {unit}/s"),
+    }
+}

@@ -1,0 +1,67 @@
+//! What the sandbox costs: the standard plugins on batches as they arrive.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use sluice_bench::corpus::{Corpus, Signal};
+use sluice_runtime::{Chain, Host, HostOptions, Limits, PluginConfig};
+use sluice_wire::otlp::{DecodeLimits, Decoder};
+
+use crate::{Line, line};
+
+const ROWS: usize = 1_000;
+const REQUESTS: u64 = 32;
+const ROUNDS: usize = 6;
+
+pub(crate) fn measure(dist: &Path) -> Vec<Line> {
+    let corpus = Corpus::new(1);
+    let mut decoder = Decoder::new(DecodeLimits::default());
+    let bodies: Vec<Vec<u8>> = (0..REQUESTS)
+        .map(|k| corpus.request(Signal::Log, k, ROWS, 0))
+        .collect();
+    let mut decode = |body: &Vec<u8>| {
+        decoder
+            .decode(sluice_wire::Signal::Log, body, 1)
+            .unwrap()
+            .batch
+    };
+    let batches: Vec<_> = bodies.iter().map(&mut decode).collect();
+    let decoding = crate::seconds(|| {
+        std::hint::black_box(decode(&bodies[0]));
+    });
+
+    let host = Host::new(HostOptions::default()).unwrap();
+    let load = |name: &str, config: Value| {
+        let component = std::fs::read(dist.join(format!("{name}.wasm"))).unwrap();
+        let plugin = PluginConfig {
+            name: name.to_owned(),
+            component,
+            config,
+            limits: Limits::default(),
+            on_fault: None,
+            enabled: true,
+            signals: Vec::new(),
+        };
+        host.load(plugin).unwrap()
+    };
+    let sample = || load("sample", json!({"rate": 0.2, "keep_errors": true}));
+    let mask = || load("mask", json!({}));
+    let chains = [
+        ("sample", Chain::new(vec![sample()])),
+        ("mask", Chain::new(vec![mask()])),
+        ("mask, then sample", Chain::new(vec![mask(), sample()])),
+    ];
+    chains
+        .into_iter()
+        .map(|(name, chain)| {
+            let cost = sluice_runtime::measure(&chain, &batches, sluice_wire::Signal::Log, ROUNDS)
+                .unwrap();
+            let of_decoding = cost.cpu_s / cost.rows as f64 / (decoding / ROWS as f64);
+            line(
+                &format!("plugins: {name}, batches of 1,000 logs"),
+                format!("{:.2} CPU-s/M rows", cost.cpu_s_per_million()),
+                format!("{of_decoding:.2} times the cost of decoding the same rows"),
+            )
+        })
+        .collect()
+}

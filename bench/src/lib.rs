@@ -1,0 +1,9 @@
+//! What measurements, the load generator and the end-to-end tests share: a corpus of distinct events, a client that
+//! sends it over OTLP and remembers what was acknowledged, a handle on a real `sluice` process, and an oracle that
+//! compares what was acknowledged with what SQL returns.
+
+pub mod audit;
+pub mod corpus;
+pub mod load;
+pub mod oracle;
+pub mod process;

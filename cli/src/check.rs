@@ -1,0 +1,91 @@
+//! `sluice check`: what a configuration file means, or what is wrong with it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use sluice_edge::EdgeConfig;
+
+use crate::roles::{edge_config, ingest_config, query_config};
+use crate::up::UpConfig;
+
+/// Check a configuration file.
+#[derive(clap::Args)]
+#[command(after_help = "Exit codes: 0 the file is fine, 1 it is not; the message says the file, the line and what to do.")]
+pub(crate) struct Args {
+    file: PathBuf,
+    /// Whose configuration it is; by default what its tables say
+    #[arg(long, value_enum)]
+    role: Option<RoleArg>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum RoleArg {
+    Up,
+    Edge,
+    Ingest,
+    Query,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let role = args.role.unwrap_or_else(|| guess(&args.file));
+    if let Err(error) = check(role, &args.file, args.json) {
+        eprintln!("error: {error:#}");
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// By the tables that only one role has; an unreadable file is reported by whoever reads it next.
+fn guess(file: &Path) -> RoleArg {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let table: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let has = |keys: &[&str]| keys.iter().any(|key| table.contains_key(*key));
+    if has(&["edge", "ingest", "query"]) {
+        RoleArg::Up
+    } else if has(&["roles", "lake", "gateway", "log", "hot", "cold"]) {
+        RoleArg::Ingest
+    } else if has(&["tokens", "limits", "tls"]) {
+        RoleArg::Query
+    } else {
+        RoleArg::Edge
+    }
+}
+
+fn check(role: RoleArg, file: &Path, json: bool) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    match role {
+        RoleArg::Edge => {
+            let config = edge_config(file)?;
+            explain(&config, &text, json)?;
+        }
+        RoleArg::Ingest => print(file, &format!("{:#?}", ingest_config(file)?), json),
+        RoleArg::Query => print(file, &format!("{:#?}", query_config(file)?), json),
+        RoleArg::Up => print(file, &format!("{:#?}", UpConfig::read(file)?), json),
+    }
+    Ok(())
+}
+
+/// Every key with its value and who gave it.
+fn explain(config: &EdgeConfig, text: &str, json: bool) -> anyhow::Result<()> {
+    let settings = config.explain(text);
+    if json {
+        println!("{:#}", serde_json::to_value(&settings)?);
+        return Ok(());
+    }
+    for setting in settings {
+        println!("{:<40} = {:<28} # {}", setting.key, setting.value, setting.origin);
+    }
+    Ok(())
+}
+
+fn print(file: &Path, settings: &str, json: bool) {
+    if json {
+        println!("{:#}", serde_json::json!({ "file": file, "settings": settings }));
+    } else {
+        println!("{settings}");
+    }
+}

@@ -1,0 +1,90 @@
+//! `sluice`: the one command. Each subcommand is a module; this file only chooses.
+
+mod ca;
+mod ca_command;
+mod check;
+#[path = "gen.rs"]
+mod gen_load;
+mod http_client;
+mod refused;
+mod reports;
+mod roles;
+mod running;
+mod sql;
+mod status;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "sluice",
+    version,
+    about = "Telemetry from places with bad networks, into a lakehouse you can query while it arrives",
+    after_help = "Start with `sluice up`: everything in one process, nothing else installed. It prints where to send and how to ask.\n\
+                  Exit codes: 0 done, 1 failed, 2 wrong usage, 3 configuration refused, 4 data on disk refused."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run everything in one process on embedded defaults
+    Up(up::Args),
+    /// Run an edge node: OpenTelemetry in, plugins, spool, uplink
+    Edge(roles::EdgeArgs),
+    /// Run cloud ingest: gateway, log, writers
+    Ingest(roles::IngestArgs),
+    /// Run the query layer over the stores of an ingest that is not running here
+    Query(roles::QueryArgs),
+    /// Ask a question in SQL, or open a prompt
+    Sql(sql::Args),
+    /// What a running node says of itself
+    Status(status::Args),
+    /// Check a configuration file and print every key with its value
+    Check(check::Args),
+    /// Make load: distinct events, the same seed gives the same bytes
+    Gen(gen_load::Args),
+    /// The certificate authority of a fleet
+    Ca(ca_command::Args),
+    /// Print a completion script for your shell
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            roles::exit_code_of(&error)
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Up(args) => up::run(args).await,
+        Command::Edge(args) => roles::edge(args).await,
+        Command::Ingest(args) => roles::ingest(args).await,
+        Command::Query(args) => roles::query(args).await,
+        Command::Sql(args) => sql::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Check(args) => check::run(args),
+        Command::Gen(args) => gen_load::run(args).await,
+        Command::Ca(args) => ca_command::run(args),
+        Command::Completions { shell } => {
+            use clap::CommandFactory;
+            clap_complete::generate(shell, &mut Cli::command(), "sluice", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! `sluice edge`, `sluice ingest`, `sluice query`: one role each, for a fleet.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::ValueEnum;
+use sluice_edge::{EdgeConfig, EdgeError, EdgeNode};
+use sluice_ingest::config::Role;
+use sluice_ingest::{IngestConfig, IngestService};
+use sluice_query::{QueryConfig, QueryService, Tokens};
+use sluice_store::{LogEnds, Stores, Tables, TablesOptions};
+use sluice_wire::ids::Partition;
+
+use crate::refused::Refused;
+use crate::reports::NodeReports;
+use crate::running::{self, RunArgs};
+
+/// The code that a process ends with: 3 for a configuration refused, 4 for data on disk refused, 1 for the rest.
+pub(crate) fn exit_code_of(error: &anyhow::Error) -> ExitCode {
+    for cause in error.chain() {
+        if let Some(edge) = cause.downcast_ref::<EdgeError>() {
+            return ExitCode::from(edge.exit_code());
+        }
+        if cause.is::<Refused>() || cause.is::<sluice_query::BuildError>() {
+            return ExitCode::from(3);
+        }
+        if let Some(build) = cause.downcast_ref::<sluice_ingest::BuildError>() {
+            return ExitCode::from(match build {
+                sluice_ingest::BuildError::Log(_) => 4,
+                sluice_ingest::BuildError::Folder { .. } => 1,
+                _ => 3,
+            });
+        }
+    }
+    ExitCode::FAILURE
+}
+
+/// `sluice edge`.
+#[derive(clap::Args)]
+pub(crate) struct EdgeArgs {
+    /// Settings (deploy/config/edge.toml shows them all)
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+pub(crate) async fn edge(args: EdgeArgs) -> anyhow::Result<ExitCode> {
+    running::start_logging();
+    args.run.check_names(&["otlp-grpc", "otlp-http", "http"])?;
+    let mut config = edge_config(&args.config)?;
+    for (name, address) in &args.run.listen {
+        config.listen.set(name, &address.to_string())?;
+    }
+    let shutdown = running::shutdown_on_signal()?;
+    let node = EdgeNode::build(config).await?;
+    let (status, listen) = (node.status(), bound(node.listen()));
+    let ready = async {
+        if status.serving().await
+            && let Some(path) = &args.run.ready_file
+        {
+            running::write_ready_file(path, &listen, None)?;
+        }
+        std::future::pending::<anyhow::Result<()>>().await
+    };
+    tokio::select! {
+        ended = node.run(shutdown) => ended?,
+        failed = ready => failed?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `sluice ingest`.
+#[derive(clap::Args)]
+pub(crate) struct IngestArgs {
+    /// Settings (deploy/config/ingest.toml shows them all)
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Run these parts only
+    #[arg(long, value_enum, value_delimiter = ',')]
+    role: Vec<RoleArg>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum RoleArg {
+    Gateway,
+    Hot,
+    Cold,
+}
+
+pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
+    running::start_logging();
+    args.run.check_names(&["link"])?;
+    let mut config = ingest_config(&args.config)?;
+    if !args.role.is_empty() {
+        let role = |arg: &RoleArg| match arg {
+            RoleArg::Gateway => Role::Gateway,
+            RoleArg::Hot => Role::Hot,
+            RoleArg::Cold => Role::Cold,
+        };
+        config.roles = args.role.iter().map(role).collect();
+    }
+    config.gateway.listen = args.run.address("link").unwrap_or(config.gateway.listen);
+    let shutdown = running::shutdown_on_signal()?;
+    let stores = Stores::open(&config.lake, config.hot.max_memory).await?;
+    let service = IngestService::build(config, stores)?;
+    if let Some(path) = &args.run.ready_file {
+        running::write_ready_file(path, &bound(service.listen()), None)?;
+    }
+    service.run(shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `sluice query`.
+#[derive(clap::Args)]
+#[command(after_help = "It reads the cold table of the lake. Hot rows live in the memory of the process that runs ingest, so with the\n\
+    embedded hot store they are seen through `sluice up` only; answers say that the end of the log is not known.")]
+pub(crate) struct QueryArgs {
+    /// Settings (deploy/config/query.toml shows them all)
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Folder or URL of the lake
+    #[arg(long, value_name = "LAKE", default_value = "sluice-data/lake")]
+    lake: String,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+/// Nobody here knows where the log ends.
+struct UnknownEnds;
+
+impl LogEnds for UnknownEnds {
+    fn end(&self, _: Partition) -> Option<u64> {
+        None
+    }
+
+    fn oldest_unread_us(&self, _: Partition, _: u64) -> Option<i64> {
+        None
+    }
+}
+
+pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
+    running::start_logging();
+    args.run.check_names(&["http"])?;
+    let mut config = query_config(&args.config)?;
+    config.listen = args.run.address("http").unwrap_or(config.listen);
+    let tokens = Tokens::open(&config.tokens).with_context(|| "the query layer needs a token file")?;
+    let shutdown = running::shutdown_on_signal()?;
+    let stores = Stores::open(&args.lake, 0).await?;
+    let tables = Tables::new(stores, Arc::new(UnknownEnds), TablesOptions::default());
+    let reports = NodeReports::new(None, None);
+    let service = QueryService::build(config, tables, tokens).await?.with_status(reports.source());
+    let reporting = tokio::spawn(reports.keep(shutdown.clone()));
+    if let Some(path) = &args.run.ready_file {
+        running::write_ready_file(path, &bound(service.listen()), None)?;
+    }
+    service.run(shutdown).await?;
+    drop(reporting.await);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bound(doors: Vec<(&'static str, std::net::SocketAddr)>) -> BTreeMap<String, std::net::SocketAddr> {
+    doors.into_iter().map(|(name, address)| (name.to_owned(), address)).collect()
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+pub(crate) fn edge_config(path: &Path) -> anyhow::Result<EdgeConfig> {
+    EdgeConfig::from_toml(&read(path)?).map_err(|error| Refused::new(error.to_string()).in_file(path).into())
+}
+
+pub(crate) fn ingest_config(path: &Path) -> anyhow::Result<IngestConfig> {
+    IngestConfig::from_toml(&read(path)?).map_err(|error| Refused::new(error.to_string()).in_file(path).into())
+}
+
+pub(crate) fn query_config(path: &Path) -> anyhow::Result<QueryConfig> {
+    QueryConfig::from_toml(&read(path)?).map_err(|error| Refused::new(error.to_string()).in_file(path).into())
+}

@@ -1,0 +1,125 @@
+//! Rows as a table for people.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde_json::Value;
+
+use super::answer::{Answer, plain};
+
+/// A column is never wider than this on a terminal; elsewhere nothing is cut.
+const WIDEST_CELL: usize = 80;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) widest: Option<usize>,
+    pub(super) dim_rules: bool,
+}
+
+impl Look {
+    pub(super) fn of_terminal() -> Look {
+        let terminal = io::stdout().is_terminal();
+        let colour = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+        Look {
+            widest: terminal.then_some(WIDEST_CELL),
+            dim_rules: terminal && colour,
+        }
+    }
+}
+
+pub(super) fn write(answer: &Answer, look: Look, out: &mut impl Write) -> io::Result<()> {
+    if answer.columns.is_empty() {
+        return Ok(());
+    }
+    let right: Vec<bool> = answer.columns.iter().map(|c| is_number(&c.kind)).collect();
+    let names: Vec<String> = answer.columns.iter().map(|c| plain(&c.name)).collect();
+    let rows: Vec<Vec<String>> = answer
+        .rows
+        .iter()
+        .map(|row| row.iter().map(|value| cell(value, look.widest)).collect())
+        .collect();
+    let mut widths: Vec<usize> = names.iter().map(|n| n.chars().count()).collect();
+    for row in &rows {
+        for (width, text) in widths.iter_mut().zip(row) {
+            *width = (*width).max(text.chars().count());
+        }
+    }
+    line(&names, &widths, &right, out)?;
+    rule(&widths, look, out)?;
+    for row in &rows {
+        line(row, &widths, &right, out)?;
+    }
+    Ok(())
+}
+
+fn line(cells: &[String], widths: &[usize], right: &[bool], out: &mut impl Write) -> io::Result<()> {
+    let mut text = String::new();
+    for (at, ((cell, width), right)) in cells.iter().zip(widths).zip(right).enumerate() {
+        text.push_str(if at > 0 { " │ " } else { " " });
+        let pad = " ".repeat(width - cell.chars().count());
+        if *right {
+            text.push_str(&pad);
+            text.push_str(cell);
+        } else {
+            text.push_str(cell);
+            text.push_str(&pad);
+        }
+    }
+    writeln!(out, "{}", text.trim_end())
+}
+
+fn rule(widths: &[usize], look: Look, out: &mut impl Write) -> io::Result<()> {
+    let text: Vec<String> = widths.iter().map(|w| "─".repeat(w + 2)).collect();
+    let text = text.join("┼");
+    if look.dim_rules {
+        writeln!(out, "\x1b[2m{text}\x1b[0m")
+    } else {
+        writeln!(out, "{text}")
+    }
+}
+
+fn cell(value: &Value, widest: Option<usize>) -> String {
+    let text = match value {
+        Value::Null => String::new(),
+        Value::String(text) => one_line(text),
+        other => one_line(&other.to_string()),
+    };
+    match widest {
+        Some(most) if text.chars().count() > most => {
+            let mut cut: String = text.chars().take(most - 1).collect();
+            cut.push('…');
+            cut
+        }
+        _ => text,
+    }
+}
+
+/// Line ends are shown, other control characters cannot reach the terminal.
+fn one_line(text: &str) -> String {
+    plain(&text.replace("\r\n", "⏎").replace('\n', "⏎").replace('\t', " "))
+}
+
+fn is_number(kind: &str) -> bool {
+    ["int", "uint", "float", "decimal"].iter().any(|n| kind.starts_with(n)) && !kind.starts_with("interval")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn numbers_stand_right_and_nothing_steers_the_terminal() {
+        let answer: Answer = serde_json::from_value(json!({
+            "columns": [{"name": "service", "type": "string"}, {"name": "n", "type": "int64"}],
+            "rows": [["cart", 5], ["a\u{1b}[2Jb\nc", 12345], [null, 9007199254740993_i64]],
+        }))
+        .unwrap();
+        let mut out = Vec::new();
+        write(&answer, Look { widest: Some(8), dim_rules: false }, &mut out).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            " service  │        n\n──────────┼──────────\n cart     │        5\n a\u{fffd}[2Jb⏎c │    12345\n          │ 9007199…\n"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! What `sluice up` makes for itself on the first start: an authority, two certificates and a token.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use sluice_query::tokens::{self, Reach, Tokens};
+use sluice_wire::ids::{NodeId, TenantId};
+
+use crate::ca::{self, Issued, Role};
+
+/// The tenant that all rows of one machine belong to until someone names another.
+pub(super) const TENANT: &str = "default";
+/// The name of the edge inside.
+pub(super) const NODE: &str = "local";
+/// The name that the inner edge expects of the inner gateway.
+pub(super) const GATEWAY: &str = "localhost";
+/// Certificates with less life left than this are made anew at a start.
+const RENEW_BEFORE_DAYS: u64 = 60;
+
+/// Where the parts find their secrets.
+pub(super) struct Identity {
+    pub(super) gateway: Issued,
+    pub(super) edge: Issued,
+    pub(super) deny_list: PathBuf,
+    pub(super) token_file: PathBuf,
+    pub(super) tokens: Tokens,
+}
+
+impl Identity {
+    /// Reads what an earlier start made, and makes what is missing.
+    pub(super) fn open(data: &Path) -> anyhow::Result<Identity> {
+        let authority = data.join("ca");
+        if !ca::exists(&authority) {
+            // Without its key a half-made authority has signed nothing: start again from nothing.
+            if authority.exists() {
+                std::fs::remove_dir_all(&authority)
+                    .with_context(|| format!("cannot remove the unfinished {}", authority.display()))?;
+            }
+            ca::init(&authority)?;
+        }
+        let gateway = Role::Gateway { hosts: vec![GATEWAY.to_owned(), "127.0.0.1".to_owned()] };
+        let edge = Role::Edge { tenant: TenantId::new(TENANT)?, node: NodeId::new(NODE)? };
+        let (token_file, tokens) = open_tokens(data)?;
+        Ok(Identity {
+            gateway: ensure(&authority, &gateway, &data.join("certificates/gateway"))?,
+            edge: ensure(&authority, &edge, &data.join("certificates/edge"))?,
+            deny_list: authority.join(ca::DENY_LIST),
+            token_file,
+            tokens,
+        })
+    }
+}
+
+/// The certificate of an earlier start while it lives long enough, else a new one. Beside it stands what was issued, whole or not at all.
+fn ensure(authority: &Path, role: &Role, out: &Path) -> anyhow::Result<Issued> {
+    let memo = out.join("issued.json");
+    if let Ok(text) = std::fs::read(&memo) {
+        let issued: Issued = serde_json::from_slice(&text)
+            .with_context(|| format!("{} is damaged: remove it, and a new certificate is made", memo.display()))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let lives = ca::list(authority)?
+            .iter()
+            .any(|e| e.serial == issued.serial && !e.revoked && e.not_after > now + RENEW_BEFORE_DAYS * 86_400);
+        if lives && issued.certificate.exists() && issued.key.exists() {
+            return Ok(issued);
+        }
+    }
+    let issued = ca::issue(authority, role, out, ca::DEFAULT_DAYS)?;
+    write_private(&memo, &serde_json::to_vec_pretty(&issued)?)?;
+    Ok(issued)
+}
+
+/// The hashed list that the query layer checks, and beside it the one token in clear that the owner of this folder asks with.
+fn open_tokens(data: &Path) -> anyhow::Result<(PathBuf, Tokens)> {
+    let (list, clear) = (data.join("tokens.json"), data.join("token"));
+    if !list.exists() || !clear.exists() {
+        let (token, entry) = tokens::mint(rand::random(), "sluice up", &TenantId::new(TENANT)?, Reach::Operator);
+        // The clear token first: a list without it would lock the owner out.
+        write_private(&clear, format!("{token}\n").as_bytes())?;
+        tokens::save(&list, &[entry])?;
+    }
+    Ok((clear, Tokens::open(&list)?))
+}
+
+/// Whole or not at all, for the owner's eyes only.
+fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let staged = path.with_extension("new");
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&staged)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&staged, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,171 @@
+//! The composition of `sluice up`: what is built in which order, and in which order it ends.
+//!
+//! Built from the stores outwards, so that every part finds what it needs; ended in the direction in which data flows, so that what
+//! was accepted goes as far as it can before the process leaves. What does not is on disk and goes on at the next start.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::Context;
+use sluice_edge::EdgeNode;
+use sluice_ingest::IngestService;
+use sluice_query::QueryService;
+use sluice_store::{Stores, Tables, TablesOptions};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::config::UpConfig;
+use super::identity::{self, Identity};
+use crate::reports::NodeReports;
+use crate::running::{self, RunArgs};
+
+/// Where `sluice sql` and `sluice status` look for a running node.
+const READY_FILE: &str = "ready.json";
+
+/// The parts, bound and not yet running.
+struct Parts {
+    edge: EdgeNode,
+    ingest: IngestService,
+    query: QueryService,
+    reports: NodeReports,
+    listen: BTreeMap<String, SocketAddr>,
+}
+
+pub(super) async fn run(data: &Path, config: UpConfig, args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+    std::fs::create_dir_all(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
+    // Absolute, so that the ready file means the same from everywhere.
+    let data = std::fs::canonicalize(data).with_context(|| format!("data folder {}", data.display()))?;
+    let ready_file = data.join(READY_FILE);
+    let identity = Identity::open(&data)?;
+    let token_file = identity.token_file.clone();
+    let parts = Box::pin(build(&data, config, args, identity)).await?;
+    let listen = parts.listen.clone();
+    let ended = Box::pin(serve(parts, shutdown, || {
+        running::write_ready_file(&ready_file, &listen, Some(&token_file))?;
+        if let Some(path) = &args.ready_file {
+            running::write_ready_file(path, &listen, Some(&token_file))?;
+        }
+        announce(&data, &listen);
+        Ok(())
+    }))
+    .await;
+    // Only a file of our own: another process may have begun meanwhile.
+    let ours = std::fs::read_to_string(&ready_file).is_ok_and(|text| text.contains(&format!("\"pid\": {}", std::process::id())));
+    if ours {
+        drop(std::fs::remove_file(&ready_file));
+    }
+    ended
+}
+
+async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Identity) -> anyhow::Result<Parts> {
+    config.ingest.data_dir = data.to_owned();
+    config.ingest.lake = data.join("lake").display().to_string();
+    config.ingest.gateway.listen = args.address("link").unwrap_or(config.ingest.gateway.listen);
+    config.ingest.gateway.certificate = identity.gateway.certificate.clone();
+    config.ingest.gateway.key = identity.gateway.key.clone();
+    config.ingest.gateway.ca = identity.gateway.ca.clone();
+    config.ingest.gateway.deny_list = identity.deny_list.clone();
+    let stores = Stores::open(&config.ingest.lake, config.ingest.hot.max_memory).await?;
+    let ingest = IngestService::build(config.ingest, stores.clone())?;
+    let link = ingest.listen().iter().find(|(name, _)| *name == "link").map(|(_, address)| *address);
+
+    config.edge.data_dir = data.join("edge");
+    config.edge.listen.http = String::new();
+    for name in ["otlp-grpc", "otlp-http"] {
+        if let Some(address) = args.address(name) {
+            config.edge.listen.set(name, &address.to_string())?;
+        }
+    }
+    let link = link.context("the gateway has no address")?;
+    config.edge.link.gateways = vec![link.to_string()];
+    config.edge.link.server_name = identity::GATEWAY.to_owned();
+    config.edge.link.certificate = identity.edge.certificate.clone();
+    config.edge.link.key = identity.edge.key.clone();
+    config.edge.link.ca = identity.edge.ca.clone();
+    let edge = EdgeNode::build(config.edge).await?;
+
+    config.query.listen = args.address("http").unwrap_or(config.query.listen);
+    let tables = Tables::new(stores, ingest.log_ends(), TablesOptions::default());
+    tables.watch(&ingest.partitions());
+    let reports = NodeReports::new(Some(edge.status()), Some(ingest.status()));
+    let query = QueryService::build(config.query, tables, identity.tokens).await?.with_status(reports.source());
+
+    let doors = edge.listen().into_iter().chain(ingest.listen()).chain(query.listen());
+    let listen = doors.map(|(name, address)| (name.to_owned(), address)).collect();
+    Ok(Parts { edge, ingest, query, reports, listen })
+}
+
+async fn serve(
+    parts: Parts,
+    shutdown: CancellationToken,
+    ready: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Parts { edge, ingest, query, reports, .. } = parts;
+    let (stop_ingest, stop_query) = (CancellationToken::new(), CancellationToken::new());
+    let stop_edge = shutdown.child_token();
+    let edge_status = edge.status();
+    let mut query = tokio::spawn(query.run(stop_query.clone()));
+    let mut ingest = tokio::spawn(ingest.run(stop_ingest.clone()));
+    let mut edge = tokio::spawn(edge.run(stop_edge.clone()));
+    let reporting = tokio::spawn(reports.keep(stop_query.clone()));
+
+    let mut failed = tokio::select! {
+        serving = edge_status.serving() => serving.then(ready).transpose().err(),
+        () = shutdown.cancelled() => None,
+    };
+    if failed.is_none() {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            ended = &mut edge => failed = Some(ended_early("the edge", ended)),
+            ended = &mut ingest => failed = Some(ended_early("ingest", ended)),
+            ended = &mut query => failed = Some(ended_early("the query layer", ended)),
+        }
+    }
+    stop_edge.cancel();
+    finish(edge, &mut failed, "the edge").await;
+    stop_ingest.cancel();
+    finish(ingest, &mut failed, "ingest").await;
+    stop_query.cancel();
+    finish(query, &mut failed, "the query layer").await;
+    drop(reporting.await);
+    failed.map_or(Ok(()), Err)
+}
+
+type Ended<E> = Result<Result<(), E>, tokio::task::JoinError>;
+
+/// A part that ends before it was told to is a failure even when it names none.
+fn ended_early<E: std::error::Error + Send + Sync + 'static>(what: &str, ended: Ended<E>) -> anyhow::Error {
+    match ended {
+        Ok(Ok(())) => anyhow::anyhow!("{what} ended by itself"),
+        Ok(Err(error)) => anyhow::Error::new(error).context(format!("{what} failed")),
+        Err(error) => anyhow::Error::new(error).context(format!("{what} failed")),
+    }
+}
+
+async fn finish<E: std::error::Error + Send + Sync + 'static>(
+    part: JoinHandle<Result<(), E>>,
+    failed: &mut Option<anyhow::Error>,
+    what: &str,
+) {
+    // The one that ended first was awaited already.
+    if part.is_finished() && failed.is_some() {
+        return;
+    }
+    match part.await {
+        Ok(Ok(())) => {}
+        other => {
+            failed.get_or_insert(ended_early(what, other));
+        }
+    }
+}
+
+fn announce(data: &Path, listen: &BTreeMap<String, SocketAddr>) {
+    let at = |name: &str| listen.get(name).map_or_else(|| "-".to_owned(), ToString::to_string);
+    println!("sluice is up  (data in {})", data.display());
+    println!("  send OTLP      grpc {}   http {}", at("otlp-grpc"), at("otlp-http"));
+    println!("  link           {} (udp)   HTTP API {}", at("link"), at("http"));
+    let elsewhere = if data.ends_with("sluice-data") { String::new() } else { format!("--data {} ", data.display()) };
+    println!("  ask            sluice sql {elsewhere}\"SELECT time, service, body FROM logs ORDER BY time DESC LIMIT 10\"");
+    println!("  look           sluice status {elsewhere}");
+}

@@ -1,0 +1,217 @@
+//! What an operator may set for ingest. `deploy/config/ingest.toml` shows every key with its default.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::units;
+
+/// The ingest role's configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IngestConfig {
+    /// Any of `gateway`, `hot`, `cold`.
+    pub roles: Vec<Role>,
+    /// Log and state of the writers.
+    pub data_dir: PathBuf,
+    /// Folder or URL of the lake.
+    pub lake: String,
+    pub gateway: GatewaySettings,
+    pub log: LogSettings,
+    pub hot: HotSettings,
+    pub cold: ColdSettings,
+}
+
+/// A part of ingest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Gateway,
+    Hot,
+    Cold,
+}
+
+/// Where edges connect, and what they may use.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewaySettings {
+    pub listen: SocketAddr,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// The authority that edges' certificates come from.
+    pub ca: PathBuf,
+    /// Serial numbers of revoked certificates; empty: none.
+    pub deny_list: PathBuf,
+    pub max_sessions: usize,
+    #[serde(deserialize_with = "units::size")]
+    pub max_batch: u64,
+    /// Batches in memory over all sessions.
+    #[serde(deserialize_with = "units::size")]
+    pub max_memory: u64,
+}
+
+/// The embedded log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    pub generation: u32,
+    pub partitions: u16,
+    #[serde(deserialize_with = "units::size")]
+    pub segment: u64,
+    #[serde(deserialize_with = "units::duration")]
+    pub replay_window: Duration,
+    /// Of one partition.
+    #[serde(deserialize_with = "units::size")]
+    pub max_size: u64,
+}
+
+/// The hot store.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HotSettings {
+    #[serde(deserialize_with = "units::size")]
+    pub max_memory: u64,
+    /// Above this, hot drops what cold has taken over.
+    #[serde(deserialize_with = "units::size")]
+    pub keep: u64,
+}
+
+/// The cold store.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ColdSettings {
+    #[serde(deserialize_with = "units::duration")]
+    pub commit_every: Duration,
+    pub commit_rows: usize,
+    #[serde(deserialize_with = "units::size")]
+    pub commit_memory: u64,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        IngestConfig {
+            roles: vec![Role::Gateway, Role::Hot, Role::Cold],
+            data_dir: PathBuf::from("sluice-data"),
+            lake: "sluice-data/lake".to_owned(),
+            gateway: GatewaySettings::default(),
+            log: LogSettings::default(),
+            hot: HotSettings::default(),
+            cold: ColdSettings::default(),
+        }
+    }
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        GatewaySettings {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7443)),
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+            ca: PathBuf::new(),
+            deny_list: PathBuf::new(),
+            max_sessions: 4096,
+            max_batch: 8 << 20,
+            max_memory: 128 << 20,
+        }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        LogSettings {
+            generation: 0,
+            partitions: 1,
+            segment: 64 << 20,
+            replay_window: Duration::from_secs(3 * 86_400),
+            max_size: 4 << 30,
+        }
+    }
+}
+
+impl Default for HotSettings {
+    fn default() -> Self {
+        HotSettings { max_memory: 256 << 20, keep: 128 << 20 }
+    }
+}
+
+impl Default for ColdSettings {
+    fn default() -> Self {
+        ColdSettings { commit_every: Duration::from_secs(30), commit_rows: 200_000, commit_memory: 192 << 20 }
+    }
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: {message}")]
+pub struct ConfigError {
+    pub line: usize,
+    pub message: String,
+}
+
+impl IngestConfig {
+    /// Reads the text of a configuration file.
+    pub fn from_toml(text: &str) -> Result<IngestConfig, ConfigError> {
+        let config: IngestConfig = toml::from_str(text).map_err(|error| ConfigError {
+            line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
+            message: error.message().to_owned(),
+        })?;
+        config.check().map_err(|message| ConfigError { line: 1, message })?;
+        Ok(config)
+    }
+
+    /// What the types do not say.
+    pub fn check(&self) -> Result<(), String> {
+        let positive = [
+            ("gateway.max_sessions", self.gateway.max_sessions as u64),
+            ("gateway.max_memory", self.gateway.max_memory),
+            ("log.partitions", u64::from(self.log.partitions)),
+            ("cold.commit_rows", self.cold.commit_rows as u64),
+            ("cold.commit_memory", self.cold.commit_memory),
+            ("hot.max_memory", self.hot.max_memory),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("`{key}` must be more than 0"));
+        }
+        if !((64 << 10)..=(48 << 20)).contains(&self.gateway.max_batch) {
+            return Err("`gateway.max_batch` goes from 64 KiB to 48 MiB".to_owned());
+        }
+        if self.log.segment < (1 << 20) {
+            return Err("`log.segment` is at least 1 MiB".to_owned());
+        }
+        if self.hot.keep >= self.hot.max_memory {
+            return Err("`hot.keep` must be less than `hot.max_memory`, else hot never gets room again".to_owned());
+        }
+        if self.roles.is_empty() {
+            return Err("`roles` names no role: gateway, hot, cold".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_shows_every_key_with_its_default() {
+        let text = include_str!("../../deploy/config/ingest.toml");
+        let shipped = IngestConfig::from_toml(text).unwrap();
+        assert_eq!(format!("{shipped:?}"), format!("{:?}", IngestConfig::default()));
+        for key in [
+            "roles", "data_dir", "lake", "listen", "certificate", "key", "ca", "deny_list", "max_sessions", "max_batch", "max_memory",
+            "generation", "partitions", "segment", "replay_window", "max_size", "keep", "commit_every", "commit_rows", "commit_memory",
+        ] {
+            assert!(text.lines().any(|l| l.starts_with(&format!("{key} = "))), "{key} is missing");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_its_line() {
+        let error = IngestConfig::from_toml("lake = \"x\"\n[hot]\nkep = \"1 MiB\"\n").unwrap_err();
+        assert_eq!(error.line, 3);
+        assert!(IngestConfig::from_toml("[hot]\nkeep = \"300 MiB\"\n").unwrap_err().message.contains("hot.keep"));
+    }
+}

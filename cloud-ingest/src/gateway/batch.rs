@@ -1,0 +1,183 @@
+//! The way of one batch through the gateway: announced, received, validated, appended.
+//!
+//! Each step is a future that the session polls; the session's core decides between them.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::{Bytes, BytesMut};
+use sluice_wire::envelope::{Envelope, EnvelopeError};
+use sluice_wire::ids::{BatchId, Partition};
+use sluice_wire::layout::IpcLimits;
+use sluice_wire::session::frame::{FrameError, Preamble};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use crate::log::{Log, LogError};
+
+/// What all sessions share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) log: Arc<dyn Log>,
+    pub(super) limits: Arc<IpcLimits>,
+    /// In KiB.
+    pub(super) memory: Arc<Semaphore>,
+    pub(super) validations: Arc<Semaphore>,
+    pub(super) stall_timeout: Duration,
+    pub(super) total_timeout: Duration,
+}
+
+/// A batch that passed every check, with the memory it is accounted for.
+pub(super) struct Validated {
+    pub(super) id: BatchId,
+    pub(super) hash: [u8; 32],
+    pub(super) generation: u32,
+    pub(super) rows: u64,
+    pub(super) bytes: Bytes,
+    pub(super) memory: OwnedSemaphorePermit,
+}
+
+/// Why a batch does not go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BatchError {
+    #[error("stream of the batch ended early")]
+    Abandoned,
+    #[error("batch did not arrive in time")]
+    Slow,
+    #[error("gateway has no memory left for a batch of {0} bytes")]
+    Memory(u32),
+    #[error("batch goes on after its announced {0} bytes")]
+    Longer(u32),
+    #[error(transparent)]
+    Invalid(#[from] EnvelopeError),
+    #[error("batch made the decoder fail")]
+    Panicked,
+    #[error("generation {0} of the log is not served here")]
+    Generation(u32),
+    #[error("batch is not in the log")]
+    Append(#[from] LogError),
+}
+
+/// Reads the announcement of a batch.
+pub(super) async fn announce(
+    recv: &mut quinn::RecvStream,
+    patience: Duration,
+) -> Result<Preamble, AnnounceError> {
+    let mut bytes = [0u8; Preamble::BYTES];
+    match timeout(patience, recv.read_exact(&mut bytes)).await {
+        Ok(Ok(())) => Ok(Preamble::decode(&bytes)?),
+        _ => Err(AnnounceError::Gone),
+    }
+}
+
+/// Why a stream is not one of a batch.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AnnounceError {
+    #[error("stream ended or stalled before it announced a batch")]
+    Gone,
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// Receives the bytes of a batch and validates them completely: what the log holds, every writer can store.
+pub(super) async fn receive(
+    shared: Shared,
+    mut recv: quinn::RecvStream,
+    length: u32,
+) -> Result<Validated, BatchError> {
+    let kib = length.div_ceil(1024).max(1);
+    let memory = Arc::clone(&shared.memory)
+        .try_acquire_many_owned(kib)
+        .map_err(|_| BatchError::Memory(length))?;
+    let bytes = timeout(
+        shared.total_timeout,
+        read_all(&mut recv, length, shared.stall_timeout),
+    )
+    .await
+    .map_err(|_| BatchError::Slow)??;
+    let _turn = Arc::clone(&shared.validations)
+        .acquire_owned()
+        .await
+        .map_err(|_| BatchError::Panicked)?;
+    let limits = Arc::clone(&shared.limits);
+    // Decoding is long and may fail in ways that only a thread of its own contains.
+    let checked = tokio::task::spawn_blocking(move || validate(bytes, &limits)).await;
+    let envelope = checked.map_err(|_| BatchError::Panicked)??;
+    Ok(Validated {
+        id: envelope.header.id.clone(),
+        hash: envelope.hash,
+        generation: envelope.header.generation,
+        rows: u64::from(envelope.header.rows),
+        bytes: envelope.bytes().clone(),
+        memory,
+    })
+}
+
+/// Appends a batch to the partition of its stream; durable when it returns.
+pub(super) async fn append(log: Arc<dyn Log>, batch: Validated) -> Result<(), BatchError> {
+    let partition =
+        partition_of(&log.partitions(), &batch).ok_or(BatchError::Generation(batch.generation))?;
+    sluice_wal::crash_point("gw.before_append");
+    log.append(partition, batch.bytes, now_us()).await?;
+    sluice_wal::crash_point("gw.after_append");
+    drop(batch.memory);
+    Ok(())
+}
+
+fn validate(bytes: Bytes, limits: &IpcLimits) -> Result<Envelope, EnvelopeError> {
+    let envelope = Envelope::parse(bytes)?;
+    envelope.rows(limits)?;
+    Ok(envelope)
+}
+
+/// The newest generation for an edge that has not heard of any, else the one that its epoch began in.
+fn partition_of(partitions: &[Partition], batch: &Validated) -> Option<Partition> {
+    let newest = partitions.iter().map(|p| p.generation).max()?;
+    let generation = if batch.generation == 0 {
+        newest
+    } else {
+        batch.generation
+    };
+    let mut served: Vec<_> = partitions
+        .iter()
+        .filter(|p| p.generation == generation)
+        .copied()
+        .collect();
+    served.sort_unstable();
+    let index = batch
+        .id
+        .stream
+        .partition_index(u16::try_from(served.len()).unwrap_or(u16::MAX));
+    served.get(usize::from(index)).copied()
+}
+
+async fn read_all(
+    recv: &mut quinn::RecvStream,
+    length: u32,
+    stall: Duration,
+) -> Result<Bytes, BatchError> {
+    let length = length as usize;
+    // Grows with what arrives: an announcement alone costs nothing.
+    let mut bytes = BytesMut::with_capacity(length.min(64 << 10));
+    loop {
+        // One byte more than announced is asked for, so that a longer stream is noticed.
+        let want = length + 1 - bytes.len();
+        match timeout(stall, recv.read_chunk(want.min(64 << 10), true)).await {
+            Err(_) => return Err(BatchError::Slow),
+            Ok(Err(_)) => return Err(BatchError::Abandoned),
+            Ok(Ok(None)) if bytes.len() == length => return Ok(bytes.freeze()),
+            Ok(Ok(None)) => return Err(BatchError::Abandoned),
+            Ok(Ok(Some(chunk))) => bytes.extend_from_slice(&chunk.bytes),
+        }
+        if bytes.len() > length {
+            return Err(BatchError::Longer(length as u32));
+        }
+    }
+}
+
+fn now_us() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,100 @@
+//! Settings and limits of the gateway, each with its unit and origin.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sluice_wire::layout::IpcLimits;
+
+use super::deny::DenyError;
+use super::tls::TlsError;
+
+/// What a gateway needs to run.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    pub listen: SocketAddr,
+    /// PEM chain and key that the gateway shows; read again when the files change.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// PEM of the authorities that edges' certificates must come from.
+    pub client_ca: PathBuf,
+    /// Serial numbers of revoked certificates, one in hex per line; read again when the file changes.
+    pub deny_list: Option<PathBuf>,
+    /// Sessions at once; further connections are refused before a handshake.
+    pub max_sessions: usize,
+    /// Handshakes at once; above half of it, addresses must be proven first.
+    pub max_handshakes: usize,
+    pub max_in_flight: u32,
+    pub max_in_flight_bytes: u64,
+    /// The log's record limit, told to every edge.
+    pub max_batch_bytes: u32,
+    /// Bytes of batches in memory over all sessions, from their announcement to their answer.
+    pub max_total_bytes: u64,
+    /// What the transport may buffer for one session that was welcomed.
+    pub session_window_bytes: u32,
+    /// What it may buffer for all of them; a session beyond it gets the smallest window.
+    pub total_window_bytes: u64,
+    /// Batches that are decoded at once; each may take `limits.max_expanded_bytes`.
+    pub max_validations: usize,
+    pub limits: IpcLimits,
+    pub handshake_timeout: Duration,
+    /// Silence after which a session is over; edges send something every few seconds.
+    pub idle_timeout: Duration,
+    /// A batch that makes no progress for so long is given back.
+    pub stream_stall_timeout: Duration,
+    /// And one that is not complete after so long, however it trickles.
+    pub stream_timeout: Duration,
+    /// How often certificates and the deny list are looked at. Half of the promised minute for a revocation.
+    pub recheck_interval: Duration,
+    /// How long an edge waits after overload or a failed append; half as much again at random.
+    pub retry_after: Duration,
+    /// How long batches that were taken may need when the gateway leaves.
+    pub drain_timeout: Duration,
+}
+
+impl GatewayConfig {
+    pub fn new(listen: SocketAddr, certificate: PathBuf, key: PathBuf, client_ca: PathBuf) -> Self {
+        Self {
+            listen,
+            certificate,
+            key,
+            client_ca,
+            deny_list: None,
+            max_sessions: 4096,
+            max_handshakes: 256,
+            max_in_flight: 32,
+            max_in_flight_bytes: 16 << 20,
+            max_batch_bytes: 8 << 20,
+            max_total_bytes: 128 << 20,
+            session_window_bytes: 2 << 20,
+            total_window_bytes: 128 << 20,
+            max_validations: std::thread::available_parallelism().map_or(2, usize::from),
+            limits: IpcLimits::default(),
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(20),
+            stream_stall_timeout: Duration::from_secs(60),
+            stream_timeout: Duration::from_secs(15 * 60),
+            recheck_interval: Duration::from_secs(15),
+            retry_after: Duration::from_secs(1),
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why a gateway cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayError {
+    #[error("gateway cannot listen on {address}")]
+    Bind {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Deny(#[from] DenyError),
+    #[error("gateway setting {name} cannot be {value}")]
+    Setting { name: &'static str, value: u64 },
+    #[error("the log has no partitions")]
+    NoPartitions,
+}

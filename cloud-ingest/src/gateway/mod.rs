@@ -1,0 +1,20 @@
+//! The QUIC gateway: takes batches from edges, validates them, appends them to the log, acknowledges what is durable.
+//!
+//! Who an edge is comes from its certificate alone. What is said is decided by the pure `sluice_wire::session::Server`;
+//! here are the sockets, the certificates, the limits on memory and the call of the log. Any gateway serves any edge.
+
+mod batch;
+mod config;
+mod deny;
+mod identity;
+mod listener;
+mod session;
+mod status;
+mod tls;
+
+pub use config::{GatewayConfig, GatewayError};
+pub use deny::{DenyError, DenyList};
+pub use identity::{IdentityError, PeerIdentity, identity_of};
+pub use listener::Gateway;
+pub use status::{GatewayStatus, StatusHandle};
+pub use tls::TlsError;

@@ -1,0 +1,95 @@
+//! What the gateway says of itself: totals since its start, and levels.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+
+/// A reading of the gateway's counters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GatewayStatus {
+    pub sessions: u64,
+    pub sessions_opened: u64,
+    pub handshakes_failed: u64,
+    /// Connections and sessions that were refused, by what was wrong.
+    pub refused_overload: u64,
+    pub refused_identity: u64,
+    pub refused_revoked: u64,
+    pub refused_protocol: u64,
+    pub batches_in_flight: u64,
+    pub batches_received: u64,
+    pub bytes_received: u64,
+    pub batches_acknowledged: u64,
+    pub rows_acknowledged: u64,
+    pub retries_asked: u64,
+    pub holds_asked: u64,
+    pub batches_invalid: u64,
+    pub append_failures: u64,
+    pub revoked_serials: u64,
+    /// Changed certificates or deny lists that could not be used; the last good ones stayed.
+    pub reload_failures: u64,
+}
+
+macro_rules! counters {
+    ($($name:ident),* $(,)?) => {
+        #[derive(Debug, Default)]
+        pub(super) struct Counters { $(pub(super) $name: AtomicU64),* }
+
+        impl Counters {
+            fn read(&self) -> GatewayStatus {
+                GatewayStatus { $($name: self.$name.load(Ordering::Relaxed)),* }
+            }
+        }
+    };
+}
+counters!(
+    sessions,
+    sessions_opened,
+    handshakes_failed,
+    refused_overload,
+    refused_identity,
+    refused_revoked,
+    refused_protocol,
+    batches_in_flight,
+    batches_received,
+    bytes_received,
+    batches_acknowledged,
+    rows_acknowledged,
+    retries_asked,
+    holds_asked,
+    batches_invalid,
+    append_failures,
+    revoked_serials,
+    reload_failures,
+);
+
+/// Reads the gateway's counters at any time, also after it ended.
+#[derive(Clone, Debug, Default)]
+pub struct StatusHandle(pub(super) Arc<Counters>);
+
+impl StatusHandle {
+    pub fn snapshot(&self) -> GatewayStatus {
+        self.0.read()
+    }
+}
+
+pub(super) fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
+}
+
+/// Counts one while it lives.
+#[derive(Debug)]
+pub(super) struct Level(Arc<Counters>, fn(&Counters) -> &AtomicU64);
+
+impl Level {
+    pub(super) fn enter(counters: &Arc<Counters>, which: fn(&Counters) -> &AtomicU64) -> Self {
+        which(counters).fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(counters), which)
+    }
+}
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,145 @@
+//! What ingest says of itself: the gateway's counters, and per partition where log, hot and cold are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde::Serialize;
+use sluice_store::Stores;
+use sluice_wire::ids::Partition;
+use tokio::sync::{Notify, watch};
+
+use crate::gateway;
+use crate::gateway::GatewayStatus;
+use crate::log::Log;
+
+/// Shared by the writers: what they count, and how they wake each other.
+#[derive(Debug, Default)]
+pub struct WriterCounters {
+    pub(crate) commits: AtomicU64,
+    pub(crate) committed_rows: AtomicU64,
+    pub(crate) commit_failures: AtomicU64,
+    /// Hot is full and waits for cold.
+    pub(crate) pressure: Notify,
+    /// Counts the times that hot may have got room.
+    pub(crate) freed: watch::Sender<u64>,
+}
+
+impl WriterCounters {
+    pub(crate) fn committed(&self, rows: usize) {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.committed_rows.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+}
+
+/// One look at ingest.
+#[derive(Clone, Debug, Serialize)]
+pub struct IngestStatus {
+    pub gateway: Option<GatewayStatus>,
+    pub partitions: Vec<PartitionStatus>,
+    pub hot_bytes: u64,
+    pub hot_cap_bytes: u64,
+    pub commits: u64,
+    pub committed_rows: u64,
+    pub commit_failures: u64,
+}
+
+/// How far one partition is. Ends are next offsets.
+#[derive(Clone, Debug, Serialize)]
+pub struct PartitionStatus {
+    pub partition: i64,
+    pub log_first: u64,
+    pub log_end: u64,
+    pub log_bytes: u64,
+    pub hot_end: Option<u64>,
+    pub cold_end: Option<u64>,
+    /// Records of the log that no store shows yet.
+    pub lag: u64,
+}
+
+/// Reads the status at any time.
+#[derive(Clone)]
+pub struct StatusHandle {
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) stores: Stores,
+    pub(crate) gateway: Option<gateway::StatusHandle>,
+    pub(crate) counters: Arc<WriterCounters>,
+}
+
+impl std::fmt::Debug for StatusHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StatusHandle").finish_non_exhaustive()
+    }
+}
+
+impl StatusHandle {
+    /// Asks the cold table too, so it may fail to know the cold ends; then they are absent.
+    pub async fn snapshot(&self) -> IngestStatus {
+        let cold = self.stores.cold.committed().await.unwrap_or_default();
+        let partitions = self.log.partitions().into_iter().map(|p| self.partition(p, &cold)).collect();
+        IngestStatus {
+            gateway: self.gateway.as_ref().map(gateway::StatusHandle::snapshot),
+            partitions,
+            hot_bytes: self.stores.hot.bytes(),
+            hot_cap_bytes: self.stores.hot.cap_bytes(),
+            commits: self.counters.commits.load(Ordering::Relaxed),
+            committed_rows: self.counters.committed_rows.load(Ordering::Relaxed),
+            commit_failures: self.counters.commit_failures.load(Ordering::Relaxed),
+        }
+    }
+
+    fn partition(&self, partition: Partition, cold: &BTreeMap<Partition, u64>) -> PartitionStatus {
+        let log_end = self.log.end(partition);
+        let hot_end = self.stores.hot.claimed(partition).map(|(_, next)| next);
+        let cold_end = cold.get(&partition).map(|last| last + 1);
+        PartitionStatus {
+            partition: partition.as_i64(),
+            log_first: self.log.first(partition),
+            log_end,
+            log_bytes: self.log.bytes(partition),
+            hot_end,
+            cold_end,
+            lag: log_end.saturating_sub(hot_end.max(cold_end).unwrap_or(0)),
+        }
+    }
+}
+
+impl IngestStatus {
+    /// In Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        use std::fmt::Write;
+        let mut text = String::new();
+        let mut put = |name: &str, kind: &str, help: &str, values: Vec<(String, u64)>| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+            for (labels, value) in values {
+                let _ = writeln!(text, "{name}{labels} {value}");
+            }
+        };
+        let one = |value| vec![(String::new(), value)];
+        let each = |value: fn(&PartitionStatus) -> Option<u64>| {
+            let labelled = |p: &PartitionStatus| Some((format!("{{partition=\"{}\"}}", p.partition), value(p)?));
+            self.partitions.iter().filter_map(labelled).collect::<Vec<_>>()
+        };
+        put("sluice_log_end", "gauge", "Next offset of the log.", each(|p| Some(p.log_end)));
+        put("sluice_log_bytes", "gauge", "Bytes of the log on disk.", each(|p| Some(p.log_bytes)));
+        put("sluice_hot_end", "gauge", "Next offset that hot will hold.", each(|p| p.hot_end));
+        put("sluice_cold_end", "gauge", "Next offset that cold will hold.", each(|p| p.cold_end));
+        put("sluice_lag_records", "gauge", "Log records that no store shows yet.", each(|p| Some(p.lag)));
+        put("sluice_hot_bytes", "gauge", "Bytes of rows held in hot.", one(self.hot_bytes));
+        put("sluice_cold_commits_total", "counter", "Commits to the cold table.", one(self.commits));
+        put("sluice_cold_rows_total", "counter", "Rows committed to the cold table.", one(self.committed_rows));
+        put("sluice_cold_failures_total", "counter", "Commits that failed and were tried again.", one(self.commit_failures));
+        if let Some(g) = &self.gateway {
+            put("sluice_gateway_sessions", "gauge", "Edges connected.", one(g.sessions));
+            put("sluice_gateway_batches_total", "counter", "Batches received.", one(g.batches_received));
+            put("sluice_gateway_bytes_total", "counter", "Bytes of batches received.", one(g.bytes_received));
+            put("sluice_gateway_acknowledged_total", "counter", "Batches durable and acknowledged.", one(g.batches_acknowledged));
+            put("sluice_gateway_rows_total", "counter", "Rows of acknowledged batches.", one(g.rows_acknowledged));
+            put("sluice_gateway_invalid_total", "counter", "Batches refused for good.", one(g.batches_invalid));
+            put("sluice_gateway_identity_refused_total", "counter", "Peers without a usable identity.", one(g.refused_identity));
+            put("sluice_gateway_revoked_refused_total", "counter", "Peers with a revoked certificate.", one(g.refused_revoked));
+        }
+        text
+    }
+}

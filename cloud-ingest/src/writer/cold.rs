@@ -1,0 +1,234 @@
+//! The cold writer: gathers the rows of all partitions and commits them to the table in files of a good size.
+//!
+//! Order of what must be durable: commit, state of duplicates, seam, and only then may hot and the log forget.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arrow::array::RecordBatch;
+use sluice_store::{CommitError, OffsetRange, Stores};
+use sluice_wal::{crash_point, cursor};
+use sluice_wire::ids::Partition;
+use sluice_wire::layout::IpcLimits;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::hot::plan_all;
+use super::resume::{READ_BYTES, planner_at, snapshot_path};
+use super::trim::{TrimOptions, trim};
+use super::{Planner, WriterError};
+use crate::log::Log;
+use crate::status::WriterCounters;
+
+/// Pause after a commit that failed; the log keeps what waits.
+const RETRY: Duration = Duration::from_secs(2);
+/// How often the log is looked at for what it may forget.
+const TRIM_EVERY: Duration = Duration::from_secs(60);
+
+/// When to commit, and how much of it stays in hot.
+#[derive(Clone, Debug)]
+pub struct ColdWriterOptions {
+    /// No row waits longer for cold.
+    pub interval: Duration,
+    pub max_rows: usize,
+    /// Bytes of rows that are gathered in memory.
+    pub max_bytes: usize,
+    /// Above this, hot drops what cold has taken over.
+    pub hot_keep_bytes: u64,
+    pub trim: TrimOptions,
+}
+
+/// Writes all partitions, in one task: one commit covers them all.
+#[derive(Clone)]
+pub struct ColdWriter {
+    pub log: Arc<dyn Log>,
+    pub stores: Stores,
+    pub limits: IpcLimits,
+    pub folder: PathBuf,
+    pub options: ColdWriterOptions,
+    pub counters: Arc<WriterCounters>,
+}
+
+impl std::fmt::Debug for ColdWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ColdWriter").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What is read and not committed yet.
+struct Gathered {
+    partitions: BTreeMap<Partition, Share>,
+    rows: usize,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+struct Share {
+    planner: Planner,
+    /// The first offset that is not in cold.
+    first: u64,
+    rows: Vec<RecordBatch>,
+}
+
+impl ColdWriter {
+    /// Follows the log until told to stop; then commits what is there.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
+        let mut gathered = self.begin().await?;
+        let mut next_trim = Instant::now() + TRIM_EVERY;
+        loop {
+            let moved = self.gather(&mut gathered).await?;
+            if gathered.is_due(&self.options) || (shutdown.is_cancelled() && !moved) {
+                let drained = shutdown.is_cancelled() && !moved;
+                match self.commit(&mut gathered).await {
+                    Ok(()) => {}
+                    Err(error) if drained => return Err(error),
+                    Err(WriterError::Commit(CommitError::Overlap { .. })) => {
+                        tracing::warn!("the cold table moved on by itself; cutting again from its end");
+                        gathered = self.begin().await?;
+                        continue;
+                    }
+                    Err(WriterError::Commit(error @ CommitError::Gap { .. })) => return Err(error.into()),
+                    Err(error) => {
+                        tracing::error!(%error, "cold commit failed; trying again");
+                        self.counters.commit_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(RETRY) => {} }
+                        continue;
+                    }
+                }
+                if drained {
+                    return Ok(());
+                }
+            }
+            if Instant::now() >= next_trim {
+                self.trim_all(&gathered).await?;
+                next_trim = Instant::now() + TRIM_EVERY;
+            }
+            if !moved {
+                self.wait(&mut gathered, next_trim, &shutdown).await;
+            }
+        }
+    }
+
+    async fn begin(&self) -> Result<Gathered, WriterError> {
+        let committed = self.stores.cold.committed().await?;
+        let mut partitions = BTreeMap::new();
+        for partition in self.log.partitions() {
+            let first = committed.get(&partition).map_or_else(|| self.log.first(partition), |last| last + 1);
+            let planner = planner_at(&self.log, &self.folder, partition, first, &self.limits).await?;
+            partitions.insert(partition, Share { planner, first, rows: Vec::new() });
+        }
+        Ok(Gathered { partitions, rows: 0, bytes: 0, since: None })
+    }
+
+    /// Reads once from every partition; `false` when there was nothing to read.
+    async fn gather(&self, gathered: &mut Gathered) -> Result<bool, WriterError> {
+        let mut moved = false;
+        for (partition, share) in &mut gathered.partitions {
+            let records = self.log.read(*partition, share.planner.next(), READ_BYTES).await?;
+            if records.is_empty() {
+                continue;
+            }
+            moved = true;
+            let (planner, rows, _) = plan_all(share.planner.clone(), records).await?;
+            share.planner = planner;
+            gathered.rows += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+            gathered.bytes += rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+            share.rows.extend(rows);
+        }
+        if moved {
+            gathered.since.get_or_insert_with(Instant::now);
+        }
+        Ok(moved)
+    }
+
+    async fn commit(&self, gathered: &mut Gathered) -> Result<(), WriterError> {
+        let pending = |share: &Share| share.planner.next() > share.first;
+        let ranges: Vec<_> = gathered
+            .partitions
+            .iter()
+            .filter(|(_, share)| pending(share))
+            .map(|(partition, share)| OffsetRange {
+                partition: *partition,
+                first: share.first,
+                last: share.planner.next() - 1,
+            })
+            .collect();
+        if !ranges.is_empty() {
+            let rows = gathered.partitions.values().flat_map(|share| share.rows.iter().cloned()).collect();
+            crash_point("writer.cold.before_commit");
+            self.stores.cold.commit(&ranges, rows).await?;
+            crash_point("writer.cold.after_commit");
+            for (partition, share) in &mut gathered.partitions {
+                if pending(share) {
+                    self.save_snapshot(*partition, share.planner.snapshot()).await?;
+                }
+                share.first = share.planner.next();
+                share.rows.clear();
+            }
+            crash_point("writer.after_snapshot");
+            self.counters.committed(gathered.rows);
+        }
+        (gathered.rows, gathered.bytes, gathered.since) = (0, 0, None);
+        self.relieve_hot(gathered).await
+    }
+
+    /// Saying so durably comes first; a query that read the older record finds out from hot itself what is gone.
+    async fn relieve_hot(&self, gathered: &Gathered) -> Result<(), WriterError> {
+        if self.stores.hot.bytes() > self.options.hot_keep_bytes {
+            for (partition, share) in &gathered.partitions {
+                let Some(low) = share.first.checked_sub(1) else { continue };
+                let held = self.stores.seam.load(*partition).await?.low;
+                if held.is_none_or(|held| held < low) {
+                    self.stores.seam.advance(*partition, low).await?;
+                }
+                crash_point("writer.seam.advanced");
+                self.stores.hot.drop_to(*partition, low);
+            }
+        }
+        self.counters.freed.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    async fn save_snapshot(&self, partition: Partition, bytes: Vec<u8>) -> Result<(), WriterError> {
+        let path = snapshot_path(&self.folder, partition);
+        let saved = path.clone();
+        tokio::task::spawn_blocking(move || cursor::save(&saved, &bytes))
+            .await
+            .map_err(|error| WriterError::Task(error.to_string()))?
+            .map_err(|source| WriterError::Snapshot { path, source })
+    }
+
+    async fn trim_all(&self, gathered: &Gathered) -> Result<(), WriterError> {
+        let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+        for (partition, share) in &gathered.partitions {
+            // What hot has not read yet must stay too.
+            let hot = self.stores.hot.claimed(*partition).map_or(0, |(_, next)| next);
+            trim(&self.log, *partition, share.first.min(hot), now_us, &self.options.trim).await?;
+        }
+        Ok(())
+    }
+
+    async fn wait(&self, gathered: &mut Gathered, next_trim: Instant, shutdown: &CancellationToken) {
+        let more = gathered.partitions.iter().map(|(partition, share)| {
+            let (log, partition, next) = (Arc::clone(&self.log), *partition, share.planner.next());
+            Box::pin(async move { log.wait_beyond(partition, next).await })
+        });
+        let due = gathered.since.map_or(next_trim, |since| next_trim.min(since + self.options.interval));
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            _ = futures::future::select_all(more) => {}
+            () = tokio::time::sleep_until(due) => {}
+            () = self.counters.pressure.notified() => gathered.since = Some(Instant::now() - self.options.interval),
+        }
+    }
+}
+
+impl Gathered {
+    fn is_due(&self, options: &ColdWriterOptions) -> bool {
+        self.rows >= options.max_rows
+            || self.bytes >= options.max_bytes
+            || self.since.is_some_and(|since| since.elapsed() >= options.interval)
+    }
+}

@@ -1,0 +1,41 @@
+//! The two writers: independent readers of the log. `plan` says what a log record becomes, `hot` and `cold` put it there,
+//! `resume` says where a writer begins, `trim` what the log may forget.
+
+mod cold;
+mod hot;
+mod plan;
+mod resume;
+mod trim;
+
+use sluice_store::{ColdError, CommitError, HotError, SeamError};
+
+pub use cold::{ColdWriter, ColdWriterOptions};
+pub use hot::HotWriter;
+pub use plan::{Planned, Planner};
+pub use trim::TrimOptions;
+
+use crate::log::LogError;
+
+/// Why a writer stopped. Whatever it is, the log still holds everything that no store holds.
+#[derive(Debug, thiserror::Error)]
+pub enum WriterError {
+    #[error("the log cannot be read")]
+    Log(#[from] LogError),
+    #[error("the hot store refused rows")]
+    Hot(#[from] HotError),
+    #[error("the cold table refused rows")]
+    Commit(#[from] CommitError),
+    #[error("the cold table cannot be read")]
+    Cold(#[from] ColdError),
+    #[error("the seam record cannot be read or written")]
+    Seam(#[from] SeamError),
+    #[error("the state of duplicates {path}")]
+    Snapshot { path: std::path::PathBuf, source: std::io::Error },
+    #[error(
+        "partition {partition}: the state of duplicates is known up to offset {known}, but the log begins at {first}; \
+         restore {path} from a backup, or begin a new generation of the log"
+    )]
+    Forgotten { partition: sluice_wire::ids::Partition, known: u64, first: u64, path: std::path::PathBuf },
+    #[error("a task of the writer ended: {0}")]
+    Task(String),
+}

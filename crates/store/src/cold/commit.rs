@@ -1,0 +1,378 @@
+//! Putting ranges of offsets into the cold table, once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use arrow::array::RecordBatch;
+use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake::kernel::{Action, Add, Transaction};
+use deltalake::protocol::{DeltaOperation, SaveMode};
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
+use sluice_wire::ids::Partition;
+
+use super::files::{EncodeError, NewFile, encode};
+use super::version::{ColdVersion, GENERATIONS_APP, OFFSETS_TAG, generation_app};
+use super::{ColdError, ColdTable};
+use crate::physical::DAY;
+use crate::rows::{self, OffsetRange};
+
+/// Attempts that fail without anybody else having committed.
+const MAX_FAILURES: u32 = 5;
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// The janitor removes files that no commit names only after days; a writer that slept longer than this between writing files
+/// and committing them starts again rather than name files that may be gone.
+const MAX_STAGED_AGE: Duration = Duration::from_secs(3600);
+/// What Delta calls a partition directory without a value.
+const NO_DAY: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// Why a commit was refused or did not succeed. After `Overlap` and `Gap` cut again from [`ColdTable::committed`].
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    #[error(
+        "partition {partition}: the range begins at {first}, but the table already holds up to {committed}"
+    )]
+    Overlap {
+        partition: Partition,
+        first: u64,
+        committed: u64,
+    },
+    #[error(
+        "partition {partition}: the range begins at {first}, but the table ends at {committed}"
+    )]
+    Gap {
+        partition: Partition,
+        first: u64,
+        committed: u64,
+    },
+    #[error("partition {partition}: no range, an empty one, or more than one")]
+    BadRange { partition: Partition },
+    #[error("the rows cannot be stored")]
+    Encode(#[from] EncodeError),
+    #[error("the table cannot be read or written")]
+    Cold(#[from] ColdError),
+    #[error("the writer slept for too long before it committed; commit again")]
+    Stale,
+}
+
+impl From<object_store::Error> for CommitError {
+    fn from(error: object_store::Error) -> Self {
+        Self::Cold(error.into())
+    }
+}
+
+/// Files that are written and durable, but that no version names yet: nobody sees their rows.
+#[derive(Debug)]
+pub(super) struct Staged {
+    pub(super) adds: Vec<Add>,
+    at: Instant,
+}
+
+impl ColdTable {
+    /// Adds the rows of some ranges, all or none, durably. Each range must begin where the table ends; a partition that the table
+    /// does not know yet may begin anywhere. Returns the version that holds them.
+    pub async fn commit(
+        &self,
+        ranges: &[OffsetRange],
+        rows: Vec<RecordBatch>,
+    ) -> Result<i64, CommitError> {
+        check_ranges(ranges)?;
+        let _writer = self.shared.writer.lock().await;
+        let mut version = self.refresh().await?;
+        check_continues(&version.committed, ranges)?;
+        let staged = self.stage(ranges, rows).await?;
+
+        let mut failures = 0;
+        loop {
+            if staged.at.elapsed() > MAX_STAGED_AGE {
+                return Err(CommitError::Stale);
+            }
+            let failure = match self.try_commit(&version, &staged, ranges).await {
+                Ok(number) => return Ok(i64::try_from(number).unwrap_or(i64::MAX)),
+                Err(error) => error,
+            };
+            // Lost the race, or the answer was lost: only the table knows.
+            let before = version.number;
+            version = self.refresh().await?;
+            if is_held(&version.committed, ranges) {
+                return Ok(i64::try_from(version.number).unwrap_or(i64::MAX));
+            }
+            check_continues(&version.committed, ranges)?;
+            if version.number == before {
+                failures += 1;
+                if failures >= MAX_FAILURES {
+                    return Err(failure.into());
+                }
+                tracing::warn!(version = before, failures, error = %failure, "cold commit failed, trying again");
+                tokio::time::sleep(FIRST_BACKOFF * 2u32.pow(failures - 1)).await;
+            }
+        }
+    }
+
+    /// Writes the files; nothing is visible yet.
+    pub(super) async fn stage(
+        &self,
+        ranges: &[OffsetRange],
+        rows: Vec<RecordBatch>,
+    ) -> Result<Staged, CommitError> {
+        let at = Instant::now();
+        let (mapping, ranges) = (self.mapping().clone(), ranges.to_vec());
+        let files = tokio::task::spawn_blocking(move || {
+            rows.iter()
+                .try_for_each(|batch| rows::check(batch, &ranges))?;
+            encode(&mapping, &rows)
+        })
+        .await
+        .map_err(|error| {
+            ColdError::Delta(Box::new(deltalake::DeltaTableError::GenericError {
+                source: error.into(),
+            }))
+        })??;
+        Ok(Staged {
+            adds: self.write(files, true).await?,
+            at,
+        })
+    }
+
+    pub(super) async fn write(
+        &self,
+        files: Vec<NewFile>,
+        data_change: bool,
+    ) -> Result<Vec<Add>, CommitError> {
+        let store = self.store();
+        let mut adds = Vec::with_capacity(files.len());
+        for file in files {
+            let folder = file.day.as_deref().unwrap_or(NO_DAY);
+            let path = Path::from(format!("{DAY}={folder}/{}.parquet", uuid::Uuid::new_v4()));
+            let size = file.bytes.len() as i64;
+            store.put(&path, PutPayload::from(file.bytes)).await?;
+            let stats = file.stats.to_json().map_err(EncodeError::from)?;
+            let offsets = serde_json::to_string(&file.offsets).ok();
+            adds.push(Add {
+                path: path.to_string(),
+                partition_values: HashMap::from([(DAY.to_owned(), file.day)]),
+                size,
+                modification_time: now_ms(),
+                data_change,
+                stats: Some(stats),
+                tags: Some(HashMap::from([(OFFSETS_TAG.to_owned(), offsets)])),
+                ..Add::default()
+            });
+        }
+        Ok(adds)
+    }
+
+    async fn try_commit(
+        &self,
+        base: &Arc<ColdVersion>,
+        staged: &Staged,
+        ranges: &[OffsetRange],
+    ) -> Result<u64, ColdError> {
+        let actions = staged.adds.iter().cloned().map(Action::Add).collect();
+        // No retries inside: a retry would skip the precondition on the version that it lands on.
+        let properties = CommitProperties::default()
+            .with_max_retries(0)
+            .with_application_transactions(transactions(&base.committed, ranges));
+        let operation = DeltaOperation::Write {
+            mode: SaveMode::Append,
+            partition_by: Some(vec![DAY.to_owned()]),
+            predicate: None,
+        };
+        let done = CommitBuilder::from(properties)
+            .with_actions(actions)
+            .build(
+                Some(&base.state),
+                Arc::clone(&self.shared.log_store),
+                operation,
+            )
+            .await?;
+        Ok(done.version())
+    }
+}
+
+fn transactions(committed: &BTreeMap<Partition, u64>, ranges: &[OffsetRange]) -> Vec<Transaction> {
+    let txn =
+        |app: String, version: i64| Transaction::new_with_last_update(app, version, Some(now_ms()));
+    let mut list: Vec<Transaction> = ranges
+        .iter()
+        .map(|range| txn(range.partition.to_string(), rows::signed(range.last)))
+        .collect();
+    if ranges
+        .iter()
+        .any(|range| !committed.contains_key(&range.partition))
+    {
+        let mut highest: BTreeMap<u32, u16> = BTreeMap::new();
+        for partition in committed
+            .keys()
+            .copied()
+            .chain(ranges.iter().map(|range| range.partition))
+        {
+            let index = highest.entry(partition.generation).or_default();
+            *index = partition.index.max(*index);
+        }
+        if let Some(generation) = highest.keys().next_back() {
+            list.push(txn(GENERATIONS_APP.to_owned(), i64::from(*generation)));
+        }
+        list.extend(
+            highest
+                .into_iter()
+                .map(|(generation, index)| txn(generation_app(generation), i64::from(index))),
+        );
+    }
+    list
+}
+
+fn check_ranges(ranges: &[OffsetRange]) -> Result<(), CommitError> {
+    let mut seen = BTreeSet::new();
+    for range in ranges {
+        if range.last < range.first || !seen.insert(range.partition) {
+            return Err(CommitError::BadRange {
+                partition: range.partition,
+            });
+        }
+    }
+    if ranges.is_empty() {
+        Err(CommitError::BadRange {
+            partition: Partition::default(),
+        })
+    } else {
+        Ok(())
+    }
+}
+
+fn check_continues(
+    committed: &BTreeMap<Partition, u64>,
+    ranges: &[OffsetRange],
+) -> Result<(), CommitError> {
+    for &OffsetRange {
+        partition, first, ..
+    } in ranges
+    {
+        match committed.get(&partition).copied() {
+            Some(committed) if first <= committed => {
+                return Err(CommitError::Overlap {
+                    partition,
+                    first,
+                    committed,
+                });
+            }
+            Some(committed) if first > committed + 1 => {
+                return Err(CommitError::Gap {
+                    partition,
+                    first,
+                    committed,
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn is_held(committed: &BTreeMap<Partition, u64>, ranges: &[OffsetRange]) -> bool {
+    ranges.iter().all(|range| {
+        committed
+            .get(&range.partition)
+            .is_some_and(|held| *held >= range.last)
+    })
+}
+
+pub(super) fn now_ms() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |age| age.as_millis() as i64)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use sluice_wire::counts::Counts;
+    use sluice_wire::events::{Origin, Outcome, ledger_row};
+    use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
+
+    use super::*;
+
+    const P: Partition = Partition {
+        generation: 0,
+        index: 1,
+    };
+
+    fn rows(offset: u64) -> Vec<RecordBatch> {
+        let stream = StreamId {
+            tenant: TenantId::new("t").unwrap(),
+            node: NodeId::new("n").unwrap(),
+            spool: [0; 16],
+        };
+        let id = BatchId {
+            stream,
+            epoch: Epoch {
+                number: 1,
+                random: 1,
+            },
+            seq: offset,
+        };
+        let origin = Origin {
+            id: &id,
+            partition: P,
+            offset,
+            ingested_at_us: 1_700_000_000_000_000,
+        };
+        vec![ledger_row(
+            &origin,
+            Outcome::Accepted,
+            &Counts::default(),
+            "",
+        )]
+    }
+
+    fn one(offset: u64) -> [OffsetRange; 1] {
+        [OffsetRange {
+            partition: P,
+            first: offset,
+            last: offset,
+        }]
+    }
+
+    /// A crash between writing files and naming them leaves no row; the same range is stored by whoever comes next (P2).
+    #[tokio::test]
+    async fn p2_files_without_a_commit_are_no_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = folder.path().to_str().unwrap();
+        let staged = ColdTable::open(location)
+            .await
+            .unwrap()
+            .stage(&one(0), rows(0))
+            .await
+            .unwrap();
+        assert!(folder.path().join(&staged.adds[0].path).exists());
+        let table = ColdTable::open(location).await.unwrap();
+        let version = table.refresh().await.unwrap();
+        assert!(version.committed.is_empty() && version.files.is_empty());
+        table.commit(&one(0), rows(0)).await.unwrap();
+        let version = table.refresh().await.unwrap();
+        assert_eq!(
+            (version.files.len(), &version.committed),
+            (1, &BTreeMap::from([(P, 0)]))
+        );
+    }
+
+    /// The commit is refused when the version it is based on is no longer the newest, even by a change that has nothing to do
+    /// with it: the precondition was checked on the older one.
+    #[tokio::test]
+    async fn p2_a_commit_lands_only_on_the_version_it_was_checked_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = ColdTable::open(folder.path().to_str().unwrap())
+            .await
+            .unwrap();
+        let base = table.refresh().await.unwrap();
+        let staged = table.stage(&one(0), rows(0)).await.unwrap();
+        table.commit(&one(0), rows(0)).await.unwrap();
+        assert!(table.try_commit(&base, &staged, &one(0)).await.is_err());
+        // What a writer does that got no answer for a commit that succeeded: look, and find it there.
+        let version = table.refresh().await.unwrap();
+        assert!(is_held(&version.committed, &one(0)) && version.files.len() == 1);
+    }
+}

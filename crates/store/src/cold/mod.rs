@@ -1,0 +1,195 @@
+//! The cold store: a Delta table that any engine reads.
+//!
+//! One commit adds the files of some ranges of offsets and says, by one transaction action per partition, up to where the table
+//! now holds that partition. A range is only accepted where the last one ended, on the very version that the commit is based on;
+//! so no number of writers, retries or lost answers makes a row appear twice or leaves one out.
+
+mod commit;
+mod files;
+mod maintain;
+mod stats;
+mod version;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use arrow::error::ArrowError;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use deltalake::kernel::StructType;
+use deltalake::kernel::engine::arrow_conversion::TryIntoKernel;
+use deltalake::logstore::LogStoreRef;
+use deltalake::operations::create::CreateBuilder;
+use deltalake::table::state::DeltaTableState;
+use deltalake::{DeltaTable, DeltaTableError, TableProperty};
+use object_store::ObjectStore;
+use sluice_wire::ids::Partition;
+use tokio::sync::Mutex;
+
+pub use self::commit::CommitError;
+pub use self::files::EncodeError;
+pub use self::maintain::{CompactOptions, CompactReport, VacuumReport};
+pub(crate) use self::version::{ColdFile, ColdVersion};
+use crate::durable;
+use crate::physical::{DAY, Mapping};
+
+/// The table of cold rows. Clones share what was read of it.
+#[derive(Clone)]
+pub struct ColdTable {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    log_store: LogStoreRef,
+    mapping: Mapping,
+    /// Names the table's files to the query engine.
+    url: ObjectStoreUrl,
+    newest: Mutex<Arc<ColdVersion>>,
+    /// One commit at a time in this process; others are met at the version number.
+    writer: Mutex<()>,
+}
+
+/// Why the table could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ColdError {
+    #[error("the cold table")]
+    Delta(#[source] Box<DeltaTableError>),
+    #[error("the files of the cold table")]
+    Store(#[from] object_store::Error),
+    #[error("the schema of the cold table")]
+    Schema(#[from] ArrowError),
+    #[error(
+        "column {column} of the cold table is not what this program writes; it is the table of another program or version"
+    )]
+    Foreign { column: String },
+}
+
+impl From<DeltaTableError> for ColdError {
+    fn from(error: DeltaTableError) -> Self {
+        Self::Delta(Box::new(error))
+    }
+}
+
+impl std::fmt::Debug for ColdTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ColdTable")
+            .field("root", self.shared.log_store.root_url())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ColdTable {
+    /// Opens the table at a folder or URL; makes it, and adds columns that it lacks.
+    pub async fn open(location: &str) -> Result<Self, ColdError> {
+        let log_store = durable::open(location)?;
+        let mapping = Mapping::events();
+        let schema: StructType = mapping.physical().as_ref().try_into_kernel()?;
+        if !log_store.is_delta_table_location().await? {
+            create(&log_store, &schema).await?;
+        }
+        let mut table = DeltaTable::new(Arc::clone(&log_store));
+        table.load().await?;
+        let missing = missing_columns(table.snapshot()?, &schema)?;
+        if !missing.is_empty() {
+            table = table.add_columns().with_fields(missing).await?;
+        }
+        let state = table.snapshot()?.clone();
+        let version = ColdVersion::load(state, log_store.as_ref(), mapping.physical()).await?;
+        let name = format!("cold-{}://", uuid::Uuid::new_v4().simple());
+        let url = ObjectStoreUrl::parse(name)
+            .map_err(|error| DeltaTableError::Generic(error.to_string()))?;
+        let newest = Mutex::new(Arc::new(version));
+        Ok(Self {
+            shared: Arc::new(Shared {
+                log_store,
+                mapping,
+                url,
+                newest,
+                writer: Mutex::new(()),
+            }),
+        })
+    }
+
+    /// C: the last offset that the newest version holds, by partition.
+    pub async fn committed(&self) -> Result<BTreeMap<Partition, u64>, ColdError> {
+        Ok(self.refresh().await?.committed.clone())
+    }
+
+    /// The number of the newest version.
+    pub async fn version(&self) -> Result<u64, ColdError> {
+        Ok(self.refresh().await?.number)
+    }
+
+    /// Reads what was committed since the last look.
+    pub(crate) async fn refresh(&self) -> Result<Arc<ColdVersion>, ColdError> {
+        let mut newest = self.shared.newest.lock().await;
+        let mut state = newest.state.clone();
+        state.update(self.shared.log_store.as_ref(), None).await?;
+        if state.version() != newest.number {
+            let schema = self.shared.mapping.physical();
+            *newest = Arc::new(
+                newest
+                    .advance(state, self.shared.log_store.as_ref(), schema)
+                    .await?,
+            );
+        }
+        Ok(Arc::clone(&newest))
+    }
+
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.shared.mapping
+    }
+
+    pub(crate) fn url(&self) -> &ObjectStoreUrl {
+        &self.shared.url
+    }
+
+    /// The store of the data files, rooted at the table.
+    pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {
+        self.shared.log_store.object_store(None)
+    }
+}
+
+async fn create(log_store: &LogStoreRef, schema: &StructType) -> Result<(), ColdError> {
+    let day = deltalake::kernel::StructField::new(DAY, deltalake::kernel::DataType::DATE, true);
+    let columns = schema.fields().cloned().chain([day]);
+    let made = CreateBuilder::new()
+        .with_log_store(Arc::clone(log_store))
+        .with_table_name("events")
+        .with_columns(columns)
+        .with_partition_columns([DAY])
+        .with_configuration_property(
+            TableProperty::DataSkippingStatsColumns,
+            Some(stats::COLUMNS.join(",")),
+        )
+        .await;
+    match made {
+        Ok(_) => Ok(()),
+        // Another process made it in the same moment.
+        Err(_) if log_store.is_delta_table_location().await? => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn missing_columns(
+    state: &DeltaTableState,
+    wanted: &StructType,
+) -> Result<Vec<deltalake::kernel::StructField>, ColdError> {
+    let held = state.schema();
+    let held: HashMap<&str, _> = held
+        .fields()
+        .map(|field| (field.name().as_str(), field))
+        .collect();
+    let mut missing = Vec::new();
+    for field in wanted.fields() {
+        match held.get(field.name().as_str()) {
+            None => missing.push(field.clone()),
+            Some(held) if held.data_type() == field.data_type() => {}
+            Some(_) => {
+                return Err(ColdError::Foreign {
+                    column: field.name().clone(),
+                });
+            }
+        }
+    }
+    Ok(missing)
+}

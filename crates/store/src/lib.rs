@@ -1,0 +1,18 @@
+//! Contract 3: the tables. Hot rows in memory, cold rows in a Delta table, the seam between them, and the providers that make one
+//! table of both. TABLES.md describes the columns as they are stored.
+
+pub mod cold;
+mod durable;
+pub mod hot;
+pub mod physical;
+pub mod provider;
+mod rows;
+pub mod seam;
+mod stores;
+
+pub use cold::{ColdError, ColdTable, CommitError};
+pub use hot::{EmbeddedHot, HotError};
+pub use provider::{Completeness, PinError, Pinned, Scope, Tables, TablesOptions, register_views};
+pub use rows::{OffsetRange, RowsError};
+pub use seam::{Seam, SeamError, SeamRecord};
+pub use stores::{LogEnds, StoreError, Stores};

@@ -1,0 +1,333 @@
+//! The part of a scan that the Delta table serves.
+//!
+//! Whole files are passed over first: those that hot serves, of other tenants, of hidden rows, or outside the query's bounds. What
+//! remains is read in two groups: files all of whose rows count, and files that need a look at every row.
+
+use std::sync::Arc;
+
+use datafusion::catalog::Session;
+use datafusion::common::{DFSchema, Result};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, ident, lit};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::filter::FilterExecBuilder;
+use datafusion::scalar::ScalarValue;
+
+use super::Point;
+use super::events::Wanted;
+use super::part_exec::{PartExec, Restore};
+use super::prune::{self, Piece};
+use super::translate::to_stored;
+use crate::cold::ColdFile;
+use crate::rows;
+
+/// How the rows of a file meet the rules of a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    None,
+    All,
+    Some,
+}
+
+impl Piece for &Arc<ColdFile> {
+    fn bounds(&self, column: &str) -> Option<(ScalarValue, ScalarValue)> {
+        self.stats.bounds.get(column).cloned()
+    }
+
+    fn nulls(&self, column: &str) -> Option<u64> {
+        self.stats.nulls.get(column).copied()
+    }
+
+    fn rows(&self) -> Option<u64> {
+        self.stats.rows
+    }
+}
+
+/// Plans the scan of the pinned version's files.
+pub(super) fn plan(
+    point: &Point,
+    wanted: &Wanted<'_>,
+    filters: &[Expr],
+    state: &dyn Session,
+) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+    let mapping = point.table.mapping();
+    let stored_schema = DFSchema::try_from(Arc::clone(mapping.physical()))?;
+    let physical = |expr: Option<Expr>| {
+        expr.map(|e| state.create_physical_expr(e, &stored_schema))
+            .transpose()
+    };
+    let stored = conjunction(
+        filters
+            .iter()
+            .filter_map(|filter| to_stored(filter, mapping)),
+    );
+    let filter = physical(stored.clone())?;
+
+    let fits: Vec<(&Arc<ColdFile>, Fit)> = point
+        .cold
+        .files
+        .iter()
+        .map(|file| (file, fit(file, point, wanted)))
+        .filter(|(_, fit)| *fit != Fit::None)
+        .collect();
+    let pieces: Vec<&Arc<ColdFile>> = fits.iter().map(|(file, _)| *file).collect();
+    let keep = prune::keep(&pieces, filter.as_ref(), mapping.physical())?;
+    let kept: Vec<(&Arc<ColdFile>, Fit)> = fits
+        .into_iter()
+        .zip(keep)
+        .filter(|(_, k)| *k)
+        .map(|(f, _)| f)
+        .collect();
+    let of = |wanted: Fit| {
+        kept.iter()
+            .filter(|(_, fit)| *fit == wanted)
+            .map(|(file, _)| Arc::clone(file))
+            .collect()
+    };
+    let (whole, mixed): (Vec<_>, Vec<_>) = (of(Fit::All), of(Fit::Some));
+
+    let (read, all) = (kept.len(), point.cold.files.len());
+    let mut label = format!("cold: {read} of {all} files, version {}", point.cold.number);
+    if let Some(stored) = &stored {
+        label.push_str(&format!(", filter={stored}"));
+    }
+    let scan = Scan {
+        point,
+        wanted,
+        state,
+    };
+    if kept.is_empty() {
+        let input = Arc::new(EmptyExec::new(scan.stored_schema()?));
+        return Ok(vec![scan.restore(label, input)?]);
+    }
+    let mut parts = Vec::new();
+    if !whole.is_empty() {
+        let input = scan.read(&whole, &scan.columns(), filter.clone(), wanted.limit)?;
+        parts.push(scan.restore(label.clone(), input)?);
+    }
+    if !mixed.is_empty() {
+        let rule = row_rule(point, wanted);
+        let both = physical(conjunction(stored.into_iter().chain(rule.clone())))?;
+        let input = scan.read_checked(&mixed, both, rule)?;
+        parts.push(scan.restore(format!("{label}, {} of them by row", mixed.len()), input)?);
+    }
+    Ok(parts)
+}
+
+struct Scan<'a> {
+    point: &'a Point,
+    wanted: &'a Wanted<'a>,
+    state: &'a dyn Session,
+}
+
+impl Scan<'_> {
+    /// The columns of the table that are asked for.
+    fn logical(&self) -> Vec<usize> {
+        self.wanted
+            .projection
+            .cloned()
+            .unwrap_or_else(|| (0..self.wanted.schema.fields().len()).collect())
+    }
+
+    /// The stored columns that those need.
+    fn columns(&self) -> Vec<usize> {
+        self.point.table.mapping().physical_indices(&self.logical())
+    }
+
+    fn stored_schema(&self) -> Result<arrow::datatypes::SchemaRef> {
+        Ok(Arc::new(
+            self.point
+                .table
+                .mapping()
+                .physical()
+                .project(&self.columns())?,
+        ))
+    }
+
+    fn restore(
+        &self,
+        label: String,
+        input: Arc<dyn ExecutionPlan>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let restore = Restore {
+            mapping: self.point.table.mapping().clone(),
+            columns: self.logical(),
+        };
+        Ok(Arc::new(PartExec::new(
+            "ColdScan",
+            label,
+            input,
+            Some(restore),
+            self.wanted.projected()?,
+        )))
+    }
+
+    /// Reads files; `filter` may drop rows that it refuses, or leave them in.
+    fn read(
+        &self,
+        files: &[Arc<ColdFile>],
+        columns: &[usize],
+        filter: Option<Arc<dyn PhysicalExpr>>,
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let table = &self.point.table;
+        let runtime = self.state.runtime_env();
+        let store = table.store();
+        runtime.register_object_store(table.url().as_ref(), Arc::clone(&store));
+        let cache = runtime.cache_manager.get_file_metadata_cache();
+        let mut source = ParquetSource::new(Arc::clone(table.mapping().physical()))
+            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(
+                store, cache,
+            )))
+            .with_pushdown_filters(true);
+        if let Some(filter) = filter {
+            source = source.with_predicate(filter);
+        }
+        let groups = file_groups(files, self.state.config().target_partitions());
+        let config = FileScanConfigBuilder::new(table.url().clone(), Arc::new(source))
+            .with_file_groups(groups)
+            .with_projection_indices(Some(columns.to_vec()))?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+
+    /// Reads files of which not every row counts.
+    fn read_checked(
+        &self,
+        files: &[Arc<ColdFile>],
+        filter: Option<Arc<dyn PhysicalExpr>>,
+        rule: Option<Expr>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let Some(rule) = rule else {
+            return self.read(files, &self.columns(), filter, None);
+        };
+        let schema = self.point.table.mapping().physical();
+        let mut columns = self.columns();
+        let asked = columns.len();
+        for name in ["tenant", "signal", "quarantined_by", "partition", "offset"] {
+            let index = schema.index_of(name)?;
+            if !columns.contains(&index) {
+                columns.push(index);
+            }
+        }
+        let input = self.read(files, &columns, filter, None)?;
+        let rule = self
+            .state
+            .create_physical_expr(rule, &DFSchema::try_from(input.schema())?)?;
+        let kept: Vec<usize> = (0..asked).collect();
+        Ok(Arc::new(
+            FilterExecBuilder::new(rule, input)
+                .apply_projection(Some(kept))?
+                .build()?,
+        ))
+    }
+}
+
+fn file_groups(files: &[Arc<ColdFile>], partitions: usize) -> Vec<FileGroup> {
+    let files = files.iter().map(|file| {
+        let mut listed = PartitionedFile::new(String::new(), file.bytes);
+        listed.object_meta.location = file.path.clone();
+        listed
+    });
+    FileGroup::new(files.collect()).split_files(partitions.max(1))
+}
+
+fn fit(file: &ColdFile, point: &Point, wanted: &Wanted<'_>) -> Fit {
+    let fits = [
+        fit_tenant(file, wanted),
+        fit_hidden(file, wanted),
+        fit_seam(file, point),
+    ];
+    if fits.contains(&Fit::None) {
+        Fit::None
+    } else {
+        fits.into_iter().max().unwrap_or(Fit::Some)
+    }
+}
+
+fn fit_tenant(file: &ColdFile, wanted: &Wanted<'_>) -> Fit {
+    let Some(tenant) = wanted.tenant else {
+        return Fit::All;
+    };
+    match file.stats.texts("tenant") {
+        Some((low, high)) if tenant < low || high < tenant => Fit::None,
+        Some((low, high)) if low == high => Fit::All,
+        _ => Fit::Some,
+    }
+}
+
+fn fit_hidden(file: &ColdFile, wanted: &Wanted<'_>) -> Fit {
+    if wanted.hidden || !file.may_hold_hidden() {
+        Fit::All
+    } else if file.only_ledger() {
+        Fit::None
+    } else {
+        Fit::Some
+    }
+}
+
+/// Cold serves what hot does not.
+fn fit_seam(file: &ColdFile, point: &Point) -> Fit {
+    let served = point
+        .partitions
+        .iter()
+        .filter_map(|(partition, pinned)| Some((partition.as_i64(), pinned.share.hot?)))
+        .map(|(partition, (first, last))| (partition, rows::signed(first), rows::signed(last)));
+    let one = |partition: i64, low: i64, high: i64| {
+        let hot = served.clone().find(|(of, _, _)| *of == partition);
+        match hot {
+            Some((_, first, last)) if first <= low && high <= last => Fit::None,
+            Some((_, first, last)) if low <= last && first <= high => Fit::Some,
+            _ => Fit::All,
+        }
+    };
+    if let Some(spans) = &file.offsets {
+        let mut fits = spans
+            .iter()
+            .map(|span| one(span.partition, span.first, span.last));
+        let first = fits.next().unwrap_or(Fit::All);
+        return fits.fold(first, |fit, next| if fit == next { fit } else { Fit::Some });
+    }
+    match (file.stats.ints("partition"), file.stats.ints("offset")) {
+        (Some((low, high)), Some(offsets)) if low == high => one(low, offsets.0, offsets.1),
+        (Some((low, high)), Some(offsets)) => {
+            let touches = served.clone().any(|(partition, first, last)| {
+                (low..=high).contains(&partition) && offsets.0 <= last && first <= offsets.1
+            });
+            if touches { Fit::Some } else { Fit::All }
+        }
+        _ => Fit::Some,
+    }
+}
+
+/// What every row must meet.
+fn row_rule(point: &Point, wanted: &Wanted<'_>) -> Option<Expr> {
+    let mut rules = Vec::new();
+    if let Some(tenant) = wanted.tenant {
+        rules.push(ident("tenant").eq(lit(tenant)));
+    }
+    if !wanted.hidden {
+        rules.push(ident("signal").not_eq(lit(rows::LEDGER)));
+        rules.push(ident("quarantined_by").is_null());
+    }
+    for (partition, pinned) in &point.partitions {
+        let Some((first, last)) = pinned.share.hot else {
+            continue;
+        };
+        let (first, last) = (lit(rows::signed(first)), lit(rows::signed(last)));
+        let elsewhere = ident("partition").not_eq(lit(partition.as_i64()));
+        rules.push(
+            elsewhere
+                .or(ident("offset").lt(first))
+                .or(ident("offset").gt(last)),
+        );
+    }
+    conjunction(rules)
+}

@@ -1,0 +1,288 @@
+//! The read side: one table over hot and cold at one point of the log.
+
+mod cold_scan;
+mod completeness;
+mod events;
+mod hot_scan;
+mod part_exec;
+mod prune;
+mod translate;
+mod views;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use datafusion::catalog::TableProvider;
+use sluice_wire::ids::{Partition, TenantId};
+
+pub use self::completeness::{Completeness, PartitionState};
+use self::events::EventsProvider;
+pub use self::views::{VIEWS, register_views};
+use crate::cold::{ColdError, ColdTable, ColdVersion};
+use crate::hot::TailSnapshot;
+use crate::seam::rule::{ColdBehind, Ends, Share};
+use crate::seam::{SeamError, SeamRecord};
+use crate::stores::{LogEnds, Stores};
+
+/// How often cold is read again when it is behind what hot has deleted.
+const MAX_RELOADS: usize = 3;
+
+/// Whose rows a query may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Tenant(TenantId),
+    /// All tenants: for the operator only.
+    All,
+}
+
+/// How long what was read may be used again.
+#[derive(Clone, Debug)]
+pub struct TablesOptions {
+    /// For how long a pinned point of the log is given to other queries too. Counts against the query limit.
+    pub pin_max_age: Duration,
+    /// For how long the seam records are used again. Hot itself says what it dropped, so an old record is never wrong.
+    pub seam_max_age: Duration,
+}
+
+impl Default for TablesOptions {
+    fn default() -> Self {
+        Self {
+            pin_max_age: Duration::from_millis(100),
+            seam_max_age: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The tables as queries see them. Clones share caches.
+#[derive(Clone)]
+pub struct Tables {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    stores: Stores,
+    ends: Arc<dyn LogEnds>,
+    options: TablesOptions,
+    watched: Mutex<BTreeSet<Partition>>,
+    pinned: tokio::sync::Mutex<Option<(Instant, Pinned)>>,
+    seam: tokio::sync::Mutex<Option<(Instant, BTreeMap<Partition, SeamRecord>)>>,
+}
+
+/// One point of the log. All scans of a query use the same.
+#[derive(Clone)]
+pub struct Pinned {
+    point: Arc<Point>,
+}
+
+pub(crate) struct Point {
+    pub(crate) partitions: BTreeMap<Partition, PinnedPartition>,
+    pub(crate) hot: BTreeMap<Partition, TailSnapshot>,
+    pub(crate) cold: Arc<ColdVersion>,
+    pub(crate) table: ColdTable,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PinnedPartition {
+    /// E: the next offset of the log when the query began.
+    pub(crate) end: Option<u64>,
+    pub(crate) ends: Ends,
+    pub(crate) share: Share,
+    pub(crate) oldest_missing_us: Option<i64>,
+}
+
+/// Why no point of the log could be pinned.
+#[derive(Debug, thiserror::Error)]
+pub enum PinError {
+    #[error("the seam records cannot be read")]
+    Seam(#[from] SeamError),
+    #[error("the cold table cannot be read")]
+    Cold(#[from] ColdError),
+    #[error("partition {partition} has a hole between hot and cold")]
+    Hole {
+        partition: Partition,
+        source: ColdBehind,
+    },
+}
+
+impl std::fmt::Debug for Tables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tables")
+            .field("stores", &self.shared.stores)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Pinned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let point = &self.point;
+        f.debug_struct("Pinned")
+            .field("version", &point.cold.number)
+            .field("partitions", &point.partitions)
+            .finish()
+    }
+}
+
+impl Tables {
+    pub fn new(stores: Stores, ends: Arc<dyn LogEnds>, options: TablesOptions) -> Self {
+        let shared = Shared {
+            stores,
+            ends,
+            options,
+            watched: Mutex::default(),
+            pinned: tokio::sync::Mutex::default(),
+            seam: tokio::sync::Mutex::default(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// These partitions count in the completeness even while no store holds anything of them.
+    pub fn watch(&self, partitions: &[Partition]) {
+        self.shared
+            .watched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(partitions);
+    }
+
+    /// Takes a point of the log: the log's ends, then the seam, then hot, then cold; in this order nothing falls between.
+    pub async fn pin(&self) -> Result<Pinned, PinError> {
+        let mut cached = self.shared.pinned.lock().await;
+        if let Some((at, pinned)) = cached.as_ref()
+            && at.elapsed() < self.shared.options.pin_max_age
+        {
+            return Ok(pinned.clone());
+        }
+        let at = Instant::now();
+        let pinned = self.pin_now().await?;
+        *cached = Some((at, pinned.clone()));
+        Ok(pinned)
+    }
+
+    async fn pin_now(&self) -> Result<Pinned, PinError> {
+        let Shared {
+            stores,
+            ends,
+            watched,
+            ..
+        } = self.shared.as_ref();
+        let mut known = watched
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        known.extend(stores.hot.partitions());
+        let mut log_ends: BTreeMap<Partition, Option<u64>> =
+            known.iter().map(|p| (*p, ends.end(*p))).collect();
+        let seam = self.seam_records().await?;
+        let hot = stores.hot.snapshot();
+        let mut cold = stores.cold.refresh().await?;
+        known.extend(seam.keys().chain(hot.keys()).chain(cold.committed.keys()));
+
+        let mut reloads = 0;
+        let shares = loop {
+            match shares(&known, &seam, &hot, &cold) {
+                Ok(shares) => break shares,
+                // Hot dropped what a newer version holds.
+                Err(_) if reloads < MAX_RELOADS => {
+                    reloads += 1;
+                    cold = stores.cold.refresh().await?;
+                }
+                Err((partition, source)) => return Err(PinError::Hole { partition, source }),
+            }
+        };
+        let mut partitions = BTreeMap::new();
+        for (partition, (known_ends, share)) in shares {
+            let end = *log_ends
+                .entry(partition)
+                .or_insert_with(|| ends.end(partition));
+            let next = share.visible.map_or(0, |visible| visible + 1);
+            let is_missing = end.is_some_and(|end| end > next);
+            let oldest_missing_us = if is_missing {
+                ends.oldest_unread_us(partition, next)
+            } else {
+                None
+            };
+            partitions.insert(
+                partition,
+                PinnedPartition {
+                    end,
+                    ends: known_ends,
+                    share,
+                    oldest_missing_us,
+                },
+            );
+        }
+        Ok(Pinned {
+            point: Arc::new(Point {
+                partitions,
+                hot,
+                cold,
+                table: stores.cold.clone(),
+            }),
+        })
+    }
+
+    async fn seam_records(&self) -> Result<BTreeMap<Partition, SeamRecord>, SeamError> {
+        let mut cached = self.shared.seam.lock().await;
+        if let Some((at, records)) = cached.as_ref()
+            && at.elapsed() < self.shared.options.seam_max_age
+        {
+            return Ok(records.clone());
+        }
+        let at = Instant::now();
+        let seam = &self.shared.stores.seam;
+        let mut records = BTreeMap::new();
+        for partition in seam.partitions().await? {
+            records.insert(partition, seam.load(partition).await?);
+        }
+        *cached = Some((at, records.clone()));
+        Ok(records)
+    }
+}
+
+type Shares = BTreeMap<Partition, (Ends, Share)>;
+
+fn shares(
+    known: &BTreeSet<Partition>,
+    seam: &BTreeMap<Partition, SeamRecord>,
+    hot: &BTreeMap<Partition, TailSnapshot>,
+    cold: &ColdVersion,
+) -> Result<Shares, (Partition, ColdBehind)> {
+    let mut shares = Shares::new();
+    for &partition in known {
+        let (record, tail) = (seam.get(&partition), hot.get(&partition));
+        // What lies below the log's first offset exists nowhere, so cold holds all of it.
+        let before = record.and_then(|record| record.begin.checked_sub(1));
+        let ends = Ends {
+            low: record
+                .and_then(|record| record.low)
+                .max(tail.and_then(|tail| tail.low)),
+            high: tail.and_then(|tail| tail.high),
+            cold: cold.committed.get(&partition).copied().or(before),
+        };
+        shares.insert(
+            partition,
+            (ends, ends.share().map_err(|error| (partition, error))?),
+        );
+    }
+    Ok(shares)
+}
+
+impl Pinned {
+    /// The rows of the scope; ledger rows and quarantined ones are hidden.
+    pub fn events(&self, scope: Scope) -> Arc<dyn TableProvider> {
+        Arc::new(EventsProvider::new(Arc::clone(&self.point), scope, false))
+    }
+
+    /// The rows of the scope, with ledger rows and quarantined ones.
+    pub fn everything(&self, scope: Scope) -> Arc<dyn TableProvider> {
+        Arc::new(EventsProvider::new(Arc::clone(&self.point), scope, true))
+    }
+
+    /// How much of what the log held is in the answer.
+    pub fn completeness(&self) -> Completeness {
+        completeness::of(&self.point.partitions)
+    }
+}

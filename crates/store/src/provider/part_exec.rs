@@ -1,0 +1,151 @@
+//! The part of a scan that one store serves: names it in EXPLAIN, and turns stored columns into those of the table.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, Statistics};
+use datafusion::error::DataFusionError;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
+    PlanProperties, ReplaceChildrenOptions, StatisticsArgs,
+};
+use futures::StreamExt;
+
+use crate::physical::Mapping;
+
+/// The rows of one store.
+#[derive(Debug)]
+pub(super) struct PartExec {
+    name: &'static str,
+    /// What was read and what was passed over.
+    label: String,
+    input: Arc<dyn ExecutionPlan>,
+    restore: Option<Restore>,
+    properties: Arc<PlanProperties>,
+}
+
+/// Which columns of the table the input's stored columns stand for.
+#[derive(Clone, Debug)]
+pub(super) struct Restore {
+    pub(super) mapping: Mapping,
+    pub(super) columns: Vec<usize>,
+}
+
+impl PartExec {
+    pub(super) fn new(
+        name: &'static str,
+        label: String,
+        input: Arc<dyn ExecutionPlan>,
+        restore: Option<Restore>,
+        schema: SchemaRef,
+    ) -> Self {
+        let partitions = input.output_partitioning().partition_count();
+        let properties = PlanProperties::new(
+            EquivalenceProperties::new(schema),
+            Partitioning::UnknownPartitioning(partitions),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        );
+        Self {
+            name,
+            label,
+            input,
+            restore,
+            properties: Arc::new(properties),
+        }
+    }
+}
+
+impl DisplayAs for PartExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.label)
+    }
+}
+
+impl ExecutionPlan for PartExec {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let [input] = <[_; 1]>::try_from(children)
+            .map_err(|_| DataFusionError::Internal(format!("{} has one input", self.name)))?;
+        Ok(Arc::new(Self::new(
+            self.name,
+            self.label.clone(),
+            input,
+            self.restore.clone(),
+            self.schema(),
+        )))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let recompute =
+            datafusion::physical_plan::execution_plan::ChildrenPropertiesMode::Recompute;
+        self.replace_children(children, ReplaceChildrenOptions::new(recompute))
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, context)?;
+        let Some(Restore { mapping, columns }) = self.restore.clone() else {
+            return Ok(input);
+        };
+        let schema = self.schema();
+        let restored = {
+            let schema = Arc::clone(&schema);
+            input.map(move |batch| -> Result<RecordBatch> {
+                Ok(mapping.to_logical(&columns, &schema, &batch?)?)
+            })
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, restored)))
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        inputs: &[Arc<Statistics>],
+        _: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        let mut statistics = Statistics::new_unknown(&self.schema());
+        if let Some(input) = inputs.first() {
+            statistics.num_rows = input.num_rows;
+        }
+        Ok(Arc::new(statistics))
+    }
+}

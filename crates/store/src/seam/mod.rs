@@ -1,0 +1,331 @@
+//! The seam: durable records of who writes hot and of what hot may have deleted.
+//!
+//! One object per change, `<partition>/<number>`, made by put-if-absent and never changed; the highest number counts. An object
+//! holds the whole state as JSON:
+//! `{"version":1,"begin":0,"claims":[{"from":0,"generation":1}],"low":17,"endpoint":"embedded"}`, where `begin` is the first offset
+//! that the log ever gave this partition, and `low` is absent until hot may delete. TABLES.md says the same.
+
+pub mod rule;
+
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use sluice_wire::ids::Partition;
+
+use crate::durable;
+
+const VERSION: u32 = 1;
+/// Old records that stay; a writer that was paused for longer than this many changes notices by their number.
+const KEPT: u64 = 64;
+/// Claims that lie wholly below `low` decide nothing any more; some stay for people who look.
+const MAX_CLAIMS: usize = 256;
+const MAX_ATTEMPTS: usize = 16;
+
+/// The seam records of one lake. Clones share the store.
+#[derive(Clone, Debug)]
+pub struct Seam {
+    store: Arc<dyn ObjectStore>,
+}
+
+/// The state of one partition's seam.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SeamRecord {
+    version: u32,
+    /// The first offset that the log ever gave this partition.
+    pub begin: u64,
+    /// In the order they were made; the last one whose `from` is at or below an offset decides which generation counts there.
+    pub claims: Vec<Claim>,
+    /// Hot may have deleted everything at and below this offset; `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub low: Option<u64>,
+    /// Where hot is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+}
+
+/// From which offset on the rows of which generation count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Claim {
+    pub from: u64,
+    pub generation: u64,
+}
+
+/// Why a seam record was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SeamError {
+    #[error("the folder or address of the seam records")]
+    Location(#[source] Box<deltalake::DeltaTableError>),
+    #[error("reading or writing the seam records")]
+    Store(#[from] object_store::Error),
+    #[error("seam record {path} cannot be read")]
+    Unreadable {
+        path: String,
+        source: serde_json::Error,
+    },
+    #[error("seam record {path} has version {version}, this program reads up to {VERSION}")]
+    Newer { path: String, version: u32 },
+    #[error("partition {partition}: other writers kept changing the seam")]
+    Contended { partition: Partition },
+    #[error("partition {partition}: `low` would go back from {held} to {asked}")]
+    Backwards {
+        partition: Partition,
+        held: u64,
+        asked: u64,
+    },
+}
+
+impl SeamRecord {
+    /// The generation of the last claim.
+    pub fn generation(&self) -> u64 {
+        self.claims.last().map_or(0, |claim| claim.generation)
+    }
+
+    /// The generation whose rows count at an offset.
+    pub fn generation_at(&self, offset: u64) -> Option<u64> {
+        self.claims
+            .iter()
+            .rev()
+            .find(|claim| claim.from <= offset)
+            .map(|claim| claim.generation)
+    }
+}
+
+impl Seam {
+    /// Opens the folder or URL that holds the records.
+    pub async fn open(location: &str) -> Result<Self, SeamError> {
+        let log_store =
+            durable::open(location).map_err(|error| SeamError::Location(Box::new(error)))?;
+        Ok(Self {
+            store: log_store.object_store(None),
+        })
+    }
+
+    /// The newest record of a partition; the default when there is none.
+    pub async fn load(&self, partition: Partition) -> Result<SeamRecord, SeamError> {
+        Ok(self
+            .newest(partition)
+            .await?
+            .map(|(_, record)| record)
+            .unwrap_or_default())
+    }
+
+    /// The partitions that have records.
+    pub async fn partitions(&self) -> Result<Vec<Partition>, SeamError> {
+        let listed = self.store.list_with_delimiter(None).await?;
+        let numbers = listed
+            .common_prefixes
+            .iter()
+            .filter_map(|path| path.filename()?.parse().ok());
+        Ok(numbers.filter_map(Partition::from_i64).collect())
+    }
+
+    /// Takes a partition over: from `from` on only rows of the new generation count. `from` is C + 1, or the log's first offset.
+    pub async fn claim(
+        &self,
+        partition: Partition,
+        from: u64,
+        endpoint: &str,
+    ) -> Result<SeamRecord, SeamError> {
+        self.change(partition, |record| {
+            if record.claims.is_empty() {
+                record.begin = from;
+            }
+            let generation = record.generation() + 1;
+            record.claims.push(Claim { from, generation });
+            let surplus = record.claims.len().saturating_sub(MAX_CLAIMS);
+            record.claims.drain(..surplus);
+            record.endpoint = Some(endpoint.to_owned());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Says durably that hot may delete everything at and below `low`, which cold must already hold.
+    pub async fn advance(&self, partition: Partition, low: u64) -> Result<SeamRecord, SeamError> {
+        self.change(partition, |record| match record.low {
+            Some(held) if held > low => Err(SeamError::Backwards {
+                partition,
+                held,
+                asked: low,
+            }),
+            _ => {
+                record.low = Some(low);
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    async fn change(
+        &self,
+        partition: Partition,
+        edit: impl Fn(&mut SeamRecord) -> Result<(), SeamError>,
+    ) -> Result<SeamRecord, SeamError> {
+        for _ in 0..MAX_ATTEMPTS {
+            let (number, mut record) = self.newest(partition).await?.unwrap_or_default();
+            let before = record.clone();
+            edit(&mut record)?;
+            if record == before {
+                return Ok(record);
+            }
+            record.version = VERSION;
+            let path = record_path(partition, number + 1);
+            let text = serde_json::to_vec(&record).map_err(|source| SeamError::Unreadable {
+                path: path.to_string(),
+                source,
+            })?;
+            let options = PutOptions::from(PutMode::Create);
+            match self
+                .store
+                .put_opts(&path, PutPayload::from(text), options)
+                .await
+            {
+                Ok(_) => {}
+                Err(object_store::Error::AlreadyExists { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            // A writer that slept while the others moved far on may have filled a number that was cleaned up.
+            let newest = self
+                .numbers(partition)
+                .await?
+                .into_iter()
+                .max()
+                .unwrap_or_default();
+            if newest < number + 1 + KEPT / 2 {
+                self.clean(partition, newest).await;
+                return Ok(record);
+            }
+        }
+        Err(SeamError::Contended { partition })
+    }
+
+    async fn newest(&self, partition: Partition) -> Result<Option<(u64, SeamRecord)>, SeamError> {
+        // Between listing and reading, the record may be cleaned up only if many newer ones came.
+        let Some(number) = self.numbers(partition).await?.into_iter().max() else {
+            return Ok(None);
+        };
+        let path = record_path(partition, number);
+        let bytes = self.store.get(&path).await?.bytes().await?;
+        let unreadable = |source| SeamError::Unreadable {
+            path: path.to_string(),
+            source,
+        };
+        let record: SeamRecord = serde_json::from_slice(&bytes).map_err(unreadable)?;
+        if record.version > VERSION {
+            return Err(SeamError::Newer {
+                path: path.to_string(),
+                version: record.version,
+            });
+        }
+        Ok(Some((number, record)))
+    }
+
+    async fn numbers(&self, partition: Partition) -> Result<Vec<u64>, SeamError> {
+        let folder = Path::from(partition.to_string());
+        let listed = self.store.list(Some(&folder));
+        let numbers = listed.try_filter_map(async |meta| {
+            Ok(meta.location.filename().and_then(|n| n.parse::<u64>().ok()))
+        });
+        Ok(numbers.try_collect().await?)
+    }
+
+    /// Removes records that nobody reads any more; what fails stays for the next time.
+    async fn clean(&self, partition: Partition, newest: u64) {
+        let Ok(numbers) = self.numbers(partition).await else {
+            return;
+        };
+        for number in numbers.into_iter().filter(|n| n + KEPT < newest) {
+            if let Err(error) = self.store.delete(&record_path(partition, number)).await {
+                tracing::debug!(%partition, number, %error, "old seam record stays");
+            }
+        }
+    }
+}
+
+/// Numbers are padded, so that names sort as numbers do.
+fn record_path(partition: Partition, number: u64) -> Path {
+    Path::from(format!("{partition}/{number:020}"))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const P: Partition = Partition {
+        generation: 0,
+        index: 3,
+    };
+
+    #[tokio::test]
+    async fn generations_rise_and_low_never_goes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || async {
+            Seam::open(folder.path().join("seam").to_str().unwrap())
+                .await
+                .unwrap()
+        };
+        let seam = open().await;
+        assert_eq!(seam.load(P).await.unwrap(), SeamRecord::default());
+        assert_eq!(seam.claim(P, 5, "a").await.unwrap().generation(), 1);
+        seam.advance(P, 9).await.unwrap();
+        let record = open().await.claim(P, 10, "b").await.unwrap();
+        assert_eq!(
+            (record.begin, record.low, record.generation()),
+            (5, Some(9), 2)
+        );
+        assert_eq!(
+            (
+                record.generation_at(4),
+                record.generation_at(9),
+                record.generation_at(10)
+            ),
+            (None, Some(1), Some(2))
+        );
+        assert!(matches!(
+            seam.advance(P, 8).await,
+            Err(SeamError::Backwards {
+                held: 9,
+                asked: 8,
+                ..
+            })
+        ));
+        assert_eq!(seam.load(P).await.unwrap(), record);
+        assert_eq!(seam.partitions().await.unwrap(), vec![P]);
+    }
+
+    /// Every claim gets a generation of its own, whoever races; old records are cleaned up.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn racing_claims_never_share_a_generation() {
+        let folder = tempfile::tempdir().unwrap();
+        let seam = Seam::open(folder.path().join("seam").to_str().unwrap())
+            .await
+            .unwrap();
+        let claims = (0..3).map(|task| {
+            let seam = seam.clone();
+            tokio::spawn(async move {
+                let mut generations = Vec::new();
+                for i in 0..30 {
+                    if let Ok(record) = seam.claim(P, i, &format!("task {task}")).await {
+                        generations.push(record.generation());
+                    }
+                }
+                generations
+            })
+        });
+        let mut all = Vec::new();
+        for claim in claims.collect::<Vec<_>>() {
+            all.extend(claim.await.unwrap());
+        }
+        all.sort_unstable();
+        let made = all.len();
+        all.dedup();
+        assert_eq!(all.len(), made);
+        assert!(
+            made >= 60 && seam.numbers(P).await.unwrap().len() <= KEPT as usize + 2,
+            "{made}"
+        );
+    }
+}

@@ -1,0 +1,368 @@
+//! One table over hot and cold answers as one table in memory does, wherever the seam lies (P8), and only to its tenant.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::util::pretty::pretty_format_batches;
+use common::*;
+use datafusion::datasource::MemTable;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use sluice_store::{OffsetRange, Pinned, Scope, Stores, Tables, TablesOptions, register_views};
+use sluice_wire::ids::{Partition, TenantId};
+
+const PARTITIONS: u16 = 3;
+const LAST: u64 = 17;
+
+/// Where the seam lies in one partition.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Cold holds up to here, in commits of this many offsets.
+    cold: Option<u64>,
+    commit: u64,
+    /// Hot holds these.
+    hot: Option<(u64, u64)>,
+    /// Hot has dropped up to here.
+    low: Option<u64>,
+}
+
+const QUERIES: &[&str] = &[
+    "SELECT count(*) FROM events",
+    "SELECT count(*), sum(severity), min(\"time\"), max(\"time\") FROM events",
+    "SELECT signal, count(*) AS n FROM events GROUP BY signal ORDER BY signal",
+    "SELECT service, signal, count(*), avg(duration_ns) FROM events GROUP BY service, signal ORDER BY service, signal",
+    "SELECT \"partition\", \"offset\", \"row\" FROM events ORDER BY 1, 2, 3",
+    "SELECT * FROM events ORDER BY \"partition\", \"offset\", \"row\"",
+    "SELECT \"time\", body FROM events ORDER BY \"time\" DESC, \"partition\", \"offset\", \"row\" LIMIT 7",
+    "SELECT \"time\" FROM events WHERE signal = 'log' ORDER BY \"time\" LIMIT 5",
+    "SELECT count(*) FROM (SELECT 1 FROM events LIMIT 9)",
+    "SELECT count(*) FROM (SELECT body FROM events WHERE severity > 10 LIMIT 3)",
+    "SELECT attrs['route'] AS route, count(*) FROM events GROUP BY route ORDER BY route",
+    "SELECT count(*) FROM events WHERE attrs['n'] = '7'",
+    "SELECT count(*) FROM events WHERE attrs['absent'] IS NULL",
+    "SELECT count(*) FROM events WHERE body IS NULL",
+    "SELECT count(*) FROM events WHERE service IS NOT NULL AND severity IS NULL",
+    "SELECT count(*) FROM events WHERE \"time\" >= TIMESTAMP '2025-11-21T04:40:05Z'",
+    "SELECT count(*) FROM events WHERE \"time\" < TIMESTAMP '2025-11-21T04:40:10.000000070Z'",
+    "SELECT count(*) FROM events WHERE \"time\" BETWEEN TIMESTAMP '2025-11-20T00:00:00Z' AND TIMESTAMP '2025-11-21T04:40:12Z'",
+    "SELECT count(*) FROM events WHERE \"time\" > TIMESTAMP '2025-11-21T04:40:05Z' OR service = 'service-1'",
+    "SELECT count(*) FROM events WHERE NOT (\"time\" > TIMESTAMP '2025-11-21T04:40:05Z')",
+    "SELECT date_trunc('day', \"time\") AS day, count(*) FROM events GROUP BY day ORDER BY day",
+    "SELECT count(*) FROM events WHERE trace_id = '00000000000000000000000000000007'",
+    "SELECT \"partition\", \"offset\", \"row\" FROM events WHERE trace_id IN ('00000000000000000000000000000003', '00000000000000000000000000000005') ORDER BY 1, 2, 3",
+    "SELECT count(*) FROM events WHERE name LIKE 'name-%' AND duration_ns > 100000",
+    "SELECT count(*), max(\"count\"), min(flags) FROM events",
+    "SELECT sum(value) FROM events WHERE \"count\" > 18446744073709551600",
+    "SELECT count(*) FROM events WHERE flags = 4294967294",
+    "SELECT buckets[1], buckets[2] FROM events WHERE signal = 'metric' ORDER BY \"partition\", \"offset\", \"row\"",
+    "SELECT count(DISTINCT trace_id), count(DISTINCT service) FROM events",
+    "SELECT a.name, count(*) FROM events a JOIN events b ON a.trace_id = b.trace_id AND b.signal = 'log' WHERE a.signal = 'span' GROUP BY a.name ORDER BY a.name",
+    "SELECT \"offset\", sum(weight) FROM events WHERE \"partition\" = 1 AND \"offset\" BETWEEN 5 AND 15 GROUP BY \"offset\" ORDER BY 1",
+    "SELECT service, row_number() OVER (PARTITION BY service ORDER BY \"partition\", \"offset\", \"row\") AS k FROM events ORDER BY service, k",
+    "SELECT max(ingested_at) FROM events WHERE ingested_at < TIMESTAMP '2025-11-21T04:40:15Z'",
+    "SELECT count(*) FROM events WHERE service = 'service-1' AND 1 = 0",
+];
+
+async fn fill(stores: &Stores, p: Partition, place: Place) {
+    let mut next = 0;
+    while let Some(cold) = place.cold.filter(|cold| next <= *cold) {
+        let last = (next + place.commit - 1).min(cold);
+        stores
+            .cold
+            .commit(
+                &[OffsetRange {
+                    partition: p,
+                    first: next,
+                    last,
+                }],
+                records(p, next..=last),
+            )
+            .await
+            .unwrap();
+        next = last + 1;
+    }
+    if let Some((first, last)) = place.hot {
+        stores.seam.claim(p, first, "embedded").await.unwrap();
+        stores.hot.claim(p, first);
+        for offset in first..=last {
+            stores
+                .hot
+                .insert(p, offset, offset, record(p, offset))
+                .unwrap();
+        }
+    }
+    if let Some(low) = place.low {
+        stores.seam.advance(p, low).await.unwrap();
+        stores.hot.drop_to(p, low);
+    }
+}
+
+fn tables(stores: &Stores) -> Tables {
+    let ends = Ends::default();
+    ends.0
+        .lock()
+        .unwrap()
+        .extend((0..PARTITIONS).map(|index| (partition(index), LAST + 1)));
+    let options = TablesOptions {
+        pin_max_age: Duration::ZERO,
+        seam_max_age: Duration::ZERO,
+    };
+    Tables::new(stores.clone(), Arc::new(ends), options)
+}
+
+fn context() -> SessionContext {
+    SessionContext::new_with_config(SessionConfig::new().with_target_partitions(3))
+}
+
+/// All rows in one table in memory, filtered in the plainest way.
+async fn expected(tenant: Option<&TenantId>) -> SessionContext {
+    let rows: Vec<RecordBatch> = (0..PARTITIONS)
+        .flat_map(|index| records(partition(index), 0..=LAST))
+        .collect();
+    let all = context();
+    all.register_table(
+        "raw",
+        Arc::new(MemTable::try_new(rows[0].schema(), vec![rows]).unwrap()),
+    )
+    .unwrap();
+    let mine = tenant.map_or("true".to_owned(), |t| format!("tenant = '{t}'"));
+    let text =
+        format!("SELECT * FROM raw WHERE {mine} AND signal <> '_batch' AND quarantined_by IS NULL");
+    let rows = all.sql(&text).await.unwrap().collect().await.unwrap();
+    let ctx = context();
+    ctx.register_table(
+        "events",
+        Arc::new(MemTable::try_new(sluice_wire::events::schema(), vec![rows]).unwrap()),
+    )
+    .unwrap();
+    ctx
+}
+
+async fn ask(ctx: &SessionContext, query: &str) -> String {
+    let rows = ctx
+        .sql(query)
+        .await
+        .unwrap_or_else(|e| panic!("{query}: {e}"))
+        .collect()
+        .await;
+    pretty_format_batches(&rows.unwrap_or_else(|e| panic!("{query}: {e}")))
+        .unwrap()
+        .to_string()
+}
+
+async fn check(places: &[Place]) {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = lake(&folder, 1 << 30).await;
+    for (index, place) in places.iter().enumerate() {
+        fill(&stores, partition(index as u16), *place).await;
+    }
+    let pinned = tables(&stores).pin().await.unwrap();
+    assert_eq!(pinned.completeness().complete, Some(true), "{places:?}");
+    for owner in [Some(tenant(0)), None] {
+        let scope = owner.clone().map_or(Scope::All, Scope::Tenant);
+        let (ctx, expected) = (context(), expected(owner.as_ref()).await);
+        ctx.register_table("events", pinned.events(scope)).unwrap();
+        for query in QUERIES {
+            assert_eq!(
+                ask(&ctx, query).await,
+                ask(&expected, query).await,
+                "{query}\n{places:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn p8_hot_alone_answers_as_memory_does() {
+    check(
+        &[Place {
+            cold: None,
+            commit: 1,
+            hot: Some((0, LAST)),
+            low: None,
+        }; PARTITIONS as usize],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn p8_cold_alone_answers_as_memory_does() {
+    check(
+        &[Place {
+            cold: Some(LAST),
+            commit: 6,
+            hot: None,
+            low: None,
+        }; PARTITIONS as usize],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn p8_random_seams_answer_as_memory_does() {
+    for seed in 0..3 {
+        let mut rng = Seeded::new(seed + 99);
+        let place = |rng: &mut Seeded| {
+            let cold = rng.below(LAST + 1);
+            // Either store may be the one that lags, but one of them holds the end.
+            let (cold, high) = if rng.below(2) == 0 {
+                (LAST, rng.below(LAST + 1))
+            } else {
+                (cold, LAST)
+            };
+            let first = rng.below(cold.min(high) + 1);
+            let low = (rng.below(3) > 0).then(|| first + rng.below(cold - first + 1));
+            // Hot claims at or below C + 1, with L just before the claim at least.
+            let low = low.or(first.checked_sub(1));
+            Place {
+                cold: Some(cold),
+                commit: 4 + rng.below(9),
+                hot: Some((first, high)),
+                low,
+            }
+        };
+        let places: Vec<Place> = (0..PARTITIONS).map(|_| place(&mut rng)).collect();
+        check(&places).await;
+    }
+}
+
+async fn with_views(pinned: &Pinned, scope: Scope) -> SessionContext {
+    let ctx = context();
+    register_views(&ctx, pinned, scope).await.unwrap();
+    ctx
+}
+
+/// P3: what the ledger says balances, by SQL, and the views agree with the rows.
+#[tokio::test]
+async fn p3_the_ledger_view_balances_with_the_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = lake(&folder, 1 << 30).await;
+    for index in 0..PARTITIONS {
+        fill(
+            &stores,
+            partition(index),
+            Place {
+                cold: Some(12),
+                commit: 5,
+                hot: Some((9, LAST)),
+                low: Some(10),
+            },
+        )
+        .await;
+    }
+    let pinned = tables(&stores).pin().await.unwrap();
+    for scope in [Scope::All, Scope::Tenant(tenant(1))] {
+        let ctx = with_views(&pinned, scope).await;
+        let sum = "SELECT coalesce(sum(\"rows\"), 0) FROM ledger WHERE bucket";
+        let balance = format!(
+            "SELECT ({sum} = 'accepted') = ({sum} IN ('stored', 'dropped', 'quarantined', 'damaged')) AS ok"
+        );
+        assert!(ask(&ctx, &balance).await.contains("true"));
+        for (counted, rows) in [("stored", "events"), ("quarantined", "quarantined")] {
+            let equal =
+                format!("SELECT ({sum} = '{counted}') = (SELECT count(*) FROM {rows}) AS ok");
+            assert!(ask(&ctx, &equal).await.contains("true"), "{counted}");
+        }
+        let parts = "SELECT (SELECT count(*) FROM logs) + (SELECT count(*) FROM spans) + (SELECT count(*) FROM metrics) = (SELECT count(*) FROM events) AS ok";
+        assert!(ask(&ctx, parts).await.contains("true"));
+        let dropped = ask(
+            &ctx,
+            "SELECT DISTINCT plugin, reason FROM ledger WHERE bucket = 'dropped'",
+        )
+        .await;
+        assert!(
+            dropped.contains("filter") && dropped.contains("debug/noise"),
+            "{dropped}"
+        );
+        let end = "SELECT bool_and(end_time = \"time\" + arrow_cast(duration_ns, 'Duration(Nanosecond)')) AS ok FROM spans";
+        assert!(ask(&ctx, end).await.contains("true"));
+        // Streams of one partition share a spool id here, so each tenant sees its own share of the numbers as gaps.
+        let streams = "SELECT sum(gaps + batches) = sum(stored_upto + 1) AND sum(duplicates) = 0 AS ok FROM streams";
+        assert!(ask(&ctx, streams).await.contains("true"));
+    }
+}
+
+/// Files and chunks that cannot match are passed over, and EXPLAIN says so.
+#[tokio::test]
+async fn explain_says_what_was_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = lake(&folder, 1 << 30).await;
+    fill(
+        &stores,
+        partition(0),
+        Place {
+            cold: Some(14),
+            commit: 5,
+            hot: Some((12, LAST)),
+            low: Some(11),
+        },
+    )
+    .await;
+    let pinned = tables(&stores).pin().await.unwrap();
+    let ctx = with_views(&pinned, Scope::All).await;
+    let explain = async |filter: &str| {
+        ask(
+            &ctx,
+            &format!("EXPLAIN SELECT body FROM events WHERE {filter}"),
+        )
+        .await
+    };
+    let all = explain("true").await;
+    assert!(
+        all.contains("HotScan: hot:") && all.contains("ColdScan: cold:"),
+        "{all}"
+    );
+    let none = explain("\"time\" > TIMESTAMP '2031-01-01T00:00:00Z'").await;
+    assert!(
+        none.contains("cold: 0 of") && none.contains("hot: 0 of"),
+        "{none}"
+    );
+    let traced = explain("trace_id = '00000000000000000000000000000007'").await;
+    assert!(traced.contains("predicate=trace_id@"), "{traced}");
+}
+
+/// A tenant sees its rows only, from both stores and in every view (P13).
+#[tokio::test]
+async fn p13_a_tenant_sees_no_row_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = lake(&folder, 1 << 30).await;
+    for index in 0..PARTITIONS {
+        fill(
+            &stores,
+            partition(index),
+            Place {
+                cold: Some(12),
+                commit: 13,
+                hot: Some((8, LAST)),
+                low: Some(7),
+            },
+        )
+        .await;
+    }
+    let pinned = tables(&stores).pin().await.unwrap();
+    let ctx = with_views(&pinned, Scope::Tenant(tenant(2))).await;
+    for table in [
+        "events",
+        "logs",
+        "spans",
+        "metrics",
+        "ledger",
+        "quarantined",
+        "streams",
+    ] {
+        let seen = ask(&ctx, &format!("SELECT DISTINCT tenant FROM {table}")).await;
+        assert!(
+            seen.contains("core") && !seen.contains("acme") && !seen.contains("bolt"),
+            "{table}: {seen}"
+        );
+    }
+    let nobody = with_views(&pinned, Scope::Tenant(TenantId::new("nobody").unwrap())).await;
+    assert!(
+        ask(&nobody, "SELECT count(*) = 0 AS ok FROM events")
+            .await
+            .contains("true")
+    );
+}

@@ -1,0 +1,532 @@
+//! The one writer of a log directory.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::open;
+use crate::reader::{Segment, Shared, Visible};
+use crate::recovery::SparseIndex;
+use crate::retention::deletable;
+use crate::segment::{Header, MAX_NOTE_BYTES, MAX_PAYLOAD_BYTES, Totals, put_commit, put_record};
+use crate::storage::{Directory, Storage, StorageFile};
+use crate::{Reader, WalError, crash_point};
+
+/// Limits of one log.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A segment that has grown to this size is closed.
+    pub segment_bytes: u64,
+    pub max_record_bytes: u32,
+    /// Room kept for cursors and deletes on a full disk; 0 keeps none.
+    pub ballast_bytes: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            max_record_bytes: 16 << 20,
+            ballast_bytes: 1 << 20,
+        }
+    }
+}
+
+/// What opening found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recovery {
+    /// The oldest index kept.
+    pub first: u64,
+    /// The index that the next record will get.
+    pub next: u64,
+    /// What was cut off behind the last commit.
+    pub torn_bytes: u64,
+    /// Records that cannot be read, with the reason, as far as opening looked: the newest segments, up to
+    /// [`VERIFY_AT_OPEN_BYTES`]. Older damage shows when it is read.
+    pub damaged: Vec<(u64, String)>,
+    /// Note of the newest segment.
+    pub note: Vec<u8>,
+    /// Indices that no file holds: a segment is missing, or they were skipped.
+    pub gaps: Vec<Range<u64>>,
+}
+
+/// Opening verifies this much, so that a node with a large backlog still starts within a second or two.
+pub const VERIFY_AT_OPEN_BYTES: u64 = 128 << 20;
+/// A group larger than this is written out in parts; memory stays bounded.
+const SPILL_BYTES: usize = 4 << 20;
+pub(crate) const BALLAST: &str = "ballast";
+
+/// Appends records to a directory. Indices count from 0 without gaps over the directory's life.
+///
+/// Appended records are durable and visible once [`Wal::sync`] returned. [`WalError::Full`] from `append` or `sync` takes
+/// back everything since the last successful `sync`.
+#[derive(Debug)]
+pub struct Wal {
+    options: Options,
+    storage: Arc<dyn Storage>,
+    shared: Arc<Shared>,
+    newest: Newest,
+    /// Frames not yet written, which belong at offset `written`.
+    pending: Vec<u8>,
+    written: u64,
+    next: u64,
+    /// Of the segment, with what is pending.
+    totals: Totals,
+    note: Vec<u8>,
+    health: Health,
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+pub(crate) struct Newest {
+    pub(crate) file: Arc<dyn StorageFile>,
+    pub(crate) first: u64,
+    pub(crate) salt: u32,
+    pub(crate) synced_len: u64,
+    pub(crate) synced_totals: Totals,
+    pub(crate) sparse: Arc<Mutex<SparseIndex>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Good,
+    /// The ballast was given up; appending waits until it can be had again.
+    Full,
+    Poisoned,
+}
+
+impl Wal {
+    /// Opens or makes the directory, cuts a torn tail, and reports what is missing or damaged.
+    pub fn open(dir: &Path, options: Options) -> Result<(Wal, Recovery), WalError> {
+        let directory = Directory::lock(dir).map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => WalError::Locked,
+            _ => WalError::io("open the directory")(e),
+        })?;
+        Self::open_on(Arc::new(directory), options)
+    }
+
+    /// The same on any storage.
+    pub fn open_on(
+        storage: Arc<dyn Storage>,
+        options: Options,
+    ) -> Result<(Wal, Recovery), WalError> {
+        let found = open::open(&*storage)?;
+        let recovery = found.recovery;
+        let newest = match found.newest {
+            Some(newest) => newest,
+            None => {
+                let header = header(recovery.next, found.before, recovery.note.clone());
+                let (segment, newest) = create_segment(&*storage, &header)?;
+                return Ok((
+                    Self::new(
+                        storage,
+                        options,
+                        [found.segments, vec![segment]].concat(),
+                        newest,
+                        &recovery,
+                    ),
+                    recovery,
+                ));
+            }
+        };
+        Ok((
+            Self::new(storage, options, found.segments, newest, &recovery),
+            recovery,
+        ))
+    }
+
+    fn new(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        segments: Vec<Segment>,
+        newest: Newest,
+        recovery: &Recovery,
+    ) -> Wal {
+        let bytes = segments.iter().map(|s| s.len).sum();
+        let visible = Visible {
+            segments,
+            synced: recovery.next,
+            bytes,
+        };
+        let mut wal = Wal {
+            options,
+            shared: Shared::new(storage.clone(), visible),
+            storage,
+            pending: Vec::new(),
+            written: newest.synced_len,
+            next: recovery.next,
+            totals: newest.synced_totals,
+            newest,
+            note: recovery.note.clone(),
+            health: Health::Full,
+        };
+        // A full disk is no reason not to start: what is there can still be read, sent and deleted.
+        wal.leave_full();
+        wal
+    }
+
+    /// Adds a record to the open group and returns the index that it has once the group is synced.
+    pub fn append(&mut self, record: &[u8]) -> Result<u64, WalError> {
+        let max = self.options.max_record_bytes.min(MAX_PAYLOAD_BYTES);
+        if record.len() as u64 > u64::from(max) {
+            return Err(WalError::TooLarge {
+                bytes: record.len() as u64,
+                max: u64::from(max),
+            });
+        }
+        self.check_health()?;
+        if !self.is_open_group() && self.newest.synced_len >= self.options.segment_bytes {
+            self.roll()?;
+        }
+        let offset = self.written + self.pending.len() as u64;
+        put_record(
+            &mut self.pending,
+            offset,
+            self.newest.salt,
+            self.next,
+            record,
+        );
+        let index = self.next;
+        self.next += 1;
+        self.totals.records += 1;
+        self.totals.bytes += record.len() as u64;
+        if self.pending.len() >= SPILL_BYTES {
+            self.write_pending()?;
+        }
+        Ok(index)
+    }
+
+    /// Makes everything appended so far durable, then visible. A failed sync poisons the log: nobody knows what is on disk.
+    pub fn sync(&mut self) -> Result<(), WalError> {
+        if self.health == Health::Poisoned {
+            return Err(WalError::Poisoned);
+        }
+        if !self.is_open_group() {
+            return Ok(());
+        }
+        let offset = self.written + self.pending.len() as u64;
+        put_commit(
+            &mut self.pending,
+            offset,
+            self.newest.salt,
+            self.next,
+            self.totals,
+        );
+        self.write_pending()?;
+        crash_point("wal.after_write");
+        let result = sync_records(&*self.newest.file);
+        self.poison_unless_done("sync records", result)?;
+        crash_point("wal.after_sync");
+        let grown = self.written - self.newest.synced_len;
+        let mut visible = self.shared.write();
+        // The group's start is a place to begin reading at; the index drops it if a close one is known.
+        let mut sparse = self
+            .newest
+            .sparse
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        sparse.note(visible.synced, self.newest.synced_len);
+        drop(sparse);
+        if let Some(segment) = visible.segments.last_mut() {
+            segment.len = self.written;
+        }
+        visible.synced = self.next;
+        visible.bytes += grown;
+        drop(visible);
+        self.newest.synced_len = self.written;
+        self.newest.synced_totals = self.totals;
+        Ok(())
+    }
+
+    /// Bytes that every segment begun from now on carries in its header, at most 64 KiB. The newest segment is never deleted,
+    /// so the note outlives the records it speaks of. Set it before the record that it covers is appended; after opening it is
+    /// the newest header's, and records behind that header may say more: set it again from them.
+    pub fn set_note(&mut self, note: &[u8]) {
+        self.note = note.to_vec();
+    }
+
+    /// Closes the newest segment, so that it can be trimmed once it is read; nothing happens if it is empty.
+    pub fn roll(&mut self) -> Result<(), WalError> {
+        self.sync()?;
+        if self.next == self.newest.first {
+            Ok(())
+        } else {
+            self.begin_segment(self.next)
+        }
+    }
+
+    /// Continues at `index` and leaves a gap: for a log that lost its end while its readers are further, so that no index
+    /// is given twice.
+    pub fn skip_to(&mut self, index: u64) -> Result<(), WalError> {
+        self.sync()?;
+        if index <= self.next {
+            Ok(())
+        } else {
+            self.begin_segment(index)
+        }
+    }
+
+    /// Deletes segments that hold nothing at or above `index`; returns the bytes freed.
+    pub fn trim_below(&mut self, index: u64) -> Result<u64, WalError> {
+        if self.health == Health::Poisoned {
+            return Err(WalError::Poisoned);
+        }
+        let firsts: Vec<u64> = self
+            .shared
+            .read()
+            .segments
+            .iter()
+            .map(|s| s.first)
+            .collect();
+        let mut freed = 0;
+        for _ in 0..deletable(&firsts, index) {
+            // Out of sight first: a reader that finds the file gone must also find the index trimmed.
+            let segment = {
+                let mut visible = self.shared.write();
+                let segment = visible.segments.remove(0);
+                visible.bytes -= segment.len;
+                segment
+            };
+            crash_point("wal.before_unlink");
+            match self.storage.remove(&segment.name) {
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(WalError::io("delete a segment")(e));
+                }
+                _ => freed += segment.len,
+            }
+            // One by one: after a crash the segments left are without a hole.
+            let result = self.storage.sync_dir();
+            self.poison_unless_done("sync the directory", result)?;
+        }
+        if freed > 0 {
+            self.leave_full();
+        }
+        Ok(freed)
+    }
+
+    /// The index that the next record gets.
+    pub fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The oldest index kept.
+    pub fn first(&self) -> u64 {
+        self.shared
+            .read()
+            .segments
+            .first()
+            .map_or(self.next, |s| s.first)
+    }
+
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.shared.read().bytes
+    }
+
+    pub fn reader(&self) -> Reader {
+        Reader::new(self.shared.clone())
+    }
+
+    fn is_open_group(&self) -> bool {
+        self.written > self.newest.synced_len || !self.pending.is_empty()
+    }
+
+    fn check_health(&mut self) -> Result<(), WalError> {
+        if self.health == Health::Full {
+            self.leave_full();
+        }
+        match self.health {
+            Health::Good => Ok(()),
+            Health::Full => Err(WalError::Full),
+            Health::Poisoned => Err(WalError::Poisoned),
+        }
+    }
+
+    /// Writes what is pending. A full disk takes the whole group back; any other failure leaves no one sure of anything.
+    fn write_pending(&mut self) -> Result<(), WalError> {
+        match self
+            .newest
+            .file
+            .write_at(self.written, &self.pending)
+            .map_err(WalError::io("write records"))
+        {
+            Ok(()) => {
+                self.written += self.pending.len() as u64;
+                self.pending.clear();
+                Ok(())
+            }
+            Err(WalError::Full) => {
+                self.pending.clear();
+                let result = self.newest.file.set_len(self.newest.synced_len);
+                self.poison_unless_done("cut back what did not fit", result)?;
+                self.written = self.newest.synced_len;
+                self.next = self.shared.read().synced;
+                self.totals = self.newest.synced_totals;
+                self.enter_full();
+                Err(WalError::Full)
+            }
+            Err(other) => {
+                self.health = Health::Poisoned;
+                Err(other)
+            }
+        }
+    }
+
+    fn begin_segment(&mut self, first: u64) -> Result<(), WalError> {
+        if self.note.len() > MAX_NOTE_BYTES {
+            return Err(WalError::TooLarge {
+                bytes: self.note.len() as u64,
+                max: MAX_NOTE_BYTES as u64,
+            });
+        }
+        let header = header(
+            first,
+            Some((self.newest.first, self.next)),
+            self.note.clone(),
+        );
+        let (segment, newest) = match create_segment(&*self.storage, &header) {
+            Ok(made) => made,
+            Err(WalError::Full) => {
+                self.enter_full();
+                return Err(WalError::Full);
+            }
+            Err(other) => {
+                self.health = Health::Poisoned;
+                return Err(other);
+            }
+        };
+        let mut visible = self.shared.write();
+        visible.bytes += segment.len;
+        visible.segments.push(segment);
+        visible.synced = first;
+        drop(visible);
+        self.written = newest.synced_len;
+        self.totals = Totals::default();
+        self.next = first;
+        self.newest = newest;
+        Ok(())
+    }
+
+    fn enter_full(&mut self) {
+        self.health = Health::Full;
+        if self.options.ballast_bytes > 0 {
+            // If even this fails there is nothing more to give.
+            let _ = self.storage.remove(BALLAST);
+        }
+    }
+
+    fn leave_full(&mut self) {
+        if self.health == Health::Full
+            && (self.options.ballast_bytes == 0
+                || self
+                    .storage
+                    .allocate(BALLAST, self.options.ballast_bytes)
+                    .is_ok())
+        {
+            self.health = Health::Good;
+        }
+    }
+
+    fn poison_unless_done(
+        &mut self,
+        action: &'static str,
+        result: std::io::Result<()>,
+    ) -> Result<(), WalError> {
+        result.map_err(|source| {
+            self.health = Health::Poisoned;
+            WalError::Io {
+                action,
+                source: Arc::new(source),
+            }
+        })
+    }
+}
+
+fn sync_records(file: &dyn StorageFile) -> std::io::Result<()> {
+    if cfg!(feature = "break-fsync") {
+        Ok(())
+    } else {
+        file.sync_data()
+    }
+}
+
+fn header(first: u64, before: Option<(u64, u64)>, note: Vec<u8>) -> Header {
+    // Unpredictable for whoever sends records; quality beyond that does not matter.
+    let salt = RandomState::new().build_hasher().finish() as u32;
+    Header {
+        first,
+        prev_first: before.map(|b| b.0),
+        prev_end: before.map_or(0, |b| b.1),
+        salt,
+        note,
+    }
+}
+
+/// Header, sync, directory sync: only then may records follow.
+fn create_segment(storage: &dyn Storage, header: &Header) -> Result<(Segment, Newest), WalError> {
+    let (name, file) = create_file(storage, header.first)?;
+    let bytes = header.encode();
+    if let Err(error) = file
+        .write_at(0, &bytes)
+        .map_err(WalError::io("write a segment's header"))
+    {
+        // A leftover is recognised at the next start.
+        let _ = storage.remove(&name);
+        return Err(error);
+    }
+    crash_point("wal.new_segment_header");
+    let io = |action| {
+        move |source| WalError::Io {
+            action,
+            source: Arc::new(source),
+        }
+    };
+    file.sync_data().map_err(io("sync a segment's header"))?;
+    crash_point("wal.before_dir_sync");
+    storage.sync_dir().map_err(io("sync the directory"))?;
+    let (len, salt, sparse) = (
+        header.encoded_len(),
+        header.salt,
+        Arc::<Mutex<SparseIndex>>::default(),
+    );
+    let segment = Segment {
+        name: name.into(),
+        first: header.first,
+        start: len,
+        len,
+        salt: Some(salt),
+        sparse: sparse.clone(),
+    };
+    let synced_totals = Totals::default();
+    Ok((
+        segment,
+        Newest {
+            file,
+            first: header.first,
+            salt,
+            synced_len: len,
+            synced_totals,
+            sparse,
+        },
+    ))
+}
+
+/// A name taken by a file that somebody moved there is passed over.
+fn create_file(
+    storage: &dyn Storage,
+    first: u64,
+) -> Result<(String, Arc<dyn StorageFile>), WalError> {
+    let mut name = open::segment_name(first, 0);
+    for n in 1.. {
+        match storage.create(&name) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && n < 100 => {
+                name = open::segment_name(first, n)
+            }
+            other => return Ok((name, other.map_err(WalError::io("create a segment"))?)),
+        }
+    }
+    Err(WalError::Corrupt {
+        file: name,
+        what: "every name for the next segment is taken".to_owned(),
+    })
+}

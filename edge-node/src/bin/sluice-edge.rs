@@ -1,0 +1,309 @@
+//! `sluice-edge`: the edge node as one small program.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use bytes::Bytes;
+use clap::{Parser, Subcommand};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use sluice_edge::{ConfigError, EdgeConfig, EdgeError, EdgeNode, StatusHandle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+const FAILED: u8 = 1;
+const CONFIG_REFUSED: u8 = 3;
+
+/// Takes telemetry in over OTLP, runs plugins over it, keeps it on disk and sends it to a Sluice gateway.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sluice-edge",
+    version,
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 configuration refused, 4 data on disk refused."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the node until SIGTERM or ctrl-c. SIGHUP reloads which plugins are enabled.
+    Run {
+        /// Configuration; without it every key has its default.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Overrides an address: otlp-grpc, otlp-http or http. Port 0 takes any free one.
+        #[arg(long, value_name = "NAME=ADDR")]
+        listen: Vec<String>,
+        /// Overrides `data_dir`.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
+        /// Written as JSON when the node can serve: addresses and process id.
+        #[arg(long, value_name = "PATH")]
+        ready_file: Option<PathBuf>,
+    },
+    /// Ask a running node how it is.
+    Status {
+        /// Its HTTP address.
+        #[arg(long, default_value = "http://127.0.0.1:7080")]
+        url: String,
+        /// The whole answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a configuration file and print every key with its value and where it comes from.
+    Check {
+        file: PathBuf,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(FAILED, &error.into()),
+    };
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run {
+                config,
+                listen,
+                data,
+                ready_file,
+            } => run(config.as_deref(), &listen, data, ready_file).await,
+            Command::Status { url, json } => match status(&url, json).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(FAILED, &error),
+            },
+            Command::Check { file, json } => check(&file, json),
+        }
+    })
+}
+
+fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
+    eprintln!("sluice-edge: {error:#}");
+    ExitCode::from(code)
+}
+
+fn load(path: Option<&Path>) -> anyhow::Result<EdgeConfig> {
+    match path {
+        Some(path) => EdgeConfig::load(path).with_context(|| path.display().to_string()),
+        None => Ok(EdgeConfig::default()),
+    }
+}
+
+async fn run(
+    path: Option<&Path>,
+    listen: &[String],
+    data: Option<PathBuf>,
+    ready_file: Option<PathBuf>,
+) -> ExitCode {
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| "info".into());
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colour)
+        .with_writer(std::io::stderr)
+        .init();
+    let mut config = match load(path) {
+        Ok(config) => config,
+        Err(error) => return fail(CONFIG_REFUSED, &error),
+    };
+    for entry in listen {
+        let Some((name, address)) = entry.split_once('=') else {
+            return fail(2, &anyhow!("--listen {entry}: write NAME=ADDR"));
+        };
+        if let Err(error) = config.listen.set(name, address) {
+            return fail(2, &error.into());
+        }
+    }
+    if let Some(data) = data {
+        config.data_dir = data;
+    }
+    match serve(config, path, ready_file).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error
+                .downcast_ref::<EdgeError>()
+                .map_or(FAILED, EdgeError::exit_code);
+            fail(code, &error)
+        }
+    }
+}
+
+async fn serve(
+    config: EdgeConfig,
+    path: Option<&Path>,
+    ready_file: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    let node = EdgeNode::build(config).await?;
+    let (listen, status) = (node.listen(), node.status());
+    let shutdown = CancellationToken::new();
+    let signals = tokio::spawn(signals(
+        shutdown.clone(),
+        status.clone(),
+        path.map(Path::to_owned),
+    ));
+    let ready = tokio::spawn(async move {
+        if status.serving().await {
+            for (door, address) in &listen {
+                tracing::info!(door, %address, "listening");
+            }
+            if let Some(file) = ready_file
+                && let Err(error) = write_ready(&file, &listen)
+            {
+                tracing::error!(%error, "ready file cannot be written");
+            }
+        }
+    });
+    let result = node.run(shutdown).await;
+    ready.abort();
+    signals.abort();
+    Ok(result?)
+}
+
+/// The first SIGTERM or ctrl-c drains, the second leaves at once.
+async fn signals(
+    shutdown: CancellationToken,
+    status: StatusHandle,
+    path: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {
+                match load(path.as_deref()) {
+                    Ok(config) => status.reload(&config),
+                    Err(error) => tracing::error!(error = format!("{error:#}"), "configuration refused, nothing changed"),
+                }
+                continue;
+            }
+        }
+        if shutdown.is_cancelled() {
+            tracing::warn!("leaving at once");
+            std::process::exit(i32::from(FAILED));
+        }
+        tracing::info!("draining");
+        shutdown.cancel();
+    }
+}
+
+/// Beside it first, so that whoever waits for the file never reads half of it.
+fn write_ready(
+    file: &Path,
+    listen: &[(&'static str, std::net::SocketAddr)],
+) -> std::io::Result<()> {
+    let listen: serde_json::Map<String, serde_json::Value> = listen
+        .iter()
+        .map(|(name, address)| ((*name).to_owned(), address.to_string().into()))
+        .collect();
+    let text = serde_json::json!({ "listen": listen, "pid": std::process::id() }).to_string();
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".tmp");
+    std::fs::write(&beside, text)?;
+    std::fs::rename(&beside, file)
+}
+
+async fn status(url: &str, json: bool) -> anyhow::Result<()> {
+    let client: Client<_, Empty<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let uri = format!("{}/v1/status", url.trim_end_matches('/'))
+        .parse()
+        .context("--url")?;
+    let response = client
+        .get(uri)
+        .await
+        .with_context(|| format!("no node answers at {url}"))?;
+    let code = response.status();
+    let body = response.into_body().collect().await?.to_bytes();
+    if !code.is_success() {
+        return Err(anyhow!("{url} answers {code}"));
+    }
+    if json {
+        println!("{}", String::from_utf8_lossy(&body));
+        return Ok(());
+    }
+    let status: serde_json::Value = serde_json::from_slice(&body)?;
+    let at = |path: &str| status.pointer(path).cloned().unwrap_or_default();
+    println!(
+        "node       {}/{}  {}",
+        text(&at("/tenant")),
+        text(&at("/node")),
+        text(&at("/phase"))
+    );
+    println!(
+        "accepted   {} logs, {} spans, {} data points",
+        at("/accepted/log"),
+        at("/accepted/span"),
+        at("/accepted/metric")
+    );
+    println!(
+        "spool      {} batches, {} of {} bytes",
+        at("/spool/batches"),
+        at("/spool/bytes"),
+        at("/spool/max_bytes")
+    );
+    match at("/link") {
+        serde_json::Value::Null => println!("link       none"),
+        link => println!(
+            "link       {} {}",
+            text(&link["phase"]),
+            text(&link["gateway"])
+        ),
+    }
+    for dropped in at("/dropped").as_array().into_iter().flatten() {
+        println!(
+            "dropped    {} by {} ({})",
+            dropped["rows"],
+            text(&dropped["plugin"]),
+            text(&dropped["reason"])
+        );
+    }
+    for (reason, requests) in at("/refused").as_object().into_iter().flatten() {
+        println!("refused    {requests} requests ({reason})");
+    }
+    Ok(())
+}
+
+fn text(value: &serde_json::Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn check(file: &Path, json: bool) -> ExitCode {
+    let checked = std::fs::read_to_string(file)
+        .map_err(anyhow::Error::from)
+        .and_then(|text| Ok((EdgeConfig::from_toml(&text).map(|config| config.explain(&text)))?));
+    let settings = match checked {
+        Ok(settings) => settings,
+        Err(error) => {
+            let place = error.downcast_ref::<ConfigError>().and_then(|e| e.line);
+            let place = place.map_or(file.display().to_string(), |line| {
+                format!("{}:{line}", file.display())
+            });
+            return fail(FAILED, &error.context(place));
+        }
+    };
+    if json {
+        println!("{}", serde_json::json!(settings));
+        return ExitCode::SUCCESS;
+    }
+    for setting in settings {
+        println!("{} = {}  # {}", setting.key, setting.value, setting.origin);
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,602 @@
+//! The configuration of an edge: one TOML file, every key with a default. `deploy/config/edge.toml` shows them all.
+
+mod error;
+mod plugin;
+pub mod units;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sluice_wire::ids::{NodeId, TenantId};
+use sluice_wire::otlp::DecodeLimits;
+
+use crate::link::LinkConfig;
+pub use error::ConfigError;
+pub use plugin::{PluginEntry, PluginLimits};
+
+/// Everything that an edge can be told.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EdgeConfig {
+    /// Empty: the name in the link's certificate, or `default` without a link.
+    pub tenant: String,
+    /// Empty: the name in the link's certificate, or `edge` without a link.
+    pub node: String,
+    pub data_dir: PathBuf,
+    pub listen: Listen,
+    pub accept: Accept,
+    pub seal: Seal,
+    pub spool: SpoolSettings,
+    pub link: Link,
+    /// The chain, in order.
+    pub plugin: Vec<PluginEntry>,
+}
+
+/// Addresses; an empty one is switched off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Listen {
+    pub otlp_grpc: String,
+    pub otlp_http: String,
+    pub http: String,
+    /// Allows addresses beyond loopback although the doors ask for no token.
+    pub insecure: bool,
+}
+
+/// What the doors take. These limits bound the memory of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Accept {
+    /// One request, once decompressed.
+    #[serde(with = "units::size")]
+    pub max_request_bytes: u64,
+    /// All request bodies held at once.
+    #[serde(with = "units::size")]
+    pub max_request_memory: u64,
+    /// Accepted rows in memory that wait to be sealed.
+    #[serde(with = "units::size")]
+    pub max_unsealed: u64,
+    pub max_rows: usize,
+    pub max_attributes: usize,
+    pub max_depth: usize,
+    pub max_columns: usize,
+    /// Connections of one door.
+    pub max_connections: usize,
+    /// Requests of one HTTP/2 connection.
+    pub max_streams: u32,
+    /// Threads that decode and run plugins; 0 takes as many as there are cores, up to 4.
+    pub workers: usize,
+    /// A body that is not complete after this is refused.
+    #[serde(with = "units::duration")]
+    pub read_timeout: Duration,
+    /// How long a request waits for room before it is told to come again.
+    #[serde(with = "units::duration")]
+    pub wait: Duration,
+    /// What senders are told to wait when there is no room.
+    #[serde(with = "units::duration")]
+    pub retry_after: Duration,
+}
+
+/// When accepted rows become a batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Seal {
+    pub max_rows: usize,
+    #[serde(with = "units::size")]
+    pub max_bytes: u64,
+    /// While the link is up and idle, no row waits longer.
+    #[serde(with = "units::duration")]
+    pub freshness: Duration,
+    /// While the link is down, no row waits longer.
+    #[serde(with = "units::duration")]
+    pub offline_age: Duration,
+    /// 0 switches compression off.
+    pub zstd_level: i32,
+    /// No sealed batch is larger; logs take 8 MiB.
+    #[serde(with = "units::size")]
+    pub max_batch_bytes: u64,
+}
+
+/// What is kept on disk until it is acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SpoolSettings {
+    /// Journal and spool together; beyond it new events are refused and nothing accepted is dropped.
+    #[serde(with = "units::size")]
+    pub max_bytes: u64,
+    /// Kept free for the cursor and for deletes on a full disk.
+    #[serde(with = "units::size")]
+    pub ballast: u64,
+}
+
+/// The way to the gateways; without a gateway everything stays in the spool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Link {
+    pub gateways: Vec<String>,
+    pub server_name: String,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    pub ca: PathBuf,
+    pub max_in_flight: usize,
+    #[serde(with = "units::size")]
+    pub max_in_flight_bytes: u64,
+    #[serde(with = "units::duration")]
+    pub idle_timeout: Duration,
+    #[serde(with = "units::duration")]
+    pub keep_alive: Duration,
+    #[serde(with = "units::duration")]
+    pub retry_min: Duration,
+    #[serde(with = "units::duration")]
+    pub retry_max: Duration,
+    #[serde(with = "units::duration")]
+    pub connect_timeout: Duration,
+    #[serde(with = "units::duration")]
+    pub ack_timeout: Duration,
+    /// How often the node reports of itself over the link.
+    #[serde(with = "units::duration")]
+    pub report_every: Duration,
+    /// How long an ending process waits for acknowledgements; what is not acknowledged stays in the spool.
+    #[serde(with = "units::duration")]
+    pub drain: Duration,
+}
+
+impl Default for EdgeConfig {
+    fn default() -> Self {
+        Self {
+            tenant: String::new(),
+            node: String::new(),
+            data_dir: PathBuf::from("sluice-edge-data"),
+            listen: Listen::default(),
+            accept: Accept::default(),
+            seal: Seal::default(),
+            spool: SpoolSettings::default(),
+            link: Link::default(),
+            plugin: Vec::new(),
+        }
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self {
+            otlp_grpc: "127.0.0.1:4317".to_owned(),
+            otlp_http: "127.0.0.1:4318".to_owned(),
+            http: "127.0.0.1:7080".to_owned(),
+            insecure: false,
+        }
+    }
+}
+
+impl Default for Accept {
+    fn default() -> Self {
+        let limits = DecodeLimits::default();
+        Self {
+            max_request_bytes: 8 << 20,
+            max_request_memory: 32 << 20,
+            max_unsealed: 32 << 20,
+            max_rows: limits.max_rows,
+            max_attributes: limits.max_attributes,
+            max_depth: limits.max_depth,
+            max_columns: limits.max_columns,
+            max_connections: 128,
+            max_streams: 64,
+            workers: 0,
+            read_timeout: Duration::from_secs(30),
+            wait: Duration::from_secs(5),
+            retry_after: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Default for Seal {
+    fn default() -> Self {
+        Self {
+            max_rows: 8192,
+            max_bytes: 4 << 20,
+            freshness: Duration::from_secs(1),
+            offline_age: Duration::from_secs(30),
+            zstd_level: 3,
+            max_batch_bytes: 7 << 20,
+        }
+    }
+}
+
+impl Default for SpoolSettings {
+    fn default() -> Self {
+        Self {
+            max_bytes: 10 << 30,
+            ballast: 1 << 20,
+        }
+    }
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        let d = LinkConfig::new("", PathBuf::new(), PathBuf::new(), PathBuf::new());
+        Self {
+            gateways: Vec::new(),
+            server_name: String::new(),
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+            ca: PathBuf::new(),
+            max_in_flight: d.max_in_flight,
+            max_in_flight_bytes: d.max_in_flight_bytes,
+            idle_timeout: d.idle_timeout,
+            keep_alive: d.keep_alive,
+            retry_min: d.retry.0,
+            retry_max: d.retry.1,
+            connect_timeout: d.connect_timeout,
+            ack_timeout: d.ack_timeout,
+            report_every: Duration::from_secs(30),
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+impl EdgeConfig {
+    /// Parses and checks a configuration file.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|e| ConfigError::from_toml(text, &e))?;
+        config.check(text)?;
+        Ok(config)
+    }
+
+    /// Reads a configuration file. Plugins and certificates are looked for beside it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|e| ConfigError {
+            line: None,
+            key: None,
+            message: format!("{} cannot be read: {e}", path.display()),
+            hint: None,
+        })?;
+        let mut config = Self::from_toml(&text)?;
+        config.resolve(path.parent().unwrap_or(Path::new("")));
+        Ok(config)
+    }
+
+    /// Makes the paths of plugins and certificates relative to a folder.
+    pub fn resolve(&mut self, folder: &Path) {
+        let link = &mut self.link;
+        let plugins = self.plugin.iter_mut().map(|p| &mut p.path);
+        for path in [&mut link.certificate, &mut link.key, &mut link.ca]
+            .into_iter()
+            .chain(plugins)
+        {
+            if !path.as_os_str().is_empty() {
+                *path = folder.join(&*path);
+            }
+        }
+    }
+
+    /// The rules that a type cannot hold. `text` is where the lines of mistakes are looked up.
+    pub fn check(&self, text: &str) -> Result<(), ConfigError> {
+        let refuse = |key: &str, message: String| Err(ConfigError::value(text, key, message));
+        if let Some(Err(e)) = (!self.tenant.is_empty()).then(|| TenantId::new(&self.tenant)) {
+            return refuse("tenant", e.to_string());
+        }
+        if let Some(Err(e)) = (!self.node.is_empty()).then(|| NodeId::new(&self.node)) {
+            return refuse("node", e.to_string());
+        }
+        self.check_addresses(text)?;
+        self.check_sizes(text)?;
+        if !self.link.gateways.is_empty() {
+            for (key, path) in [
+                ("link.certificate", &self.link.certificate),
+                ("link.key", &self.link.key),
+                ("link.ca", &self.link.ca),
+            ] {
+                if path.as_os_str().is_empty() {
+                    return Err(
+                        ConfigError::value(text, key, "is needed to reach a gateway")
+                            .with_hint("`sluice ca issue --tenant T --node N` makes it"),
+                    );
+                }
+            }
+        }
+        plugin::check(&self.plugin, text)
+    }
+
+    fn check_addresses(&self, text: &str) -> Result<(), ConfigError> {
+        for (name, address) in self.listen.entries() {
+            if address.is_empty() {
+                continue;
+            }
+            let key = format!("listen.{name}");
+            let Ok(address) = address.parse::<SocketAddr>() else {
+                return Err(ConfigError::value(
+                    text,
+                    &key,
+                    format!("{address:?} is not an address"),
+                )
+                .with_hint("write ip:port, such as \"127.0.0.1:4317\", or \"\" for none"));
+            };
+            if !address.ip().is_loopback() && !self.listen.insecure {
+                return Err(ConfigError::value(
+                    text,
+                    &key,
+                    format!("{address} can be reached from other machines without a token and without TLS"),
+                )
+                .with_hint("listen on loopback, or say `insecure = true` in [listen]"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_sizes(&self, text: &str) -> Result<(), ConfigError> {
+        let ranges = [
+            (
+                "accept.max_request_bytes",
+                self.accept.max_request_bytes,
+                1 << 10,
+                64 << 20,
+            ),
+            (
+                "accept.max_request_memory",
+                self.accept.max_request_memory,
+                self.accept.max_request_bytes,
+                1 << 32,
+            ),
+            (
+                "accept.max_unsealed",
+                self.accept.max_unsealed,
+                1 << 20,
+                1 << 32,
+            ),
+            ("accept.max_rows", self.accept.max_rows as u64, 1, 65_536),
+            (
+                "accept.max_attributes",
+                self.accept.max_attributes as u64,
+                1,
+                65_536,
+            ),
+            ("accept.max_depth", self.accept.max_depth as u64, 1, 128),
+            (
+                "accept.max_columns",
+                self.accept.max_columns as u64,
+                1,
+                1024,
+            ),
+            (
+                "accept.max_connections",
+                self.accept.max_connections as u64,
+                1,
+                65_536,
+            ),
+            (
+                "accept.max_streams",
+                u64::from(self.accept.max_streams),
+                1,
+                65_536,
+            ),
+            ("accept.workers", self.accept.workers as u64, 0, 256),
+            ("seal.max_rows", self.seal.max_rows as u64, 1, 65_536),
+            ("seal.max_bytes", self.seal.max_bytes, 64 << 10, 32 << 20),
+            (
+                "seal.max_batch_bytes",
+                self.seal.max_batch_bytes,
+                64 << 10,
+                48 << 20,
+            ),
+            ("spool.max_bytes", self.spool.max_bytes, 8 << 20, 1 << 50),
+            ("spool.ballast", self.spool.ballast, 0, 1 << 30),
+            (
+                "link.max_in_flight",
+                self.link.max_in_flight as u64,
+                1,
+                4096,
+            ),
+        ];
+        for (key, value, min, max) in ranges {
+            if value < min || value > max {
+                let message = format!("{value} is not between {min} and {max}");
+                return Err(ConfigError::value(text, key, message));
+            }
+        }
+        if !(0..=19).contains(&self.seal.zstd_level) {
+            return Err(ConfigError::value(
+                text,
+                "seal.zstd_level",
+                "is not between 0 and 19",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Every key with its value and whether the file or the default gave it.
+    pub fn explain(&self, text: &str) -> Vec<Setting> {
+        let given = text.parse::<toml::Table>().unwrap_or_default();
+        let all = toml::Table::try_from(self).unwrap_or_default();
+        let mut settings = Vec::new();
+        flatten("", &all, Some(&given), &mut settings);
+        settings
+    }
+
+    pub(crate) fn decode_limits(&self) -> DecodeLimits {
+        let max_bytes = usize::try_from(self.accept.max_request_bytes).unwrap_or(usize::MAX);
+        let defaults = DecodeLimits::default();
+        DecodeLimits {
+            max_bytes,
+            max_rows: self.accept.max_rows,
+            max_depth: self.accept.max_depth,
+            max_attributes: self.accept.max_attributes,
+            max_columns: self.accept.max_columns,
+            // A request may unfold to four times its size at most, as many workers at once.
+            max_expanded_bytes: (4 * max_bytes).min(defaults.max_expanded_bytes),
+            ..defaults
+        }
+    }
+
+    pub(crate) fn link_config(&self) -> Option<LinkConfig> {
+        let link = &self.link;
+        (!link.gateways.is_empty()).then(|| LinkConfig {
+            gateways: link.gateways.clone(),
+            server_name: (!link.server_name.is_empty()).then(|| link.server_name.clone()),
+            certificate: link.certificate.clone(),
+            key: link.key.clone(),
+            ca: link.ca.clone(),
+            max_in_flight: link.max_in_flight,
+            max_in_flight_bytes: link.max_in_flight_bytes,
+            idle_timeout: link.idle_timeout,
+            keep_alive: link.keep_alive,
+            retry: (link.retry_min, link.retry_max),
+            connect_timeout: link.connect_timeout,
+            ack_timeout: link.ack_timeout,
+        })
+    }
+}
+
+impl Listen {
+    /// Name of each door and its address.
+    pub fn entries(&self) -> [(&'static str, &str); 3] {
+        [
+            ("otlp-grpc", &self.otlp_grpc),
+            ("otlp-http", &self.otlp_http),
+            ("http", &self.http),
+        ]
+    }
+
+    /// Overrides one address, as `--listen NAME=ADDR` does.
+    pub fn set(&mut self, name: &str, address: &str) -> Result<(), ConfigError> {
+        let place = match name {
+            "otlp-grpc" => &mut self.otlp_grpc,
+            "otlp-http" => &mut self.otlp_http,
+            "http" => &mut self.http,
+            _ => {
+                return Err(ConfigError::value(
+                    "",
+                    &format!("listen.{name}"),
+                    "there is no such address",
+                )
+                .with_hint("names are otlp-grpc, otlp-http and http"));
+            }
+        };
+        *place = address.to_owned();
+        Ok(())
+    }
+}
+
+/// One key of a resolved configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    pub key: String,
+    pub value: String,
+    /// `file` or `default`
+    pub origin: &'static str,
+}
+
+fn flatten(prefix: &str, all: &toml::Table, given: Option<&toml::Table>, out: &mut Vec<Setting>) {
+    for (name, value) in all {
+        let key = if prefix.is_empty() {
+            name.clone()
+        } else {
+            format!("{prefix}.{name}")
+        };
+        let here = given.and_then(|g| g.get(name));
+        if let toml::Value::Table(table) = value {
+            flatten(&key, table, here.and_then(toml::Value::as_table), out);
+        } else {
+            let origin = if here.is_some() { "file" } else { "default" };
+            out.push(Setting {
+                key,
+                value: value.to_string(),
+                origin,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const SHIPPED: &str = include_str!("../../../deploy/config/edge.toml");
+
+    #[test]
+    fn the_shipped_file_shows_every_key_with_its_default() {
+        let shipped = EdgeConfig::from_toml(SHIPPED).unwrap();
+        assert_eq!(shipped, EdgeConfig::default());
+        let missing: Vec<_> = shipped
+            .explain(SHIPPED)
+            .into_iter()
+            .filter(|s| s.origin == "default" && s.key != "plugin")
+            .collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn mistakes_are_told_with_line_key_and_hint() {
+        let check = |text: &str, line: usize, key: &str, says: &str| {
+            let error = EdgeConfig::from_toml(text).unwrap_err();
+            assert_eq!(
+                (error.line, error.key.as_deref()),
+                (Some(line), Some(key)),
+                "{error}"
+            );
+            assert!(error.to_string().contains(says), "{error}");
+        };
+        check(
+            "[seal]\nmax_row = 4",
+            2,
+            "max_row",
+            "did you mean `max_rows`?",
+        );
+        check(
+            "tenant = \"a\"\n\n[lisen]\nhttp = \"\"",
+            3,
+            "lisen",
+            "did you mean `listen`?",
+        );
+        check("[seal]\n\nfreshness = \"5\"", 3, "freshness", "has no unit");
+        check("[spool]\nmax_bytes = \"1 TB\"", 2, "max_bytes", "64 MiB");
+        check(
+            "[spool]\nmax_bytes = \"1 KiB\"",
+            2,
+            "spool.max_bytes",
+            "between",
+        );
+        check("tenant = \"A\"", 1, "tenant", "tenant");
+        check(
+            "[listen]\nhttp = \"0.0.0.0:80\"",
+            2,
+            "listen.http",
+            "insecure = true",
+        );
+        check(
+            "[listen]\nhttp = \"localhost\"",
+            2,
+            "listen.http",
+            "ip:port",
+        );
+        check(
+            "[[plugin]]\nname = \"a\"\npath = \"x\"\nsignals = [\"lug\"]",
+            4,
+            "signals",
+            "log",
+        );
+    }
+
+    #[test]
+    fn a_link_needs_its_certificates() {
+        let error = EdgeConfig::from_toml("[link]\ngateways = [\"gw:7443\"]").unwrap_err();
+        assert_eq!(error.key.as_deref(), Some("link.certificate"));
+    }
+
+    #[test]
+    fn explain_tells_where_a_value_comes_from() {
+        let text = "[seal]\nmax_rows = 100\n";
+        let settings = EdgeConfig::from_toml(text).unwrap().explain(text);
+        let find = |key: &str| settings.iter().find(|s| s.key == key).unwrap();
+        assert_eq!(
+            (
+                find("seal.max_rows").origin,
+                find("seal.max_rows").value.as_str()
+            ),
+            ("file", "100")
+        );
+        assert_eq!(find("seal.freshness").origin, "default");
+    }
+}

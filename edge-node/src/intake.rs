@@ -1,0 +1,455 @@
+//! The intake: decode, run the chain, append to the journal, hand over to the sealer, answer. In this order.
+
+use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arrow_array::RecordBatch;
+use bytes::Bytes;
+use sluice_runtime::Chain;
+use sluice_wal::{WalError, crash_point};
+use sluice_wire::Signal;
+use sluice_wire::counts::{Counts, Dropped};
+use sluice_wire::layout;
+use sluice_wire::otlp::{DecodeLimits, Decoder, json_to_protobuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::journal::Journal;
+use crate::record::{self, Head};
+use crate::refusal::Refusal;
+use crate::sealer::{Content, Pending, blocking};
+use crate::status::{Counters, StatusShared, now_ns};
+
+/// Decompressors may look this far back, as a power of two: what a stream claims is memory that it gets.
+const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// Everything between the doors and the journal.
+pub(crate) struct Intake {
+    pub(crate) limits: IntakeLimits,
+    pub(crate) chain: Chain,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) sealer: mpsc::Sender<Pending<Content>>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) status: Arc<StatusShared>,
+    /// Bytes of request bodies.
+    pub(crate) budget: Arc<Semaphore>,
+    /// Threads for decoding and plugins.
+    pub(crate) workers: Arc<Semaphore>,
+    /// Bytes of rows that are accepted and not sealed.
+    pub(crate) unsealed: Arc<Semaphore>,
+    /// Requests at work outlive their connection: what is in the journal must reach the sealer.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stopping: CancellationToken,
+    /// Ends the node: the disk cannot be trusted any more.
+    pub(crate) fatal: mpsc::Sender<WalError>,
+    pub(crate) start: u32,
+    pub(crate) started: Instant,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct IntakeLimits {
+    pub(crate) decode: DecodeLimits,
+    pub(crate) budget_bytes: usize,
+    pub(crate) unsealed_bytes: usize,
+    /// Of one journal record, so that a batch holds whole records.
+    pub(crate) record_rows: usize,
+    pub(crate) record_bytes: usize,
+    pub(crate) wait: Duration,
+    pub(crate) read_timeout: Duration,
+    pub(crate) retry_after: Duration,
+}
+
+/// How a body is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    Identity,
+    Gzip,
+    Zstd,
+}
+
+/// How a body is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    Protobuf,
+    Json,
+}
+
+/// One request, read completely.
+pub(crate) struct Submission {
+    pub(crate) signal: Signal,
+    pub(crate) format: Format,
+    pub(crate) encoding: Encoding,
+    pub(crate) body: Bytes,
+    /// Its share of the budget.
+    pub(crate) room: OwnedSemaphorePermit,
+}
+
+/// The sender is told that its events are safe; some rows may have been left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) rejected: u64,
+    pub(crate) reason: Option<String>,
+}
+
+/// One journal record, ready to be written.
+struct Prepared {
+    bytes: Vec<u8>,
+    rows: Option<RecordBatch>,
+    counts: Counts,
+}
+
+impl Intake {
+    /// Says no early, before a body is read.
+    pub(crate) fn gate(&self) -> Result<(), Refusal> {
+        if self.stopping.is_cancelled() {
+            return Err(Refusal::Stopping);
+        }
+        if self.counters.disk_full.load(Ordering::Relaxed) || !self.status.has_room(0) {
+            return Err(Refusal::Full);
+        }
+        Ok(())
+    }
+
+    /// Room in memory for a body of this size; waits a while for it.
+    pub(crate) async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        acquire(
+            &self.budget,
+            bytes,
+            self.limits.budget_bytes,
+            self.limits.wait,
+        )
+        .await
+    }
+
+    /// Takes a request in. Returns when its events are on disk, or why they are not taken. Goes on when it is dropped.
+    pub(crate) async fn submit(self: &Arc<Self>, submission: Submission) -> Result<Taken, Refusal> {
+        let (this, signal) = (self.clone(), submission.signal);
+        let task = self
+            .tasks
+            .spawn(async move { this.process(submission).await });
+        let result = match task.await {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "a request made its task fail");
+                Err(Refusal::Internal(
+                    "request could not be processed".to_owned(),
+                ))
+            }
+        };
+        match &result {
+            Ok(taken) => {
+                self.counters.requests.fetch_add(1, Ordering::Relaxed);
+                self.counters
+                    .rejected_rows
+                    .fetch_add(taken.rejected, Ordering::Relaxed);
+            }
+            Err(refusal) => self.refuse(signal, refusal),
+        }
+        result
+    }
+
+    /// Counts a refusal and tells the operator of those that are not the sender's fault.
+    pub(crate) fn refuse(&self, signal: Signal, refusal: &Refusal) {
+        self.counters.refused(refusal.name());
+        match refusal {
+            Refusal::Masked(_) | Refusal::Internal(_) => {
+                tracing::warn!(%signal, %refusal, "request refused")
+            }
+            _ => tracing::debug!(%signal, %refusal, "request refused"),
+        }
+    }
+
+    async fn process(self: Arc<Self>, submission: Submission) -> Result<Taken, Refusal> {
+        let worker = self
+            .workers
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| Refusal::Stopping)?;
+        let (this, signal) = (self.clone(), submission.signal);
+        let (prepared, taken) = blocking(move || {
+            let _worker = worker;
+            this.prepare(submission)
+        })
+        .await?;
+        crash_point("edge.after_decode");
+        // Each is handed to the sealer if it reached the disk, whatever became of the others.
+        let appends = prepared.into_iter().map(|p| self.append(signal, p));
+        let results = futures::future::join_all(appends).await;
+        results
+            .into_iter()
+            .collect::<Result<(), Refusal>>()
+            .map(|()| taken)
+    }
+
+    /// Decodes a request and runs the chain over it. Blocks; uses the CPU.
+    fn prepare(&self, submission: Submission) -> Result<(Vec<Prepared>, Taken), Refusal> {
+        let Submission {
+            signal,
+            format,
+            encoding,
+            body,
+            room,
+        } = submission;
+        let limits = &self.limits.decode;
+        let body = unpack(body, encoding, limits.max_bytes)?;
+        let body = match format {
+            Format::Protobuf => body,
+            Format::Json => Bytes::from(json_to_protobuf(signal, &body, limits)?),
+        };
+        let received_ns = now_ns();
+        let decoded = Decoder::new(limits.clone()).decode(signal, &body, received_ns)?;
+        drop((body, room));
+        let mut taken = Taken {
+            rejected: decoded.rejected,
+            reason: decoded.reject_reason,
+        };
+        let accepted = decoded.batch.num_rows() as u64;
+        if accepted == 0 {
+            return Ok((Vec::new(), taken));
+        }
+        let outcome = match self.chain.run(decoded.batch, signal, received_ns) {
+            Ok(outcome) => outcome,
+            Err(refused) => {
+                self.counters
+                    .refused_by_plugin(&refused.plugin, &refused.fault, accepted);
+                let text = refused.to_string();
+                return Err(if refused.retryable {
+                    Refusal::PluginDown(text)
+                } else {
+                    Refusal::Masked(text)
+                });
+            }
+        };
+        let mut cutter = Cutter {
+            signal,
+            start: self.start,
+            received_ns,
+            limits: &self.limits,
+            dropped: outcome.dropped,
+            prepared: Vec::new(),
+            taken: &mut taken,
+        };
+        cutter.name_the_rest(accepted, outcome.batch.num_rows() as u64);
+        cutter.cut(outcome.batch)?;
+        let prepared = cutter.finish();
+        Ok((prepared, taken))
+    }
+
+    /// Writes one record and hands it over. Must run to its end.
+    async fn append(&self, signal: Signal, prepared: Prepared) -> Result<(), Refusal> {
+        let Prepared {
+            bytes,
+            rows,
+            counts,
+        } = prepared;
+        let size = bytes.len();
+        if !self.status.has_room(size as u64) {
+            return Err(Refusal::Full);
+        }
+        let room = acquire(
+            &self.unsealed,
+            size,
+            self.limits.unsealed_bytes,
+            self.limits.wait,
+        )
+        .await?;
+        self.counters
+            .unsealed_bytes
+            .fetch_add(size as u64, Ordering::Relaxed);
+        let index = match self.journal.append(bytes, counts.accepted).await {
+            Ok(index) => index,
+            Err(error) => {
+                self.counters
+                    .unsealed_bytes
+                    .fetch_sub(size as u64, Ordering::Relaxed);
+                return Err(self.journal_failed(error));
+            }
+        };
+        crash_point("edge.journal.synced");
+        self.counters.accepted(signal, &counts);
+        let pending = Pending {
+            index,
+            accepted: self.started.elapsed(),
+            rows: rows.as_ref().map_or(0, RecordBatch::num_rows),
+            bytes: size,
+            content: Content {
+                counts,
+                rows,
+                _room: Some(room),
+            },
+        };
+        // The sealer ends only after the last of these; a failed one has ended the node already.
+        let _ = self.sealer.send(pending).await;
+        Ok(())
+    }
+
+    fn journal_failed(&self, error: WalError) -> Refusal {
+        match error {
+            WalError::Full => Refusal::Full,
+            WalError::TooLarge { max, .. } => Refusal::TooLarge { max },
+            error => {
+                tracing::error!(%error, "journal cannot be written, nothing more is accepted");
+                let _ = self.fatal.try_send(error);
+                Refusal::Stopping
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Cuts what is left of a request into journal records.
+struct Cutter<'a> {
+    signal: Signal,
+    start: u32,
+    received_ns: u64,
+    limits: &'a IntakeLimits,
+    /// Told by the first record.
+    dropped: Vec<Dropped>,
+    prepared: Vec<Prepared>,
+    taken: &'a mut Taken,
+}
+
+impl Cutter<'_> {
+    /// Every accepted event has a name, even should a plugin keep the reason to itself.
+    fn name_the_rest(&mut self, accepted: u64, kept: u64) {
+        let named = self.dropped.iter().map(|d| d.rows).sum::<u64>() + kept;
+        if named < accepted {
+            let (plugin, reason) = ("chain".to_owned(), "unnamed".to_owned());
+            self.dropped.push(Dropped {
+                plugin,
+                reason,
+                rows: accepted - named,
+            });
+        }
+    }
+
+    /// Halves a batch until every part fits into one record. A single row that does not fit is left out and told.
+    fn cut(&mut self, batch: RecordBatch) -> Result<(), Refusal> {
+        let rows = batch.num_rows();
+        if rows == 0 {
+            return Ok(());
+        }
+        if rows <= self.limits.record_rows {
+            let ipc = layout::to_ipc(&batch).map_err(|e| Refusal::Internal(e.to_string()))?;
+            if ipc.len() <= self.limits.record_bytes {
+                self.push(Some(batch), &ipc);
+                return Ok(());
+            }
+            if rows == 1 {
+                let (bytes, max) = (ipc.len(), self.limits.record_bytes);
+                self.taken.rejected += 1;
+                self.taken.reason.get_or_insert_with(|| {
+                    format!("an event of {bytes} bytes, at most {max} are taken")
+                });
+                return Ok(());
+            }
+        }
+        let half = rows / 2;
+        self.cut(batch.slice(0, half))?;
+        self.cut(batch.slice(half, rows - half))
+    }
+
+    /// What was dropped is told even when no rows remain.
+    fn finish(mut self) -> Vec<Prepared> {
+        if self.dropped.iter().any(|d| d.rows > 0) {
+            self.push(None, &[]);
+        }
+        self.prepared
+    }
+
+    fn push(&mut self, rows: Option<RecordBatch>, ipc: &[u8]) {
+        let dropped = std::mem::take(&mut self.dropped);
+        let held = rows.as_ref().map_or(0, RecordBatch::num_rows) as u64;
+        let quarantined = rows.as_ref().map_or(0, quarantined);
+        let accepted = held + dropped.iter().map(|d| d.rows).sum::<u64>();
+        let counts = Counts {
+            accepted,
+            stored: held - quarantined,
+            quarantined,
+            dropped,
+            ..Counts::default()
+        };
+        let head = Head {
+            signal: self.signal,
+            start: self.start,
+            received_ns: self.received_ns,
+            total_accepted: 0,
+            counts: counts.clone(),
+        };
+        self.prepared.push(Prepared {
+            bytes: record::encode(&head, ipc),
+            rows,
+            counts,
+        });
+    }
+}
+
+/// Rows that a plugin set aside.
+fn quarantined(batch: &RecordBatch) -> u64 {
+    use arrow_array::Array;
+    batch
+        .column_by_name("quarantined_by")
+        .map_or(0, |c| (c.len() - c.logical_null_count()) as u64)
+}
+
+/// Undoes the compression of a body, as far as `max` bytes.
+fn unpack(body: Bytes, encoding: Encoding, max: usize) -> Result<Bytes, Refusal> {
+    let too_large = Refusal::TooLarge { max: max as u64 };
+    let bad = |e: std::io::Error| Refusal::Malformed(format!("body cannot be decompressed: {e}"));
+    let mut out = Vec::new();
+    match encoding {
+        Encoding::Identity => {
+            return if body.len() > max {
+                Err(too_large)
+            } else {
+                Ok(body)
+            };
+        }
+        Encoding::Gzip => {
+            let reader = flate2::read::MultiGzDecoder::new(&body[..]);
+            reader
+                .take(max as u64 + 1)
+                .read_to_end(&mut out)
+                .map_err(bad)?;
+        }
+        Encoding::Zstd => {
+            let mut reader = zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(bad)?;
+            reader.window_log_max(ZSTD_WINDOW_LOG).map_err(bad)?;
+            reader
+                .take(max as u64 + 1)
+                .read_to_end(&mut out)
+                .map_err(bad)?;
+        }
+    }
+    if out.len() > max {
+        Err(too_large)
+    } else {
+        Ok(Bytes::from(out))
+    }
+}
+
+async fn acquire(
+    from: &Arc<Semaphore>,
+    bytes: usize,
+    all: usize,
+    wait: Duration,
+) -> Result<OwnedSemaphorePermit, Refusal> {
+    // What is larger than everything takes everything.
+    let permits = u32::try_from(bytes.min(all)).unwrap_or(u32::MAX);
+    match tokio::time::timeout(wait, from.clone().acquire_many_owned(permits)).await {
+        Ok(Ok(room)) => Ok(room),
+        Ok(Err(_)) => Err(Refusal::Stopping),
+        Err(_) => Err(Refusal::Busy),
+    }
+}

@@ -1,0 +1,83 @@
+//! The journal: a small log that is synced before anyone is told success. What the spool covers is trimmed.
+
+use bytes::Bytes;
+use futures::FutureExt;
+use sluice_wal::{Committer, CommitterOptions, Options, Wal, WalError};
+use tokio::sync::Mutex;
+
+use crate::record;
+
+/// The running journal. Appends come from many tasks at once and share syncs.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    committer: Committer,
+    /// Events accepted since the start. Held while a record gets its place, so that totals grow with the index.
+    total: Mutex<u64>,
+}
+
+/// Sizes of the journal's files under a disk cap: small, so that what is sealed is soon deleted.
+pub(crate) fn options(max_bytes: u64, ballast: u64) -> Options {
+    Options {
+        segment_bytes: (max_bytes / 32).clamp(1 << 20, 8 << 20),
+        max_record_bytes: 64 << 20,
+        ballast_bytes: ballast,
+    }
+}
+
+impl Journal {
+    /// Takes the log over and starts its writer.
+    pub(crate) fn start(wal: Wal) -> Self {
+        let options = CommitterOptions {
+            queue_bytes: 32 << 20,
+            ..CommitterOptions::default()
+        };
+        Self {
+            committer: Committer::start(wal, options),
+            total: Mutex::new(0),
+        }
+    }
+
+    /// Appends a record of `record::encode`; durable when it returns. Not to be cancelled: a record that is on disk and
+    /// never handed to the sealer would hold up everything behind it.
+    pub(crate) async fn append(&self, mut bytes: Vec<u8>, accepted: u64) -> Result<u64, WalError> {
+        let mut total = self.total.lock().await;
+        let next = total.saturating_add(accepted);
+        record::set_total(&mut bytes, next);
+        let mut appending = Box::pin(self.committer.append(Bytes::from(bytes)));
+        // The first poll takes a place in the queue; waiting for the disk happens without the lock.
+        let first = appending.as_mut().now_or_never();
+        if !matches!(first, Some(Err(_))) {
+            *total = next;
+        }
+        drop(total);
+        let result = match first {
+            Some(result) => return result,
+            None => appending.await,
+        };
+        if result.is_err() {
+            let mut total = self.total.lock().await;
+            *total = total.saturating_sub(accepted);
+        }
+        result
+    }
+
+    pub(crate) fn bytes_on_disk(&self) -> u64 {
+        self.committer.bytes_on_disk()
+    }
+
+    /// Everything below `upto` is durable in the spool.
+    pub(crate) async fn covered(&self, upto: u64) -> Result<u64, WalError> {
+        self.committer.set_note(upto.to_le_bytes().to_vec()).await?;
+        self.committer.trim_below(upto).await
+    }
+
+    /// Finishes what waits; the folder's lock is free when it returns.
+    pub(crate) async fn close(&self) {
+        self.committer.clone().close().await;
+    }
+}
+
+/// The position that a journal's note names; 0 for a fresh one.
+pub(crate) fn noted(note: &[u8]) -> u64 {
+    note.try_into().map(u64::from_le_bytes).unwrap_or(0)
+}

@@ -1,0 +1,30 @@
+//! The edge node: OTLP in, plugins, a journal that is synced before anyone is told success, sealed batches in a spool,
+//! and the uplink that empties it.
+//!
+//! The life of a request: a door in `source` reads it within limits, `intake` decodes it, runs the chain, appends the
+//! result to the `journal` and answers; the `sealer` makes batches of what was accepted and appends them to the `spool`;
+//! the uplink in [`link`] sends them and tells the spool what is acknowledged. [`node`] puts the parts together.
+
+mod admin;
+mod chain;
+pub mod config;
+pub mod identity;
+mod intake;
+mod journal;
+pub mod link;
+mod metrics;
+pub mod node;
+mod record;
+pub mod recovery;
+mod refusal;
+mod sealer;
+mod serve;
+mod source;
+pub mod spool;
+pub mod status;
+mod tally;
+
+pub use chain::ChainError;
+pub use config::{ConfigError, EdgeConfig};
+pub use node::{EdgeError, EdgeNode};
+pub use status::{EdgeStatus, StatusHandle};

@@ -1,0 +1,70 @@
+//! Settings and limits of the uplink, each with its unit and origin.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::tls::TlsError;
+
+/// What an uplink needs to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// `host:port` of every gateway; any of them serves, they are tried in turn.
+    pub gateways: Vec<String>,
+    /// The name in the gateway's certificate, where it differs from the host.
+    pub server_name: Option<String>,
+    /// PEM chain and key of this node; read again for every connection.
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+    /// PEM of the authorities that a gateway's certificate must come from.
+    pub ca: PathBuf,
+    /// Batches on their way at once, and their bytes. This is also the most memory that the uplink holds.
+    pub max_in_flight: usize,
+    pub max_in_flight_bytes: u64,
+    /// Silence after which the link is down.
+    pub idle_timeout: Duration,
+    /// How often something is said on a quiet link; well below what a NAT or the gateway forgets.
+    pub keep_alive: Duration,
+    /// Between attempts while nothing answers, drawn between the two.
+    pub retry: (Duration, Duration),
+    /// How long one attempt to connect may take.
+    pub connect_timeout: Duration,
+    /// From the delivery of a batch to its acknowledgement.
+    pub ack_timeout: Duration,
+}
+
+impl LinkConfig {
+    pub fn new(
+        gateway: impl Into<String>,
+        certificate: PathBuf,
+        key: PathBuf,
+        ca: PathBuf,
+    ) -> Self {
+        Self {
+            gateways: vec![gateway.into()],
+            server_name: None,
+            certificate,
+            key,
+            ca,
+            max_in_flight: 32,
+            max_in_flight_bytes: 8 << 20,
+            idle_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(3),
+            retry: (Duration::from_secs(1), Duration::from_secs(2)),
+            connect_timeout: Duration::from_secs(3),
+            ack_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why an uplink cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    #[error("no gateway is configured")]
+    NoGateway,
+    #[error("gateway {0:?} is not host:port")]
+    Gateway(String),
+    #[error("no socket for the link")]
+    Bind(#[source] std::io::Error),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}

@@ -1,0 +1,180 @@
+//! One connection: how it is made, what of its end is a refusal, what its control stream says.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use futures::stream::{self, BoxStream, StreamExt};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig, VarInt,
+};
+use sluice_wire::session::frame::{Frame, Hello, RefusedCode};
+
+use super::config::{LinkConfig, LinkError};
+use super::tls;
+
+/// Why there is no connection, or no more.
+#[derive(Debug)]
+pub(super) struct Down {
+    /// Someone answered and does not want us, or we do not want them.
+    pub(super) refused: bool,
+    pub(super) reason: String,
+}
+
+impl Down {
+    fn unreachable(reason: impl ToString) -> Self {
+        Self {
+            refused: false,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// A socket for the link; both families where the machine has them.
+pub(super) fn endpoint() -> Result<Endpoint, LinkError> {
+    Endpoint::client(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
+        .or_else(|_| Endpoint::client(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
+        .map_err(LinkError::Bind)
+}
+
+/// `host` and `port` of `host:port`; the host without the brackets of an IPv6 address.
+pub(super) fn split(gateway: &str) -> Option<(&str, u16)> {
+    let (host, port) = gateway.rsplit_once(':')?;
+    let host = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
+    if host.is_empty() {
+        return None;
+    }
+    Some((host, port.parse().ok()?))
+}
+
+/// Makes one connection. Certificates are read anew, so that a rotated one is used from the next connection on; while
+/// the files are half written, `last_good` serves.
+pub(super) async fn connect(
+    endpoint: Endpoint,
+    config: Arc<LinkConfig>,
+    last_good: Option<ClientConfig>,
+    attempt: usize,
+) -> Result<(Connection, ClientConfig), Down> {
+    let gateway = &config.gateways[attempt % config.gateways.len()];
+    let (host, port) =
+        split(gateway).ok_or_else(|| Down::unreachable("gateway is not host:port"))?;
+    let client = match (client_config(&config), last_good) {
+        (Ok(client), _) | (Err(_), Some(client)) => client,
+        (Err(error), None) => {
+            return Err(Down {
+                refused: true,
+                reason: error.to_string(),
+            });
+        }
+    };
+    let addresses = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(Down::unreachable)?;
+    let addresses: Vec<_> = addresses.collect();
+    let turn = attempt / config.gateways.len();
+    let address = addresses
+        .get(turn % addresses.len().max(1))
+        .ok_or_else(|| Down::unreachable(format!("{host} has no address")))?;
+    let name = config.server_name.as_deref().unwrap_or(host);
+    let connecting = endpoint
+        .connect_with(client.clone(), *address, name)
+        .map_err(Down::unreachable)?;
+    match connecting.await {
+        Ok(connection) => Ok((connection, client)),
+        Err(error) => Err(down(&error)),
+    }
+}
+
+/// Sorts the end of a connection: a refusal backs off, silence does not.
+pub(super) fn down(error: &ConnectionError) -> Down {
+    // RFC 9001: TLS alerts are the errors 0x100 to 0x1ff. RFC 9000: 0x2 is CONNECTION_REFUSED.
+    let is_refusal = |code: u64| (0x100..0x200).contains(&code) || code == 0x2;
+    let refused = match error {
+        ConnectionError::VersionMismatch => true,
+        ConnectionError::TransportError(e) => is_refusal(u64::from(e.code)),
+        ConnectionError::ConnectionClosed(close) => is_refusal(u64::from(close.error_code)),
+        ConnectionError::ApplicationClosed(close) => {
+            let code = u32::try_from(close.error_code.into_inner()).map(RefusedCode::from_number);
+            code != Ok(RefusedCode::Other(0))
+        }
+        _ => false,
+    };
+    Down {
+        refused,
+        reason: error.to_string(),
+    }
+}
+
+/// Opens the control stream with our HELLO and yields what the gateway says until it ends.
+pub(super) fn control(
+    connection: Connection,
+    hello: Hello,
+) -> BoxStream<'static, Result<Frame, Down>> {
+    let opened = async move {
+        let (mut send, recv) = connection.open_bi().await.map_err(|e| down(&e))?;
+        send.write_all(&Frame::Hello(hello).encode())
+            .await
+            .map_err(Down::unreachable)?;
+        // The sending half lives as long as the stream of frames: its end would mean goodbye.
+        Ok::<_, Down>((send, recv, BytesMut::new()))
+    };
+    let frames = stream::once(opened).flat_map(|opened| match opened {
+        Err(error) => stream::once(async { Err(error) }).boxed(),
+        Ok(state) => stream::try_unfold(state, |(send, mut recv, mut buffer)| async move {
+            loop {
+                if let Some(frame) = Frame::decode(&mut buffer).map_err(Down::unreachable)? {
+                    return Ok(Some((frame, (send, recv, buffer))));
+                }
+                match recv
+                    .read_chunk(16 << 10, true)
+                    .await
+                    .map_err(Down::unreachable)?
+                {
+                    Some(chunk) => buffer.extend_from_slice(&chunk.bytes),
+                    None => return Ok(None),
+                }
+            }
+        })
+        .boxed(),
+    });
+    frames.boxed()
+}
+
+pub(super) fn client_config(config: &LinkConfig) -> Result<ClientConfig, LinkError> {
+    let crypto = tls::client_crypto(&config.certificate, &config.key, &config.ca)?;
+    let mut transport = TransportConfig::default();
+    let idle = u32::try_from(config.idle_timeout.as_millis()).unwrap_or(u32::MAX);
+    transport
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
+        .keep_alive_interval(Some(config.keep_alive))
+        // The gateway opens no streams; only frames come back.
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(128 << 10))
+        .receive_window(VarInt::from_u32(256 << 10))
+        .send_window(config.max_in_flight_bytes)
+        .datagram_receive_buffer_size(None)
+        // One batch after the other: the first is durable sooner, the last not later.
+        .send_fairness(false)
+        .initial_mtu(1200);
+    let mut client = ClientConfig::new(crypto);
+    client.transport_config(Arc::new(transport));
+    Ok(client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split;
+
+    #[test]
+    fn gateways_are_host_and_port() {
+        assert_eq!(split("gw.example:7443"), Some(("gw.example", 7443)));
+        assert_eq!(split("[::1]:7443"), Some(("::1", 7443)));
+        for bad in ["gw.example", ":7443", "gw:port", "gw:70000", ""] {
+            assert_eq!(split(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One record of the journal: what became of one request, and its rows. FORMAT.md describes the bytes.
+
+use sluice_wire::Signal;
+use sluice_wire::counts::Counts;
+
+use crate::tally::{self, Cursor};
+
+const VERSION: u8 = 1;
+/// Where the running total stands: it is known only when the record's turn comes.
+const TOTAL_AT: usize = 16;
+const FIXED_BYTES: usize = 32;
+
+/// A record apart from its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) signal: Signal,
+    /// Number of the start that wrote it.
+    pub(crate) start: u32,
+    pub(crate) received_ns: u64,
+    /// Events accepted since that start, this record's included.
+    pub(crate) total_accepted: u64,
+    pub(crate) counts: Counts,
+}
+
+/// Why bytes are not a record.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RecordError {
+    #[error("journal record has the newer format {0}")]
+    Newer(u8),
+    #[error("journal record is malformed")]
+    Malformed,
+}
+
+/// The bytes of a record; `ipc` is empty when no rows remain.
+pub(crate) fn encode(head: &Head, ipc: &[u8]) -> Vec<u8> {
+    let mut counts = Vec::with_capacity(64);
+    tally::encode(&head.counts, &mut counts);
+    let mut out = Vec::with_capacity(FIXED_BYTES + counts.len() + ipc.len());
+    out.push(VERSION);
+    out.push(match head.signal {
+        Signal::Log => 1,
+        Signal::Span => 2,
+        Signal::Metric => 3,
+    });
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&head.start.to_le_bytes());
+    out.extend_from_slice(&head.received_ns.to_le_bytes());
+    out.extend_from_slice(&head.total_accepted.to_le_bytes());
+    out.extend_from_slice(&(counts.len() as u32).to_le_bytes());
+    out.extend_from_slice(&[0, 0, 0, 0]);
+    out.extend_from_slice(&counts);
+    out.extend_from_slice(ipc);
+    out
+}
+
+/// Writes the running total into encoded bytes.
+pub(crate) fn set_total(record: &mut [u8], total_accepted: u64) {
+    record[TOTAL_AT..TOTAL_AT + 8].copy_from_slice(&total_accepted.to_le_bytes());
+}
+
+/// The head of a record and the bytes of its rows.
+pub(crate) fn decode(record: &[u8]) -> Result<(Head, &[u8]), RecordError> {
+    match record.first() {
+        Some(&VERSION) => {}
+        Some(&newer) if newer > VERSION => return Err(RecordError::Newer(newer)),
+        _ => return Err(RecordError::Malformed),
+    }
+    read(record).ok_or(RecordError::Malformed)
+}
+
+fn read(record: &[u8]) -> Option<(Head, &[u8])> {
+    let mut cursor = Cursor(record);
+    cursor.u8()?;
+    let signal = match cursor.u8()? {
+        1 => Signal::Log,
+        2 => Signal::Span,
+        3 => Signal::Metric,
+        _ => return None,
+    };
+    cursor.u16()?;
+    let start = cursor.u32()?;
+    let received_ns = cursor.u64()?;
+    let total_accepted = cursor.u64()?;
+    let counts_len = cursor.u32()? as usize;
+    cursor.u32()?;
+    let counts = tally::decode(cursor.take(counts_len)?)?;
+    Some((
+        Head {
+            signal,
+            start,
+            received_ns,
+            total_accepted,
+            counts,
+        },
+        cursor.0,
+    ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn records_read_back(
+            counts in tally::tests::counts(), start: u32, received_ns: u64, total: u64,
+            ipc in proptest::collection::vec(any::<u8>(), 0..50)
+        ) {
+            let mut head = Head { signal: Signal::Span, start, received_ns, total_accepted: 0, counts };
+            let mut bytes = encode(&head, &ipc);
+            set_total(&mut bytes, total);
+            head.total_accepted = total;
+            let (read, rest) = decode(&bytes).unwrap();
+            prop_assert_eq!(read, head);
+            prop_assert_eq!(rest, &ipc[..]);
+        }
+
+        #[test]
+        fn any_bytes_are_a_record_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_newer_format_is_named() {
+        assert_eq!(decode(&[2, 1, 0]), Err(RecordError::Newer(2)));
+    }
+}

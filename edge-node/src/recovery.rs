@@ -1,0 +1,171 @@
+//! The start after an end of any kind: journal records that no batch in the spool covers are sealed now.
+
+use sluice_wal::{Entry, Reader, WalError};
+use sluice_wire::counts::Counts;
+use sluice_wire::layout::{self, IpcLimits};
+
+use crate::record::{self, Head, RecordError};
+use crate::sealer::{Content, Decision, Link, Pending, Policy, Queue, seal};
+use crate::spool::{Spool, SpoolError};
+use crate::status::{Recovered, now_ns};
+
+const READ_RECORDS: usize = 64;
+const READ_BYTES: usize = 8 << 20;
+
+/// Why recovery stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    #[error("journal cannot be read")]
+    Journal(#[source] WalError),
+    #[error("journal record {index} has the newer format {version}: upgrade this program")]
+    Newer { index: u64, version: u8 },
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+}
+
+/// Seals everything in the journal that is not covered. May be called again after a failure: it goes on where the spool
+/// ends. Blocks.
+pub(crate) fn recover(
+    journal: &Reader,
+    policy: &Policy,
+    spool: &Spool,
+    recovered: &mut Recovered,
+) -> Result<(), RecoveryError> {
+    let from = journal.first().max(spool.covered());
+    let mut walk = Walk {
+        before: total_before(journal, from),
+        damaged_run: false,
+        recovered,
+    };
+    let mut queue = Queue::new(policy.clone(), from);
+    let mut at = from;
+    loop {
+        let entries = journal
+            .read_range(at, READ_RECORDS, READ_BYTES)
+            .map_err(RecoveryError::Journal)?;
+        let Some((last, _)) = entries.last() else {
+            break;
+        };
+        at = last + 1;
+        for (index, entry) in entries {
+            queue.push(walk.pending(index, entry)?);
+            while queue.decide(std::time::Duration::ZERO, Link::Offline) == Decision::Seal {
+                seal_group(queue.cut(), spool)?;
+            }
+        }
+    }
+    loop {
+        let group = queue.cut();
+        if group.is_empty() {
+            return Ok(());
+        }
+        seal_group(group, spool)?;
+    }
+}
+
+fn seal_group(group: Vec<Pending<Content>>, spool: &Spool) -> Result<(), RecoveryError> {
+    match seal(group, Counts::default(), spool, now_ns()) {
+        Ok(_) => Ok(()),
+        Err((_, error)) => Err(error.into()),
+    }
+}
+
+/// The running total that the last readable record before an index ends with, and of which start.
+fn total_before(journal: &Reader, index: u64) -> Option<(u32, u64)> {
+    let before = index.checked_sub(1).filter(|i| *i >= journal.first())?;
+    match journal.read(before) {
+        Ok(Some(Entry::Record(bytes))) => {
+            let (head, _) = record::decode(&bytes).ok()?;
+            Some((head.start, head.total_accepted))
+        }
+        _ => None,
+    }
+}
+
+struct Walk<'a> {
+    before: Option<(u32, u64)>,
+    damaged_run: bool,
+    recovered: &'a mut Recovered,
+}
+
+impl Walk<'_> {
+    fn pending(&mut self, index: u64, entry: Entry) -> Result<Pending<Content>, RecoveryError> {
+        let what = match entry {
+            Entry::Damaged { what, .. } => what,
+            Entry::Record(bytes) => match record::decode(&bytes) {
+                Ok((head, ipc)) => return Ok(self.readable(index, bytes.len(), &head, ipc)),
+                Err(RecordError::Newer(version)) => {
+                    return Err(RecoveryError::Newer { index, version });
+                }
+                Err(RecordError::Malformed) => "malformed".to_owned(),
+            },
+        };
+        tracing::warn!(index, what, "journal record is damaged");
+        self.recovered.damaged_records += 1;
+        self.damaged_run = true;
+        // What it held is counted with the next record that can be read: the totals around it tell.
+        Ok(Pending {
+            index,
+            accepted: std::time::Duration::ZERO,
+            rows: 0,
+            bytes: 0,
+            content: Content::default(),
+        })
+    }
+
+    fn readable(&mut self, index: u64, bytes: usize, head: &Head, ipc: &[u8]) -> Pending<Content> {
+        let mut counts = head.counts.clone();
+        let mut rows = None;
+        if !ipc.is_empty() {
+            match layout::from_ipc(ipc, &IpcLimits::default()) {
+                Ok(batch) if batch.num_rows() as u64 == counts.stored + counts.quarantined => {
+                    rows = Some(batch)
+                }
+                other => {
+                    let error = other
+                        .err()
+                        .map_or("another number of rows".to_owned(), |e| e.to_string());
+                    tracing::warn!(index, error, "rows of a journal record cannot be read");
+                    self.recovered.damaged_records += 1;
+                    counts.damaged += counts.stored + counts.quarantined;
+                    (counts.stored, counts.quarantined) = (0, 0);
+                }
+            }
+        }
+        let lost = self.lost_before(head);
+        counts.accepted += lost;
+        counts.damaged += lost;
+        self.recovered.records += 1;
+        self.recovered.events += counts.accepted;
+        self.recovered.damaged_events += counts.damaged;
+        self.before = Some((head.start, head.total_accepted));
+        self.damaged_run = false;
+        let held = rows.as_ref().map_or(0, arrow_array::RecordBatch::num_rows);
+        let content = Content {
+            counts,
+            rows,
+            _room: None,
+        };
+        Pending {
+            index,
+            accepted: std::time::Duration::ZERO,
+            rows: held,
+            bytes,
+            content,
+        }
+    }
+
+    /// Events of the damaged records just before this one.
+    fn lost_before(&self, head: &Head) -> u64 {
+        if !self.damaged_run {
+            return 0;
+        }
+        let own_begin = head.total_accepted.saturating_sub(head.counts.accepted);
+        match self.before {
+            Some((start, total)) if start == head.start => own_begin.saturating_sub(total),
+            // The record before was of an earlier start, so this start's totals began at zero after it.
+            Some(_) => own_begin,
+            None => 0,
+        }
+    }
+}

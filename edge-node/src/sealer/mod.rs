@@ -1,0 +1,204 @@
+//! The sealer: makes batches of what the journal holds and appends them to the spool.
+
+mod batch;
+mod plan;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use sluice_wire::counts::Counts;
+use sluice_wire::envelope::Kind;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::Journal;
+use crate::link::LinkStatus;
+use crate::spool::{Draft, Spool, SpoolError};
+use crate::status::{Counters, now_ns};
+pub(crate) use batch::{Content, Sealed, seal};
+pub(crate) use plan::{Decision, Link, Pending, Policy, Queue};
+
+/// Between attempts to write to a full disk.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// The driver: takes records from the intake, asks the plan, seals.
+pub(crate) struct Sealer {
+    pub(crate) queue: Queue<Content>,
+    pub(crate) accepted: mpsc::Receiver<Pending<Content>>,
+    pub(crate) reports: mpsc::Receiver<String>,
+    pub(crate) link: Option<watch::Receiver<LinkStatus>>,
+    pub(crate) max_in_flight: usize,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) started: Instant,
+    /// Cancelled when everything that will ever be handed over has been.
+    pub(crate) finished: CancellationToken,
+}
+
+impl Sealer {
+    /// Runs until it is told that nothing more comes, then seals what is left.
+    pub(crate) async fn run(mut self) -> Result<(), SpoolError> {
+        loop {
+            let link = self.link_state();
+            let decision = self.queue.decide(self.started.elapsed(), link);
+            self.note_waiting();
+            let wait = match decision {
+                Decision::Seal => {
+                    self.seal_next().await?;
+                    continue;
+                }
+                Decision::Wait(wait) => wait,
+                Decision::Nothing => Duration::from_secs(3600),
+            };
+            tokio::select! {
+                pending = self.accepted.recv() => match pending {
+                    Some(pending) => self.take(pending),
+                    None => break,
+                },
+                Some(detail) = self.reports.recv() => self.report(detail).await?,
+                () = link_changed(&mut self.link) => {}
+                () = tokio::time::sleep(wait) => {}
+                () = self.finished.cancelled() => break,
+            }
+        }
+        self.accepted.close();
+        while let Some(pending) = self.accepted.recv().await {
+            self.queue.push(pending);
+        }
+        while self.queue.waiting().1.is_some() {
+            self.seal_next().await?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, pending: Pending<Content>) {
+        self.queue.push(pending);
+        while let Ok(pending) = self.accepted.try_recv() {
+            self.queue.push(pending);
+        }
+    }
+
+    fn link_state(&mut self) -> Link {
+        let Some(link) = &mut self.link else {
+            return Link::Offline;
+        };
+        let status = link.borrow_and_update();
+        match (status.connected, status.in_flight >= self.max_in_flight) {
+            (false, _) => Link::Offline,
+            (true, false) => Link::Ready,
+            (true, true) => Link::Busy,
+        }
+    }
+
+    fn note_waiting(&self) {
+        let (records, oldest) = self.queue.waiting();
+        self.counters
+            .unsealed_records
+            .store(records as u64, Ordering::Relaxed);
+        let oldest = oldest.map_or(0, |at| 1 + at.as_millis() as u64);
+        self.counters
+            .unsealed_since_ms
+            .store(oldest, Ordering::Relaxed);
+    }
+
+    async fn seal_next(&mut self) -> Result<(), SpoolError> {
+        let group = self.queue.cut();
+        let bytes = |group: &[Pending<Content>]| group.iter().map(|p| p.bytes as u64).sum::<u64>();
+        let taken_bytes = bytes(&group);
+        let (spool, refused) = (self.spool.clone(), self.counters.take_refused());
+        let kept = refused.clone();
+        let result = blocking(move || seal(group, refused, &spool, now_ns())).await;
+        match result {
+            Ok(sealed) => {
+                self.counters.disk_full.store(false, Ordering::Relaxed);
+                self.counters.sealed(&sealed);
+                self.counters
+                    .unsealed_bytes
+                    .fetch_sub(taken_bytes, Ordering::Relaxed);
+                self.journal
+                    .covered(sealed.upto)
+                    .await
+                    .map(drop)
+                    .or_else(unless_full)
+            }
+            Err((group, error)) if error.is_full() => {
+                self.counters.put_back_refused(&kept);
+                self.counters
+                    .unsealed_bytes
+                    .fetch_sub(taken_bytes - bytes(&group), Ordering::Relaxed);
+                self.queue.put_back(group);
+                if !self.counters.disk_full.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("disk is full, new events are refused until there is room");
+                }
+                // What was acknowledged meanwhile is deleted by the cursor's keeper; then there is room again.
+                tokio::time::sleep(FULL_PAUSE).await;
+                Ok(())
+            }
+            Err((_, error)) => Err(error),
+        }
+    }
+
+    /// What the node says of itself, as a batch without rows.
+    async fn report(&mut self, detail: String) -> Result<(), SpoolError> {
+        let spool = self.spool.clone();
+        let counts = Counts {
+            refused: self.counters.take_refused().refused,
+            ..Counts::default()
+        };
+        let kept = counts.clone();
+        let result = blocking(move || {
+            let now = now_ns();
+            let draft = Draft {
+                kind: Kind::Report,
+                rows: None,
+                counts,
+                journal_upto: spool.covered(),
+                time_min_ns: now as i64,
+                time_max_ns: now as i64,
+                sealed_at_ns: now,
+                detail,
+            };
+            spool.append(&draft)
+        })
+        .await;
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_full() => {
+                self.counters.put_back_refused(&kept);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A full disk stops no trimming for good: the next batch tries again.
+fn unless_full(error: sluice_wal::WalError) -> Result<(), SpoolError> {
+    match error {
+        sluice_wal::WalError::Full => Ok(()),
+        other => Err(SpoolError::Log(other)),
+    }
+}
+
+async fn link_changed(link: &mut Option<watch::Receiver<LinkStatus>>) {
+    let gone = match link {
+        Some(link) => link.changed().await.is_err(),
+        None => true,
+    };
+    if gone {
+        std::future::pending::<()>().await;
+    }
+}
+
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

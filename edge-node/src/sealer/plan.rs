@@ -1,0 +1,235 @@
+//! When accepted rows become a batch, and which of them. Pure: ages are arguments.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// When to seal.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) max_rows: usize,
+    pub(crate) max_bytes: usize,
+    /// While the link is up, no row waits longer.
+    pub(crate) freshness: Duration,
+    /// While it is down, nobody waits and bigger batches compress better.
+    pub(crate) offline_age: Duration,
+}
+
+/// How the link is doing, as far as sealing cares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// Up, with room for another batch.
+    Ready,
+    /// Up, and what is sealed already fills it: one more batch would only wait there.
+    Busy,
+    Offline,
+}
+
+/// While the link is busy rows wait this many times longer.
+const BUSY_FACTOR: u32 = 4;
+
+/// What to do now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Nothing waits.
+    Nothing,
+    /// Seal after this time, unless something changes.
+    Wait(Duration),
+    Seal,
+}
+
+/// One journal record on its way into a batch.
+#[derive(Debug)]
+pub(crate) struct Pending<T> {
+    pub(crate) index: u64,
+    /// When it was accepted, on any monotonic scale.
+    pub(crate) accepted: Duration,
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+    pub(crate) content: T,
+}
+
+/// Journal records in the order of the journal. They arrive in any order; only a run without holes is sealed.
+#[derive(Debug)]
+pub(crate) struct Queue<T> {
+    policy: Policy,
+    /// Index after the last of `ready`.
+    next: u64,
+    ready: VecDeque<Pending<T>>,
+    early: BTreeMap<u64, Pending<T>>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl<T> Queue<T> {
+    /// `next` is the first index that is not sealed yet.
+    pub(crate) fn new(policy: Policy, next: u64) -> Self {
+        Self {
+            policy,
+            next,
+            ready: VecDeque::new(),
+            early: BTreeMap::new(),
+            rows: 0,
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn push(&mut self, pending: Pending<T>) {
+        self.early.insert(pending.index, pending);
+        while let Some(pending) = self.early.remove(&self.next) {
+            self.next += 1;
+            self.rows += pending.rows;
+            self.bytes += pending.bytes;
+            self.ready.push_back(pending);
+        }
+    }
+
+    pub(crate) fn decide(&self, now: Duration, link: Link) -> Decision {
+        let Some(oldest) = self.ready.front() else {
+            return Decision::Nothing;
+        };
+        if self.rows >= self.policy.max_rows || self.bytes >= self.policy.max_bytes {
+            return Decision::Seal;
+        }
+        let patience = match link {
+            Link::Ready => self.policy.freshness,
+            Link::Busy => (self.policy.freshness * BUSY_FACTOR).min(self.policy.offline_age),
+            Link::Offline => self.policy.offline_age,
+        };
+        let age = now.saturating_sub(oldest.accepted);
+        if age >= patience {
+            Decision::Seal
+        } else {
+            Decision::Wait(patience - age)
+        }
+    }
+
+    /// The records of the next batch: as many as fit, at least one. Empty if nothing is ready.
+    pub(crate) fn cut(&mut self) -> Vec<Pending<T>> {
+        let (mut rows, mut bytes, mut count) = (0, 0, 0);
+        for pending in &self.ready {
+            rows += pending.rows;
+            bytes += pending.bytes;
+            if count > 0 && (rows > self.policy.max_rows || bytes > self.policy.max_bytes) {
+                break;
+            }
+            count += 1;
+        }
+        let group: Vec<_> = self.ready.drain(..count).collect();
+        self.rows -= group.iter().map(|p| p.rows).sum::<usize>();
+        self.bytes -= group.iter().map(|p| p.bytes).sum::<usize>();
+        group
+    }
+
+    /// Gives back a group that could not be sealed.
+    pub(crate) fn put_back(&mut self, group: Vec<Pending<T>>) {
+        for pending in group.into_iter().rev() {
+            self.rows += pending.rows;
+            self.bytes += pending.bytes;
+            self.ready.push_front(pending);
+        }
+    }
+
+    /// Records that wait, and when the oldest was accepted.
+    pub(crate) fn waiting(&self) -> (usize, Option<Duration>) {
+        (
+            self.ready.len() + self.early.len(),
+            self.ready.front().map(|p| p.accepted),
+        )
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn policy() -> Policy {
+        Policy {
+            max_rows: 100,
+            max_bytes: 1000,
+            freshness: Duration::from_secs(1),
+            offline_age: Duration::from_secs(30),
+        }
+    }
+
+    fn pending(index: u64, rows: usize) -> Pending<()> {
+        Pending {
+            index,
+            accepted: Duration::from_secs(index),
+            rows,
+            bytes: rows * 5,
+            content: (),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn p2_every_record_is_in_exactly_one_group_in_order(
+            order in Just((0..40u64).collect::<Vec<_>>()).prop_shuffle(),
+            rows in proptest::collection::vec(0usize..150, 40),
+            returned in proptest::collection::vec(any::<bool>(), 40),
+        ) {
+            let mut queue = Queue::new(policy(), 0);
+            let mut sealed = Vec::new();
+            let mut returned = returned.into_iter();
+            for index in order {
+                queue.push(pending(index, rows[index as usize]));
+                while queue.decide(Duration::ZERO, Link::Offline) == Decision::Seal {
+                    let group = queue.cut();
+                    prop_assert!(!group.is_empty());
+                    let sum: usize = group.iter().map(|p| p.rows).sum();
+                    prop_assert!(group.len() == 1 || sum <= 100);
+                    if returned.next() == Some(true) {
+                        queue.put_back(group);
+                    } else {
+                        sealed.extend(group.iter().map(|p| p.index));
+                    }
+                }
+            }
+            loop {
+                let group = queue.cut();
+                if group.is_empty() {
+                    break;
+                }
+                sealed.extend(group.iter().map(|p| p.index));
+            }
+            prop_assert_eq!(sealed, (0..40).collect::<Vec<_>>());
+            prop_assert_eq!((queue.rows, queue.bytes), (0, 0));
+        }
+    }
+
+    #[test]
+    fn one_row_alone_waits_for_freshness_when_the_link_is_up_and_longer_when_it_is_not() {
+        let mut queue = Queue::new(policy(), 7);
+        assert_eq!(
+            queue.decide(Duration::from_secs(99), Link::Ready),
+            Decision::Nothing
+        );
+        queue.push(pending(7, 1));
+        let at = |ms: u64| Duration::from_millis(7000 + ms);
+        assert_eq!(
+            queue.decide(at(0), Link::Ready),
+            Decision::Wait(Duration::from_secs(1))
+        );
+        assert_eq!(queue.decide(at(1000), Link::Ready), Decision::Seal);
+        assert_eq!(
+            queue.decide(at(1000), Link::Busy),
+            Decision::Wait(Duration::from_secs(3))
+        );
+        assert_eq!(
+            queue.decide(at(1000), Link::Offline),
+            Decision::Wait(Duration::from_secs(29))
+        );
+        assert_eq!(queue.decide(at(30_000), Link::Offline), Decision::Seal);
+    }
+
+    #[test]
+    fn size_seals_whatever_the_link_does() {
+        let mut queue = Queue::new(policy(), 0);
+        queue.push(pending(0, 99));
+        assert_ne!(queue.decide(Duration::ZERO, Link::Offline), Decision::Seal);
+        queue.push(pending(1, 1));
+        assert_eq!(queue.decide(Duration::ZERO, Link::Offline), Decision::Seal);
+    }
+}

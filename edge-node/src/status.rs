@@ -1,0 +1,311 @@
+//! What the node says of itself: counters, the status page and the metrics made of them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use sluice_runtime::{Chain, PluginStats};
+use sluice_wire::Signal;
+use sluice_wire::counts::{Counts, Dropped};
+use tokio::sync::watch;
+
+use crate::config::EdgeConfig;
+use crate::journal::Journal;
+use crate::link::LinkStatus;
+use crate::sealer::Sealed;
+use crate::spool::{Spool, SpoolStatus};
+
+/// Nanoseconds since 1970; 0 on a clock before that.
+pub(crate) fn now_ns() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64)
+}
+
+/// What was counted since the start.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    accepted: [AtomicU64; 3],
+    pub(crate) requests: AtomicU64,
+    /// Rows that a request held and that were not taken: partial successes.
+    pub(crate) rejected_rows: AtomicU64,
+    quarantined: AtomicU64,
+    damaged: AtomicU64,
+    sealed_batches: AtomicU64,
+    pub(crate) unsealed_records: AtomicU64,
+    pub(crate) unsealed_bytes: AtomicU64,
+    /// Milliseconds after the start plus one; 0 when nothing waits.
+    pub(crate) unsealed_since_ms: AtomicU64,
+    pub(crate) disk_full: AtomicBool,
+    dropped: Mutex<BTreeMap<(String, String), u64>>,
+    /// Requests that were turned away, by the name of the refusal.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+    /// Events that a mask refused and that no sealed batch speaks of yet.
+    refused_rows: Mutex<Counts>,
+}
+
+impl Counters {
+    pub(crate) fn accepted(&self, signal: Signal, counts: &Counts) {
+        self.accepted[signal as usize].fetch_add(counts.accepted, Ordering::Relaxed);
+        self.quarantined
+            .fetch_add(counts.quarantined, Ordering::Relaxed);
+        let mut dropped = lock(&self.dropped);
+        for entry in &counts.dropped {
+            *dropped
+                .entry((entry.plugin.clone(), entry.reason.clone()))
+                .or_default() += entry.rows;
+        }
+    }
+
+    pub(crate) fn refused(&self, name: &'static str) {
+        *lock(&self.refused).entry(name).or_default() += 1;
+    }
+
+    pub(crate) fn refused_by_plugin(&self, plugin: &str, reason: &str, rows: u64) {
+        let entry = Dropped {
+            plugin: plugin.to_owned(),
+            reason: reason.to_owned(),
+            rows,
+        };
+        lock(&self.refused_rows).merge(&Counts {
+            refused: vec![entry],
+            ..Counts::default()
+        });
+    }
+
+    /// What the next batch tells of refused events.
+    pub(crate) fn take_refused(&self) -> Counts {
+        std::mem::take(&mut lock(&self.refused_rows))
+    }
+
+    pub(crate) fn put_back_refused(&self, counts: &Counts) {
+        lock(&self.refused_rows).merge(counts);
+    }
+
+    pub(crate) fn sealed(&self, sealed: &Sealed) {
+        self.sealed_batches
+            .fetch_add(sealed.batches, Ordering::Relaxed);
+        self.damaged.fetch_add(sealed.damaged, Ordering::Relaxed);
+    }
+
+    pub(crate) fn damaged(&self, rows: u64) {
+        self.damaged.fetch_add(rows, Ordering::Relaxed);
+    }
+}
+
+/// Where the node is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    #[default]
+    Starting,
+    Running,
+    Draining,
+    Failed,
+}
+
+/// One look at the node.
+#[derive(Clone, Debug, Serialize)]
+pub struct EdgeStatus {
+    pub version: &'static str,
+    pub phase: Phase,
+    pub tenant: String,
+    pub node: String,
+    pub stream: String,
+    pub epoch: String,
+    pub uptime_ms: u64,
+    pub accepted: Accepted,
+    pub requests: u64,
+    pub rejected_rows: u64,
+    pub refused: BTreeMap<&'static str, u64>,
+    pub dropped: Vec<DroppedRows>,
+    pub quarantined: u64,
+    pub damaged: u64,
+    pub disk_full: bool,
+    pub journal: JournalStatus,
+    pub spool: SpoolStatus,
+    pub sealed_batches: u64,
+    pub link: Option<LinkStatus>,
+    pub plugins: Vec<PluginStats>,
+    pub recovered: Recovered,
+}
+
+/// Events that senders were told are safe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Accepted {
+    pub log: u64,
+    pub span: u64,
+    pub metric: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DroppedRows {
+    pub plugin: String,
+    pub reason: String,
+    pub rows: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct JournalStatus {
+    pub bytes: u64,
+    /// Records that wait to be sealed, and since when the oldest does.
+    pub unsealed_records: u64,
+    pub unsealed_bytes: u64,
+    pub oldest_unsealed_ms: Option<u64>,
+}
+
+/// What the start found on disk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Recovered {
+    /// Journal records that were not in the spool yet, and their events.
+    pub records: u64,
+    pub events: u64,
+    pub damaged_records: u64,
+    pub damaged_events: u64,
+    pub damaged_batches: u64,
+    pub torn_bytes: u64,
+    pub identity_rebuilt: bool,
+}
+
+/// Looks at a running node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct StatusHandle {
+    pub(crate) shared: Arc<StatusShared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct StatusShared {
+    pub(crate) started: Instant,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) spool: Arc<Spool>,
+    pub(crate) chain: Chain,
+    pub(crate) link: Option<watch::Receiver<LinkStatus>>,
+    pub(crate) max_bytes: u64,
+    pub(crate) phase: watch::Sender<Phase>,
+    pub(crate) state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) recovered: Recovered,
+    pub(crate) journal: Option<Arc<Journal>>,
+}
+
+impl StatusHandle {
+    pub fn snapshot(&self) -> EdgeStatus {
+        let shared = &*self.shared;
+        let counters = &*shared.counters;
+        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
+        let (recovered, journal_bytes) = {
+            let state = shared.state.read().unwrap_or_else(PoisonError::into_inner);
+            (
+                state.recovered.clone(),
+                state.journal.as_ref().map_or(0, |j| j.bytes_on_disk()),
+            )
+        };
+        let uptime_ms = shared.started.elapsed().as_millis() as u64;
+        let since = load(&counters.unsealed_since_ms);
+        let dropped = lock(&counters.dropped)
+            .iter()
+            .map(|((plugin, reason), rows)| DroppedRows {
+                plugin: plugin.clone(),
+                reason: reason.clone(),
+                rows: *rows,
+            })
+            .collect();
+        let [log, span, metric] = [0, 1, 2].map(|signal: usize| load(&counters.accepted[signal]));
+        EdgeStatus {
+            version: env!("CARGO_PKG_VERSION"),
+            phase: *shared.phase.borrow(),
+            tenant: shared.spool.stream().tenant.to_string(),
+            node: shared.spool.stream().node.to_string(),
+            stream: shared.spool.stream().to_string(),
+            epoch: shared.spool.epoch().0.to_string(),
+            uptime_ms,
+            accepted: Accepted { log, span, metric },
+            requests: load(&counters.requests),
+            rejected_rows: load(&counters.rejected_rows),
+            refused: lock(&counters.refused).clone(),
+            dropped,
+            quarantined: load(&counters.quarantined),
+            damaged: load(&counters.damaged),
+            disk_full: counters.disk_full.load(Ordering::Relaxed),
+            journal: JournalStatus {
+                bytes: journal_bytes,
+                unsealed_records: load(&counters.unsealed_records),
+                unsealed_bytes: load(&counters.unsealed_bytes),
+                oldest_unsealed_ms: (since > 0).then(|| uptime_ms.saturating_sub(since - 1)),
+            },
+            spool: shared.spool.status(),
+            sealed_batches: load(&counters.sealed_batches),
+            link: shared.link.as_ref().map(|link| link.borrow().clone()),
+            plugins: shared.chain.stats(),
+            recovered,
+        }
+    }
+
+    /// Whether events are taken: running, with room on the disk.
+    pub fn is_ready(&self) -> bool {
+        let running = *self.shared.phase.borrow() == Phase::Running;
+        running
+            && !self.shared.counters.disk_full.load(Ordering::Relaxed)
+            && self.shared.has_room(0)
+    }
+
+    /// Returns when the node serves, or false when it never will.
+    pub async fn serving(&self) -> bool {
+        let mut phase = self.shared.phase.subscribe();
+        match phase.wait_for(|phase| *phase != Phase::Starting).await {
+            Ok(phase) => *phase == Phase::Running,
+            Err(_) => false,
+        }
+    }
+
+    /// Takes over from a configuration what needs no restart: which plugins are switched on.
+    pub fn reload(&self, config: &EdgeConfig) {
+        for plugin in self.shared.chain.plugins() {
+            let Some(entry) = config
+                .plugin
+                .iter()
+                .find(|entry| entry.name == plugin.name())
+            else {
+                continue;
+            };
+            if entry.enabled != plugin.enabled() {
+                tracing::info!(
+                    plugin = plugin.name(),
+                    enabled = entry.enabled,
+                    "plugin switched"
+                );
+                plugin.set_enabled(entry.enabled);
+            }
+        }
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.shared.phase.send_replace(phase);
+    }
+}
+
+impl StatusShared {
+    /// Whether `bytes` more fit under the disk cap. What is not sealed counts twice: sealing writes it once more before
+    /// the journal lets go of it.
+    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let journal = state.journal.as_ref().map_or(0, |j| j.bytes_on_disk());
+        let unsealed = self.counters.unsealed_bytes.load(Ordering::Relaxed);
+        let used = self
+            .spool
+            .bytes_on_disk()
+            .saturating_add(journal)
+            .saturating_add(unsealed);
+        used.saturating_add(bytes.saturating_mul(2)) <= self.max_bytes
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // No code that holds these locks can panic half way through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,82 @@
+//! A disk that is really full: a small file system in memory, where this machine lets us mount one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use sluice_edge::link::AckSink;
+use sluice_wire::Signal;
+
+use crate::client::{PROTOBUF, http, post, request};
+use crate::cloud::Cloud;
+use crate::node::{TestNode, config, eventually};
+
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(dir: &Path, size: &str) -> Option<Self> {
+        let option = format!("size={size}");
+        let status = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &option, "tmpfs"])
+            .arg(dir)
+            .status();
+        status
+            .is_ok_and(|s| s.success())
+            .then(|| Self(dir.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn p5_a_full_disk_loses_nothing_and_accepts_again_when_there_is_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = Mount::new(dir.path(), "24m") else {
+        eprintln!("skipped: this machine does not let the test mount a small file system");
+        return;
+    };
+    let mut config = config(&dir.path().join("data"));
+    config.seal.zstd_level = 0;
+    // Small segments, so that what is acknowledged is soon deleted.
+    config.spool.max_bytes = 16 << 20;
+    let node = TestNode::start(config);
+    // Others use the disk, too: the cap is never reached.
+    let filler_file = dir.path().join("filler");
+    std::fs::write(&filler_file, vec![1u8; 14 << 20]).unwrap();
+    let filler = "0123456789abcdef".repeat(4096);
+    let address = node.address("otlp-http");
+    let send = |k: usize| {
+        let body = request(Signal::Log, &format!("d{k}"), 8, &filler);
+        node.runtime.block_on(async {
+            post(&http(), address, "/v1/logs", PROTOBUF, body)
+                .await
+                .unwrap()
+        })
+    };
+    let mut accepted = 0;
+    let refusal = loop {
+        let answer = send(accepted);
+        if answer.status != 200 {
+            break answer;
+        }
+        accepted += 1;
+        assert!(accepted < 200, "the disk is never full");
+    };
+    assert_eq!(
+        (refusal.status, refusal.retry_after.as_deref()),
+        (429, Some("2"))
+    );
+    // Somebody cleans up; what was accepted is sealed and delivered, and new events are taken, without a restart.
+    std::fs::remove_file(&filler_file).unwrap();
+    eventually("what was accepted is sealed", || {
+        node.status.snapshot().journal.unsealed_bytes == 0
+    });
+    let cloud = Cloud::of(&node.spool);
+    assert_eq!(cloud.events.len(), 8 * accepted);
+    (0..node.spool.status().next).for_each(|index| node.spool.acked(index));
+    eventually("there is room again", || send(1000).status == 200);
+    node.stop();
+}

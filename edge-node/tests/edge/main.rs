@@ -1,0 +1,15 @@
+//! The edge from outside: real requests over real sockets, real files, processes that are killed.
+#![allow(clippy::unwrap_used)]
+
+mod accept;
+mod client;
+mod cloud;
+mod crash;
+mod damage;
+mod full_disk;
+mod hostile;
+mod link;
+mod node;
+mod order;
+mod plugins;
+mod program;

@@ -1,0 +1,213 @@
+//! A small gateway around the real session core, with faults on demand.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Connection, Endpoint, RecvStream};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use sluice_wire::envelope::{Envelope, Kind};
+use sluice_wire::session::ServerOptions;
+use sluice_wire::session::frame::{self, Frame, Preamble, Verdict};
+use sluice_wire::session::server::{Action, Server, Ticket};
+use tokio::sync::{mpsc, watch};
+
+pub(crate) struct Pki {
+    dir: tempfile::TempDir,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Pki {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        std::fs::write(
+            dir.path().join("ca.pem"),
+            params.self_signed(&key).unwrap().pem(),
+        )
+        .unwrap();
+        let pki = Self {
+            dir,
+            issuer: Issuer::new(params, key),
+        };
+        pki.issue(
+            "edge",
+            SanType::URI("sluice://acme/site-1".try_into().unwrap()),
+            ExtendedKeyUsagePurpose::ClientAuth,
+        );
+        pki.issue(
+            "gateway",
+            SanType::DnsName("localhost".try_into().unwrap()),
+            ExtendedKeyUsagePurpose::ServerAuth,
+        );
+        pki
+    }
+
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn issue(&self, file: &str, name: SanType, usage: ExtendedKeyUsagePurpose) {
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.subject_alt_names = vec![name];
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().unwrap();
+        std::fs::write(
+            self.file(&format!("{file}.pem")),
+            params.signed_by(&key, &self.issuer).unwrap().pem(),
+        )
+        .unwrap();
+        std::fs::write(self.file(&format!("{file}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+/// What went into the log, and what goes wrong on the way; survives restarts of the gateway.
+pub(crate) struct Cloud {
+    pub(crate) log: Mutex<Vec<Envelope>>,
+    /// Sequence numbers that are never taken with rows.
+    pub(crate) poison: BTreeSet<u64>,
+    /// Sequence numbers that are not taken at first.
+    pub(crate) busy: Mutex<BTreeSet<u64>>,
+    /// After writing these the connection is gone before the answer.
+    pub(crate) dies_after: Mutex<BTreeSet<u64>>,
+    pub(crate) written: watch::Sender<usize>,
+}
+
+impl Cloud {
+    pub(crate) fn new(poison: &[u64], busy: &[u64], dies_after: &[u64]) -> Arc<Self> {
+        Arc::new(Self {
+            log: Mutex::default(),
+            poison: poison.iter().copied().collect(),
+            busy: Mutex::new(busy.iter().copied().collect()),
+            dies_after: Mutex::new(dies_after.iter().copied().collect()),
+            written: watch::channel(0).0,
+        })
+    }
+}
+
+pub(crate) fn start(pki: &Pki, address: SocketAddr, cloud: Arc<Cloud>) -> Endpoint {
+    let endpoint = Endpoint::server(server_config(pki), address).unwrap();
+    let accepting = endpoint.clone();
+    tokio::spawn(async move {
+        while let Some(incoming) = accepting.accept().await {
+            let cloud = Arc::clone(&cloud);
+            tokio::spawn(async move {
+                if let Ok(connection) = incoming.await {
+                    serve(connection, cloud).await;
+                }
+            });
+        }
+    });
+    endpoint
+}
+
+async fn serve(connection: Connection, cloud: Arc<Cloud>) -> Option<()> {
+    let options = ServerOptions {
+        generation: 5,
+        max_in_flight: 8,
+        ..ServerOptions::default()
+    };
+    let mut core = Server::new(
+        options,
+        "acme".parse().unwrap(),
+        "site-1".parse().unwrap(),
+        1,
+        0,
+    );
+    let (mut send, mut recv) = connection.accept_bi().await.ok()?;
+    let (batches, mut arrived) = mpsc::channel::<(Preamble, Bytes)>(64);
+    let accepting = connection.clone();
+    tokio::spawn(async move {
+        // One after the other: the order in which streams were begun is the order in which they are looked at.
+        while let Ok(stream) = accepting.accept_uni().await {
+            if let Some(batch) = read(stream).await {
+                batches.send(batch).await.ok();
+            }
+        }
+    });
+    let mut buffer = BytesMut::new();
+    loop {
+        while let Some(action) = core.poll_action() {
+            match action {
+                Action::Send(frame) => send.write_all(&frame.encode()).await.ok()?,
+                Action::Close { code, reason } => {
+                    connection.close(code.number().into(), reason.as_bytes())
+                }
+            }
+        }
+        tokio::select! {
+            chunk = recv.read_chunk(4096, true) => {
+                buffer.extend_from_slice(&chunk.ok()??.bytes);
+                while let Some(frame) = Frame::decode(&mut buffer).unwrap() {
+                    core.handle_frame(frame);
+                }
+            }
+            Some((preamble, bytes)) = arrived.recv() => {
+                let ticket = core.handle_preamble(&preamble)?;
+                let batch = Envelope::parse(bytes).unwrap();
+                assert!(core.handle_batch(ticket, &batch.header.id, batch.hash));
+                decide(&mut core, ticket, batch, &cloud, &connection);
+            }
+        }
+    }
+}
+
+fn decide(
+    core: &mut Server,
+    ticket: Ticket,
+    batch: Envelope,
+    cloud: &Cloud,
+    connection: &Connection,
+) {
+    let seq = batch.header.id.seq;
+    if cloud.poison.contains(&seq) && batch.header.kind != Kind::Tombstone {
+        return core.handle_failed(ticket, Verdict::Permanent, "rows are not valid");
+    }
+    if cloud.busy.lock().unwrap().remove(&seq) {
+        return core.handle_failed(ticket, Verdict::Retry { after_ms: 20 }, "log is busy");
+    }
+    cloud.log.lock().unwrap().push(batch);
+    cloud.written.send_modify(|n| *n += 1);
+    if cloud.dies_after.lock().unwrap().remove(&seq) {
+        return connection.close(0u32.into(), b"killed");
+    }
+    core.handle_durable(ticket);
+}
+
+async fn read(mut stream: RecvStream) -> Option<(Preamble, Bytes)> {
+    let mut head = [0; Preamble::BYTES];
+    stream.read_exact(&mut head).await.ok()?;
+    let preamble = Preamble::decode(&head).unwrap();
+    let bytes = stream.read_to_end(16 << 20).await.ok()?;
+    assert_eq!(bytes.len(), preamble.length as usize);
+    Some((preamble, bytes.into()))
+}
+
+fn server_config(pki: &Pki) -> quinn::ServerConfig {
+    let certificate = |path: &Path| CertificateDer::from_pem_file(path).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate(&pki.file("ca.pem"))).unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
+        roots.into(),
+        Arc::clone(&provider),
+    );
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(
+            vec![certificate(&pki.file("gateway.pem"))],
+            PrivateKeyDer::from_pem_file(pki.file("gateway.key")).unwrap(),
+        )
+        .unwrap();
+    tls.alpn_protocols = vec![frame::ALPN.to_vec()];
+    quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()))
+}

@@ -1,0 +1,347 @@
+//! The uplink over a real connection: everything spooled is acknowledged once it is in the log, whatever the gateway
+//! does meanwhile; nothing leaves for a gateway that cannot prove itself.
+#![allow(clippy::unwrap_used)]
+
+mod gateway;
+mod relay;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gateway::{Cloud, Pki};
+use relay::Relay;
+use sluice_edge::link::{
+    AckSink, BatchSource, LinkConfig, LinkStatus, SourceError, Uplink, certificate_identity,
+};
+use sluice_wire::counts::Counts;
+use sluice_wire::envelope::{self, Compression, Envelope, Header, Kind};
+use sluice_wire::ids::{BatchId, Epoch, StreamId};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Far beyond what anything here takes; only a hang reaches it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A spool in memory, and what the uplink said of it.
+struct Spool {
+    batches: Mutex<Vec<Bytes>>,
+    grown: watch::Sender<u64>,
+    acked: watch::Sender<Vec<u64>>,
+    tombstoned: Mutex<Vec<u64>>,
+    welcomed: Mutex<Vec<(u32, u32)>>,
+}
+
+impl Spool {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            batches: Mutex::default(),
+            grown: watch::channel(0).0,
+            acked: watch::channel(Vec::new()).0,
+            tombstoned: Mutex::default(),
+            welcomed: Mutex::default(),
+        })
+    }
+
+    fn append(&self, count: u64) {
+        let mut batches = self.batches.lock().unwrap();
+        for _ in 0..count {
+            let seq = batches.len() as u64;
+            batches.push(batch(seq));
+        }
+        self.grown.send_replace(batches.len() as u64);
+    }
+
+    async fn all_acked(&self) -> Vec<u64> {
+        let wanted = self.batches.lock().unwrap().len();
+        let mut acked = self.acked.subscribe();
+        let list =
+            tokio::time::timeout(PATIENCE, acked.wait_for(|list| list.len() >= wanted)).await;
+        list.unwrap().unwrap().clone()
+    }
+}
+
+impl BatchSource for Spool {
+    fn next_from(&self, index: u64) -> Result<Option<(u64, Bytes)>, SourceError> {
+        let acked = self.acked.borrow().clone();
+        let batches = self.batches.lock().unwrap();
+        let next = (index..batches.len() as u64).find(|i| !acked.contains(i));
+        Ok(next.map(|i| (i, batches[i as usize].clone())))
+    }
+
+    fn read(&self, index: u64) -> Result<Bytes, SourceError> {
+        let batches = self.batches.lock().unwrap();
+        let missing = || SourceError {
+            index,
+            what: "no such record".to_owned(),
+        };
+        batches.get(index as usize).cloned().ok_or_else(missing)
+    }
+
+    fn changed(&self) -> watch::Receiver<u64> {
+        self.grown.subscribe()
+    }
+}
+
+impl AckSink for Spool {
+    fn acked(&self, index: u64) {
+        self.acked.send_modify(|list| list.push(index));
+    }
+
+    fn tombstoned(&self, index: u64, _reason: &str) {
+        self.tombstoned.lock().unwrap().push(index);
+    }
+
+    fn welcomed(&self, generation: u32, max_batch_bytes: u32) {
+        self.welcomed
+            .lock()
+            .unwrap()
+            .push((generation, max_batch_bytes));
+    }
+}
+
+fn stream() -> StreamId {
+    StreamId {
+        tenant: "acme".parse().unwrap(),
+        node: "site-1".parse().unwrap(),
+        spool: [1; 16],
+    }
+}
+
+fn batch(seq: u64) -> Bytes {
+    let header = Header {
+        id: BatchId {
+            stream: stream(),
+            epoch: Epoch {
+                number: 1,
+                random: 2,
+            },
+            seq,
+        },
+        generation: 0,
+        kind: Kind::Data,
+        rows: 0,
+        counts: Counts::default(),
+        journal_upto: seq,
+        time_min_ns: 0,
+        time_max_ns: 0,
+        sealed_at_ns: 0,
+        // Some batches are several packets long.
+        detail: "x".repeat((seq as usize % 7) * 3000),
+    };
+    envelope::seal(&header, None, Compression::default()).unwrap()
+}
+
+struct Link {
+    status: watch::Receiver<LinkStatus>,
+    shutdown: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Link {
+    fn start(pki: &Pki, ca: &Pki, gateway: SocketAddr, spool: &Arc<Spool>) -> Self {
+        let mut config = LinkConfig::new(
+            format!("localhost:{}", gateway.port()),
+            pki.file("edge.pem"),
+            pki.file("edge.key"),
+            ca.file("ca.pem"),
+        );
+        config.retry = (Duration::from_millis(50), Duration::from_millis(100));
+        config.connect_timeout = Duration::from_millis(500);
+        let epoch = Epoch {
+            number: 1,
+            random: 2,
+        };
+        let uplink = Uplink::build(
+            config,
+            stream(),
+            epoch,
+            0,
+            Arc::clone(spool) as _,
+            Arc::clone(spool) as _,
+        )
+        .unwrap();
+        let (status, shutdown) = (uplink.status(), CancellationToken::new());
+        Self {
+            status,
+            running: tokio::spawn(uplink.run(shutdown.clone())),
+            shutdown,
+        }
+    }
+
+    async fn until(&mut self, condition: impl Fn(&LinkStatus) -> bool) -> LinkStatus {
+        let reached = self.status.wait_for(|s| condition(s));
+        tokio::time::timeout(PATIENCE, reached)
+            .await
+            .unwrap()
+            .unwrap()
+            .clone()
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(PATIENCE, self.running)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(!self.status.borrow().connected);
+    }
+}
+
+fn any_port() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+#[tokio::test]
+async fn p2_p5_p7_everything_is_acknowledged_once_through_retries_deaths_and_refusals() {
+    let pki = Pki::new();
+    let cloud = Cloud::new(&[7, 31], &[3, 20], &[11, 25, 40]);
+    let endpoint = gateway::start(&pki, any_port(), Arc::clone(&cloud));
+    let spool = Spool::new();
+    spool.append(30);
+    let mut link = Link::start(&pki, &pki, endpoint.local_addr().unwrap(), &spool);
+    tokio::time::timeout(PATIENCE, cloud.written.subscribe().wait_for(|n| *n > 5))
+        .await
+        .unwrap()
+        .unwrap();
+    spool.append(30);
+    let mut acked = spool.all_acked().await;
+    acked.sort_unstable();
+    assert_eq!(acked, (0..60).collect::<Vec<_>>(), "each once");
+    let status = link.until(|s| s.acked == 60).await;
+    assert!(
+        status.sessions >= 4 && status.retransmits > 0 && status.tombstones == 2,
+        "{status:?}"
+    );
+    assert!(status.rtt_ms.is_some() && status.last_ack_unix_ms.is_some());
+    assert_eq!(
+        (status.in_flight, status.in_flight_bytes, status.held),
+        (0, 0, 0)
+    );
+    let log = cloud.log.lock().unwrap().clone();
+    for seq in 0..60u64 {
+        let first = log.iter().find(|b| b.header.id.seq == seq).unwrap();
+        assert_eq!(
+            first.header.kind == Kind::Tombstone,
+            cloud.poison.contains(&seq)
+        );
+        if !cloud.poison.contains(&seq) {
+            assert_eq!(first.bytes(), &spool.read(seq).unwrap());
+        }
+    }
+    // What the gateway never gave back is in the log in the order of the spool.
+    let untroubled = |b: &&Envelope| ![3, 7, 20, 31].contains(&b.header.id.seq);
+    let mut seen: Vec<u64> = Vec::new();
+    for b in log.iter().filter(untroubled) {
+        if !seen.contains(&b.header.id.seq) {
+            seen.push(b.header.id.seq);
+        }
+    }
+    assert!(seen.is_sorted(), "{seen:?}");
+    let mut tombstoned = spool.tombstoned.lock().unwrap().clone();
+    tombstoned.sort_unstable();
+    tombstoned.dedup();
+    assert_eq!(tombstoned, [7, 31]);
+    assert!(spool.welcomed.lock().unwrap().contains(&(5, 8 << 20)));
+    link.stop().await;
+}
+
+#[tokio::test]
+async fn p9_an_outage_ends_when_the_network_does() {
+    let pki = Pki::new();
+    let cloud = Cloud::new(&[], &[], &[]);
+    let reserved = std::net::UdpSocket::bind(any_port()).unwrap();
+    let address = reserved.local_addr().unwrap();
+    let spool = Spool::new();
+    spool.append(10);
+    let mut link = Link::start(&pki, &pki, address, &spool);
+    // Packets go out, nothing answers.
+    link.until(|s| s.last_error.is_some()).await;
+    assert!(spool.acked.borrow().is_empty());
+    drop(reserved);
+    let endpoint = gateway::start(&pki, address, Arc::clone(&cloud));
+    spool.all_acked().await;
+    // The gateway goes away and comes back.
+    endpoint.close(0u32.into(), b"restart");
+    endpoint.wait_idle().await;
+    drop(endpoint);
+    link.until(|s| !s.connected).await;
+    spool.append(10);
+    let reopened = async {
+        loop {
+            match std::net::UdpSocket::bind(address) {
+                Ok(socket) => break drop(socket),
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, reopened).await.unwrap();
+    let _endpoint = gateway::start(&pki, address, Arc::clone(&cloud));
+    assert_eq!(spool.all_acked().await.len(), 20);
+    link.stop().await;
+}
+
+#[tokio::test]
+async fn f8_f24_a_new_port_loss_and_repeats_neither_end_the_session_nor_lose_a_batch() {
+    let pki = Pki::new();
+    let cloud = Cloud::new(&[], &[], &[]);
+    let endpoint = gateway::start(&pki, any_port(), Arc::clone(&cloud));
+    let relay = Relay::start(endpoint.local_addr().unwrap(), 10, 10).await;
+    let spool = Spool::new();
+    let mut link = Link::start(&pki, &pki, relay.address, &spool);
+    for round in 1..=4 {
+        spool.append(25);
+        spool.all_acked().await;
+        relay.rebind().await;
+        assert_eq!(spool.acked.borrow().len(), round * 25);
+    }
+    spool.append(25);
+    spool.all_acked().await;
+    let status = link.until(|s| s.acked == 125).await;
+    assert_eq!(
+        (status.sessions, status.retransmits),
+        (1, 0),
+        "the connection moved, nothing was sent again"
+    );
+    assert_eq!(cloud.log.lock().unwrap().len(), 125);
+    link.stop().await;
+}
+
+#[tokio::test]
+async fn p13_nothing_is_sent_to_a_gateway_of_another_authority() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let cloud = Cloud::new(&[], &[], &[]);
+    let endpoint = gateway::start(&other, any_port(), Arc::clone(&cloud));
+    let spool = Spool::new();
+    spool.append(3);
+    let mut link = Link::start(&pki, &pki, endpoint.local_addr().unwrap(), &spool);
+    let status = link.until(|s| s.refusals > 0).await;
+    assert!(status.alarm.is_some() && status.sessions == 0);
+    link.stop().await;
+    assert!(cloud.log.lock().unwrap().is_empty() && spool.acked.borrow().is_empty());
+}
+
+#[tokio::test]
+async fn p5_a_refused_certificate_keeps_every_batch_and_raises_an_alarm() {
+    let (pki, other) = (Pki::new(), Pki::new());
+    let cloud = Cloud::new(&[], &[], &[]);
+    let endpoint = gateway::start(&other, any_port(), Arc::clone(&cloud));
+    let spool = Spool::new();
+    spool.append(3);
+    // It trusts the gateway, the gateway does not trust it.
+    let mut link = Link::start(&pki, &other, endpoint.local_addr().unwrap(), &spool);
+    link.until(|s| s.refusals > 1 && s.alarm.is_some()).await;
+    link.stop().await;
+    assert!(cloud.log.lock().unwrap().is_empty() && spool.acked.borrow().is_empty());
+}
+
+#[test]
+fn a_certificate_names_its_tenant_and_node() {
+    let pki = Pki::new();
+    let (tenant, node) = certificate_identity(&pki.file("edge.pem")).unwrap();
+    assert_eq!((tenant.as_str(), node.as_str()), ("acme", "site-1"));
+    assert!(certificate_identity(&pki.file("gateway.pem")).is_err());
+    assert!(certificate_identity(&pki.file("none.pem")).is_err());
+}

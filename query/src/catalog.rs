@@ -1,0 +1,140 @@
+//! What a query can see: a session of its own that holds the caller's tables and nothing else. No file system, no addresses, no other
+//! catalog; what is not registered here does not exist for the planner, however it is written.
+
+use std::sync::Arc;
+
+use datafusion::catalog::{
+    CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider,
+};
+use datafusion::error::Result;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
+use datafusion::execution::object_store::{
+    DefaultObjectStoreRegistry, ObjectStoreRegistry, ObjectStoreUrl,
+};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use sluice_store::{Pinned, Scope, register_views};
+
+use crate::config::LimitsConfig;
+use crate::position::Known;
+use crate::tokens::{Identity, Reach};
+
+const CATALOG: &str = "sluice";
+const SCHEMA: &str = "public";
+
+/// Functions that say something of this process or change something; nothing a query needs.
+const WITHHELD: [&str; 1] = ["version"];
+
+/// Makes sessions. What every session shares (functions, optimizer rules) is made once.
+#[derive(Debug)]
+pub(crate) struct Catalog {
+    template: SessionState,
+    memory: usize,
+    spill: u64,
+}
+
+/// Whose rows an identity may see. The only place where a token becomes a filter.
+pub(crate) fn scope(identity: &Identity) -> Scope {
+    if cfg!(feature = "break-tenant") {
+        return Scope::All;
+    }
+    match identity.reach() {
+        Reach::Tenant => Scope::Tenant(identity.tenant().clone()),
+        Reach::Operator => Scope::All,
+    }
+}
+
+/// Statements that change anything are refused by the planner too.
+pub(crate) fn options() -> SQLOptions {
+    SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false)
+}
+
+impl Catalog {
+    pub(crate) fn new(limits: &LimitsConfig) -> Catalog {
+        let mut config = SessionConfig::new()
+            .with_default_catalog_and_schema(CATALOG, SCHEMA)
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(true);
+        config.options_mut().sql_parser.collect_spans = true;
+        let template = SessionStateBuilder::new_with_default_features()
+            .with_config(config)
+            .build();
+        Catalog {
+            template,
+            memory: usize::try_from(limits.memory).unwrap_or(usize::MAX),
+            spill: limits.spill,
+        }
+    }
+
+    /// A session that sees the tables of one scope at one point of the log.
+    pub(crate) async fn session(&self, pinned: &Pinned, scope: Scope) -> Result<SessionContext> {
+        let schema = Arc::new(MemorySchemaProvider::new());
+        let catalog = MemoryCatalogProvider::new();
+        catalog.register_schema(SCHEMA, schema)?;
+        let catalogs = MemoryCatalogProviderList::new();
+        datafusion::catalog::CatalogProviderList::register_catalog(
+            &catalogs,
+            CATALOG.to_owned(),
+            Arc::new(catalog),
+        );
+        let state = SessionStateBuilder::new_from_existing(self.template.clone())
+            .with_catalog_list(Arc::new(catalogs))
+            .with_runtime_env(Arc::new(self.runtime()?))
+            .build();
+        let ctx = SessionContext::new_with_state(state);
+        for name in WITHHELD {
+            ctx.deregister_udf(name);
+        }
+        register_views(&ctx, pinned, scope).await?;
+        Ok(ctx)
+    }
+
+    /// Memory and spill space of one query. Stores of files are known only once a provider brings its own.
+    fn runtime(&self) -> Result<datafusion::execution::runtime_env::RuntimeEnv> {
+        let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(self.memory));
+        let spill = match self.spill {
+            0 => DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
+            bytes => DiskManagerBuilder::default().with_max_temp_directory_size(bytes),
+        };
+        let stores = DefaultObjectStoreRegistry::new();
+        stores.deregister_store(ObjectStoreUrl::local_filesystem().as_ref())?;
+        RuntimeEnvBuilder::new()
+            .with_memory_pool(pool)
+            .with_disk_manager_builder(spill)
+            .with_object_store_registry(Arc::new(stores))
+            .build()
+    }
+}
+
+/// The names that exist in a session, for hints.
+pub(crate) async fn known(ctx: &SessionContext) -> Known {
+    let mut known = Known::default();
+    let schema = ctx.catalog(CATALOG).and_then(|c| c.schema(SCHEMA));
+    if let Some(schema) = schema {
+        known.tables = schema.table_names();
+        known.tables.sort();
+        if let Ok(Some(events)) = schema.table("events").await {
+            known.columns = events
+                .schema()
+                .fields()
+                .iter()
+                .map(|f| f.name().clone())
+                .collect();
+        }
+    }
+    let state = ctx.state();
+    known.functions = state
+        .scalar_functions()
+        .keys()
+        .chain(state.aggregate_functions().keys())
+        .chain(state.window_functions().keys())
+        .cloned()
+        .collect();
+    known
+}

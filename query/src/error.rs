@@ -1,0 +1,237 @@
+//! Why a query got no answer. The codes are stable: programs compare them.
+
+use std::error::Error;
+use std::time::Duration;
+
+use datafusion::error::DataFusionError;
+
+/// A place in the text of a query; both count from 1, columns in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Position {
+    pub line: u64,
+    pub column: u64,
+}
+
+/// What went wrong, by what the one who asked can do about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// No token, or one that is not known here.
+    Unauthorized,
+    /// The token is good but does not reach this far.
+    Forbidden,
+    /// The request itself is malformed.
+    BadRequest,
+    Syntax,
+    /// More or less than one statement.
+    NotOneStatement,
+    /// A statement that would change something.
+    ReadOnly,
+    UnknownTable,
+    UnknownColumn,
+    UnknownFunction,
+    /// Understood, but it does not make sense as a query.
+    Invalid,
+    /// SQL that is known but not offered.
+    Unsupported,
+    /// It began to run and then failed on its data.
+    Execution,
+    Timeout,
+    MemoryLimit,
+    TooManyRows,
+    AnswerTooLarge,
+    /// Every place is taken.
+    Busy,
+    NotFound,
+    MethodNotAllowed,
+    /// None of the formats in `Accept` is offered.
+    NotAcceptable,
+    /// The stores cannot be read right now.
+    Unavailable,
+    Internal,
+}
+
+impl Kind {
+    /// The stable word for it.
+    pub fn code(self) -> &'static str {
+        match self {
+            Kind::Unauthorized => "unauthorized",
+            Kind::Forbidden => "forbidden",
+            Kind::BadRequest => "bad_request",
+            Kind::Syntax => "syntax",
+            Kind::NotOneStatement => "not_one_statement",
+            Kind::ReadOnly => "read_only",
+            Kind::UnknownTable => "unknown_table",
+            Kind::UnknownColumn => "unknown_column",
+            Kind::UnknownFunction => "unknown_function",
+            Kind::Invalid => "invalid_query",
+            Kind::Unsupported => "unsupported",
+            Kind::Execution => "execution",
+            Kind::Timeout => "timeout",
+            Kind::MemoryLimit => "memory_limit",
+            Kind::TooManyRows => "too_many_rows",
+            Kind::AnswerTooLarge => "answer_too_large",
+            Kind::Busy => "busy",
+            Kind::NotFound => "not_found",
+            Kind::MethodNotAllowed => "method_not_allowed",
+            Kind::NotAcceptable => "not_acceptable",
+            Kind::Unavailable => "unavailable",
+            Kind::Internal => "internal",
+        }
+    }
+
+    /// The one mapping to HTTP.
+    pub fn status(self) -> u16 {
+        match self {
+            Kind::Unauthorized => 401,
+            Kind::Forbidden | Kind::ReadOnly => 403,
+            Kind::BadRequest
+            | Kind::Syntax
+            | Kind::NotOneStatement
+            | Kind::UnknownTable
+            | Kind::UnknownColumn
+            | Kind::UnknownFunction
+            | Kind::Invalid
+            | Kind::Unsupported => 400,
+            Kind::Execution | Kind::MemoryLimit | Kind::TooManyRows | Kind::AnswerTooLarge => 422,
+            Kind::Timeout => 504,
+            Kind::Busy => 429,
+            Kind::NotFound => 404,
+            Kind::MethodNotAllowed => 405,
+            Kind::NotAcceptable => 406,
+            Kind::Unavailable => 503,
+            Kind::Internal => 500,
+        }
+    }
+
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Kind::Unauthorized => "a valid token is needed",
+            Kind::Forbidden => "this token does not reach that far",
+            Kind::BadRequest => "the request is malformed",
+            Kind::Syntax => "the query cannot be read",
+            Kind::NotOneStatement => "one statement at a time",
+            Kind::ReadOnly => "queries only read",
+            Kind::UnknownTable => "no such table",
+            Kind::UnknownColumn => "no such column",
+            Kind::UnknownFunction => "no such function",
+            Kind::Invalid => "the query makes no sense",
+            Kind::Unsupported => "not offered",
+            Kind::Execution => "the query failed on its data",
+            Kind::Timeout => "the query took too long",
+            Kind::MemoryLimit => "the query needs too much memory",
+            Kind::TooManyRows => "the answer has too many rows",
+            Kind::AnswerTooLarge => "the answer is too large",
+            Kind::Busy => "too many queries at once",
+            Kind::NotFound => "not found",
+            Kind::MethodNotAllowed => "another method is needed",
+            Kind::NotAcceptable => "no such format",
+            Kind::Unavailable => "the stores cannot be read",
+            Kind::Internal => "a mistake of ours",
+        }
+    }
+}
+
+/// A refused or failed query.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct QueryError {
+    pub kind: Kind,
+    pub message: String,
+    pub position: Option<Position>,
+    pub hint: Option<String>,
+    /// When it makes sense to ask again.
+    pub retry_after: Option<Duration>,
+    #[source]
+    pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl QueryError {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> QueryError {
+        QueryError {
+            kind,
+            message: message.into(),
+            position: None,
+            hint: None,
+            retry_after: None,
+            source: None,
+        }
+    }
+
+    pub(crate) fn at(mut self, position: Option<Position>) -> QueryError {
+        self.position = position;
+        self
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> QueryError {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn retry_after(mut self, wait: Duration) -> QueryError {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    pub(crate) fn because(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> QueryError {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// A failure while rows were being made, where there is no text to point into any more.
+    pub(crate) fn of_execution(error: DataFusionError) -> QueryError {
+        if let Some(kind) = resource(&error) {
+            return kind.because(error);
+        }
+        let root = error.find_root();
+        let (kind, message) = match root {
+            DataFusionError::ObjectStore(e) => (Kind::Unavailable, e.to_string()),
+            DataFusionError::IoError(e) => (Kind::Unavailable, e.to_string()),
+            DataFusionError::NotImplemented(e) => (Kind::Unsupported, first_line(e)),
+            DataFusionError::Internal(e) => (Kind::Internal, first_line(e)),
+            DataFusionError::ExecutionJoin(_) => (
+                Kind::Internal,
+                "a part of the query stopped unexpectedly".into(),
+            ),
+            other => (Kind::Execution, first_line(&other.message())),
+        };
+        QueryError::new(kind, message).because(error)
+    }
+}
+
+/// Memory and spill limits, however deep they are wrapped.
+pub(crate) fn resource(error: &DataFusionError) -> Option<QueryError> {
+    let mut next: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(e) = next {
+        let inner = e.downcast_ref::<DataFusionError>().or_else(|| {
+            e.downcast_ref::<std::sync::Arc<DataFusionError>>()
+                .map(|shared| shared.as_ref())
+        });
+        if let Some(DataFusionError::ResourcesExhausted(_)) = inner {
+            return Some(
+                QueryError::new(
+                    Kind::MemoryLimit,
+                    "the query needs more memory than `limits.memory` allows one query",
+                )
+                .hint("narrow the time range, select fewer columns, or group by fewer values"),
+            );
+        }
+        next = e.source();
+    }
+    None
+}
+
+/// What the engine says for people, without what it says to its own makers.
+pub(crate) fn first_line(text: &str) -> String {
+    let line = text.lines().find(|l| !l.trim().is_empty()).unwrap_or("");
+    let mut line = line.trim();
+    for prefix in [
+        "Error during planning: ",
+        "Execution error: ",
+        "Arrow error: ",
+        "Schema error: ",
+        "External error: ",
+    ] {
+        line = line.strip_prefix(prefix).unwrap_or(line);
+    }
+    line.to_owned()
+}

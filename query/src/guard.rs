@@ -1,0 +1,157 @@
+//! What kinds of statement a query may be: exactly one, and one that only reads. The planner's own options and a catalog that holds
+//! nothing else stand behind this; each of the three would do alone.
+
+use datafusion::common::config::SqlParserOptions;
+use datafusion::error::DataFusionError;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement as Ast};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+
+use crate::error::{Kind, QueryError};
+use crate::position::{read_only, syntax};
+
+/// Reads the text and refuses whatever is not one reading statement.
+pub(crate) fn parse(sql: &str, options: &SqlParserOptions) -> Result<Statement, QueryError> {
+    if sql.trim().is_empty() {
+        return Err(QueryError::new(Kind::NotOneStatement, "the query is empty"));
+    }
+    let parsed = DFParserBuilder::new(sql)
+        .with_dialect(&GenericDialect {})
+        .with_recursion_limit(options.recursion_limit.get())
+        .build()
+        .and_then(|mut parser| parser.parse_statements());
+    let mut statements = parsed.map_err(|error| match error.find_root() {
+        DataFusionError::SQL(inner, _) => syntax(sql, &inner.to_string()).because(error),
+        _ => syntax(sql, &error.strip_backtrace()).because(error),
+    })?;
+    match (statements.pop_front(), statements.len()) {
+        (Some(statement), 0) => {
+            if reads_only(&statement) {
+                Ok(statement)
+            } else {
+                Err(read_only())
+            }
+        }
+        (None, _) => Err(QueryError::new(Kind::NotOneStatement, "the query is empty")),
+        (Some(_), more) => Err(QueryError::new(
+            Kind::NotOneStatement,
+            format!("{} statements where one is answered", more + 1),
+        )
+        .hint("send them one by one")),
+    }
+}
+
+fn reads_only(statement: &Statement) -> bool {
+    match statement {
+        Statement::Statement(ast) => ast_reads_only(ast),
+        Statement::Explain(explain) => reads_only(&explain.statement),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => false,
+    }
+}
+
+fn ast_reads_only(ast: &Ast) -> bool {
+    match ast {
+        Ast::Query(query) => query_reads_only(query),
+        Ast::Explain { statement, .. } => ast_reads_only(statement),
+        Ast::ExplainTable { .. }
+        | Ast::ShowTables { .. }
+        | Ast::ShowColumns { .. }
+        | Ast::ShowFunctions { .. } => true,
+        _ => false,
+    }
+}
+
+fn query_reads_only(query: &Query) -> bool {
+    let ctes = query.with.iter().flat_map(|with| &with.cte_tables);
+    ctes.map(|cte| cte.query.as_ref()).all(query_reads_only) && body_reads_only(&query.body)
+}
+
+fn body_reads_only(body: &SetExpr) -> bool {
+    match body {
+        SetExpr::Select(select) => select.into.is_none(),
+        SetExpr::Query(query) => query_reads_only(query),
+        SetExpr::SetOperation { left, right, .. } => {
+            body_reads_only(left) && body_reads_only(right)
+        }
+        SetExpr::Values(_) | SetExpr::Table(_) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::error::Position;
+
+    fn code(sql: &str) -> &'static str {
+        match parse(sql, &SqlParserOptions::default()) {
+            Ok(_) => "ok",
+            Err(error) => error.kind.code(),
+        }
+    }
+
+    #[test]
+    fn only_one_reading_statement_passes() {
+        for sql in [
+            "SELECT 1",
+            "select 1;",
+            "WITH a AS (SELECT 1) SELECT * FROM a",
+            "VALUES (1), (2)",
+            "EXPLAIN ANALYZE SELECT 1",
+            "SELECT 1 UNION ALL SELECT 2",
+            "SHOW TABLES",
+            "DESCRIBE events",
+            "SELECT 'DROP TABLE events; --'",
+        ] {
+            assert_eq!(code(sql), "ok", "{sql}");
+        }
+        for sql in [
+            "CREATE TABLE t AS SELECT 1",
+            "CREATE EXTERNAL TABLE t STORED AS CSV LOCATION '/etc/passwd'",
+            "CREATE VIEW v AS SELECT 1",
+            "DROP TABLE events",
+            "INSERT INTO events VALUES (1)",
+            "UPDATE events SET body = 'x'",
+            "DELETE FROM events",
+            "TRUNCATE TABLE events",
+            "COPY events TO '/tmp/x.csv'",
+            "COPY (SELECT 1) TO '/tmp/x.csv'",
+            "SET datafusion.execution.batch_size = 1",
+            "SHOW ALL",
+            "RESET datafusion.execution.batch_size",
+            "EXPLAIN COPY events TO '/tmp/x.csv'",
+            "EXPLAIN ANALYZE INSERT INTO events VALUES (1)",
+            "BEGIN",
+            "PREPARE p AS SELECT 1",
+            "SELECT * INTO t FROM events",
+            "CREATE FUNCTION f() RETURNS INT RETURN 1",
+        ] {
+            assert!(
+                ["read_only", "syntax"].contains(&code(sql)),
+                "{sql}: {}",
+                code(sql)
+            );
+        }
+        assert_eq!(code("SELECT 1; SELECT 2"), "not_one_statement");
+        assert_eq!(code("SELECT 1; DROP TABLE events"), "not_one_statement");
+        assert_eq!(code("  -- nothing\n"), "not_one_statement");
+    }
+
+    #[test]
+    fn a_syntax_error_has_its_place_and_depth_is_an_error() {
+        let error = parse("SELECT 1\n  WHERE )", &SqlParserOptions::default()).unwrap_err();
+        assert_eq!(error.kind, Kind::Syntax);
+        assert_eq!(error.position.map(|p| p.line), Some(2));
+        let error = parse("SELECT (1 +", &SqlParserOptions::default()).unwrap_err();
+        assert_eq!(
+            error.position,
+            Some(Position {
+                line: 1,
+                column: 12
+            })
+        );
+        let deep = format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000));
+        assert_eq!(code(&deep), "syntax");
+    }
+}

@@ -1,0 +1,28 @@
+//! The query layer: one SQL surface over hot and cold, inside limits, for the tenant that a token stands for.
+//!
+//! `service` composes the parts and is what a program starts; `engine` plans and runs one query; `catalog` decides what a query can
+//! see; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of an answer.
+
+mod api;
+mod catalog;
+pub mod completeness;
+pub mod config;
+mod encode;
+mod engine;
+pub mod error;
+mod executor;
+mod guard;
+mod limits;
+mod listener;
+mod params;
+mod position;
+mod service;
+mod status;
+mod tls;
+pub mod tokens;
+mod units;
+
+pub use config::QueryConfig;
+pub use service::{BuildError, QueryService, RunError};
+pub use status::{NoStatus, StatusSource};
+pub use tokens::{Identity, Tokens};

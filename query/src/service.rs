@@ -1,0 +1,152 @@
+//! Composition of the query role: `build` binds and checks everything and starts nothing, `run` serves and drains.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sluice_store::Tables;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api};
+use crate::config::QueryConfig;
+use crate::engine::Engine;
+use crate::listener;
+use crate::status::{NoStatus, StatusSource};
+use crate::tls::{Tls, TlsError};
+use crate::tokens::Tokens;
+
+/// How long answers that have begun may go on after the end was announced.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// The query role, bound and not yet serving.
+#[derive(Debug)]
+pub struct QueryService {
+    listener: TcpListener,
+    address: SocketAddr,
+    tls: Option<Tls>,
+    engine: Engine,
+    tokens: Tokens,
+    status: Status,
+}
+
+struct Status(Arc<dyn StatusSource>);
+
+impl std::fmt::Debug for Status {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Status")
+    }
+}
+
+/// Why the query role did not come to be.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("{0}")]
+    Config(String),
+    #[error(
+        "listening on {address} without TLS would show tokens and answers to the network; \
+         name a certificate in [tls], listen on loopback, or set `insecure = true`"
+    )]
+    Insecure { address: SocketAddr },
+    #[error("the HTTP API cannot listen on {address}")]
+    Bind {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("the certificate of the HTTP API")]
+    Tls(#[from] TlsError),
+    #[error("the threads that compute answers cannot be started")]
+    Threads(#[source] io::Error),
+}
+
+/// Why a running query role stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("signals cannot be received")]
+    Signals(#[source] io::Error),
+}
+
+impl QueryService {
+    /// Binds, reads the certificate, prepares the engine.
+    pub async fn build(
+        config: QueryConfig,
+        tables: Tables,
+        tokens: Tokens,
+    ) -> Result<QueryService, BuildError> {
+        config
+            .check()
+            .map_err(|(_, message)| BuildError::Config(message))?;
+        if !config.listen.ip().is_loopback() && config.tls.is_none() && !config.insecure {
+            return Err(BuildError::Insecure {
+                address: config.listen,
+            });
+        }
+        let tls = config.tls.as_ref().map(Tls::open).transpose()?;
+        let bind = |source| BuildError::Bind {
+            address: config.listen,
+            source,
+        };
+        let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
+        let address = listener.local_addr().map_err(bind)?;
+        let engine = Engine::start(tables, config.limits).map_err(BuildError::Threads)?;
+        Ok(QueryService {
+            listener,
+            address,
+            tls,
+            engine,
+            tokens,
+            status: Status(Arc::new(NoStatus)),
+        })
+    }
+
+    /// What `/v1/status`, `/metrics` and `/readyz` say beside the query role's own.
+    #[must_use]
+    pub fn with_status(mut self, status: Arc<dyn StatusSource>) -> QueryService {
+        self.status = Status(status);
+        self
+    }
+
+    /// Every address that is bound, by name.
+    pub fn listen(&self) -> Vec<(&'static str, SocketAddr)> {
+        vec![("http", self.address)]
+    }
+
+    /// Serves until `shutdown`, then ends what has begun. SIGHUP reads tokens and certificate again.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        let mut hangups = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
+        let connections = self.engine.limits().connections;
+        let app = api::router(Arc::new(Api {
+            engine: self.engine,
+            tokens: self.tokens.clone(),
+            status: self.status.0,
+            open_metrics: self.address.ip().is_loopback(),
+        }));
+        let serving = listener::serve(
+            self.listener,
+            self.tls.clone(),
+            app,
+            connections,
+            DRAIN,
+            shutdown,
+        );
+        tokio::pin!(serving);
+        loop {
+            tokio::select! {
+                () = &mut serving => return Ok(()),
+                Some(()) = hangups.recv() => reload(&self.tokens, self.tls.as_ref()),
+            }
+        }
+    }
+}
+
+fn reload(tokens: &Tokens, tls: Option<&Tls>) {
+    match tokens.reload() {
+        Ok(count) => tracing::info!(count, "tokens read again"),
+        Err(error) => tracing::error!(%error, "tokens stay as they were"),
+    }
+    if let Some(Err(error)) = tls.map(Tls::reload) {
+        tracing::error!(%error, "certificate stays as it was");
+    }
+}

@@ -1,0 +1,260 @@
+//! What a guest gave back, checked bit by bit before any of it touches the batch.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float64Type;
+use arrow_array::{Array, RecordBatch};
+use arrow_buffer::{BooleanBuffer, Buffer};
+use arrow_ipc::reader::StreamDecoder;
+use arrow_ipc::{MessageHeader, root_as_message};
+use arrow_schema::{DataType, Schema};
+
+use crate::abi;
+use crate::columns::{QUARANTINE_REASON, QUARANTINED_BY, plain};
+use crate::fault::Fault;
+use crate::pattern::Patterns;
+use crate::types::expected_type;
+
+/// Reasons of one call; each becomes a count in the ledger.
+const MAX_REASONS: usize = 16;
+/// Bytes of a reason.
+const MAX_REASON_BYTES: usize = 64;
+/// Columns of one answer: as many as a batch may have.
+const MAX_COLUMNS: usize = 512;
+
+/// An answer that fits the batch it was given for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answer {
+    /// Rows that stay; `None`: all.
+    pub(crate) keep: Option<BooleanBuffer>,
+    /// Columns that changed or are new.
+    pub(crate) columns: Option<RecordBatch>,
+    pub(crate) drops: BTreeMap<String, u64>,
+    pub(crate) quarantine: Option<(BooleanBuffer, String)>,
+}
+
+/// Checks an answer against the batch (all its columns, before the selection).
+pub(crate) fn check(
+    outcome: abi::Outcome,
+    batch: &RecordBatch,
+    writes: &Patterns,
+) -> Result<Answer, Fault> {
+    let rows = batch.num_rows();
+    let keep = match outcome.selection {
+        Some(bytes) => Some(bits(bytes, rows, "selection")?),
+        None => None,
+    };
+    let dropped = keep.as_ref().map_or(0, |keep| rows - keep.count_set_bits());
+    let drops = drops(outcome.drops, dropped as u64)?;
+    let quarantine = match outcome.quarantine {
+        Some(quarantined) => {
+            let rows = bits(quarantined.rows, rows, "quarantine")?;
+            reason(&quarantined.reason)?;
+            (rows.count_set_bits() > 0).then_some((rows, quarantined.reason))
+        }
+        None => None,
+    };
+    let columns = match outcome.columns {
+        Some(bytes) => {
+            let columns = decode(bytes)?;
+            check_columns(&columns, batch, writes)?;
+            Some(columns)
+        }
+        None => None,
+    };
+    Ok(Answer {
+        keep: keep.filter(|_| dropped > 0),
+        columns,
+        drops,
+        quarantine,
+    })
+}
+
+fn bits(bytes: Vec<u8>, rows: usize, what: &str) -> Result<BooleanBuffer, Fault> {
+    if bytes.len() != rows.div_ceil(8) {
+        return invalid(format!("{what} of {} bytes for {rows} rows", bytes.len()));
+    }
+    Ok(BooleanBuffer::new(Buffer::from_vec(bytes), 0, rows))
+}
+
+fn drops(counts: Vec<abi::DropCount>, dropped: u64) -> Result<BTreeMap<String, u64>, Fault> {
+    if counts.len() > MAX_REASONS {
+        return invalid(format!("{} reasons; at most {MAX_REASONS}", counts.len()));
+    }
+    let mut drops = BTreeMap::new();
+    let mut sum = 0u64;
+    for count in counts.into_iter().filter(|count| count.rows > 0) {
+        reason(&count.reason)?;
+        sum = sum.saturating_add(count.rows);
+        let entry: &mut u64 = drops.entry(count.reason).or_default();
+        *entry = entry.saturating_add(count.rows);
+    }
+    if sum != dropped {
+        return invalid(format!(
+            "counts {sum} dropped rows; the selection drops {dropped}"
+        ));
+    }
+    Ok(drops)
+}
+
+fn reason(text: &str) -> Result<(), Fault> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.- ".contains(&byte);
+    if text.is_empty() || text.len() > MAX_REASON_BYTES || !text.bytes().all(allowed) {
+        return invalid(format!(
+            "a reason must be 1 to {MAX_REASON_BYTES} letters, digits, `_`, `.`, `-` or spaces"
+        ));
+    }
+    Ok(())
+}
+
+/// One record batch from an Arrow IPC stream, fully validated.
+fn decode(bytes: Vec<u8>) -> Result<RecordBatch, Fault> {
+    scan(&bytes)?;
+    // The reader validates every array, but a hostile schema can make it panic before it gets that far.
+    let decoded = catch_unwind(AssertUnwindSafe(|| {
+        let mut rest = Buffer::from_vec(bytes);
+        let mut decoder = StreamDecoder::new();
+        let batch = decoder.decode(&mut rest)?;
+        Ok::<_, arrow_schema::ArrowError>(batch)
+    }));
+    match decoded {
+        Ok(Ok(Some(batch))) => Ok(batch),
+        Ok(Ok(None)) => invalid("columns without a record batch"),
+        Ok(Err(e)) => invalid(format!("columns: {e}")),
+        Err(_) => invalid("columns that cannot be decoded"),
+    }
+}
+
+/// Walks the messages without decoding any array: one schema, then dictionaries, then one record batch, nothing
+/// compressed (a few bytes could claim to be gigabytes), every length inside the stream.
+fn scan(bytes: &[u8]) -> Result<(), Fault> {
+    const CONTINUATION: [u8; 4] = [0xff; 4];
+    let mut at = 0usize;
+    let mut schemas = 0usize;
+    let mut fields = 0usize;
+    let mut dictionaries = 0usize;
+    let mut batches = 0usize;
+    while let Some(head) = bytes.get(at..at + 8) {
+        if head[..4] != CONTINUATION {
+            return invalid("columns: not an Arrow IPC stream");
+        }
+        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
+        if length == 0 {
+            break;
+        }
+        at += 8;
+        let Some(meta) = at.checked_add(length).and_then(|end| bytes.get(at..end)) else {
+            return invalid("columns: a message is cut off");
+        };
+        let Ok(message) = root_as_message(meta) else {
+            return invalid("columns: a message is malformed");
+        };
+        at += length;
+        let body = usize::try_from(message.bodyLength()).unwrap_or(usize::MAX);
+        if body > bytes.len() - at {
+            return invalid("columns: a message is cut off");
+        }
+        at += body;
+        let records = match message.header_type() {
+            MessageHeader::Schema => {
+                schemas += 1;
+                fields = message
+                    .header_as_schema()
+                    .and_then(|schema| schema.fields())
+                    .map_or(0, |fields| fields.len());
+                None
+            }
+            MessageHeader::DictionaryBatch => {
+                dictionaries += 1;
+                message
+                    .header_as_dictionary_batch()
+                    .and_then(|dictionary| dictionary.data())
+            }
+            MessageHeader::RecordBatch => {
+                batches += 1;
+                message.header_as_record_batch()
+            }
+            _ => return invalid("columns: a message of another kind"),
+        };
+        if records.is_some_and(|records| records.compression().is_some()) {
+            return invalid("columns are compressed");
+        }
+    }
+    if schemas != 1 || batches != 1 || fields > MAX_COLUMNS || dictionaries > fields {
+        return invalid(format!(
+            "columns: {schemas} schemas with {fields} fields, {dictionaries} dictionaries, {batches} batches"
+        ));
+    }
+    Ok(())
+}
+
+fn check_columns(
+    columns: &RecordBatch,
+    batch: &RecordBatch,
+    writes: &Patterns,
+) -> Result<(), Fault> {
+    if columns.num_rows() != batch.num_rows() {
+        return invalid(format!(
+            "columns of {} rows for a batch of {}",
+            columns.num_rows(),
+            batch.num_rows()
+        ));
+    }
+    let schema: &Schema = columns.schema_ref();
+    for (index, field) in schema.fields().iter().enumerate() {
+        let name = field.name();
+        if schema.fields()[..index]
+            .iter()
+            .any(|other| other.name() == name)
+        {
+            return invalid(format!("column `{name}` twice"));
+        }
+        if !writes.matches(name)
+            || [QUARANTINED_BY, QUARANTINE_REASON, "signal"].contains(&name.as_str())
+        {
+            return invalid(format!("column `{name}`, which it may not write"));
+        }
+        let own = batch.schema_ref().field_with_name(name).ok();
+        let fits = match own {
+            Some(own) => plain(own.data_type()).equals_datatype(&plain(field.data_type())),
+            None => expected_type(name)
+                .is_some_and(|expected| expected.equals_datatype(&plain(field.data_type()))),
+        };
+        let keys_fit = match field.data_type() {
+            DataType::Dictionary(keys, _) => matches!(**keys, DataType::UInt16 | DataType::UInt32),
+            _ => true,
+        };
+        if !fits || !keys_fit {
+            return invalid(format!("column `{name}` of type {}", field.data_type()));
+        }
+        let column = columns.column(index);
+        let nulls = column.logical_null_count();
+        if nulls > 0 && own.is_some_and(|own| !own.is_nullable()) {
+            return invalid(format!("column `{name}` with nulls"));
+        }
+        if name == "weight" {
+            check_weights(column.as_ref())?;
+        }
+    }
+    Ok(())
+}
+
+/// A weight is a count of events that one row stands for.
+fn check_weights(column: &dyn Array) -> Result<(), Fault> {
+    let weights = column.as_primitive_opt::<Float64Type>();
+    match weights.and_then(|weights| {
+        weights
+            .iter()
+            .flatten()
+            .find(|w| !w.is_finite() || *w < 0.0)
+    }) {
+        Some(weight) => invalid(format!("weight {weight}")),
+        None => Ok(()),
+    }
+}
+
+fn invalid<T>(what: impl Into<String>) -> Result<T, Fault> {
+    Err(Fault::Invalid(what.into()))
+}

@@ -1,0 +1,37 @@
+//! What can be wrong with one call of a plugin.
+
+use std::time::Duration;
+
+/// A fault is the plugin's doing (or its limits'), never the sender's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("trap: {0}")]
+    Trap(String),
+    #[error("used more than its {} ms", .0.as_millis())]
+    Deadline(Duration),
+    #[error("needs more than its {0} bytes of memory")]
+    Memory(usize),
+    #[error("recursed deeper than its {0} bytes of stack")]
+    Stack(usize),
+    #[error("gave back more than its {0} bytes")]
+    Output(usize),
+    #[error("gave back something invalid: {0}")]
+    Invalid(String),
+    #[error("failed: {}", short(.0))]
+    Failed(String),
+    #[error("cannot be started: {0}")]
+    Start(String),
+    #[error("cannot be given the batch: {0}")]
+    Input(String),
+    #[error("is switched off after {0} faults in a row")]
+    Open(u32),
+}
+
+/// A guest chooses this text, so it is cut.
+fn short(text: &str) -> String {
+    const MAX_CHARS: usize = 200;
+    text.chars()
+        .take(MAX_CHARS)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
+}

@@ -1,0 +1,41 @@
+//! The plugin host: record batch in, record batch out, inside limits. The only crate that knows wasmtime.
+//!
+//! A [`Host`] loads components and makes [`Plugin`]s of them; a [`Chain`] runs a batch through plugins in order.
+//! Nothing that a guest does can panic, block or grow the host beyond the [`Limits`] of its plugin.
+
+mod abi;
+mod answer;
+mod breaker;
+mod chain;
+mod clock;
+mod columns;
+mod engine;
+mod fault;
+mod host;
+mod limits;
+mod log;
+mod measure;
+mod pattern;
+mod plugin;
+mod policy;
+mod stats;
+mod types;
+
+pub use chain::{Chain, ChainOutcome, Refused};
+pub use engine::{ComponentError, EngineError};
+pub use fault::Fault;
+pub use host::{Host, HostError, HostOptions};
+pub use limits::{
+    Limits, MAX_COMPONENT_BYTES, MAX_MEMORY_BYTES, MAX_STACK_BYTES, MIN_MEMORY_BYTES,
+};
+pub use measure::{Cost, measure};
+pub use plugin::{LoadError, Plugin, PluginConfig};
+pub use policy::{Kind, OnFault};
+pub use stats::PluginStats;
+
+/// Locks whatever happened to an earlier holder: every guarded value here is valid between any two statements.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,389 @@
+//! What hostile and broken guests can do to the host: nothing (P10), and to a mask's promise: nothing (P11).
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use serde_json::json;
+use sluice_runtime::{Fault, Limits, LoadError, OnFault};
+
+use crate::common::*;
+
+/// Faults of every kind leave the rows as the operator chose, are told apart, and leave the host able to work.
+#[test]
+fn p10_every_hostile_guest_is_contained() {
+    let good = load("sample", json!({"rate": 1.0}));
+    let cases = [
+        ("loop", "used more than"),
+        ("memory", "bytes of memory"),
+        ("recurse", "bytes of stack"),
+        ("trap", "trap: "),
+        ("error", "failed: no  [31mreason"),
+        ("huge_output", "gave back more than"),
+        ("huge_list", "gave back more than"),
+        ("more_rows", "columns of 4 rows for a batch of 3"),
+        ("no_rows", "columns of 0 rows"),
+        ("other_type", "column `body` of type Int64"),
+        ("other_new_type", "column `attrs:d:added` of type Int64"),
+        ("undeclared", "column `name`, which it may not write"),
+        ("protected", "column `signal`, which it may not write"),
+        ("no_such_column", "column `attrs:q:added`"),
+        ("weight_nan", "weight NaN"),
+        ("weight_negative", "weight -1"),
+        ("twice", "column `body` twice"),
+        ("garbage", "not an Arrow IPC stream"),
+        ("empty", "0 schemas"),
+        ("huge_length", "cut off"),
+        ("truncated", "columns: "),
+        ("bad_offsets", "columns: "),
+        ("bad_utf8", "columns: "),
+        ("selection_short", "selection of 0 bytes"),
+        ("selection_long", "selection of 3 bytes"),
+        (
+            "drops_uncounted",
+            "counts 0 dropped rows; the selection drops 1",
+        ),
+        (
+            "drops_invented",
+            "counts 1 dropped rows; the selection drops 0",
+        ),
+        ("bad_reason", "a reason must be"),
+    ];
+    let batch = logs(&["a", "b", "c"]);
+    for (mode, expected) in cases {
+        let bypassed = chain([faulty(mode, OnFault::Bypass), good.clone()]);
+        let outcome = bypassed.run(batch.clone(), SIGNAL, 0).unwrap();
+        assert_eq!(
+            outcome.batch, batch,
+            "{mode}: bypass leaves the batch as it was"
+        );
+        assert_eq!(
+            (outcome.dropped.len(), outcome.quarantined),
+            (0, 0),
+            "{mode}"
+        );
+        let stats = &bypassed.stats()[0];
+        let fault = stats.last_fault.clone().unwrap_or_default();
+        assert!(fault.contains(expected), "{mode}: {fault}");
+        assert!(fault.len() < 1000, "{mode}: a guest's words are cut");
+        assert_eq!(stats.faults, 1, "{mode}");
+        let limit = Limits::default().memory_bytes as u64;
+        assert!(
+            stats.memory_bytes <= limit,
+            "{mode}: {} bytes",
+            stats.memory_bytes
+        );
+
+        let quarantined = chain([faulty(mode, OnFault::Quarantine), good.clone()]);
+        let outcome = quarantined.run(batch.clone(), SIGNAL, 0).unwrap();
+        assert_eq!(outcome.quarantined, 3, "{mode}");
+        assert_eq!(
+            texts(&outcome.batch, "quarantined_by"),
+            vec![Some("faulty".to_owned()); 3]
+        );
+        assert!(
+            texts(&outcome.batch, "quarantine_reason")[0]
+                .as_ref()
+                .unwrap()
+                .contains(expected)
+        );
+        assert_eq!(times(&outcome.batch), [0, 1, 2], "{mode}");
+    }
+}
+
+#[test]
+fn p10_a_flood_of_log_is_cut_and_no_fault() {
+    let plugin = faulty("flood", OnFault::Quarantine);
+    let outcome = chain([plugin.clone()])
+        .run(logs(&["a"]), SIGNAL, 0)
+        .unwrap();
+    let stats = plugin.stats();
+    // A slow machine may stop the flood by the deadline; either way most of it is not written.
+    assert!(outcome.quarantined == 0 || stats.faults == 1);
+    assert!(stats.log_lines_cut > 0, "{stats:?}");
+}
+
+#[test]
+fn p10_what_cannot_start_is_refused_at_load() {
+    let start = |mode: &str| host().load(config("faulty", json!({ "mode": mode })));
+    assert!(matches!(
+        start("init_loop"),
+        Err(LoadError::Start {
+            source: Fault::Deadline(_),
+            ..
+        })
+    ));
+    assert!(matches!(
+        start("init_trap"),
+        Err(LoadError::Start {
+            source: Fault::Trap(_),
+            ..
+        })
+    ));
+    let unknown = host().load(config("faulty", json!({"mode": "ok", "colour": "red"})));
+    let error = unknown.unwrap_err().to_string();
+    assert!(
+        error.contains("refuses its configuration: unknown field `colour`"),
+        "{error}"
+    );
+    let mut limits = config("faulty", json!({"mode": "ok"}));
+    limits.limits.memory_bytes = 1 << 40;
+    assert!(matches!(host().load(limits), Err(LoadError::Limits { .. })));
+}
+
+/// The breaker opens after five faults in a row, then the guest is not called any more.
+#[test]
+fn the_breaker_opens_after_five_faults() {
+    let plugin = faulty("trap", OnFault::Bypass);
+    let chain = chain([plugin.clone()]);
+    for faults in 1..=5 {
+        assert_eq!(plugin.stats().breaker, "closed");
+        chain.run(logs(&["a"]), SIGNAL, 0).unwrap();
+        assert_eq!(plugin.stats().faults, faults);
+    }
+    assert_eq!(plugin.stats().breaker, "open");
+    let outcome = chain.run(logs(&["a"]), SIGNAL, 0).unwrap();
+    assert_eq!(outcome.quarantined, 0);
+    assert_eq!(plugin.stats().faults, 5, "not called while open");
+}
+
+/// P11: whatever a mask does wrong, its events are refused, whatever the operator set; also while the breaker is open.
+#[test]
+fn p11_a_mask_fails_closed() {
+    for mode in [
+        "trap",
+        "loop",
+        "memory",
+        "error",
+        "more_rows",
+        "garbage",
+        "bad_offsets",
+        "huge_output",
+    ] {
+        let mut config = config("faulty_mask", json!({ "mode": mode }));
+        config.on_fault = Some(OnFault::Bypass);
+        let chain = chain([host().load(config).unwrap()]);
+        for _ in 0..5 {
+            let refused = chain.run(logs(&["secret"]), SIGNAL, 0).unwrap_err();
+            assert_eq!(refused.plugin, "faulty_mask");
+            assert!(!refused.retryable, "{mode}");
+        }
+        let refused = chain.run(logs(&["secret"]), SIGNAL, 0).unwrap_err();
+        assert!(refused.retryable, "{mode}: these events were not looked at");
+        assert!(
+            refused.fault.contains("switched off after 5 faults"),
+            "{}",
+            refused.fault
+        );
+        assert_eq!(chain.stats()[0].refused, 6);
+    }
+}
+
+/// P11: rows that an earlier plugin set aside pass the masks behind it, or the whole request is refused.
+#[test]
+fn p11_quarantined_rows_are_masked_too() {
+    let bodies = [
+        "a@example.com",
+        "b@example.com",
+        "c@example.com",
+        "d@example.com",
+    ];
+    let mask = load("mask", json!({}));
+    for first in [
+        faulty("quarantine_odd", OnFault::Bypass),
+        faulty("trap", OnFault::Quarantine),
+    ] {
+        let both = chain([first.clone(), mask.clone()]);
+        let outcome = both.run(logs(&bodies), SIGNAL, 0).unwrap();
+        assert_eq!(
+            texts(&outcome.batch, "body"),
+            vec![Some("[email]".to_owned()); 4]
+        );
+        assert_eq!(times(&outcome.batch), [0, 1, 2, 3], "rows keep their order");
+
+        let broken = load(
+            "faulty_mask",
+            json!({"mode": "trap", "only": "b@example.com"}),
+        );
+        assert!(
+            chain([first, broken])
+                .run(logs(&bodies), SIGNAL, 0)
+                .is_err()
+        );
+    }
+}
+
+/// Rows that were set aside are not shown to plugins that are no masks, and come back in their place.
+#[test]
+fn quarantined_rows_are_only_seen_by_masks() {
+    let odd = faulty("quarantine_odd", OnFault::Bypass);
+    let third = faulty("drop_third", OnFault::Bypass);
+    let outcome = chain([odd.clone(), third])
+        .run(logs(&["x"; 12]), SIGNAL, 0)
+        .unwrap();
+    // The third plugin sees 0, 2, 4, 6, 8, 10 and drops the first and the fourth of them.
+    assert_eq!(times(&outcome.batch), [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]);
+    assert_eq!(outcome.quarantined, 6);
+    let by = texts(&outcome.batch, "quarantined_by");
+    let marked: Vec<i64> = times(&outcome.batch)
+        .into_iter()
+        .zip(&by)
+        .filter(|(_, by)| by.is_some())
+        .map(|(time, _)| time)
+        .collect();
+    assert_eq!(marked, [1, 3, 5, 7, 9, 11]);
+    assert_eq!(outcome.dropped.len(), 1);
+    assert_eq!(
+        (outcome.dropped[0].reason.as_str(), outcome.dropped[0].rows),
+        ("third", 2)
+    );
+    assert_eq!(odd.stats().quarantined, 6);
+}
+
+/// P3 at this level: what goes in comes out, is set aside or is counted as dropped.
+#[test]
+fn p3_rows_are_accounted_for() {
+    for rows in [1, 2, 7, 8, 9, 64, 1000] {
+        let plugins = [
+            faulty("drop_third", OnFault::Bypass),
+            faulty("quarantine_odd", OnFault::Bypass),
+            faulty("drop_third", OnFault::Bypass),
+        ];
+        let outcome = chain(plugins)
+            .run(logs(&vec!["x"; rows]), SIGNAL, 0)
+            .unwrap();
+        let dropped: u64 = outcome.dropped.iter().map(|d| d.rows).sum();
+        assert_eq!(outcome.batch.num_rows() as u64 + dropped, rows as u64);
+        assert!(times(&outcome.batch).is_sorted());
+    }
+}
+
+/// An instance that went bad after a while is replaced and the batch tried once more, on a fresh one.
+#[test]
+fn a_worn_instance_gets_a_second_chance() {
+    let plugin = host()
+        .load(config("faulty", json!({"mode": "trap", "after": 3})))
+        .unwrap();
+    let chain = chain([plugin.clone()]);
+    for _ in 0..20 {
+        assert_eq!(chain.run(logs(&["a"]), SIGNAL, 0).unwrap().quarantined, 0);
+    }
+    assert_eq!(plugin.stats().faults, 0);
+}
+
+/// A guest that leaks is recycled before it reaches its limit.
+#[test]
+fn a_leaking_guest_is_recycled() {
+    let plugin = faulty("leak", OnFault::Quarantine);
+    let chain = chain([plugin.clone()]);
+    for _ in 0..60 {
+        assert_eq!(chain.run(logs(&["a"]), SIGNAL, 0).unwrap().quarantined, 0);
+    }
+    let stats = plugin.stats();
+    assert_eq!(stats.faults, 0);
+    assert!(stats.memory_bytes <= Limits::default().memory_bytes as u64);
+}
+
+/// An instance serves a bounded number of batches; its state goes with it.
+#[test]
+fn instances_are_recycled_by_count() {
+    let mut recycled = config("faulty", json!({"mode": "count_calls"}));
+    recycled.limits.recycle_after = 3;
+    let chain = chain([host().load(recycled).unwrap()]);
+    let calls: Vec<i64> = (0..7)
+        .map(|_| {
+            let outcome = chain.run(logs(&["a"]), SIGNAL, 0).unwrap();
+            let added = outcome.batch.column_by_name("attrs:i:added").unwrap();
+            added.as_primitive::<Int64Type>().value(0)
+        })
+        .collect();
+    assert_eq!(calls, [1, 2, 3, 1, 2, 3, 1]);
+}
+
+/// Many threads share a plugin whose instances are fewer than they.
+#[test]
+fn threads_share_few_instances() {
+    let mut few = config("faulty", json!({"mode": "drop_third"}));
+    few.limits.max_instances = 2;
+    few.limits.idle_instances = 1;
+    let chain = chain([host().load(few).unwrap()]);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let outcome = chain.run(logs(&["x"; 30]), SIGNAL, 0).unwrap();
+                    assert_eq!(outcome.batch.num_rows(), 20);
+                }
+            });
+        }
+    });
+    assert_eq!(chain.stats()[0].rows_in, 8 * 20 * 30);
+    assert_eq!(chain.stats()[0].rows_out, 8 * 20 * 20);
+}
+
+/// A batch that is too large for one hand-over is handed over in slices, with the same result.
+#[test]
+fn large_batches_are_sliced() {
+    let mut bodies: Vec<String> = (0..4000)
+        .map(|n| format!("{n} {}", "x".repeat(n % 400)))
+        .collect();
+    bodies[3500].push_str(" from jane@example.com");
+    let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
+    let batch = logs(&bodies);
+    let run = |max_input_bytes: usize| {
+        let mut third = config("faulty", json!({"mode": "drop_third"}));
+        let mut mask = config("mask", json!({}));
+        third.limits.max_input_bytes = max_input_bytes;
+        mask.limits.max_input_bytes = max_input_bytes;
+        let chain = chain([host().load(mask).unwrap(), host().load(third).unwrap()]);
+        chain.run(batch.clone(), SIGNAL, 0).unwrap()
+    };
+    let (whole, sliced) = (run(4 << 20), run(64 << 10));
+    assert_eq!(texts(&whole.batch, "body").len(), 2666);
+    let masked = |texts: &[Option<String>]| {
+        texts
+            .iter()
+            .flatten()
+            .filter(|t| t.contains("[email]"))
+            .count()
+    };
+    assert_eq!(masked(&texts(&whole.batch, "body")), 1);
+    assert_eq!(masked(&texts(&sliced.batch, "body")), 1);
+    // Every third row of each slice: the number of rows may differ by one per slice, not more.
+    assert!(
+        sliced.batch.num_rows().abs_diff(2666) < 40,
+        "{}",
+        sliced.batch.num_rows()
+    );
+    assert_eq!(
+        sliced.batch.num_rows() as u64 + sliced.dropped[0].rows,
+        4000
+    );
+}
+
+#[test]
+fn the_kill_switch_and_the_signals_hold_at_once() {
+    let mut spans_only = config("faulty", json!({"mode": "drop_third"}));
+    spans_only.signals = vec![sluice_wire::Signal::Span];
+    let plugin = host().load(spans_only).unwrap();
+    let chain = chain([plugin.clone()]);
+    let rows = |signal| {
+        chain
+            .run(logs(&["x"; 3]), signal, 0)
+            .unwrap()
+            .batch
+            .num_rows()
+    };
+    assert_eq!(rows(sluice_wire::Signal::Log), 3);
+    assert_eq!(rows(sluice_wire::Signal::Span), 2);
+    plugin.set_enabled(false);
+    assert_eq!(rows(sluice_wire::Signal::Span), 3);
+    plugin.set_enabled(true);
+    assert_eq!(rows(sluice_wire::Signal::Span), 2);
+}
+
+#[test]
+fn an_empty_batch_calls_nobody() {
+    let outcome = chain([faulty("trap", OnFault::Quarantine)])
+        .run(logs(&[]), SIGNAL, 0)
+        .unwrap();
+    assert_eq!((outcome.batch.num_rows(), outcome.quarantined), (0, 0));
+}

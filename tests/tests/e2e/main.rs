@@ -1,0 +1,11 @@
+//! End to end: real processes, asked as a user asks them.
+#![allow(clippy::unwrap_used)]
+
+mod crash;
+mod doors;
+mod hostile;
+mod identical;
+mod order;
+mod otlp;
+mod python;
+mod restart;

@@ -1,0 +1,58 @@
+//! `cargo xtask demo`: builds what it needs and hands over to the demo program of bench.
+
+use anyhow::Result;
+
+use crate::guests;
+use crate::run::{self, cargo_with};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Stop when the verdict is printed, and say by the exit code whether it held.
+    #[arg(long)]
+    exit: bool,
+    /// Events to be acknowledged.
+    #[arg(long, default_value_t = 200_000)]
+    events: u64,
+    /// Chooses the events and the moments of the kills.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Build without optimisation: ready sooner, runs slower.
+    #[arg(long)]
+    dev: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    guests::build()?;
+    let profile = if arguments.dev { "dev" } else { "release" };
+    cargo_with(&["build", "--locked", "--profile", profile, "-p", "sluice"])?;
+    let folder = if arguments.dev { "debug" } else { "release" };
+    let binary = run::target_dir().join(folder).join("sluice");
+    let mut cargo = run::cargo();
+    cargo
+        .args([
+            "run",
+            "--quiet",
+            "--locked",
+            "--profile",
+            profile,
+            "-p",
+            "sluice-bench",
+            "--bin",
+            "demo",
+            "--",
+        ])
+        .args([
+            "--events",
+            &arguments.events.to_string(),
+            "--seed",
+            &arguments.seed.to_string(),
+        ])
+        .arg("--binary")
+        .arg(binary)
+        .arg("--plugins")
+        .arg(run::root().join("plugins/dist"));
+    if arguments.exit {
+        cargo.arg("--exit");
+    }
+    run::run(&mut cargo)
+}

@@ -1,0 +1,55 @@
+//! What a developer types: `cargo xtask test`, `lint`, `guests`, `demo`, `bench`.
+
+mod bench;
+mod demo;
+mod docs;
+mod guests;
+mod lint;
+mod run;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "What a developer types.",
+    disable_version_flag = true
+)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the plugins: plugins/dist/*.wasm.
+    Guests,
+    /// Everything that a change must pass: guests, build, all tests, end to end.
+    Test(test::Arguments),
+    /// Formatting, clippy, links in documents.
+    Lint,
+    /// 200,000 events through a node that is killed three times, and a count of every one of them.
+    Demo(demo::Arguments),
+    /// Measure, as ratios within one run.
+    Bench(bench::Arguments),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Guests => guests::build(),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Lint => lint::run(),
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
