@@ -35,24 +35,14 @@ impl Ledger {
         let question = "SELECT bucket, plugin, reason, sum(\"rows\") FROM ledger \
                         WHERE outcome <> 'duplicate' GROUP BY bucket, plugin, reason";
         for row in sql.ask(question).await?.rows {
-            let text = |index: usize| {
-                row.get(index)
-                    .and_then(|v| v.as_str())
-                    .unwrap_or_default()
-                    .to_owned()
-            };
+            let text = |index: usize| row.get(index).and_then(|v| v.as_str()).unwrap_or_default().to_owned();
             let rows = row.get(3).and_then(|v| v.as_u64()).unwrap_or(0);
             match text(0).as_str() {
                 "accepted" => ledger.accepted += rows,
                 "stored" => ledger.stored += rows,
                 "quarantined" => ledger.quarantined += rows,
                 "damaged" => ledger.damaged += rows,
-                "dropped" => {
-                    *ledger
-                        .dropped
-                        .entry(format!("{}: {}", text(1), text(2)))
-                        .or_default() += rows
-                }
+                "dropped" => *ledger.dropped.entry(format!("{}: {}", text(1), text(2))).or_default() += rows,
                 _ => {}
             }
         }
@@ -145,8 +135,7 @@ pub async fn stored_ids(sql: &Sql) -> Result<HashMap<String, u64>, HttpError> {
         id: Option<String>,
         n: u64,
     }
-    let question =
-        "SELECT attrs['evt.id'] AS id, count(*) AS n FROM events GROUP BY attrs['evt.id']";
+    let question = "SELECT attrs['evt.id'] AS id, count(*) AS n FROM events GROUP BY attrs['evt.id']";
     let answer = sql.send(question, "application/x-ndjson").await?;
     let mut ids = HashMap::new();
     for line in answer.text().lines().filter(|line| !line.is_empty()) {

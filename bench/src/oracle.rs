@@ -149,18 +149,10 @@ impl Oracle {
     }
 
     /// Compares with `stored`: how often each `evt.id` is in the tables. `keeps` is the rule of the plugins.
-    pub fn judge(
-        &self,
-        stored: &HashMap<String, u64>,
-        keeps: impl Fn(&Expected) -> bool,
-    ) -> Verdict {
+    pub fn judge(&self, stored: &HashMap<String, u64>, keeps: impl Fn(&Expected) -> bool) -> Verdict {
         let mut verdict = Verdict::default();
         let mut known = 0;
-        let sent = self
-            .sent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (k, request) in &sent {
             let events = self.corpus.expected(request.signal, *k, request.rows);
             known += self.judge_request(&mut verdict, request, &events, stored, &keeps);
@@ -224,14 +216,8 @@ impl Oracle {
         found
     }
 
-    fn find_invented(
-        &self,
-        verdict: &mut Verdict,
-        sent: &BTreeMap<u64, Sent>,
-        stored: &HashMap<String, u64>,
-    ) {
-        let mut unclaimed: HashMap<&str, u64> =
-            stored.iter().map(|(id, n)| (id.as_str(), *n)).collect();
+    fn find_invented(&self, verdict: &mut Verdict, sent: &BTreeMap<u64, Sent>, stored: &HashMap<String, u64>) {
+        let mut unclaimed: HashMap<&str, u64> = stored.iter().map(|(id, n)| (id.as_str(), *n)).collect();
         for (k, request) in sent {
             for event in self.corpus.expected(request.signal, *k, request.rows) {
                 unclaimed.remove(event.id.as_str());
@@ -243,10 +229,7 @@ impl Oracle {
     }
 
     fn note(&self, k: u64, sent: Sent) {
-        self.sent
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(k, sent);
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(k, sent);
     }
 }
 
@@ -297,9 +280,7 @@ mod tests {
                 rejected: 0,
                 note: String::new(),
             },
-            Outcome::Unknown {
-                message: String::new(),
-            },
+            Outcome::Unknown { message: String::new() },
             Outcome::Refused {
                 code: String::new(),
                 message: String::new(),
@@ -337,26 +318,15 @@ mod tests {
         assert_eq!(verdict.stored + verdict.dropped, verdict.accepted);
         assert!(verdict.stored_unknown > 0);
         stored.retain(|id, _| !id.starts_with("3-1-"));
-        assert!(
-            oracle.judge(&stored, rule).holds(),
-            "an unknown request may be absent"
-        );
+        assert!(oracle.judge(&stored, rule).holds(), "an unknown request may be absent");
     }
 
     #[test]
     fn each_mistake_is_seen_alone() {
         let (oracle, right) = right();
         let kept = Corpus::new(3).expected(Signal::Log, 0, ROWS);
-        let first_kept = kept
-            .iter()
-            .find(|e| rule(e))
-            .map(|e| e.id.clone())
-            .unwrap_or_default();
-        let first_dropped = kept
-            .iter()
-            .find(|e| !rule(e))
-            .map(|e| e.id.clone())
-            .unwrap_or_default();
+        let first_kept = kept.iter().find(|e| rule(e)).map(|e| e.id.clone()).unwrap_or_default();
+        let first_dropped = kept.iter().find(|e| !rule(e)).map(|e| e.id.clone()).unwrap_or_default();
 
         let judge = |change: &dyn Fn(&mut HashMap<String, u64>) -> Option<u64>| {
             let mut stored = right.clone();
@@ -372,10 +342,7 @@ mod tests {
         };
         assert_eq!(judge(&|s| s.remove(&first_kept)), [1, 0, 0, 0, 0]);
         assert_eq!(judge(&|s| s.insert(first_kept.clone(), 2)), [0, 1, 0, 0, 0]);
-        assert_eq!(
-            judge(&|s| s.insert(first_dropped.clone(), 1)),
-            [0, 0, 1, 0, 0]
-        );
+        assert_eq!(judge(&|s| s.insert(first_dropped.clone(), 1)), [0, 0, 1, 0, 0]);
         assert_eq!(judge(&|s| s.insert("3-9-0".to_owned(), 1)), [0, 0, 0, 1, 0]);
         let unknown = right
             .keys()

@@ -58,8 +58,7 @@ impl Receiver {
             while let Ok((stream, _)) = listener.accept().await {
                 shared.connections.fetch_add(1, Ordering::Relaxed);
                 let shared = shared.clone();
-                let service =
-                    hyper::service::service_fn(move |request| shared.clone().answer(request));
+                let service = hyper::service::service_fn(move |request| shared.clone().answer(request));
                 tokio::spawn(async move {
                     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     let _ = server.serve_connection(TokioIo::new(stream), service).await;
@@ -69,16 +68,11 @@ impl Receiver {
         (receiver, address)
     }
 
-    async fn answer(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response<Answer>, &'static str> {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Answer>, &'static str> {
         let grpc = request.uri().path().starts_with("/opentelemetry");
-        let encoding = request.headers().get(if grpc {
-            "grpc-encoding"
-        } else {
-            "content-encoding"
-        });
+        let encoding = request
+            .headers()
+            .get(if grpc { "grpc-encoding" } else { "content-encoding" });
         let encoding = encoding
             .map(|value| value.to_str().unwrap().to_owned())
             .unwrap_or_default();
@@ -119,11 +113,7 @@ impl Receiver {
     fn take(&self, body: &[u8]) {
         let request = ExportLogsServiceRequest::decode(body).unwrap();
         let mut ids = self.ids.lock().unwrap();
-        for log in request
-            .resource_logs
-            .iter()
-            .flat_map(|r| &r.scope_logs[0].log_records)
-        {
+        for log in request.resource_logs.iter().flat_map(|r| &r.scope_logs[0].log_records) {
             let id = format!("{:?}", log.attributes[0].value.as_ref().unwrap());
             assert!(ids.insert(id), "an event was sent twice");
         }
@@ -136,14 +126,8 @@ fn grpc_answer(code: u16, message: &[u8]) -> Response<Answer> {
     let mut framed = vec![0];
     framed.extend((message.len() as u32).to_be_bytes());
     framed.extend(message);
-    let body = if code == 0 {
-        Full::from(framed)
-    } else {
-        Full::default()
-    };
-    let body = body
-        .with_trailers(std::future::ready(Some(Ok(trailers))))
-        .boxed();
+    let body = if code == 0 { Full::from(framed) } else { Full::default() };
+    let body = body.with_trailers(std::future::ready(Some(Ok(trailers)))).boxed();
     Response::builder()
         .header("content-type", "application/grpc")
         .body(body)
@@ -206,8 +190,7 @@ fn target(protocol: Protocol, compression: Compression) -> impl Fn(SocketAddr) -
 async fn every_protocol_and_compression_delivers_every_event_once() {
     for protocol in [Protocol::Grpc, Protocol::Http] {
         for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
-            let (receiver, report, oracle) =
-                run(Mood::Kind, target(protocol, compression), false).await;
+            let (receiver, report, oracle) = run(Mood::Kind, target(protocol, compression), false).await;
             assert_eq!(
                 (report.accepted, report.refused, report.unknown),
                 (COUNT, 0, 0),
@@ -226,23 +209,14 @@ async fn every_protocol_and_compression_delivers_every_event_once() {
 async fn refusals_and_silence_are_told_apart_and_made_up_for_with_new_events() {
     for protocol in [Protocol::Grpc, Protocol::Http] {
         for mood in [Mood::Refuses, Mood::HangsUp] {
-            let (receiver, report, oracle) =
-                run(mood, target(protocol, Compression::None), true).await;
+            let (receiver, report, oracle) = run(mood, target(protocol, Compression::None), true).await;
             assert!(report.accepted >= COUNT && report.accepted < COUNT + 3 * BATCH as u64);
             assert_eq!(receiver.ids.lock().unwrap().len() as u64, report.accepted);
             assert_eq!(oracle.acknowledged_events(), report.accepted);
             let failed = (report.refused, report.unknown);
             match mood {
-                Mood::Refuses => assert!(
-                    failed.0 > 0 && failed.1 == 0,
-                    "{failed:?} {:?}",
-                    report.errors
-                ),
-                _ => assert!(
-                    failed.0 == 0 && failed.1 > 0,
-                    "{failed:?} {:?}",
-                    report.errors
-                ),
+                Mood::Refuses => assert!(failed.0 > 0 && failed.1 == 0, "{failed:?} {:?}", report.errors),
+                _ => assert!(failed.0 == 0 && failed.1 > 0, "{failed:?} {:?}", report.errors),
             }
         }
     }
@@ -251,8 +225,7 @@ async fn refusals_and_silence_are_told_apart_and_made_up_for_with_new_events() {
 #[tokio::test]
 async fn what_was_rejected_in_part_does_not_count_as_accepted() {
     for protocol in [Protocol::Grpc, Protocol::Http] {
-        let (_, report, oracle) =
-            run(Mood::TakesPart, target(protocol, Compression::None), false).await;
+        let (_, report, oracle) = run(Mood::TakesPart, target(protocol, Compression::None), false).await;
         assert_eq!((report.accepted, report.rejected), (COUNT - 10, 10));
         assert_eq!(report.errors, ["one was bad"]);
         assert_eq!(oracle.acknowledged_events(), COUNT - 10 * BATCH as u64);
@@ -268,9 +241,5 @@ async fn a_receiver_that_is_not_there_is_said_to_be_not_there() {
     };
     let (_, report, _) = run(Mood::Kind, nobody, false).await;
     assert_eq!((report.accepted, report.unknown), (0, COUNT));
-    assert!(
-        report.errors[0].starts_with("not connected"),
-        "{:?}",
-        report.errors
-    );
+    assert!(report.errors[0].starts_with("not connected"), "{:?}", report.errors);
 }

@@ -58,13 +58,18 @@ impl Connect {
     /// Resolves address and token. A token is only ever sent to the node that it was found for, or that was named together with it.
     pub fn client(&self) -> Result<HttpClient> {
         let ready = self.ready()?;
-        let found = ready.as_ref().and_then(|r| r.listen.get("http")).map(|a| format!("http://{}", reachable(a)));
+        let found = ready
+            .as_ref()
+            .and_then(|r| r.listen.get("http"))
+            .map(|a| format!("http://{}", reachable(a)));
         let base = match (&self.url, &found) {
             (Some(url), _) => url.trim_end_matches('/').to_owned(),
             (None, Some(found)) => found.clone(),
             (None, None) => DEFAULT_URL.to_owned(),
         };
-        let of_ready = ready.and_then(|r| r.token_file).filter(|_| found.as_ref() == Some(&base));
+        let of_ready = ready
+            .and_then(|r| r.token_file)
+            .filter(|_| found.as_ref() == Some(&base));
         let token = match (&self.token_file, std::env::var("SLUICE_TOKEN"), of_ready) {
             (Some(path), _, _) => Some(read_token(path)?),
             (None, Ok(token), _) if !token.trim().is_empty() => Some(token),
@@ -109,16 +114,13 @@ fn reachable(address: &str) -> String {
 }
 
 fn read_token(path: &Path) -> Result<String> {
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("cannot read the token file {}", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read the token file {}", path.display()))?;
     Ok(text.trim().to_owned())
 }
 
 impl HttpClient {
     fn new(base: String, token: Option<&str>, ca: Option<&Path>) -> Result<HttpClient> {
-        let uri: Uri = base
-            .parse()
-            .with_context(|| format!("`{base}` is not an address"))?;
+        let uri: Uri = base.parse().with_context(|| format!("`{base}` is not an address"))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
             bail!("`{base}` is not of the form http://HOST:PORT or https://HOST:PORT");
         }
@@ -134,11 +136,7 @@ impl HttpClient {
                 value
             });
         let client = Client::builder(TokioExecutor::new()).build(Connector::new(ca)?);
-        Ok(HttpClient {
-            base,
-            bearer,
-            client,
-        })
+        Ok(HttpClient { base, bearer, client })
     }
 
     /// Where this client asks.
@@ -154,13 +152,7 @@ impl HttpClient {
         self.send(Method::POST, path, accept, json.into()).await
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        accept: &str,
-        body: Bytes,
-    ) -> Result<Response<Incoming>> {
+    async fn send(&self, method: Method, path: &str, accept: &str, body: Bytes) -> Result<Response<Incoming>> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
@@ -176,7 +168,10 @@ impl HttpClient {
         self.client.request(request).await.map_err(|error| {
             let unreachable = error.is_connect();
             let context = if unreachable {
-                format!("nothing answers at {} (is `sluice up` running? --data or --url say where)", self.base)
+                format!(
+                    "nothing answers at {} (is `sluice up` running? --data or --url say where)",
+                    self.base
+                )
             } else {
                 format!("{} broke the connection off", self.base)
             };

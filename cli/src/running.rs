@@ -86,7 +86,9 @@ pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
 pub(crate) fn start_logging() {
     use std::io::IsTerminal;
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    // The table library tells of every snapshot it reads; whoever wants that names it.
+    let wanted = std::env::var("SLUICE_LOG").unwrap_or_else(|_| "warn".to_owned());
+    let filter = EnvFilter::try_new(format!("buoyant_kernel=warn,{wanted}")).unwrap_or_else(|_| EnvFilter::new("warn"));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
     let started = if std::env::var("SLUICE_LOG_FORMAT").is_ok_and(|format| format == "json") {

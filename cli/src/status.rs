@@ -76,7 +76,10 @@ fn completeness(c: &Value, out: &mut String) {
         (Some(true), _) => out.push_str("● stores hold all of the log\n"),
         (_, Some(missing)) => {
             let age = c["oldest_missing_age_ms"].as_u64().map(span).unwrap_or_default();
-            let _ = writeln!(out, "! {missing} records of the log are not in the stores yet, the oldest for {age}");
+            let _ = writeln!(
+                out,
+                "! {missing} records of the log are not in the stores yet, the oldest for {age}"
+            );
         }
         _ => out.push_str("! the end of the log is not known\n"),
     }

@@ -19,13 +19,7 @@ pub(crate) fn router(status: StatusHandle) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_page))
         .route("/v1/status", get(status_page))
-        .fallback(|| async {
-            page(
-                StatusCode::NOT_FOUND,
-                "text/plain",
-                "not found\n".to_owned(),
-            )
-        })
+        .fallback(|| async { page(StatusCode::NOT_FOUND, "text/plain", "not found\n".to_owned()) })
         .with_state(status)
 }
 
@@ -50,11 +44,7 @@ async fn metrics_page(State(status): State<StatusHandle>) -> Response<Body> {
 async fn status_page(State(status): State<StatusHandle>) -> Response<Body> {
     match blocking(move || serde_json::to_string(&status.snapshot())).await {
         Ok(text) => page(StatusCode::OK, "application/json", text),
-        Err(e) => page(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "text/plain",
-            e.to_string(),
-        ),
+        Err(e) => page(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", e.to_string()),
     }
 }
 

@@ -108,12 +108,7 @@ impl Identity {
     }
 
     /// A new stream, or one whose file was lost and whose batches told who they are.
-    pub(crate) fn new(
-        path: &Path,
-        stream: StreamId,
-        generation: u32,
-        epochs: Vec<EpochStart>,
-    ) -> Self {
+    pub(crate) fn new(path: &Path, stream: StreamId, generation: u32, epochs: Vec<EpochStart>) -> Self {
         Self {
             path: path.to_owned(),
             stream,
@@ -143,12 +138,7 @@ impl Identity {
     }
 
     /// Begins an epoch at a spool index; durable when it returns. Epochs that end at or before `first_kept` are forgotten.
-    pub(crate) fn begin(
-        &mut self,
-        random: u64,
-        first_index: u64,
-        first_kept: u64,
-    ) -> Result<Epoch, IdentityError> {
+    pub(crate) fn begin(&mut self, random: u64, first_index: u64, first_kept: u64) -> Result<Epoch, IdentityError> {
         let number = self
             .epochs
             .iter()
@@ -163,12 +153,7 @@ impl Identity {
             first_index,
             generation: self.generation,
         });
-        let next_starts: Vec<u64> = changed
-            .epochs
-            .iter()
-            .skip(1)
-            .map(|e| e.first_index)
-            .collect();
+        let next_starts: Vec<u64> = changed.epochs.iter().skip(1).map(|e| e.first_index).collect();
         let mut place = 0;
         changed.epochs.retain(|_| {
             let keep = next_starts.get(place).is_none_or(|next| *next > first_kept);
@@ -200,10 +185,7 @@ impl Identity {
 
     /// The epoch that begins after an index, if any did.
     pub(crate) fn next_start(&self, index: u64) -> Option<u64> {
-        self.epochs
-            .iter()
-            .map(|e| e.first_index)
-            .find(|first| *first > index)
+        self.epochs.iter().map(|e| e.first_index).find(|first| *first > index)
     }
 
     pub(crate) fn batch_id(&self, index: u64) -> Option<BatchId> {

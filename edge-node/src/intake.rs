@@ -115,36 +115,24 @@ impl Intake {
 
     /// Room in memory for a body of this size; waits a while for it.
     pub(crate) async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-        acquire(
-            &self.budget,
-            bytes,
-            self.limits.budget_bytes,
-            self.limits.wait,
-        )
-        .await
+        acquire(&self.budget, bytes, self.limits.budget_bytes, self.limits.wait).await
     }
 
     /// Takes a request in. Returns when its events are on disk, or why they are not taken. Goes on when it is dropped.
     pub(crate) async fn submit(self: &Arc<Self>, submission: Submission) -> Result<Taken, Refusal> {
         let (this, signal) = (self.clone(), submission.signal);
-        let task = self
-            .tasks
-            .spawn(async move { this.process(submission).await });
+        let task = self.tasks.spawn(async move { this.process(submission).await });
         let result = match task.await {
             Ok(result) => result,
             Err(error) => {
                 tracing::error!(%error, "a request made its task fail");
-                Err(Refusal::Internal(
-                    "request could not be processed".to_owned(),
-                ))
+                Err(Refusal::Internal("request could not be processed".to_owned()))
             }
         };
         match &result {
             Ok(taken) => {
                 self.counters.requests.fetch_add(1, Ordering::Relaxed);
-                self.counters
-                    .rejected_rows
-                    .fetch_add(taken.rejected, Ordering::Relaxed);
+                self.counters.rejected_rows.fetch_add(taken.rejected, Ordering::Relaxed);
             }
             Err(refusal) => self.refuse(signal, refusal),
         }
@@ -179,10 +167,7 @@ impl Intake {
         // Each is handed to the sealer if it reached the disk, whatever became of the others.
         let appends = prepared.into_iter().map(|p| self.append(signal, p));
         let results = futures::future::join_all(appends).await;
-        results
-            .into_iter()
-            .collect::<Result<(), Refusal>>()
-            .map(|()| taken)
+        results.into_iter().collect::<Result<(), Refusal>>().map(|()| taken)
     }
 
     /// Decodes a request and runs the chain over it. Blocks; uses the CPU.
@@ -241,31 +226,17 @@ impl Intake {
 
     /// Writes one record and hands it over. Must run to its end.
     async fn append(&self, signal: Signal, prepared: Prepared) -> Result<(), Refusal> {
-        let Prepared {
-            bytes,
-            rows,
-            counts,
-        } = prepared;
+        let Prepared { bytes, rows, counts } = prepared;
         let size = bytes.len();
         if !self.status.has_room(size as u64) {
             return Err(Refusal::Full);
         }
-        let room = acquire(
-            &self.unsealed,
-            size,
-            self.limits.unsealed_bytes,
-            self.limits.wait,
-        )
-        .await?;
-        self.counters
-            .unsealed_bytes
-            .fetch_add(size as u64, Ordering::Relaxed);
+        let room = acquire(&self.unsealed, size, self.limits.unsealed_bytes, self.limits.wait).await?;
+        self.counters.unsealed_bytes.fetch_add(size as u64, Ordering::Relaxed);
         let index = match self.journal.append(bytes, counts.accepted).await {
             Ok(index) => index,
             Err(error) => {
-                self.counters
-                    .unsealed_bytes
-                    .fetch_sub(size as u64, Ordering::Relaxed);
+                self.counters.unsealed_bytes.fetch_sub(size as u64, Ordering::Relaxed);
                 return Err(self.journal_failed(error));
             }
         };
@@ -349,9 +320,9 @@ impl Cutter<'_> {
             if rows == 1 {
                 let (bytes, max) = (ipc.len(), self.limits.record_bytes);
                 self.taken.rejected += 1;
-                self.taken.reason.get_or_insert_with(|| {
-                    format!("an event of {bytes} bytes, at most {max} are taken")
-                });
+                self.taken
+                    .reason
+                    .get_or_insert_with(|| format!("an event of {bytes} bytes, at most {max} are taken"));
                 return Ok(());
             }
         }
@@ -410,26 +381,16 @@ fn unpack(body: Bytes, encoding: Encoding, max: usize) -> Result<Bytes, Refusal>
     let mut out = Vec::new();
     match encoding {
         Encoding::Identity => {
-            return if body.len() > max {
-                Err(too_large)
-            } else {
-                Ok(body)
-            };
+            return if body.len() > max { Err(too_large) } else { Ok(body) };
         }
         Encoding::Gzip => {
             let reader = flate2::read::MultiGzDecoder::new(&body[..]);
-            reader
-                .take(max as u64 + 1)
-                .read_to_end(&mut out)
-                .map_err(bad)?;
+            reader.take(max as u64 + 1).read_to_end(&mut out).map_err(bad)?;
         }
         Encoding::Zstd => {
             let mut reader = zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(bad)?;
             reader.window_log_max(ZSTD_WINDOW_LOG).map_err(bad)?;
-            reader
-                .take(max as u64 + 1)
-                .read_to_end(&mut out)
-                .map_err(bad)?;
+            reader.take(max as u64 + 1).read_to_end(&mut out).map_err(bad)?;
         }
     }
     if out.len() > max {

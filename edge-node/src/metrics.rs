@@ -36,10 +36,7 @@ impl Page {
     }
 
     fn labelled(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
-        let list: Vec<String> = labels
-            .iter()
-            .map(|(k, v)| format!("{k}=\"{}\"", escape(v)))
-            .collect();
+        let list: Vec<String> = labels.iter().map(|(k, v)| format!("{k}=\"{}\"", escape(v))).collect();
         let _ = writeln!(self.0, "{name}{{{}}} {value}", list.join(","));
     }
 
@@ -54,11 +51,7 @@ impl Page {
             ("span", s.accepted.span),
             ("metric", s.accepted.metric),
         ] {
-            self.labelled(
-                "sluice_edge_accepted_total",
-                &[("signal", signal)],
-                n as f64,
-            );
+            self.labelled("sluice_edge_accepted_total", &[("signal", signal)], n as f64);
         }
         self.one(
             "sluice_edge_requests_total",
@@ -72,17 +65,9 @@ impl Page {
             "Rows left out of accepted requests.",
             s.rejected_rows,
         );
-        self.head(
-            "sluice_edge_refused_requests_total",
-            "counter",
-            "Requests turned away.",
-        );
+        self.head("sluice_edge_refused_requests_total", "counter", "Requests turned away.");
         for (reason, n) in &s.refused {
-            self.labelled(
-                "sluice_edge_refused_requests_total",
-                &[("reason", reason)],
-                *n as f64,
-            );
+            self.labelled("sluice_edge_refused_requests_total", &[("reason", reason)], *n as f64);
         }
         self.head(
             "sluice_edge_dropped_total",
@@ -120,12 +105,7 @@ impl Page {
             "Accepted rows not in the spool yet.",
             s.journal.unsealed_bytes,
         );
-        self.one(
-            "sluice_edge_spool_bytes",
-            "gauge",
-            "Size of the spool.",
-            s.spool.bytes,
-        );
+        self.one("sluice_edge_spool_bytes", "gauge", "Size of the spool.", s.spool.bytes);
         self.one(
             "sluice_edge_spool_max_bytes",
             "gauge",
@@ -200,26 +180,18 @@ impl Page {
 
     fn plugins(&mut self, s: &EdgeStatus) {
         let series: [(&str, &str, PluginValue); 4] = [
-            (
-                "sluice_edge_plugin_rows_total",
-                "Rows given to a plugin.",
-                |p| p.rows_in as f64,
-            ),
-            (
-                "sluice_edge_plugin_faults_total",
-                "Failures of a plugin.",
-                |p| p.faults as f64,
-            ),
-            (
-                "sluice_edge_plugin_cpu_seconds_total",
-                "CPU time of a plugin.",
-                |p| p.cpu_ns as f64 / 1e9,
-            ),
-            (
-                "sluice_edge_plugin_refused_total",
-                "Events that a mask refused.",
-                |p| p.refused as f64,
-            ),
+            ("sluice_edge_plugin_rows_total", "Rows given to a plugin.", |p| {
+                p.rows_in as f64
+            }),
+            ("sluice_edge_plugin_faults_total", "Failures of a plugin.", |p| {
+                p.faults as f64
+            }),
+            ("sluice_edge_plugin_cpu_seconds_total", "CPU time of a plugin.", |p| {
+                p.cpu_ns as f64 / 1e9
+            }),
+            ("sluice_edge_plugin_refused_total", "Events that a mask refused.", |p| {
+                p.refused as f64
+            }),
         ];
         for (name, help, value) in series {
             self.head(name, "counter", help);
@@ -235,7 +207,5 @@ impl Page {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

@@ -33,6 +33,8 @@ const HANDOVER_RECORDS: usize = 1024;
 const CURSOR_DELAY: Duration = Duration::from_millis(200);
 /// Requests at work get this long when the node stops.
 const DOOR_DRAIN: Duration = Duration::from_secs(10);
+/// Reports are batches like others; a link must not be filled with them.
+const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Between attempts to recover on a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
@@ -89,9 +91,7 @@ impl EdgeError {
         match self {
             Self::Config(_) | Self::Certificate(_) | Self::Link(_) | Self::Chain(_) => 3,
             Self::Journal(e) | Self::Spool(SpoolError::Log(e)) if refused(e) => 4,
-            Self::Spool(SpoolError::Identity(
-                IdentityError::Newer { .. } | IdentityError::OtherNode { .. },
-            )) => 4,
+            Self::Spool(SpoolError::Identity(IdentityError::Newer { .. } | IdentityError::OtherNode { .. })) => 4,
             Self::Recovery(RecoveryError::Newer { .. }) => 4,
             _ => 1,
         }
@@ -154,10 +154,7 @@ impl EdgeNode {
 
     /// Name and bound address of every door.
     pub fn listen(&self) -> Vec<(&'static str, SocketAddr)> {
-        self.doors
-            .iter()
-            .map(|door| (door.name, door.address()))
-            .collect()
+        self.doors.iter().map(|door| (door.name, door.address())).collect()
     }
 
     pub fn status(&self) -> StatusHandle {
@@ -198,8 +195,7 @@ fn names(config: &EdgeConfig) -> Result<(TenantId, NodeId), EdgeError> {
         }
     };
     if config.link.gateways.is_empty() {
-        let tenant =
-            TenantId::new(&given(&config.tenant, "default")).map_err(|e| bad("tenant", e))?;
+        let tenant = TenantId::new(&given(&config.tenant, "default")).map_err(|e| bad("tenant", e))?;
         let node = NodeId::new(&given(&config.node, "edge")).map_err(|e| bad("node", e))?;
         return Ok((tenant, node));
     }
@@ -210,9 +206,7 @@ fn names(config: &EdgeConfig) -> Result<(TenantId, NodeId), EdgeError> {
     ] {
         if !text.is_empty() && text != name {
             let message = format!("{text:?} is not what the link's certificate says, {name:?}");
-            return Err(ConfigError::value("", key, message)
-                .with_hint("leave it out")
-                .into());
+            return Err(ConfigError::value("", key, message).with_hint("leave it out").into());
         }
     }
     Ok((tenant, node))
@@ -234,11 +228,7 @@ async fn bind(config: &EdgeConfig) -> Result<Vec<Door>, EdgeError> {
     Ok(doors)
 }
 
-fn open(
-    config: &EdgeConfig,
-    tenant: &TenantId,
-    node: &NodeId,
-) -> Result<(Spool, Wal, Recovered), EdgeError> {
+fn open(config: &EdgeConfig, tenant: &TenantId, node: &NodeId) -> Result<(Spool, Wal, Recovered), EdgeError> {
     let dir = &config.data_dir;
     std::fs::create_dir_all(dir).map_err(|source| EdgeError::DataDir {
         path: dir.display().to_string(),
@@ -253,14 +243,11 @@ fn open(
     };
     let (spool, opened) = Spool::open(options, tenant, node)?;
     let journal_options = journal::options(config.spool.max_bytes, config.spool.ballast);
-    let (mut journal, found) =
-        Wal::open(&dir.join("journal"), journal_options).map_err(EdgeError::Journal)?;
+    let (mut journal, found) = Wal::open(&dir.join("journal"), journal_options).map_err(EdgeError::Journal)?;
     spool.raise_covered(journal::noted(&found.note).max(opened.covered));
     // A journal that lost its end must not give positions that the spool already speaks of to other records.
     if journal.next() < spool.covered() {
-        journal
-            .skip_to(spool.covered())
-            .map_err(EdgeError::Journal)?;
+        journal.skip_to(spool.covered()).map_err(EdgeError::Journal)?;
     }
     let recovered = Recovered {
         torn_bytes: opened.torn_bytes + found.torn_bytes,
@@ -309,10 +296,9 @@ impl Running {
             running.link = Some(uplink.status());
             running.uplink.spawn(uplink.run(running.stop_link.clone()));
         }
-        running.keeper.spawn(keep_cursor(
-            running.spool.clone(),
-            running.stop_keeper.clone(),
-        ));
+        running
+            .keeper
+            .spawn(keep_cursor(running.spool.clone(), running.stop_keeper.clone()));
         let Some(journal) = running.recover(journal, &shutdown).await? else {
             return Ok(());
         };
@@ -320,11 +306,7 @@ impl Running {
     }
 
     /// `None` if the node is told to stop meanwhile.
-    async fn recover(
-        &self,
-        journal: Wal,
-        shutdown: &CancellationToken,
-    ) -> Result<Option<Arc<Journal>>, EdgeError> {
+    async fn recover(&self, journal: Wal, shutdown: &CancellationToken) -> Result<Option<Arc<Journal>>, EdgeError> {
         let policy = self.policy();
         let mut recovered = self
             .status
@@ -366,10 +348,7 @@ impl Running {
                 "sealed what the journal held"
             );
         }
-        self.status
-            .shared
-            .counters
-            .damaged(recovered.damaged_events);
+        self.status.shared.counters.damaged(recovered.damaged_events);
         let journal = Arc::new(Journal::start(journal));
         match journal.covered(self.spool.covered()).await {
             Ok(_) | Err(WalError::Full) => {}
@@ -439,10 +418,7 @@ impl Running {
             return Err(error);
         }
         self.status.set_phase(Phase::Draining);
-        let ended = tokio::time::timeout(DOOR_DRAIN, async {
-            while serving.join_next().await.is_some() {}
-        })
-        .await;
+        let ended = tokio::time::timeout(DOOR_DRAIN, async { while serving.join_next().await.is_some() {} }).await;
         if ended.is_err() {
             tracing::warn!("connections did not end in time, they are cut");
             serving.shutdown().await;
@@ -478,11 +454,7 @@ impl Running {
         stopping: &CancellationToken,
     ) -> Arc<Intake> {
         let accept = &self.config.accept;
-        let size = |bytes: u64| {
-            usize::try_from(bytes)
-                .unwrap_or(usize::MAX)
-                .min(u32::MAX as usize)
-        };
+        let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX).min(u32::MAX as usize);
         let limits = IntakeLimits {
             decode: self.config.decode_limits(),
             budget_bytes: size(accept.max_request_memory),
@@ -518,12 +490,7 @@ impl Running {
         })
     }
 
-    fn open_doors(
-        &self,
-        doors: Vec<Door>,
-        intake: &Arc<Intake>,
-        stop: &CancellationToken,
-    ) -> JoinSet<()> {
+    fn open_doors(&self, doors: Vec<Door>, intake: &Arc<Intake>, stop: &CancellationToken) -> JoinSet<()> {
         let limits = DoorLimits {
             connections: self.config.accept.max_connections,
             streams: self.config.accept.max_streams,
@@ -552,10 +519,7 @@ impl Running {
                     let _ = tokio::time::timeout(Duration::from_millis(100), acks.changed()).await;
                 }
             };
-            if tokio::time::timeout(self.config.link.drain, drained)
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout(self.config.link.drain, drained).await.is_err() {
                 tracing::info!(
                     batches = self.spool.status().batches,
                     "batches stay in the spool for the next start"
@@ -609,29 +573,26 @@ async fn keep_cursor(spool: Arc<Spool>, stop: CancellationToken) -> Result<(), S
     }
 }
 
-/// Tells the cloud how this node is, while there is a link to tell it over.
+/// Tells the cloud how this node is: when a link comes up, and then every so often while it is.
 async fn report(
     status: StatusHandle,
-    link: watch::Receiver<LinkStatus>,
+    mut link: watch::Receiver<LinkStatus>,
     reports: mpsc::Sender<String>,
     every: Duration,
 ) {
-    let mut ticks = tokio::time::interval(every.max(Duration::from_millis(100)));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let is_up = link.borrow().connected;
-        if !is_up || status.shared.counters.disk_full.load(Ordering::Relaxed) {
-            continue;
-        }
-        let status = status.clone();
-        match blocking(move || serde_json::to_string(&status.snapshot())).await {
-            Ok(detail) => {
-                if reports.send(detail).await.is_err() {
-                    return;
+    while link.wait_for(|link| link.connected).await.is_ok() {
+        // On a full disk what little room there is belongs to events.
+        if !status.shared.counters.disk_full.load(Ordering::Relaxed) {
+            let status = status.clone();
+            match blocking(move || serde_json::to_string(&status.snapshot())).await {
+                Ok(detail) => {
+                    if reports.send(detail).await.is_err() {
+                        return;
+                    }
                 }
+                Err(error) => tracing::warn!(%error, "report cannot be written"),
             }
-            Err(error) => tracing::warn!(%error, "report cannot be written"),
         }
+        tokio::time::sleep(every.max(MIN_REPORT_INTERVAL)).await;
     }
 }

@@ -118,9 +118,7 @@ impl Walk<'_> {
         let mut rows = None;
         if !ipc.is_empty() {
             match layout::from_ipc(ipc, &IpcLimits::default()) {
-                Ok(batch) if batch.num_rows() as u64 == counts.stored + counts.quarantined => {
-                    rows = Some(batch)
-                }
+                Ok(batch) if batch.num_rows() as u64 == counts.stored + counts.quarantined => rows = Some(batch),
                 other => {
                     let error = other
                         .err()

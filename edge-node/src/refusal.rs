@@ -52,10 +52,7 @@ impl Refusal {
 
     /// Whether the same request may be accepted later.
     pub(crate) fn is_retryable(&self) -> bool {
-        matches!(
-            self,
-            Self::Busy | Self::PluginDown(_) | Self::Full | Self::Stopping
-        )
+        matches!(self, Self::Busy | Self::PluginDown(_) | Self::Full | Self::Stopping)
     }
 }
 

@@ -58,12 +58,7 @@ impl Door {
     }
 
     /// Accepts until `shutdown`, then lets requests at work finish.
-    pub(crate) async fn serve(
-        self,
-        router: Router,
-        limits: DoorLimits,
-        shutdown: CancellationToken,
-    ) {
+    pub(crate) async fn serve(self, router: Router, limits: DoorLimits, shutdown: CancellationToken) {
         let slots = Arc::new(Semaphore::new(limits.connections));
         let builder = Arc::new(builder(limits));
         let connections = TaskTracker::new();
@@ -79,8 +74,7 @@ impl Door {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (builder, router, shutdown) =
-                        (builder.clone(), router.clone(), shutdown.clone());
+                    let (builder, router, shutdown) = (builder.clone(), router.clone(), shutdown.clone());
                     connections.spawn(async move {
                         let _slot = slot;
                         connection(&builder, stream, router, shutdown).await;
@@ -124,8 +118,7 @@ async fn connection(
     shutdown: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
-    let connection =
-        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,

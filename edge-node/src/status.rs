@@ -49,13 +49,10 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) fn accepted(&self, signal: Signal, counts: &Counts) {
         self.accepted[signal as usize].fetch_add(counts.accepted, Ordering::Relaxed);
-        self.quarantined
-            .fetch_add(counts.quarantined, Ordering::Relaxed);
+        self.quarantined.fetch_add(counts.quarantined, Ordering::Relaxed);
         let mut dropped = lock(&self.dropped);
         for entry in &counts.dropped {
-            *dropped
-                .entry((entry.plugin.clone(), entry.reason.clone()))
-                .or_default() += entry.rows;
+            *dropped.entry((entry.plugin.clone(), entry.reason.clone())).or_default() += entry.rows;
         }
     }
 
@@ -85,8 +82,7 @@ impl Counters {
     }
 
     pub(crate) fn sealed(&self, sealed: &Sealed) {
-        self.sealed_batches
-            .fetch_add(sealed.batches, Ordering::Relaxed);
+        self.sealed_batches.fetch_add(sealed.batches, Ordering::Relaxed);
         self.damaged.fetch_add(sealed.damaged, Ordering::Relaxed);
     }
 
@@ -249,9 +245,7 @@ impl StatusHandle {
     /// Whether events are taken: running, with room on the disk.
     pub fn is_ready(&self) -> bool {
         let running = *self.shared.phase.borrow() == Phase::Running;
-        running
-            && !self.shared.counters.disk_full.load(Ordering::Relaxed)
-            && self.shared.has_room(0)
+        running && !self.shared.counters.disk_full.load(Ordering::Relaxed) && self.shared.has_room(0)
     }
 
     /// Returns when the node serves, or false when it never will.
@@ -266,19 +260,11 @@ impl StatusHandle {
     /// Takes over from a configuration what needs no restart: which plugins are switched on.
     pub fn reload(&self, config: &EdgeConfig) {
         for plugin in self.shared.chain.plugins() {
-            let Some(entry) = config
-                .plugin
-                .iter()
-                .find(|entry| entry.name == plugin.name())
-            else {
+            let Some(entry) = config.plugin.iter().find(|entry| entry.name == plugin.name()) else {
                 continue;
             };
             if entry.enabled != plugin.enabled() {
-                tracing::info!(
-                    plugin = plugin.name(),
-                    enabled = entry.enabled,
-                    "plugin switched"
-                );
+                tracing::info!(plugin = plugin.name(), enabled = entry.enabled, "plugin switched");
                 plugin.set_enabled(entry.enabled);
             }
         }

@@ -6,12 +6,7 @@ use sluice_wire::counts::{Counts, Dropped};
 const MAX_ENTRIES: usize = 4096;
 
 pub(crate) fn encode(counts: &Counts, out: &mut Vec<u8>) {
-    for number in [
-        counts.accepted,
-        counts.stored,
-        counts.quarantined,
-        counts.damaged,
-    ] {
+    for number in [counts.accepted, counts.stored, counts.quarantined, counts.damaged] {
         out.extend_from_slice(&number.to_le_bytes());
     }
     for list in [&counts.dropped, &counts.refused] {
@@ -110,20 +105,18 @@ pub(crate) mod tests {
             rows: rows.into(),
         });
         let list = || proptest::collection::vec(entry.clone(), 0..4);
-        (any::<u32>(), any::<u32>(), any::<u32>(), list(), list()).prop_map(
-            |(s, q, d, dropped, refused)| {
-                let sum: u64 = dropped.iter().map(|e| e.rows).sum();
-                let (stored, quarantined, damaged) = (s.into(), q.into(), d.into());
-                Counts {
-                    accepted: stored + quarantined + damaged + sum,
-                    stored,
-                    quarantined,
-                    damaged,
-                    dropped,
-                    refused,
-                }
-            },
-        )
+        (any::<u32>(), any::<u32>(), any::<u32>(), list(), list()).prop_map(|(s, q, d, dropped, refused)| {
+            let sum: u64 = dropped.iter().map(|e| e.rows).sum();
+            let (stored, quarantined, damaged) = (s.into(), q.into(), d.into());
+            Counts {
+                accepted: stored + quarantined + damaged + sum,
+                stored,
+                quarantined,
+                damaged,
+                dropped,
+                refused,
+            }
+        })
     }
 
     proptest! {

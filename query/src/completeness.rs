@@ -44,11 +44,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    pub(crate) fn new(
-        store: sluice_store::Completeness,
-        streams: Option<Arc<Vec<Value>>>,
-        now_ms: i64,
-    ) -> Statement {
+    pub(crate) fn new(store: sluice_store::Completeness, streams: Option<Arc<Vec<Value>>>, now_ms: i64) -> Statement {
         Statement {
             complete: store.complete == Some(true),
             missing_records: store.complete.is_some().then_some(store.missing),
@@ -105,12 +101,7 @@ pub(crate) struct StreamsCache {
 
 impl StreamsCache {
     /// The streams that a scope may see, not older than a second unless reading them takes too long.
-    pub(crate) async fn get(
-        &self,
-        ctx: &SessionContext,
-        scope: &Scope,
-        now_ms: i64,
-    ) -> Option<Arc<Vec<Value>>> {
+    pub(crate) async fn get(&self, ctx: &SessionContext, scope: &Scope, now_ms: i64) -> Option<Arc<Vec<Value>>> {
         let key = match scope {
             Scope::Tenant(tenant) => Some(tenant.clone()),
             Scope::All => None,
@@ -134,22 +125,14 @@ impl StreamsCache {
         }
     }
 
-    fn lock(
-        &self,
-    ) -> MutexGuard<'_, Last> {
+    fn lock(&self) -> MutexGuard<'_, Last> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 async fn read(ctx: &SessionContext, now_ms: i64) -> Result<Vec<Value>, DataFusionError> {
     let query = format!("SELECT * FROM streams ORDER BY last_heard DESC LIMIT {MOST_STREAMS}");
-    let batches: Vec<RecordBatch> = ctx
-        .sql(&query)
-        .await?
-        .execute_stream()
-        .await?
-        .try_collect()
-        .await?;
+    let batches: Vec<RecordBatch> = ctx.sql(&query).await?.execute_stream().await?.try_collect().await?;
     let mut streams = Vec::new();
     for batch in &batches {
         for row in 0..batch.num_rows() {
@@ -160,11 +143,7 @@ async fn read(ctx: &SessionContext, now_ms: i64) -> Result<Vec<Value>, DataFusio
 }
 
 /// One row of the view as it is, and whether the stream went silent.
-fn stream(
-    batch: &RecordBatch,
-    row: usize,
-    now_ms: i64,
-) -> Result<Map<String, Value>, DataFusionError> {
+fn stream(batch: &RecordBatch, row: usize, now_ms: i64) -> Result<Map<String, Value>, DataFusionError> {
     let mut object = Map::new();
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         let mut text = String::new();
@@ -172,9 +151,7 @@ fn stream(
         let value = serde_json::from_str(&text).unwrap_or(Value::Null);
         object.insert(field.name().clone(), value);
     }
-    let heard = batch
-        .column_by_name("last_heard")
-        .and_then(|c| millis(c, row));
+    let heard = batch.column_by_name("last_heard").and_then(|c| millis(c, row));
     let silent = heard.is_none_or(|at| now_ms.saturating_sub(at) > SILENT_AFTER_MS);
     object.insert("silent".into(), Value::Bool(silent));
     Ok(object)

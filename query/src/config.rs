@@ -83,8 +83,7 @@ pub struct ConfigError {
 impl QueryConfig {
     /// Reads the text of a configuration file and checks what can be checked without touching the machine.
     pub fn from_toml(text: &str) -> Result<QueryConfig, ConfigError> {
-        let config: QueryConfig =
-            toml::from_str(text).map_err(|error| ConfigError::of_toml(text, &error))?;
+        let config: QueryConfig = toml::from_str(text).map_err(|error| ConfigError::of_toml(text, &error))?;
         config.check().map_err(|(key, message)| ConfigError {
             line: line_of_key(text, key),
             key: Some(key.to_owned()),
@@ -111,13 +110,9 @@ impl QueryConfig {
             return Err((key, format!("`limits.{key}` must be more than 0")));
         }
         if l.timeout > l.max_timeout {
-            return Err((
-                "timeout",
-                "`limits.timeout` is longer than `limits.max_timeout`".into(),
-            ));
+            return Err(("timeout", "`limits.timeout` is longer than `limits.max_timeout`".into()));
         }
-        if l.concurrency > 1024 || l.connections == 0 || l.connections > 65_536 || l.threads > 1024
-        {
+        if l.concurrency > 1024 || l.connections == 0 || l.connections > 65_536 || l.threads > 1024 {
             return Err((
                 "concurrency",
                 "`limits.concurrency` and `limits.threads` go up to 1024, `limits.connections` from 1 to 65536".into(),
@@ -160,9 +155,9 @@ impl Default for LimitsConfig {
 
 impl ConfigError {
     fn of_toml(text: &str, error: &toml::de::Error) -> ConfigError {
-        let line = error.span().map_or(1, |span| {
-            1 + text[..span.start.min(text.len())].matches('\n').count()
-        });
+        let line = error
+            .span()
+            .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
         let message = error.message().to_owned();
         let (key, hint) = match unknown_field(&message) {
             Some((key, known)) => {
@@ -215,10 +210,7 @@ mod tests {
     fn the_shipped_file_shows_every_key_with_its_default() {
         let text = include_str!("../../deploy/config/query.toml");
         let shipped = QueryConfig::from_toml(text).unwrap();
-        assert_eq!(
-            format!("{shipped:?}"),
-            format!("{:?}", QueryConfig::default())
-        );
+        assert_eq!(format!("{shipped:?}"), format!("{:?}", QueryConfig::default()));
         for key in [
             "listen",
             "insecure",
@@ -248,8 +240,7 @@ mod tests {
 
     #[test]
     fn a_mistake_is_told_with_its_line_and_a_way_out() {
-        let error =
-            QueryConfig::from_toml("insecure = false\n[limits]\nmax_row = 5\n").unwrap_err();
+        let error = QueryConfig::from_toml("insecure = false\n[limits]\nmax_row = 5\n").unwrap_err();
         assert_eq!((error.line, error.key.as_deref()), (3, Some("max_row")));
         assert_eq!(error.hint.as_deref(), Some("did you mean `max_rows`?"));
         let error = QueryConfig::from_toml("[limits]\ntimeout = \"5\"\n").unwrap_err();

@@ -140,11 +140,7 @@ impl Engine {
     }
 
     /// Plans a query and starts it. What this refuses was never run.
-    pub(crate) async fn ask(
-        &self,
-        who: &Identity,
-        question: Question,
-    ) -> Result<Answer, QueryError> {
+    pub(crate) async fn ask(&self, who: &Identity, question: Question) -> Result<Answer, QueryError> {
         self.counters.asked.fetch_add(1, Ordering::Relaxed);
         let answer = self.start_query(who, question).await;
         if answer.is_err() {
@@ -211,10 +207,7 @@ impl Engine {
             None => Ok(self.limits.timeout),
             Some(t) if t.is_zero() || t > self.limits.max_timeout => Err(QueryError::new(
                 Kind::BadRequest,
-                format!(
-                    "`timeout_ms` is from 1 to {}",
-                    self.limits.max_timeout.as_millis()
-                ),
+                format!("`timeout_ms` is from 1 to {}", self.limits.max_timeout.as_millis()),
             )),
             Some(t) => Ok(t),
         }
@@ -264,9 +257,7 @@ impl Rows {
                 Kind::TooManyRows,
                 format!("the answer has more rows than `limits.max_rows` allows, which is {most}"),
             )
-            .hint(
-                "add a LIMIT or an aggregate, or ask for one time range after another",
-            )));
+            .hint("add a LIMIT or an aggregate, or ask for one time range after another")));
         }
         self.truncated = true;
         self.given = most;
@@ -324,10 +315,7 @@ async fn work(
             break;
         }
     }
-    tracing::debug!(
-        elapsed_ms = began.elapsed().as_millis() as u64,
-        "query ended"
-    );
+    tracing::debug!(elapsed_ms = began.elapsed().as_millis() as u64, "query ended");
     drop(place);
 }
 
@@ -338,25 +326,21 @@ async fn open(
 ) -> Result<(Head, SendableRecordBatchStream), QueryError> {
     let params = params::scalars(&question.params)?;
     let now_ms = now_ms();
-    let pinned: Pinned = shared.tables.pin().await.map_err(|e| {
-        QueryError::new(Kind::Unavailable, "the stores cannot be read now").because(e)
-    })?;
+    let pinned: Pinned = shared
+        .tables
+        .pin()
+        .await
+        .map_err(|e| QueryError::new(Kind::Unavailable, "the stores cannot be read now").because(e))?;
     let ctx = shared
         .catalog
         .session(&pinned, scope.clone())
         .await
-        .map_err(|e| {
-            QueryError::new(Kind::Unavailable, "the tables cannot be opened now").because(e)
-        })?;
+        .map_err(|e| QueryError::new(Kind::Unavailable, "the tables cannot be opened now").because(e))?;
     let frame = plan(&ctx, &question.sql, params).await?;
     let stream = match frame.execute_stream().await {
         Ok(stream) => stream,
         Err(error) => {
-            return Err(position::explain(
-                &question.sql,
-                error,
-                &catalog::known(&ctx).await,
-            ));
+            return Err(position::explain(&question.sql, error, &catalog::known(&ctx).await));
         }
     };
     let streams = shared.streams.get(&ctx, &scope, now_ms).await;

@@ -188,10 +188,7 @@ impl QueryError {
             DataFusionError::IoError(e) => (Kind::Unavailable, e.to_string()),
             DataFusionError::NotImplemented(e) => (Kind::Unsupported, first_line(e)),
             DataFusionError::Internal(e) => (Kind::Internal, first_line(e)),
-            DataFusionError::ExecutionJoin(_) => (
-                Kind::Internal,
-                "a part of the query stopped unexpectedly".into(),
-            ),
+            DataFusionError::ExecutionJoin(_) => (Kind::Internal, "a part of the query stopped unexpectedly".into()),
             other => (Kind::Execution, first_line(&other.message())),
         };
         QueryError::new(kind, message).because(error)

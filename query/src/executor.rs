@@ -21,9 +21,7 @@ impl Executor {
     /// `threads` 0: one less than the machine has, at least one.
     pub(crate) fn start(threads: usize) -> io::Result<Executor> {
         let threads = match threads {
-            0 => {
-                std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).max(1))
-            }
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).max(1)),
             n => n,
         };
         let runtime = Builder::new_multi_thread()

@@ -53,10 +53,7 @@ fn ast_reads_only(ast: &Ast) -> bool {
     match ast {
         Ast::Query(query) => query_reads_only(query),
         Ast::Explain { statement, .. } => ast_reads_only(statement),
-        Ast::ExplainTable { .. }
-        | Ast::ShowTables { .. }
-        | Ast::ShowColumns { .. }
-        | Ast::ShowFunctions { .. } => true,
+        Ast::ExplainTable { .. } | Ast::ShowTables { .. } | Ast::ShowColumns { .. } | Ast::ShowFunctions { .. } => true,
         _ => false,
     }
 }
@@ -70,9 +67,7 @@ fn body_reads_only(body: &SetExpr) -> bool {
     match body {
         SetExpr::Select(select) => select.into.is_none(),
         SetExpr::Query(query) => query_reads_only(query),
-        SetExpr::SetOperation { left, right, .. } => {
-            body_reads_only(left) && body_reads_only(right)
-        }
+        SetExpr::SetOperation { left, right, .. } => body_reads_only(left) && body_reads_only(right),
         SetExpr::Values(_) | SetExpr::Table(_) => true,
         _ => false,
     }
@@ -127,11 +122,7 @@ mod tests {
             "SELECT * INTO t FROM events",
             "CREATE FUNCTION f() RETURNS INT RETURN 1",
         ] {
-            assert!(
-                ["read_only", "syntax"].contains(&code(sql)),
-                "{sql}: {}",
-                code(sql)
-            );
+            assert!(["read_only", "syntax"].contains(&code(sql)), "{sql}: {}", code(sql));
         }
         assert_eq!(code("SELECT 1; SELECT 2"), "not_one_statement");
         assert_eq!(code("SELECT 1; DROP TABLE events"), "not_one_statement");
@@ -144,13 +135,7 @@ mod tests {
         assert_eq!(error.kind, Kind::Syntax);
         assert_eq!(error.position.map(|p| p.line), Some(2));
         let error = parse("SELECT (1 +", &SqlParserOptions::default()).unwrap_err();
-        assert_eq!(
-            error.position,
-            Some(Position {
-                line: 1,
-                column: 12
-            })
-        );
+        assert_eq!(error.position, Some(Position { line: 1, column: 12 }));
         let deep = format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000));
         assert_eq!(code(&deep), "syntax");
     }

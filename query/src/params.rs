@@ -29,9 +29,6 @@ fn scalar(value: &Value) -> Option<ScalarValue> {
 }
 
 fn refused(at: usize) -> QueryError {
-    QueryError::new(
-        Kind::BadRequest,
-        format!("`params[{at}]` is a list or an object"),
-    )
-    .hint("a parameter is text, a number, true, false or null")
+    QueryError::new(Kind::BadRequest, format!("`params[{at}]` is a list or an object"))
+        .hint("a parameter is text, a number, true, false or null")
 }

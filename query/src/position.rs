@@ -20,13 +20,10 @@ pub(crate) fn explain(sql: &str, error: DataFusionError, known: &Known) -> Query
     if let Some(limit) = resource(&error) {
         return limit.because(error);
     }
-    let span = error
-        .diagnostic()
-        .and_then(|d| d.span)
-        .map(|span| Position {
-            line: span.start.line,
-            column: span.start.column,
-        });
+    let span = error.diagnostic().and_then(|d| d.span).map(|span| Position {
+        line: span.start.line,
+        column: span.start.column,
+    });
     let explained = classify(sql, error.find_root(), known);
     let position = explained.position.or(span);
     explained.at(position).because(error)
@@ -36,10 +33,7 @@ fn classify(sql: &str, root: &DataFusionError, known: &Known) -> QueryError {
     match root {
         DataFusionError::SQL(error, _) => syntax(sql, &error.to_string()),
         DataFusionError::SchemaError(error, _) => match error.as_ref() {
-            SchemaError::FieldNotFound {
-                field,
-                valid_fields,
-            } => {
+            SchemaError::FieldNotFound { field, valid_fields } => {
                 let mut near: Vec<String> = valid_fields.iter().map(|c| c.name.clone()).collect();
                 if near.is_empty() {
                     near.clone_from(&known.columns);
@@ -59,14 +53,10 @@ fn classify(sql: &str, root: &DataFusionError, known: &Known) -> QueryError {
             .hint("write the table's name or alias before it"),
             other => QueryError::new(Kind::Invalid, first_line(&other.to_string())),
         },
-        DataFusionError::NotImplemented(text) => {
-            QueryError::new(Kind::Unsupported, first_line(text))
-        }
+        DataFusionError::NotImplemented(text) => QueryError::new(Kind::Unsupported, first_line(text)),
         DataFusionError::Plan(text) => plan(sql, text, known),
         DataFusionError::Internal(text) => QueryError::new(Kind::Internal, first_line(text)),
-        DataFusionError::ObjectStore(error) => {
-            QueryError::new(Kind::Unavailable, first_line(&error.to_string()))
-        }
+        DataFusionError::ObjectStore(error) => QueryError::new(Kind::Unavailable, first_line(&error.to_string())),
         other => QueryError::new(Kind::Invalid, first_line(&other.message())),
     }
 }
@@ -75,41 +65,29 @@ fn classify(sql: &str, root: &DataFusionError, known: &Known) -> QueryError {
 fn plan(sql: &str, text: &str, known: &Known) -> QueryError {
     if let Some(name) = between(text, "table '", "' not found") {
         let bare = name.rsplit('.').next().unwrap_or(name);
-        let error = QueryError::new(Kind::UnknownTable, format!("there is no table `{bare}`"))
-            .at(find_word(sql, bare));
+        let error = QueryError::new(Kind::UnknownTable, format!("there is no table `{bare}`")).at(find_word(sql, bare));
         return match nearest(bare, &known.tables) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error.hint(format!("there are {}", known.tables.join(", "))),
         };
     }
     if let Some(name) = between(text, "table function '", "' not found") {
-        return QueryError::new(
-            Kind::UnknownFunction,
-            format!("there is no table function `{name}`"),
-        )
-        .at(find_word(sql, name))
-        .hint("files and addresses cannot be read from a query");
+        return QueryError::new(Kind::UnknownFunction, format!("there is no table function `{name}`"))
+            .at(find_word(sql, name))
+            .hint("files and addresses cannot be read from a query");
     }
     if let Some(name) = between(text, "Invalid function '", "'") {
-        let error = QueryError::new(
-            Kind::UnknownFunction,
-            format!("there is no function `{name}`"),
-        )
-        .at(find_word(sql, name));
+        let error =
+            QueryError::new(Kind::UnknownFunction, format!("there is no function `{name}`")).at(find_word(sql, name));
         return match nearest(name, &known.functions) {
             Some(near) => error.hint(format!("did you mean `{near}`?")),
             None => error,
         };
     }
-    if text.starts_with("DDL not")
-        || text.starts_with("DML not")
-        || text.starts_with("Statement not")
-    {
+    if text.starts_with("DDL not") || text.starts_with("DML not") || text.starts_with("Statement not") {
         return read_only();
     }
-    if text.contains("No value found for placeholder")
-        || text.contains("laceholder type could not be")
-    {
+    if text.contains("No value found for placeholder") || text.contains("laceholder type could not be") {
         return QueryError::new(Kind::BadRequest, first_line(text))
             .hint("give one entry of `params` for each of $1, $2, …");
     }
@@ -164,9 +142,7 @@ fn end_of(sql: &str) -> Option<Position> {
 
 /// Where a name stands as a word of its own, not inside a string or a comment.
 fn find_word(sql: &str, name: &str) -> Option<Position> {
-    let tokens = Tokenizer::new(&GenericDialect {}, sql)
-        .tokenize_with_location()
-        .ok()?;
+    let tokens = Tokenizer::new(&GenericDialect {}, sql).tokenize_with_location().ok()?;
     tokens.into_iter().find_map(|token| match token.token {
         Token::Word(word) if word.value.eq_ignore_ascii_case(name) => Some(Position {
             line: token.span.start.line,

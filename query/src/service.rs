@@ -51,10 +51,7 @@ pub enum BuildError {
     )]
     Insecure { address: SocketAddr },
     #[error("the HTTP API cannot listen on {address}")]
-    Bind {
-        address: SocketAddr,
-        source: io::Error,
-    },
+    Bind { address: SocketAddr, source: io::Error },
     #[error("the certificate of the HTTP API")]
     Tls(#[from] TlsError),
     #[error("the threads that compute answers cannot be started")]
@@ -70,18 +67,10 @@ pub enum RunError {
 
 impl QueryService {
     /// Binds, reads the certificate, prepares the engine.
-    pub async fn build(
-        config: QueryConfig,
-        tables: Tables,
-        tokens: Tokens,
-    ) -> Result<QueryService, BuildError> {
-        config
-            .check()
-            .map_err(|(_, message)| BuildError::Config(message))?;
+    pub async fn build(config: QueryConfig, tables: Tables, tokens: Tokens) -> Result<QueryService, BuildError> {
+        config.check().map_err(|(_, message)| BuildError::Config(message))?;
         if !config.listen.ip().is_loopback() && config.tls.is_none() && !config.insecure {
-            return Err(BuildError::Insecure {
-                address: config.listen,
-            });
+            return Err(BuildError::Insecure { address: config.listen });
         }
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         let bind = |source| BuildError::Bind {
@@ -123,14 +112,7 @@ impl QueryService {
             status: self.status.0,
             open_metrics: self.address.ip().is_loopback(),
         }));
-        let serving = listener::serve(
-            self.listener,
-            self.tls.clone(),
-            app,
-            connections,
-            DRAIN,
-            shutdown,
-        );
+        let serving = listener::serve(self.listener, self.tls.clone(), app, connections, DRAIN, shutdown);
         tokio::pin!(serving);
         loop {
             tokio::select! {

@@ -188,9 +188,7 @@ pub fn save(path: &Path, entries: &[Entry]) -> Result<(), TokensError> {
         .mode(0o600)
         .open(&beside)
         .map_err(io)?;
-    out.write_all(&text)
-        .and_then(|()| out.sync_all())
-        .map_err(io)?;
+    out.write_all(&text).and_then(|()| out.sync_all()).map_err(io)?;
     fs::rename(&beside, path).map_err(io)?;
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
     fs::File::open(folder.unwrap_or(Path::new(".")))

@@ -72,11 +72,9 @@ impl Node {
             self.start = self.start.clone().listen_as(&before);
             // Dropping the handle ends what runs.
         }
-        let start = environment
-            .iter()
-            .fold(self.start.clone(), |start, (name, value)| {
-                start.environment(name, value)
-            });
+        let start = environment.iter().fold(self.start.clone(), |start, (name, value)| {
+            start.environment(name, value)
+        });
         self.process = Some(start.spawn().await?);
         Ok(())
     }
@@ -113,11 +111,7 @@ impl Node {
 
     /// The folder with its data.
     pub fn data(&self) -> PathBuf {
-        let folder = self
-            .folder
-            .as_ref()
-            .map(|f| f.path().to_owned())
-            .unwrap_or_default();
+        let folder = self.folder.as_ref().map(|f| f.path().to_owned()).unwrap_or_default();
         folder.join("data")
     }
 
@@ -127,11 +121,7 @@ impl Node {
         let question = || async {
             match client.ask(sql).await {
                 Ok(answer) if answer.rows.len() >= rows => Ok(answer),
-                Ok(answer) => Err(format!(
-                    "{} rows: {:?}",
-                    answer.rows.len(),
-                    answer.rows.first()
-                )),
+                Ok(answer) => Err(format!("{} rows: {:?}", answer.rows.len(), answer.rows.first())),
                 Err(error) => Err(error_chain(&error)),
             }
         };
@@ -191,7 +181,9 @@ pub fn binary() -> Result<PathBuf> {
         .take(3)
         .map(|folder| folder.join("sluice"))
         .find(|path| path.is_file());
-    found.context("there is no `sluice` program beside this test: `cargo build -p sluice` makes it, `cargo xtask test` does all")
+    found.context(
+        "there is no `sluice` program beside this test: `cargo build -p sluice` makes it, `cargo xtask test` does all",
+    )
 }
 
 /// The folder of built plugins.

@@ -12,17 +12,13 @@ use anyhow::{Context, Result, ensure};
 pub fn interpreter() -> Result<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let wanted = fs::read_to_string(here.join("python/requirements.txt"))?;
-    let venv =
-        env::var_os("SLUICE_VENV_DIR").map_or_else(|| here.join("../target/venv"), PathBuf::from);
+    let venv = env::var_os("SLUICE_VENV_DIR").map_or_else(|| here.join("../target/venv"), PathBuf::from);
     let interpreter = venv.join("bin/python");
     let installed = venv.join("installed.txt");
     if fs::read_to_string(&installed).is_ok_and(|text| text == wanted) {
         return Ok(interpreter);
     }
-    run(
-        "python3",
-        [OsStr::new("-m"), OsStr::new("venv"), venv.as_os_str()],
-    )?;
+    run("python3", [OsStr::new("-m"), OsStr::new("venv"), venv.as_os_str()])?;
     let file = here.join("python/requirements.txt");
     run(
         &interpreter,
@@ -43,15 +39,10 @@ pub fn interpreter() -> Result<PathBuf> {
 }
 
 /// Runs a program to its end and returns what it printed.
-pub fn run<A: AsRef<OsStr>>(
-    program: impl AsRef<OsStr>,
-    arguments: impl IntoIterator<Item = A>,
-) -> Result<String> {
+pub fn run<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = A>) -> Result<String> {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
-    let output = command
-        .output()
-        .with_context(|| format!("cannot run {command:?}"))?;
+    let output = command.output().with_context(|| format!("cannot run {command:?}"))?;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),

@@ -19,23 +19,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     cargo_with(&["build", "--locked", "--release", "-p", "sluice"])?;
     let mut cargo = run::cargo();
     cargo
-        .args([
-            "bench",
-            "--locked",
-            "-p",
-            "sluice-bench",
-            "--bench",
-            "measure",
-            "--",
-        ])
+        .args(["bench", "--locked", "-p", "sluice-bench", "--bench", "measure", "--"])
         .arg("--binary")
         .arg(run::target_dir().join("release/sluice"))
         .arg("--plugins")
         .arg(run::root().join("plugins/dist"));
     if arguments.write {
-        cargo
-            .arg("--write")
-            .arg(run::root().join("bench/RESULTS.md"));
+        cargo.arg("--write").arg(run::root().join("bench/RESULTS.md"));
     }
     cargo.args(&arguments.filter);
     run::run(&mut cargo)

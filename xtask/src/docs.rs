@@ -11,8 +11,7 @@ const SKIPPED: [&str; 5] = ["target", ".git", "node_modules", "sluice-data", "di
 pub(crate) fn check(root: &Path) -> Result<()> {
     let mut broken = Vec::new();
     for document in documents(root)? {
-        let text = fs::read_to_string(&document)
-            .with_context(|| format!("cannot read {}", document.display()))?;
+        let text = fs::read_to_string(&document).with_context(|| format!("cannot read {}", document.display()))?;
         let folder = document.parent().unwrap_or(root);
         for (line, link) in links(&text) {
             let path = link.split('#').next().unwrap_or_default();
@@ -30,15 +29,9 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 
 fn documents(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    for entry in
-        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?
-    {
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let path = entry?.path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if path.is_dir() && !path.is_symlink() && !SKIPPED.contains(&name.as_str()) {
             found.extend(documents(&path)?);
         } else if name.ends_with(".md") {
@@ -79,8 +72,7 @@ mod tests {
     #[test]
     fn links_are_found_where_a_reader_sees_them() {
         let text = "a [b](c.md) and [d](https://e) `[f](g)`\n```\n[h](i)\n```\n[j](k.md#l) [m](#n)";
-        let expected =
-            [(1, "c.md"), (5, "k.md#l"), (5, "#n")].map(|(line, link)| (line, link.to_owned()));
+        let expected = [(1, "c.md"), (5, "k.md#l"), (5, "#n")].map(|(line, link)| (line, link.to_owned()));
         assert_eq!(links(text), expected);
     }
 }

@@ -32,8 +32,7 @@ pub(crate) fn build() -> Result<()> {
             .join(TARGET)
             .join("release")
             .join(format!("{name}.wasm"));
-        let bytes =
-            encode(&module).with_context(|| format!("cannot make a component of {name}"))?;
+        let bytes = encode(&module).with_context(|| format!("cannot make a component of {name}"))?;
         let path = dist.join(format!("{name}.wasm"));
         // Unchanged files keep their time stamp, and whoever loads one never sees half of it.
         if fs::read(&path).ok().as_deref() != Some(&bytes[..]) {
@@ -62,22 +61,14 @@ fn component_libraries(plugins: &Path) -> Result<Vec<String>> {
         .output()
         .context("cannot run `cargo metadata`")?;
     if !output.status.success() {
-        bail!(
-            "`cargo metadata`: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("`cargo metadata`: {}", String::from_utf8_lossy(&output.stderr));
     }
-    let metadata: Value =
-        serde_json::from_slice(&output.stdout).context("answer of `cargo metadata`")?;
+    let metadata: Value = serde_json::from_slice(&output.stdout).context("answer of `cargo metadata`")?;
     let items = |value: &Value, key: &str| value[key].as_array().cloned().unwrap_or_default();
     let mut names: Vec<String> = items(&metadata, "packages")
         .iter()
         .flat_map(|package| items(package, "targets"))
-        .filter(|target| {
-            items(target, "crate_types")
-                .iter()
-                .any(|kind| kind == "cdylib")
-        })
+        .filter(|target| items(target, "crate_types").iter().any(|kind| kind == "cdylib"))
         .filter_map(|target| target["name"].as_str().map(|name| name.replace('-', "_")))
         .collect();
     names.sort();
@@ -93,9 +84,7 @@ fn ensure_target() -> Result<()> {
         return Ok(());
     }
     let mut rustup = Command::new("rustup");
-    rustup
-        .current_dir(run::root())
-        .args(["target", "add", TARGET]);
+    rustup.current_dir(run::root()).args(["target", "add", TARGET]);
     if rustup.status().is_ok_and(|status| status.success()) {
         return Ok(());
     }

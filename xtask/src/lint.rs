@@ -8,9 +8,7 @@ use crate::run::{self, Steps, cargo_with};
 pub(crate) fn run() -> Result<()> {
     let mut steps = Steps::default();
     steps.step("format", || cargo_with(&["fmt", "--all", "--check"]))?;
-    steps.step("format of plugins", || {
-        in_plugins(&["fmt", "--all", "--check"])
-    })?;
+    steps.step("format of plugins", || in_plugins(&["fmt", "--all", "--check"]))?;
     steps.step("clippy", || {
         cargo_with(&[
             "clippy",

@@ -13,11 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    about = "What a developer types.",
-    disable_version_flag = true
-)]
+#[command(name = "cargo xtask", about = "What a developer types.", disable_version_flag = true)]
 struct Arguments {
     #[command(subcommand)]
     task: Task,

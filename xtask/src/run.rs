@@ -41,9 +41,7 @@ pub(crate) fn cargo_with(arguments: &[&str]) -> Result<()> {
 /// Runs, with what it prints going where ours goes; fails if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run `{shown}`"))?;
+    let status = command.status().with_context(|| format!("cannot run `{shown}`"))?;
     if !status.success() {
         bail!("`{shown}` ended with {status}");
     }
@@ -65,16 +63,11 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    pub(crate) fn step(
-        &mut self,
-        name: &'static str,
-        work: impl FnOnce() -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn step(&mut self, name: &'static str, work: impl FnOnce() -> Result<()>) -> Result<()> {
         eprintln!("==> {name}");
         let start = Instant::now();
         let result = work();
-        self.done
-            .push((name, start.elapsed().as_secs_f64(), result.is_ok()));
+        self.done.push((name, start.elapsed().as_secs_f64(), result.is_ok()));
         result.with_context(|| format!("step `{name}` failed"))
     }
 }
@@ -83,10 +76,7 @@ impl Drop for Steps {
     fn drop(&mut self) {
         eprintln!();
         for (name, seconds, ok) in &self.done {
-            eprintln!(
-                "{name:<24} {seconds:>8.1} s  {}",
-                if *ok { "ok" } else { "FAILED" }
-            );
+            eprintln!("{name:<24} {seconds:>8.1} s  {}", if *ok { "ok" } else { "FAILED" });
         }
     }
 }

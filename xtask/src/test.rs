@@ -14,26 +14,14 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut steps = Steps::default();
     steps.step("guests", guests::build)?;
-    // The end-to-end tests run the programs themselves, which building a test does not build.
+    // Everything at once, with its tests: another choice of packages would give the libraries other features and build
+    // them again. The end-to-end tests run the programs themselves, which building a test does not build.
     steps.step("build", || {
-        cargo_with(&["build", "--locked", "-p", "sluice", "-p", "sluice-edge"])
+        cargo_with(&["build", "--locked", "--workspace", "--all-targets"])
     })?;
-    let filter = arguments.filter.as_deref();
-    let with_filter = |first: &[&'static str]| {
-        let mut words: Vec<&str> = first.to_vec();
-        words.extend(filter);
+    steps.step("tests", || {
+        let mut words = vec!["test", "--locked", "--workspace"];
+        words.extend(arguments.filter.as_deref());
         cargo_with(&words)
-    };
-    steps.step("unit and integration", || {
-        with_filter(&[
-            "test",
-            "--locked",
-            "--workspace",
-            "--exclude",
-            "sluice-tests",
-        ])
-    })?;
-    steps.step("end to end", || {
-        with_filter(&["test", "--locked", "-p", "sluice-tests"])
     })
 }

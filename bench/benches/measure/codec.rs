@@ -54,10 +54,7 @@ pub(crate) fn measure() -> Vec<Line> {
 
 fn sealing(corpus: &Corpus, decoder: &mut Decoder) -> Vec<Line> {
     let body = corpus.request(Signal::Log, 2, SEALED_ROWS, 0);
-    let rows = decoder
-        .decode(sluice_wire::Signal::Log, &body, 1)
-        .unwrap()
-        .batch;
+    let rows = decoder.decode(sluice_wire::Signal::Log, &body, 1).unwrap().batch;
     let header = header();
     let seal = || envelope::seal(&header, Some(&rows), Compression::default()).unwrap();
     let sealed = seal();
@@ -83,10 +80,7 @@ fn sealing(corpus: &Corpus, decoder: &mut Decoder) -> Vec<Line> {
         line(
             "seal: encode, compress, hash",
             per_second(SEALED_ROWS as f64, sealing, "rows"),
-            format!(
-                "opening and validating takes {:.2} of that time",
-                parsing / sealing
-            ),
+            format!("opening and validating takes {:.2} of that time", parsing / sealing),
         ),
     ]
 }
@@ -101,10 +95,7 @@ fn header() -> Header {
     Header {
         id: BatchId {
             stream,
-            epoch: Epoch {
-                number: 1,
-                random: 2,
-            },
+            epoch: Epoch { number: 1, random: 2 },
             seq: 3,
         },
         generation: 0,

@@ -40,10 +40,7 @@ pub(crate) fn measure() -> Vec<Line> {
         line(
             &format!("log: append {kib} KiB and sync"),
             per_second(1.0, ours, "appends"),
-            format!(
-                "{:.2} times the time of a bare write and fdatasync",
-                ours / bare
-            ),
+            format!("{:.2} times the time of a bare write and fdatasync", ours / bare),
         ),
         line(
             "log: 64 appends to one sync",

@@ -58,10 +58,7 @@ type Measurement<'a> = (&'static str, Box<dyn Fn() -> Vec<Line> + 'a>);
 
 fn main() {
     let arguments = Arguments::parse();
-    let mut all: Vec<Measurement<'_>> = vec![
-        ("codec", Box::new(codec::measure)),
-        ("log", Box::new(log::measure)),
-    ];
+    let mut all: Vec<Measurement<'_>> = vec![("codec", Box::new(codec::measure)), ("log", Box::new(log::measure))];
     if let Some(dist) = &arguments.plugins {
         all.push(("plugins", Box::new(|| plugins::measure(dist))));
     }
@@ -73,12 +70,7 @@ fn main() {
     for (_, measure) in all.iter().filter(|(name, _)| name.contains(&filter)) {
         for line in measure() {
             println!("{:<44} {:>24}   {}", line.what, line.value, line.against);
-            writeln!(
-                table,
-                "| {} | {} | {} |",
-                line.what, line.value, line.against
-            )
-            .unwrap();
+            writeln!(table, "| {} | {} | {} |", line.what, line.value, line.against).unwrap();
         }
     }
     if let Some(path) = arguments.write {
@@ -108,9 +100,7 @@ fn seconds(mut work: impl FnMut()) -> f64 {
         }
         start.elapsed().as_secs_f64() / f64::from(calls)
     };
-    (0..ROUNDS)
-        .map(|_| round(&mut work))
-        .fold(f64::INFINITY, f64::min)
+    (0..ROUNDS).map(|_| round(&mut work)).fold(f64::INFINITY, f64::min)
 }
 
 /// `1.23 M rows/s`.

@@ -87,14 +87,9 @@ async fn run(binary: &Path, config: &str, rate: f64) -> Run {
     let cpu = process.cpu_seconds().unwrap() - before;
     let peak_bytes = process.memory().unwrap().1;
     // A fast node that loses events is not fast.
-    let audit = Audit::run(
-        &process,
-        &oracle,
-        |event| event.kept_at(rate),
-        ARRIVAL_LIMIT,
-    )
-    .await
-    .unwrap();
+    let audit = Audit::run(&process, &oracle, |event| event.kept_at(rate), ARRIVAL_LIMIT)
+        .await
+        .unwrap();
     assert!(audit.holds(), "{audit}");
     Run {
         cpu_seconds_per_million: cpu / (report.accepted as f64 / 1e6),
@@ -107,10 +102,7 @@ async fn run(binary: &Path, config: &str, rate: f64) -> Run {
 async fn arrived(sql: &sluice_bench::process::Sql, accepted: u64) {
     let started = std::time::Instant::now();
     while started.elapsed() < ARRIVAL_LIMIT {
-        if Ledger::read(sql)
-            .await
-            .is_ok_and(|ledger| ledger.accepted >= accepted)
-        {
+        if Ledger::read(sql).await.is_ok_and(|ledger| ledger.accepted >= accepted) {
             return;
         }
         tokio::time::sleep(Duration::from_millis(250)).await;

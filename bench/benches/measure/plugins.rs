@@ -16,15 +16,8 @@ const ROUNDS: usize = 6;
 pub(crate) fn measure(dist: &Path) -> Vec<Line> {
     let corpus = Corpus::new(1);
     let mut decoder = Decoder::new(DecodeLimits::default());
-    let bodies: Vec<Vec<u8>> = (0..REQUESTS)
-        .map(|k| corpus.request(Signal::Log, k, ROWS, 0))
-        .collect();
-    let mut decode = |body: &Vec<u8>| {
-        decoder
-            .decode(sluice_wire::Signal::Log, body, 1)
-            .unwrap()
-            .batch
-    };
+    let bodies: Vec<Vec<u8>> = (0..REQUESTS).map(|k| corpus.request(Signal::Log, k, ROWS, 0)).collect();
+    let mut decode = |body: &Vec<u8>| decoder.decode(sluice_wire::Signal::Log, body, 1).unwrap().batch;
     let batches: Vec<_> = bodies.iter().map(&mut decode).collect();
     let decoding = crate::seconds(|| {
         std::hint::black_box(decode(&bodies[0]));
@@ -54,8 +47,7 @@ pub(crate) fn measure(dist: &Path) -> Vec<Line> {
     chains
         .into_iter()
         .map(|(name, chain)| {
-            let cost = sluice_runtime::measure(&chain, &batches, sluice_wire::Signal::Log, ROUNDS)
-                .unwrap();
+            let cost = sluice_runtime::measure(&chain, &batches, sluice_wire::Signal::Log, ROUNDS).unwrap();
             let of_decoding = cost.cpu_s / cost.rows as f64 / (decoding / ROWS as f64);
             line(
                 &format!("plugins: {name}, batches of 1,000 logs"),

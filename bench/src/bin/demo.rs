@@ -89,13 +89,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
     let process = flood(&arguments, &start, process, oracle.clone()).await?;
 
     println!("waiting until everything acknowledged has arrived");
-    let audit = Audit::run(
-        &process,
-        &oracle,
-        |event| event.kept_at(RATE),
-        ARRIVAL_LIMIT,
-    )
-    .await?;
+    let audit = Audit::run(&process, &oracle, |event| event.kept_at(RATE), ARRIVAL_LIMIT).await?;
     println!("\n{audit}");
     let unmasked = unmasked(&process).await?;
     println!("rows with an e-mail address that the mask missed: {unmasked}");
@@ -131,12 +125,7 @@ fn toml_text(text: &str) -> String {
 }
 
 /// Sends until enough is acknowledged, and meanwhile kills the node and starts it again.
-async fn flood(
-    arguments: &Arguments,
-    start: &Start,
-    mut process: Process,
-    oracle: Arc<Oracle>,
-) -> Result<Process> {
+async fn flood(arguments: &Arguments, start: &Start, mut process: Process, oracle: Arc<Oracle>) -> Result<Process> {
     let target = Target {
         timeout: Duration::from_secs(10),
         ..Target::new(Protocol::Grpc, process.url("otlp-grpc")?)
@@ -166,18 +155,12 @@ async fn flood(
     moments.sort_unstable();
     for (number, moment) in moments.into_iter().enumerate() {
         progress.wait_for(|accepted| *accepted >= moment).await?;
-        tokio::time::sleep(Duration::from_millis(
-            random.random_range(0..KILL_JITTER_MS),
-        ))
-        .await;
+        tokio::time::sleep(Duration::from_millis(random.random_range(0..KILL_JITTER_MS))).await;
         let (pid, at) = (process.pid(), *progress.borrow());
         let again = start.clone().listen_as(&process);
         let down = Instant::now();
         process.kill()?;
-        process = again
-            .spawn()
-            .await
-            .context("the node does not start again")?;
+        process = again.spawn().await.context("the node does not start again")?;
         println!(
             "kill -9 {} of {KILLS}: process {pid} after {at} acknowledged events; up again after {:.1} s",
             number + 1,

@@ -60,12 +60,7 @@ impl Point {
 
     fn gauge(mut self, metric: &mut Message) {
         let value = self.random.unit();
-        describe(
-            metric,
-            "process.cpu.utilization",
-            "1",
-            "Share of one processor.",
-        );
+        describe(metric, "process.cpu.utilization", "1", "Share of one processor.");
         metric.message(5, |gauge| {
             gauge.message(1, |point| {
                 point.fixed64(3, self.time);
@@ -77,12 +72,7 @@ impl Point {
 
     fn sum_of_ints(mut self, metric: &mut Message) {
         let value = self.random.next() >> 20;
-        describe(
-            metric,
-            "http.server.requests",
-            "{request}",
-            "Requests answered.",
-        );
+        describe(metric, "http.server.requests", "{request}", "Requests answered.");
         metric.message(7, |sum| {
             sum.message(1, |point| {
                 self.times(point);
@@ -96,12 +86,7 @@ impl Point {
 
     fn sum_of_doubles(mut self, metric: &mut Message) {
         let value = (self.random.long_tail(40.0) * 100.0).round() / 100.0;
-        describe(
-            metric,
-            "orders.revenue",
-            "EUR",
-            "Revenue since the last report.",
-        );
+        describe(metric, "orders.revenue", "EUR", "Revenue since the last report.");
         metric.message(7, |sum| {
             sum.message(1, |point| {
                 self.times(point);
@@ -116,12 +101,7 @@ impl Point {
         let counts: Vec<u64> = (0..=BOUNDS.len()).map(|_| self.random.below(400)).collect();
         let low = self.random.unit() * 5.0;
         let (trace, span) = (self.random.next(), self.random.next());
-        describe(
-            metric,
-            "http.server.request.duration",
-            "ms",
-            "Time to answer.",
-        );
+        describe(metric, "http.server.request.duration", "ms", "Time to answer.");
         metric.message(9, |histogram| {
             histogram.message(1, |point| {
                 self.times(point);

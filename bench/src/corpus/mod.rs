@@ -144,13 +144,7 @@ impl Corpus {
         self.build(signal, k, rows, 0).1
     }
 
-    fn build(
-        &self,
-        signal: Signal,
-        k: u64,
-        rows: usize,
-        observed_ns: u64,
-    ) -> (Vec<u8>, Vec<Expected>) {
+    fn build(&self, signal: Signal, k: u64, rows: usize, observed_ns: u64) -> (Vec<u8>, Vec<Expected>) {
         let mut request = RequestBuilder::new(self.seed, k, rows);
         for row in 0..rows {
             match signal {
@@ -209,34 +203,23 @@ impl RequestBuilder {
 
     /// Event time: 20 µs apart, with a jitter, whatever the size of requests.
     fn time(&mut self, row: usize) -> u64 {
-        let number = self
-            .k
-            .wrapping_mul(self.rows as u64)
-            .wrapping_add(row as u64);
+        let number = self.k.wrapping_mul(self.rows as u64).wrapping_add(row as u64);
         BASE_TIME_NS
             .wrapping_add(number.wrapping_mul(20_000) % (1 << 58))
             .wrapping_add(self.random.below(20_000))
     }
 
     fn push(&mut self, service: u64, expected: Expected, fill: impl FnOnce(&mut Message)) {
-        let place = self
-            .groups
-            .iter()
-            .position(|(s, _)| *s == service)
-            .unwrap_or_else(|| {
-                self.groups.push((service, Message::with_capacity(4096)));
-                self.groups.len() - 1
-            });
+        let place = self.groups.iter().position(|(s, _)| *s == service).unwrap_or_else(|| {
+            self.groups.push((service, Message::with_capacity(4096)));
+            self.groups.len() - 1
+        });
         self.groups[place].1.message(2, fill);
         self.expected.push(expected);
     }
 
     fn finish(self, scope: &str) -> (Vec<u8>, Vec<Expected>) {
-        let size: usize = self
-            .groups
-            .iter()
-            .map(|(_, events)| events.len() + 256)
-            .sum();
+        let size: usize = self.groups.iter().map(|(_, events)| events.len() + 256).sum();
         let mut request = Message::with_capacity(size);
         for (service, events) in &self.groups {
             request.message(1, |resource_group| {
@@ -255,11 +238,7 @@ impl RequestBuilder {
 
     fn resource(&self, resource: &mut Message, service: u64) {
         resource.attr_text(1, "service.name", &names::service(service));
-        resource.attr_text(
-            1,
-            "service.version",
-            &format!("{}.{}.0", 1 + service % 4, service % 23),
-        );
+        resource.attr_text(1, "service.version", &format!("{}.{}.0", 1 + service % 4, service % 23));
         resource.attr_text(1, "host.name", &names::host(self.host));
         resource.attr_text(1, "cloud.region", names::REGIONS[(self.host % 4) as usize]);
         resource.attr_text(1, "deployment.environment.name", "production");

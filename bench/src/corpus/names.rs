@@ -39,14 +39,13 @@ const ROLES: [&str; 10] = [
     "sync",
 ];
 const GIVEN: [&str; 24] = [
-    "aiko", "amir", "anna", "bruno", "carla", "dmitri", "edda", "femi", "gita", "henrik", "ilse",
-    "joao", "kofi", "lena", "mateo", "nadia", "omar", "petra", "rafael", "sanna", "tomas",
-    "ursula", "yusuf", "zofia",
+    "aiko", "amir", "anna", "bruno", "carla", "dmitri", "edda", "femi", "gita", "henrik", "ilse", "joao", "kofi",
+    "lena", "mateo", "nadia", "omar", "petra", "rafael", "sanna", "tomas", "ursula", "yusuf", "zofia",
 ];
 const FAMILY: [&str; 24] = [
-    "abebe", "almeida", "bauer", "castillo", "demir", "eriksen", "farkas", "gruber", "hansen",
-    "ito", "jansen", "keller", "larsen", "meyer", "novak", "olsen", "pereira", "reyes", "santos",
-    "tran", "usman", "virtanen", "weiss", "zimmer",
+    "abebe", "almeida", "bauer", "castillo", "demir", "eriksen", "farkas", "gruber", "hansen", "ito", "jansen",
+    "keller", "larsen", "meyer", "novak", "olsen", "pereira", "reyes", "santos", "tran", "usman", "virtanen", "weiss",
+    "zimmer",
 ];
 const MAIL_HOSTS: [&str; 5] = [
     "example.com",
@@ -103,14 +102,7 @@ pub(crate) const FAILURES: [&str; 6] = [
     "stock service sent no body",
     "certificate was not accepted",
 ];
-pub(crate) const OPERATIONS: [&str; 6] = [
-    "SELECT",
-    "INSERT",
-    "UPDATE",
-    "publish",
-    "render",
-    "authorise",
-];
+pub(crate) const OPERATIONS: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "publish", "render", "authorise"];
 
 pub(crate) fn service(number: u64) -> String {
     let area = AREAS[(number % 18) as usize];
@@ -131,12 +123,7 @@ pub(crate) fn email(user: u64) -> String {
 
 pub(crate) fn address(random: &mut Random) -> String {
     let bits = random.next();
-    format!(
-        "198.{}.{}.{}",
-        18 + (bits & 1),
-        bits >> 8 & 255,
-        bits >> 16 & 255
-    )
+    format!("198.{}.{}.{}", 18 + (bits & 1), bits >> 8 & 255, bits >> 16 & 255)
 }
 
 /// Sixteen digits in groups of four whose check digit is right, as on a payment card.

@@ -63,11 +63,7 @@ pub(super) fn event(request: &mut RequestBuilder, row: usize) {
         span.attr_text(9, ID_ATTRIBUTE, &id);
         span.attr_text(9, "http.request.method", method);
         span.attr_text(9, "http.route", route);
-        span.attr_int(
-            9,
-            "http.response.status_code",
-            if failed { 500 } else { 200 },
-        );
+        span.attr_int(9, "http.response.status_code", if failed { 500 } else { 200 });
         span.attr_text(9, "network.peer.address", &peer);
         span.attr_text(9, "db.query.hash", &statement);
         if row.is_multiple_of(7) {

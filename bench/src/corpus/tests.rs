@@ -37,19 +37,13 @@ fn same_arguments_give_the_same_bytes_and_other_ones_do_not() {
 fn bytes_of_a_seed_are_pinned() {
     let digest = |signal| {
         let bytes = Corpus::new(42).request(signal, 9, 64, 0);
-        bytes
-            .iter()
-            .fold(0u64, |sum, byte| mix(sum ^ u64::from(*byte)))
+        bytes.iter().fold(0u64, |sum, byte| mix(sum ^ u64::from(*byte)))
     };
     let digests = Signal::ALL.map(digest);
     assert_eq!(digests, PINNED, "{digests:#x?}");
 }
 
-const PINNED: [u64; 3] = [
-    0xed69_5cd2_daef_b12d,
-    0x8f70_ed0a_233f_47ee,
-    0xc5e8_ea16_f32d_f502,
-];
+const PINNED: [u64; 3] = [0xed69_5cd2_daef_b12d, 0x8f70_ed0a_233f_47ee, 0xc5e8_ea16_f32d_f502];
 
 #[test]
 fn logs_are_what_is_expected_of_them() {
@@ -120,13 +114,7 @@ fn spans_are_what_is_expected_of_them_and_share_traces_with_logs() {
         .iter()
         .map(|e| e.trace_id)
         .collect();
-    assert!(
-        expected
-            .iter()
-            .filter(|e| of_logs.contains(&e.trace_id))
-            .count()
-            > ROWS / 3
-    );
+    assert!(expected.iter().filter(|e| of_logs.contains(&e.trace_id)).count() > ROWS / 3);
 }
 
 #[test]
@@ -165,10 +153,7 @@ fn the_sampling_rule_is_nested_and_near_its_rate() {
     let events = Corpus::new(5).expected(Signal::Log, 1, 4000);
     let kept = |rate: f64| events.iter().filter(|e| e.kept_at(rate)).count();
     assert_eq!(kept(1.0), events.len());
-    let errors = events
-        .iter()
-        .filter(|e| e.severity >= ERROR_SEVERITY)
-        .count();
+    let errors = events.iter().filter(|e| e.severity >= ERROR_SEVERITY).count();
     assert_eq!(kept(0.0), errors);
     let plain = (kept(0.2) - errors) as f64 / (events.len() - errors) as f64;
     assert!((0.17..0.23).contains(&plain), "{plain}");

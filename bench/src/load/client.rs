@@ -135,8 +135,7 @@ impl Client {
             Protocol::Http => {
                 let mut connector = HttpConnector::new();
                 connector.set_nodelay(true);
-                let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-                    .build(connector);
+                let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
                 Inner::Http {
                     client: Box::new(client),
                     base: target.endpoint.trim_end_matches('/').to_owned(),
@@ -227,8 +226,8 @@ fn http_request(
     signal: Signal,
     body: Bytes,
 ) -> io::Result<Request<Full<Bytes>>> {
-    let mut request = Request::post(format!("{base}{}", signal.http_path()))
-        .header(header::CONTENT_TYPE, "application/x-protobuf");
+    let mut request =
+        Request::post(format!("{base}{}", signal.http_path())).header(header::CONTENT_TYPE, "application/x-protobuf");
     if let Some(token) = token {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
@@ -236,8 +235,7 @@ fn http_request(
         Compression::None => body,
         Compression::Gzip => {
             request = request.header(header::CONTENT_ENCODING, "gzip");
-            let mut encoder =
-                flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(&body)?;
             Bytes::from(encoder.finish()?)
         }
@@ -262,10 +260,7 @@ async fn send_http(
         }
     };
     let status = answer.status();
-    let body = match Limited::new(answer.into_body(), MAX_ANSWER_BYTES)
-        .collect()
-        .await
-    {
+    let body = match Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await {
         Ok(body) => body.to_bytes(),
         // The status line of a success is the acknowledgement; what follows only adds detail.
         Err(_) if status.is_success() => Bytes::new(),
@@ -278,10 +273,7 @@ async fn send_http(
     if status.is_success() {
         return accepted(&body);
     }
-    let message = format!(
-        "{status}: {}",
-        String::from_utf8_lossy(&body[..body.len().min(300)])
-    );
+    let message = format!("{status}: {}", String::from_utf8_lossy(&body[..body.len().min(300)]));
     if status.is_client_error() {
         Outcome::Refused {
             code: status.as_u16().to_string(),

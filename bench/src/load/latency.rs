@@ -78,11 +78,7 @@ impl Latencies {
 fn bucket(micros: u64) -> usize {
     let doubling = micros.max(1).ilog2().saturating_sub(STEPS.ilog2());
     let step = (micros >> doubling) as u32;
-    let index = if doubling == 0 {
-        step
-    } else {
-        doubling * STEPS + step
-    };
+    let index = if doubling == 0 { step } else { doubling * STEPS + step };
     (index as usize).min((STEPS * DOUBLINGS) as usize - 1)
 }
 

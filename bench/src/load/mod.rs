@@ -115,9 +115,7 @@ pub async fn run(
     while let Some(done) = workers.join_next().await {
         match done {
             Ok(tally) => total.merge(tally),
-            Err(error) => total
-                .errors
-                .push(format!("a worker of the generator failed: {error}")),
+            Err(error) => total.errors.push(format!("a worker of the generator failed: {error}")),
         }
     }
     Ok(total.report(&shared))

@@ -49,12 +49,8 @@ impl HttpAnswer {
 }
 
 /// Sends one request; every status is an answer.
-pub async fn http_send(
-    request: Request<Full<Bytes>>,
-    limit: Duration,
-) -> Result<HttpAnswer, HttpError> {
-    let client: Client<HttpConnector, Full<Bytes>> =
-        Client::builder(TokioExecutor::new()).build_http();
+pub async fn http_send(request: Request<Full<Bytes>>, limit: Duration) -> Result<HttpAnswer, HttpError> {
+    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let exchange = async {
         let answer = client.request(request).await.map_err(HttpError::Send)?;
         let (parts, body) = answer.into_parts();
@@ -124,12 +120,10 @@ impl Sql {
 
     pub async fn ask(&self, sql: &str) -> Result<Answer, HttpError> {
         let answer = self.send(sql, "application/json").await?;
-        let value: Value =
-            serde_json::from_slice(&answer.body).map_err(|e| shape(e.to_string()))?;
+        let value: Value = serde_json::from_slice(&answer.body).map_err(|e| shape(e.to_string()))?;
         let list = |name: &str| {
             let list = value.get(name).and_then(Value::as_array);
-            list.cloned()
-                .ok_or_else(|| shape(format!("no `{name}` in the answer")))
+            list.cloned().ok_or_else(|| shape(format!("no `{name}` in the answer")))
         };
         let name = |column: Value| match column.get("name").and_then(Value::as_str) {
             Some(name) => name.to_owned(),

@@ -92,8 +92,7 @@ impl Start {
 
     #[must_use]
     pub fn config(self, path: &Path) -> Start {
-        self.argument("--config")
-            .argument(path.display().to_string())
+        self.argument("--config").argument(path.display().to_string())
     }
 
     #[must_use]
@@ -137,10 +136,7 @@ impl Start {
                     log: self.log.clone(),
                 });
             }
-            if let Some(status) = child
-                .try_wait()
-                .map_err(io("cannot wait for the process"))?
-            {
+            if let Some(status) = child.try_wait().map_err(io("cannot wait for the process"))? {
                 return Err(StartError::Ended {
                     status,
                     log: tail(&self.log),
@@ -305,12 +301,7 @@ impl Process {
         // The name in parentheses may hold spaces; the fields after it are counted from `state`, the third.
         let after = stat.rsplit(')').next().unwrap_or_default();
         let fields: Vec<&str> = after.split_whitespace().collect();
-        let ticks = |index: usize| {
-            fields
-                .get(index)
-                .and_then(|f| f.parse::<f64>().ok())
-                .unwrap_or(0.0)
-        };
+        let ticks = |index: usize| fields.get(index).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
         Ok((ticks(11) + ticks(12)) / TICKS_PER_SECOND)
     }
 }
@@ -325,10 +316,7 @@ impl Drop for Process {
 async fn end_within(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>, StartError> {
     let started = Instant::now();
     while started.elapsed() < limit {
-        if let Some(status) = child
-            .try_wait()
-            .map_err(io("cannot wait for the process"))?
-        {
+        if let Some(status) = child.try_wait().map_err(io("cannot wait for the process"))? {
             return Ok(Some(status));
         }
         tokio::time::sleep(LOOK_AGAIN).await;

@@ -61,7 +61,10 @@ pub(super) fn note(completeness: &Value) -> String {
     if completeness["complete"] != true {
         match completeness["missing_records"].as_u64() {
             Some(missing) => {
-                let _ = write!(text, "note: not complete: {missing} records of the log are not in the stores yet");
+                let _ = write!(
+                    text,
+                    "note: not complete: {missing} records of the log are not in the stores yet"
+                );
                 if let Some(age) = completeness["oldest_missing_age_ms"].as_u64() {
                     let _ = write!(text, ", the oldest for {}", span(age));
                 }
@@ -73,7 +76,11 @@ pub(super) fn note(completeness: &Value) -> String {
     let streams = completeness["streams"].as_array().map_or(&[][..], Vec::as_slice);
     let silent = streams.iter().filter(|s| s["silent"] == true).count();
     if silent > 0 {
-        let _ = writeln!(text, "note: {silent} of {} edge streams have been silent for 90 s or more", streams.len());
+        let _ = writeln!(
+            text,
+            "note: {silent} of {} edge streams have been silent for 90 s or more",
+            streams.len()
+        );
     }
     text
 }
@@ -81,7 +88,10 @@ pub(super) fn note(completeness: &Value) -> String {
 /// A refused query: the sentence, the place with a caret under it, the hint.
 pub(crate) fn refusal(query: &str, status: u16, body: &[u8]) -> String {
     let Ok(problem) = serde_json::from_slice::<Problem>(body) else {
-        return format!("error: the server answered {status}: {}\n", plain(&String::from_utf8_lossy(body)));
+        return format!(
+            "error: the server answered {status}: {}\n",
+            plain(&String::from_utf8_lossy(body))
+        );
     };
     let mut text = format!("error ({}): {}\n", problem.code, plain(&problem.detail));
     if let Some(at) = problem.position
@@ -141,9 +151,17 @@ mod tests {
 
     #[test]
     fn only_what_is_missing_is_mentioned() {
-        assert_eq!(note(&json!({"complete": true, "missing_records": 0, "streams": []})), "");
-        let text = note(&json!({"complete": false, "missing_records": 12, "oldest_missing_age_ms": 3500,
-            "streams": [{"silent": true}, {"silent": false}]}));
-        assert!(text.contains("12 records") && text.contains("3 s") && text.contains("1 of 2"), "{text}");
+        assert_eq!(
+            note(&json!({"complete": true, "missing_records": 0, "streams": []})),
+            ""
+        );
+        let text = note(
+            &json!({"complete": false, "missing_records": 12, "oldest_missing_age_ms": 3500,
+            "streams": [{"silent": true}, {"silent": false}]}),
+        );
+        assert!(
+            text.contains("12 records") && text.contains("3 s") && text.contains("1 of 2"),
+            "{text}"
+        );
     }
 }

@@ -160,9 +160,13 @@ fn finished(written: std::io::Result<()>) -> Result<()> {
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
     let text = text.trim();
-    let split = text.find(|c: char| c.is_ascii_alphabetic() || c == ' ').unwrap_or(text.len());
+    let split = text
+        .find(|c: char| c.is_ascii_alphabetic() || c == ' ')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let number: f64 = number.parse().map_err(|_| "give a number and ms, s, m or h, such as 30s".to_owned())?;
+    let number: f64 = number
+        .parse()
+        .map_err(|_| "give a number and ms, s, m or h, such as 30s".to_owned())?;
     let factor = match unit.trim() {
         "ms" => 0.001,
         "s" | "" => 1.0,

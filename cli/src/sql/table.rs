@@ -30,6 +30,9 @@ pub(super) fn write(answer: &Answer, look: Look, out: &mut impl Write) -> io::Re
     if answer.columns.is_empty() {
         return Ok(());
     }
+    if answer.columns.iter().map(|c| c.name.as_str()).eq(["plan_type", "plan"]) {
+        return plans(answer, out);
+    }
     let right: Vec<bool> = answer.columns.iter().map(|c| is_number(&c.kind)).collect();
     let names: Vec<String> = answer.columns.iter().map(|c| plain(&c.name)).collect();
     let rows: Vec<Vec<String>> = answer
@@ -47,6 +50,18 @@ pub(super) fn write(answer: &Answer, look: Look, out: &mut impl Write) -> io::Re
     rule(&widths, look, out)?;
     for row in &rows {
         line(row, &widths, &right, out)?;
+    }
+    Ok(())
+}
+
+/// A plan is a tree over many lines, which no cell can hold.
+fn plans(answer: &Answer, out: &mut impl Write) -> io::Result<()> {
+    for row in &answer.rows {
+        let mut texts = row.iter().map(|v| v.as_str().unwrap_or_default());
+        writeln!(out, "{}:", plain(texts.next().unwrap_or_default()))?;
+        for text in texts.flat_map(str::lines) {
+            writeln!(out, "  {}", plain(text))?;
+        }
     }
     Ok(())
 }
@@ -116,7 +131,15 @@ mod tests {
         }))
         .unwrap();
         let mut out = Vec::new();
-        write(&answer, Look { widest: Some(8), dim_rules: false }, &mut out).unwrap();
+        write(
+            &answer,
+            Look {
+                widest: Some(8),
+                dim_rules: false,
+            },
+            &mut out,
+        )
+        .unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             " service  │        n\n──────────┼──────────\n cart     │        5\n a\u{fffd}[2Jb⏎c │    12345\n          │ 9007199…\n"

@@ -29,3 +29,21 @@ impl UpConfig {
         toml::from_str(text).map_err(|error| Refused::of_toml(text, &error))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_file_holds_the_defaults() {
+        let shipped = UpConfig::from_toml(include_str!("../../../deploy/config/sluice.toml")).unwrap();
+        assert_eq!(format!("{shipped:?}"), format!("{:?}", UpConfig::default()));
+    }
+
+    #[test]
+    fn a_mistyped_key_is_told_with_its_line_and_what_was_meant() {
+        let error = UpConfig::from_toml("[edge.seal]\nfreshnes = \"1 s\"\n").unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("did you mean `freshness`"), "{error}");
+    }
+}

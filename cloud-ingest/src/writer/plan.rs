@@ -55,7 +55,9 @@ impl Planner {
     /// Folds a record in without making rows of it: some store holds them already.
     pub fn pass(&mut self, record: &LogRecord) {
         match self.read(record) {
-            Ok(envelope) => drop(self.dedup.observe(&envelope.header.id, envelope.header.kind, &envelope.hash)),
+            Ok(envelope) => {
+                self.dedup.observe(&envelope.header.id, envelope.header.kind, &envelope.hash);
+            }
             Err(_) => self.dedup.pass(),
         }
     }
@@ -146,4 +148,114 @@ fn nobody(partition: Partition, offset: u64) -> BatchId {
         spool: [0; 16],
     };
     BatchId { stream, epoch: Epoch { number: 0, random: 0 }, seq: offset }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow::datatypes::Int32Type;
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use sluice_wire::Signal;
+    use sluice_wire::envelope::{Compression, Header, seal};
+    use sluice_wire::otlp::{DecodeLimits, Decoder};
+
+    use super::*;
+
+    const PARTITION: Partition = Partition { generation: 0, index: 0 };
+
+    fn header(seq: u64, kind: Kind, rows: u32) -> Header {
+        let stream = StreamId {
+            tenant: TenantId::new("acme").unwrap(),
+            node: NodeId::new("site-1").unwrap(),
+            spool: [1; 16],
+        };
+        let counts = Counts { accepted: 2, stored: u64::from(rows), damaged: 2 - u64::from(rows), ..Counts::default() };
+        Header {
+            id: BatchId { stream, epoch: Epoch { number: 1, random: 7 }, seq },
+            generation: 0,
+            kind,
+            rows,
+            counts: if kind == Kind::Report { Counts::default() } else { counts },
+            journal_upto: seq,
+            time_min_ns: 0,
+            time_max_ns: 0,
+            sealed_at_ns: 0,
+            detail: String::new(),
+        }
+    }
+
+    /// Two log records whose body is `text`.
+    fn batch(seq: u64, text: &str) -> Bytes {
+        let field = |tag: u8, inner: &[u8]| [&[tag, inner.len() as u8], inner].concat();
+        let record = field(0x12, &field(0x2a, &field(0x0a, text.as_bytes())));
+        let request = field(0x0a, &field(0x12, &[record.clone(), record].concat()));
+        let decoded = Decoder::new(DecodeLimits::default()).decode(Signal::Log, &request, 5).unwrap();
+        seal(&header(seq, Kind::Data, 2), Some(&decoded.batch), Compression::default()).unwrap()
+    }
+
+    fn record(offset: u64, envelope: Bytes) -> LogRecord {
+        LogRecord { partition: PARTITION, offset, ingested_at_us: 1000, envelope, damaged: None }
+    }
+
+    fn planner() -> Planner {
+        Planner::new(Dedup::default(), IpcLimits::default())
+    }
+
+    /// P3: whatever a record is, it leaves exactly one ledger row, the last one, with row -1.
+    fn check(planned: &Planned, outcome: Outcome, data_rows: usize) {
+        assert_eq!(planned.outcome, outcome);
+        let ledger = planned.rows.last().unwrap();
+        assert_eq!((ledger.num_rows(), planned.row_count()), (1, data_rows + 1));
+        for batch in &planned.rows {
+            let rows = batch.column_by_name("row").unwrap().as_primitive::<Int32Type>().clone();
+            let expected: Vec<i32> = if batch.num_rows() == 1 { vec![-1] } else { (0..batch.num_rows() as i32).collect() };
+            assert_eq!(rows.values().to_vec(), expected);
+        }
+    }
+
+    #[test]
+    fn p3_every_log_record_leaves_exactly_one_ledger_row() {
+        let mut planner = planner();
+        check(&planner.plan(&record(0, batch(0, "a"))), Outcome::Accepted, 2);
+        check(&planner.plan(&record(1, batch(0, "a"))), Outcome::Duplicate, 0);
+        check(&planner.plan(&record(2, batch(0, "b"))), Outcome::Quarantined, 0);
+        let tombstone = seal(&header(1, Kind::Tombstone, 0), None, Compression::default()).unwrap();
+        check(&planner.plan(&record(3, tombstone)), Outcome::Tombstone, 0);
+        check(&planner.plan(&record(4, batch(1, "late"))), Outcome::Duplicate, 0);
+        let report = seal(&header(2, Kind::Report, 0), None, Compression::default()).unwrap();
+        check(&planner.plan(&record(5, report)), Outcome::Report, 0);
+        check(&planner.plan(&record(6, Bytes::from_static(b"noise"))), Outcome::Quarantined, 0);
+        let damaged = LogRecord { damaged: Some("bit flip".into()), ..record(7, Bytes::new()) };
+        check(&planner.plan(&damaged), Outcome::Quarantined, 0);
+        assert_eq!(planner.next(), 8);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// P2, P16: with batches sent again in any order and a writer that begins anew anywhere, what is written is the same,
+        /// and each batch is written once.
+        #[test]
+        fn p2_what_is_written_is_a_function_of_the_log(
+            seqs in prop::collection::vec(0u64..12, 1..40),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let log: Vec<_> = (0..).zip(&seqs).map(|(offset, seq)| record(offset, batch(*seq, "x"))).collect();
+            let mut whole = planner();
+            let planned: Vec<_> = log.iter().map(|record| whole.plan(record).rows).collect();
+
+            let cut = cut.index(log.len());
+            let mut first = planner();
+            log[..cut].iter().for_each(|record| first.pass(record));
+            let mut second = Planner::new(Dedup::decode(&first.snapshot()).unwrap(), IpcLimits::default());
+            let again: Vec<_> = log[cut..].iter().map(|record| second.plan(record).rows).collect();
+            prop_assert_eq!(&planned[cut..], &again[..]);
+
+            let distinct = seqs.iter().collect::<std::collections::HashSet<_>>().len();
+            let data_rows: usize = planned.iter().flatten().map(RecordBatch::num_rows).sum::<usize>() - log.len();
+            prop_assert_eq!(data_rows, 2 * distinct);
+        }
+    }
 }

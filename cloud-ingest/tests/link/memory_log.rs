@@ -42,19 +42,11 @@ impl MemoryLog {
 impl Log for MemoryLog {
     fn partitions(&self) -> Vec<Partition> {
         (0..PARTITIONS)
-            .map(|index| Partition {
-                generation: 3,
-                index,
-            })
+            .map(|index| Partition { generation: 3, index })
             .collect()
     }
 
-    async fn append(
-        &self,
-        partition: Partition,
-        envelope: Bytes,
-        ingested_at_us: i64,
-    ) -> Result<u64, LogError> {
+    async fn append(&self, partition: Partition, envelope: Bytes, ingested_at_us: i64) -> Result<u64, LogError> {
         self.begun.send_modify(|n| *n += 1);
         {
             let mut left = self.fail_next.lock().unwrap();

@@ -32,15 +32,9 @@ impl Peer {
         Self::with(ca, files, |_| {})
     }
 
-    pub(crate) fn with(
-        ca: &Path,
-        files: Option<&Files>,
-        change: impl FnOnce(&mut rustls::ClientConfig),
-    ) -> Self {
+    pub(crate) fn with(ca: &Path, files: Option<&Files>, change: impl FnOnce(&mut rustls::ClientConfig)) -> Self {
         let mut roots = rustls::RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_file(ca).unwrap())
-            .unwrap();
+        roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -74,11 +68,7 @@ impl Peer {
     }
 
     /// Connects and says HELLO; the error is whatever way the gateway chose to refuse.
-    pub(crate) async fn open(
-        &self,
-        gateway: SocketAddr,
-        stream: StreamId,
-    ) -> Result<Session, String> {
+    pub(crate) async fn open(&self, gateway: SocketAddr, stream: StreamId) -> Result<Session, String> {
         let connection = self.connect(gateway).await?;
         let mut session = Session::begin(connection, stream).await?;
         match session.frame().await? {
@@ -120,16 +110,11 @@ impl Session {
     }
 
     pub(crate) async fn say(&mut self, frame: &Frame) -> Result<(), String> {
-        self.send
-            .write_all(&frame.encode())
-            .await
-            .map_err(|e| e.to_string())
+        self.send.write_all(&frame.encode()).await.map_err(|e| e.to_string())
     }
 
     pub(crate) async fn frame(&mut self) -> Result<Frame, String> {
-        tokio::time::timeout(PATIENCE, self.next_frame())
-            .await
-            .unwrap()
+        tokio::time::timeout(PATIENCE, self.next_frame()).await.unwrap()
     }
 
     async fn next_frame(&mut self) -> Result<Frame, String> {
@@ -137,11 +122,7 @@ impl Session {
             if let Some(frame) = Frame::decode(&mut self.buffer).map_err(|e| e.to_string())? {
                 return Ok(frame);
             }
-            let chunk = self
-                .recv
-                .read_chunk(4096, true)
-                .await
-                .map_err(|e| e.to_string())?;
+            let chunk = self.recv.read_chunk(4096, true).await.map_err(|e| e.to_string())?;
             self.buffer
                 .extend_from_slice(&chunk.ok_or("control stream ended")?.bytes);
         }
@@ -149,8 +130,7 @@ impl Session {
 
     pub(crate) async fn send(&self, batch: &Bytes) {
         let header = Envelope::parse(batch.clone()).unwrap().header;
-        self.send_raw(&preamble(header.id.seq, batch.len()), batch)
-            .await;
+        self.send_raw(&preamble(header.id.seq, batch.len()), batch).await;
     }
 
     pub(crate) async fn send_raw(&self, preamble: &Preamble, bytes: &[u8]) {
@@ -163,10 +143,7 @@ impl Session {
 
     /// The code and reason with which the gateway closed.
     pub(crate) async fn closed(&self) -> (u64, String) {
-        match tokio::time::timeout(PATIENCE, self.connection.closed())
-            .await
-            .unwrap()
-        {
+        match tokio::time::timeout(PATIENCE, self.connection.closed()).await.unwrap() {
             quinn::ConnectionError::ApplicationClosed(close) => (
                 close.error_code.into_inner(),
                 String::from_utf8_lossy(&close.reason).into_owned(),
@@ -224,21 +201,14 @@ pub(crate) fn header(stream: StreamId, seq: u64, rows: u32) -> Header {
 }
 
 pub(crate) fn batch(stream: StreamId, seq: u64) -> Bytes {
-    envelope::seal(
-        &header(stream, seq, 3),
-        Some(&rows(3, "time")),
-        Compression::default(),
-    )
-    .unwrap()
+    envelope::seal(&header(stream, seq, 3), Some(&rows(3, "time")), Compression::default()).unwrap()
 }
 
 /// Rows as FORMAT.md has them when the second column is called `time`, else not.
 pub(crate) fn rows(n: usize, second: &str) -> RecordBatch {
     use arrow::datatypes::DataType::{Dictionary, UInt16, Utf8};
     let signal = StringArray::from_iter_values((0..n).map(|_| "log"));
-    let signal =
-        arrow::compute::cast(&signal, &Dictionary(Box::new(UInt16), Box::new(Utf8))).unwrap();
+    let signal = arrow::compute::cast(&signal, &Dictionary(Box::new(UInt16), Box::new(Utf8))).unwrap();
     let time: ArrayRef = Arc::new(Int64Array::from_iter_values(0..n as i64));
-    RecordBatch::try_from_iter_with_nullable(vec![("signal", signal, false), (second, time, false)])
-        .unwrap()
+    RecordBatch::try_from_iter_with_nullable(vec![("signal", signal, false), (second, time, false)]).unwrap()
 }

@@ -65,10 +65,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(FAILED, &error.into()),
     };
@@ -101,14 +98,8 @@ fn load(path: Option<&Path>) -> anyhow::Result<EdgeConfig> {
     }
 }
 
-async fn run(
-    path: Option<&Path>,
-    listen: &[String],
-    data: Option<PathBuf>,
-    ready_file: Option<PathBuf>,
-) -> ExitCode {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| "info".into());
+async fn run(path: Option<&Path>, listen: &[String], data: Option<PathBuf>, ready_file: Option<PathBuf>) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| "info".into());
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -133,27 +124,17 @@ async fn run(
     match serve(config, path, ready_file).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let code = error
-                .downcast_ref::<EdgeError>()
-                .map_or(FAILED, EdgeError::exit_code);
+            let code = error.downcast_ref::<EdgeError>().map_or(FAILED, EdgeError::exit_code);
             fail(code, &error)
         }
     }
 }
 
-async fn serve(
-    config: EdgeConfig,
-    path: Option<&Path>,
-    ready_file: Option<PathBuf>,
-) -> anyhow::Result<()> {
+async fn serve(config: EdgeConfig, path: Option<&Path>, ready_file: Option<PathBuf>) -> anyhow::Result<()> {
     let node = EdgeNode::build(config).await?;
     let (listen, status) = (node.listen(), node.status());
     let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(signals(
-        shutdown.clone(),
-        status.clone(),
-        path.map(Path::to_owned),
-    ));
+    let signals = tokio::spawn(signals(shutdown.clone(), status.clone(), path.map(Path::to_owned)));
     let ready = tokio::spawn(async move {
         if status.serving().await {
             for (door, address) in &listen {
@@ -173,11 +154,7 @@ async fn serve(
 }
 
 /// The first SIGTERM or ctrl-c drains, the second leaves at once.
-async fn signals(
-    shutdown: CancellationToken,
-    status: StatusHandle,
-    path: Option<PathBuf>,
-) -> anyhow::Result<()> {
+async fn signals(shutdown: CancellationToken, status: StatusHandle, path: Option<PathBuf>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hang_up = signal(SignalKind::hangup())?;
@@ -203,10 +180,7 @@ async fn signals(
 }
 
 /// Beside it first, so that whoever waits for the file never reads half of it.
-fn write_ready(
-    file: &Path,
-    listen: &[(&'static str, std::net::SocketAddr)],
-) -> std::io::Result<()> {
+fn write_ready(file: &Path, listen: &[(&'static str, std::net::SocketAddr)]) -> std::io::Result<()> {
     let listen: serde_json::Map<String, serde_json::Value> = listen
         .iter()
         .map(|(name, address)| ((*name).to_owned(), address.to_string().into()))
@@ -258,11 +232,7 @@ async fn status(url: &str, json: bool) -> anyhow::Result<()> {
     );
     match at("/link") {
         serde_json::Value::Null => println!("link       none"),
-        link => println!(
-            "link       {} {}",
-            text(&link["phase"]),
-            text(&link["gateway"])
-        ),
+        link => println!("link       {} {}", text(&link["phase"]), text(&link["gateway"])),
     }
     for dropped in at("/dropped").as_array().into_iter().flatten() {
         println!(
@@ -279,9 +249,7 @@ async fn status(url: &str, json: bool) -> anyhow::Result<()> {
 }
 
 fn text(value: &serde_json::Value) -> String {
-    value
-        .as_str()
-        .map_or_else(|| value.to_string(), str::to_owned)
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn check(file: &Path, json: bool) -> ExitCode {
@@ -292,9 +260,7 @@ fn check(file: &Path, json: bool) -> ExitCode {
         Ok(settings) => settings,
         Err(error) => {
             let place = error.downcast_ref::<ConfigError>().and_then(|e| e.line);
-            let place = place.map_or(file.display().to_string(), |line| {
-                format!("{}:{line}", file.display())
-            });
+            let place = place.map_or(file.display().to_string(), |line| format!("{}:{line}", file.display()));
             return fail(FAILED, &error.context(place));
         }
     };

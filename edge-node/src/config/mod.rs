@@ -289,10 +289,8 @@ impl EdgeConfig {
                 ("link.ca", &self.link.ca),
             ] {
                 if path.as_os_str().is_empty() {
-                    return Err(
-                        ConfigError::value(text, key, "is needed to reach a gateway")
-                            .with_hint("`sluice ca issue --tenant T --node N` makes it"),
-                    );
+                    return Err(ConfigError::value(text, key, "is needed to reach a gateway")
+                        .with_hint("`sluice ca issue --tenant T --node N` makes it"));
                 }
             }
         }
@@ -306,12 +304,8 @@ impl EdgeConfig {
             }
             let key = format!("listen.{name}");
             let Ok(address) = address.parse::<SocketAddr>() else {
-                return Err(ConfigError::value(
-                    text,
-                    &key,
-                    format!("{address:?} is not an address"),
-                )
-                .with_hint("write ip:port, such as \"127.0.0.1:4317\", or \"\" for none"));
+                return Err(ConfigError::value(text, &key, format!("{address:?} is not an address"))
+                    .with_hint("write ip:port, such as \"127.0.0.1:4317\", or \"\" for none"));
             };
             if !address.ip().is_loopback() && !self.listen.insecure {
                 return Err(ConfigError::value(
@@ -339,55 +333,20 @@ impl EdgeConfig {
                 self.accept.max_request_bytes,
                 1 << 32,
             ),
-            (
-                "accept.max_unsealed",
-                self.accept.max_unsealed,
-                1 << 20,
-                1 << 32,
-            ),
+            ("accept.max_unsealed", self.accept.max_unsealed, 1 << 20, 1 << 32),
             ("accept.max_rows", self.accept.max_rows as u64, 1, 65_536),
-            (
-                "accept.max_attributes",
-                self.accept.max_attributes as u64,
-                1,
-                65_536,
-            ),
+            ("accept.max_attributes", self.accept.max_attributes as u64, 1, 65_536),
             ("accept.max_depth", self.accept.max_depth as u64, 1, 128),
-            (
-                "accept.max_columns",
-                self.accept.max_columns as u64,
-                1,
-                1024,
-            ),
-            (
-                "accept.max_connections",
-                self.accept.max_connections as u64,
-                1,
-                65_536,
-            ),
-            (
-                "accept.max_streams",
-                u64::from(self.accept.max_streams),
-                1,
-                65_536,
-            ),
+            ("accept.max_columns", self.accept.max_columns as u64, 1, 1024),
+            ("accept.max_connections", self.accept.max_connections as u64, 1, 65_536),
+            ("accept.max_streams", u64::from(self.accept.max_streams), 1, 65_536),
             ("accept.workers", self.accept.workers as u64, 0, 256),
             ("seal.max_rows", self.seal.max_rows as u64, 1, 65_536),
             ("seal.max_bytes", self.seal.max_bytes, 64 << 10, 32 << 20),
-            (
-                "seal.max_batch_bytes",
-                self.seal.max_batch_bytes,
-                64 << 10,
-                48 << 20,
-            ),
+            ("seal.max_batch_bytes", self.seal.max_batch_bytes, 64 << 10, 48 << 20),
             ("spool.max_bytes", self.spool.max_bytes, 8 << 20, 1 << 50),
             ("spool.ballast", self.spool.ballast, 0, 1 << 30),
-            (
-                "link.max_in_flight",
-                self.link.max_in_flight as u64,
-                1,
-                4096,
-            ),
+            ("link.max_in_flight", self.link.max_in_flight as u64, 1, 4096),
         ];
         for (key, value, min, max) in ranges {
             if value < min || value > max {
@@ -396,11 +355,7 @@ impl EdgeConfig {
             }
         }
         if !(0..=19).contains(&self.seal.zstd_level) {
-            return Err(ConfigError::value(
-                text,
-                "seal.zstd_level",
-                "is not between 0 and 19",
-            ));
+            return Err(ConfigError::value(text, "seal.zstd_level", "is not between 0 and 19"));
         }
         Ok(())
     }
@@ -465,12 +420,10 @@ impl Listen {
             "otlp-http" => &mut self.otlp_http,
             "http" => &mut self.http,
             _ => {
-                return Err(ConfigError::value(
-                    "",
-                    &format!("listen.{name}"),
-                    "there is no such address",
-                )
-                .with_hint("names are otlp-grpc, otlp-http and http"));
+                return Err(
+                    ConfigError::value("", &format!("listen.{name}"), "there is no such address")
+                        .with_hint("names are otlp-grpc, otlp-http and http"),
+                );
             }
         };
         *place = address.to_owned();
@@ -531,19 +484,10 @@ mod tests {
     fn mistakes_are_told_with_line_key_and_hint() {
         let check = |text: &str, line: usize, key: &str, says: &str| {
             let error = EdgeConfig::from_toml(text).unwrap_err();
-            assert_eq!(
-                (error.line, error.key.as_deref()),
-                (Some(line), Some(key)),
-                "{error}"
-            );
+            assert_eq!((error.line, error.key.as_deref()), (Some(line), Some(key)), "{error}");
             assert!(error.to_string().contains(says), "{error}");
         };
-        check(
-            "[seal]\nmax_row = 4",
-            2,
-            "max_row",
-            "did you mean `max_rows`?",
-        );
+        check("[seal]\nmax_row = 4", 2, "max_row", "did you mean `max_rows`?");
         check(
             "tenant = \"a\"\n\n[lisen]\nhttp = \"\"",
             3,
@@ -552,25 +496,10 @@ mod tests {
         );
         check("[seal]\n\nfreshness = \"5\"", 3, "freshness", "has no unit");
         check("[spool]\nmax_bytes = \"1 TB\"", 2, "max_bytes", "64 MiB");
-        check(
-            "[spool]\nmax_bytes = \"1 KiB\"",
-            2,
-            "spool.max_bytes",
-            "between",
-        );
+        check("[spool]\nmax_bytes = \"1 KiB\"", 2, "spool.max_bytes", "between");
         check("tenant = \"A\"", 1, "tenant", "tenant");
-        check(
-            "[listen]\nhttp = \"0.0.0.0:80\"",
-            2,
-            "listen.http",
-            "insecure = true",
-        );
-        check(
-            "[listen]\nhttp = \"localhost\"",
-            2,
-            "listen.http",
-            "ip:port",
-        );
+        check("[listen]\nhttp = \"0.0.0.0:80\"", 2, "listen.http", "insecure = true");
+        check("[listen]\nhttp = \"localhost\"", 2, "listen.http", "ip:port");
         check(
             "[[plugin]]\nname = \"a\"\npath = \"x\"\nsignals = [\"lug\"]",
             4,
@@ -591,10 +520,7 @@ mod tests {
         let settings = EdgeConfig::from_toml(text).unwrap().explain(text);
         let find = |key: &str| settings.iter().find(|s| s.key == key).unwrap();
         assert_eq!(
-            (
-                find("seal.max_rows").origin,
-                find("seal.max_rows").value.as_str()
-            ),
+            (find("seal.max_rows").origin, find("seal.max_rows").value.as_str()),
             ("file", "100")
         );
         assert_eq!(find("seal.freshness").origin, "default");

@@ -94,16 +94,11 @@ impl PluginEntry {
 
 pub(super) fn check(chain: &[PluginEntry], text: &str) -> Result<(), ConfigError> {
     for (place, entry) in chain.iter().enumerate() {
-        if chain[..place]
-            .iter()
-            .any(|earlier| earlier.name == entry.name)
-        {
-            return Err(ConfigError::value(
-                text,
-                "plugin.name",
-                format!("{:?} occurs twice", entry.name),
-            )
-            .with_hint("counts are kept by name: give each entry its own"));
+        if chain[..place].iter().any(|earlier| earlier.name == entry.name) {
+            return Err(
+                ConfigError::value(text, "plugin.name", format!("{:?} occurs twice", entry.name))
+                    .with_hint("counts are kept by name: give each entry its own"),
+            );
         }
     }
     Ok(())

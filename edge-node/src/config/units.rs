@@ -40,11 +40,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 pub fn show_duration(value: Duration) -> String {
-    show(
-        u64::try_from(value.as_millis()).unwrap_or(u64::MAX),
-        &TIME_UNITS,
-        "ms",
-    )
+    show(u64::try_from(value.as_millis()).unwrap_or(u64::MAX), &TIME_UNITS, "ms")
 }
 
 pub fn show_size(value: u64) -> String {
@@ -60,10 +56,7 @@ fn parse(text: &str, units: &[(&str, u64)], expected: &str) -> Result<u64, Strin
     let (number, unit) = text_trimmed.split_at(split);
     let number: f64 = number.replace('_', "").parse().map_err(|_| refuse())?;
     let unit = unit.trim();
-    let (_, factor) = units
-        .iter()
-        .find(|(name, _)| *name == unit)
-        .ok_or_else(refuse)?;
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit).ok_or_else(refuse)?;
     let value = number * *factor as f64;
     // Above this a float skips integers, and no setting here is that large.
     if !(0.0..9e15).contains(&value) {
@@ -120,16 +113,7 @@ mod tests {
         assert_eq!(parse_duration("1.5h").unwrap(), Duration::from_secs(5400));
         assert_eq!(parse_size("64 MiB").unwrap(), 64 << 20);
         assert_eq!(parse_size("1_000 KB").unwrap(), 1_000_000);
-        for bad in [
-            "",
-            "5",
-            "5 parsec",
-            "s",
-            "-1 s",
-            "1e99 s",
-            "1..2 s",
-            "9999999999 d",
-        ] {
+        for bad in ["", "5", "5 parsec", "s", "-1 s", "1e99 s", "1..2 s", "9999999999 d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
         for bad in ["64", "64 mib", "MiB", "1 s"] {

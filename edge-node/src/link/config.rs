@@ -33,12 +33,7 @@ pub struct LinkConfig {
 }
 
 impl LinkConfig {
-    pub fn new(
-        gateway: impl Into<String>,
-        certificate: PathBuf,
-        key: PathBuf,
-        ca: PathBuf,
-    ) -> Self {
+    pub fn new(gateway: impl Into<String>, certificate: PathBuf, key: PathBuf, ca: PathBuf) -> Self {
         Self {
             gateways: vec![gateway.into()],
             server_name: None,

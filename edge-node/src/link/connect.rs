@@ -5,9 +5,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use futures::stream::{self, BoxStream, StreamExt};
-use quinn::{
-    ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig, VarInt,
-};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig, VarInt};
 use sluice_wire::session::frame::{Frame, Hello, RefusedCode};
 
 use super::config::{LinkConfig, LinkError};
@@ -40,10 +38,7 @@ pub(super) fn endpoint() -> Result<Endpoint, LinkError> {
 /// `host` and `port` of `host:port`; the host without the brackets of an IPv6 address.
 pub(super) fn split(gateway: &str) -> Option<(&str, u16)> {
     let (host, port) = gateway.rsplit_once(':')?;
-    let host = host
-        .strip_prefix('[')
-        .and_then(|h| h.strip_suffix(']'))
-        .unwrap_or(host);
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     if host.is_empty() {
         return None;
     }
@@ -59,8 +54,7 @@ pub(super) async fn connect(
     attempt: usize,
 ) -> Result<(Connection, ClientConfig), Down> {
     let gateway = &config.gateways[attempt % config.gateways.len()];
-    let (host, port) =
-        split(gateway).ok_or_else(|| Down::unreachable("gateway is not host:port"))?;
+    let (host, port) = split(gateway).ok_or_else(|| Down::unreachable("gateway is not host:port"))?;
     let client = match (client_config(&config), last_good) {
         (Ok(client), _) | (Err(_), Some(client)) => client,
         (Err(error), None) => {
@@ -70,9 +64,7 @@ pub(super) async fn connect(
             });
         }
     };
-    let addresses = tokio::net::lookup_host((host, port))
-        .await
-        .map_err(Down::unreachable)?;
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(Down::unreachable)?;
     let addresses: Vec<_> = addresses.collect();
     let turn = attempt / config.gateways.len();
     let address = addresses
@@ -90,8 +82,9 @@ pub(super) async fn connect(
 
 /// Sorts the end of a connection: a refusal backs off, silence does not.
 pub(super) fn down(error: &ConnectionError) -> Down {
-    // RFC 9001: TLS alerts are the errors 0x100 to 0x1ff. RFC 9000: 0x2 is CONNECTION_REFUSED.
-    let is_refusal = |code: u64| (0x100..0x200).contains(&code) || code == 0x2;
+    // RFC 9001: TLS alerts are the errors 0x100 to 0x1ff. CONNECTION_REFUSED is none of them on purpose: a gateway that is
+    // leaving says it too, before it has proven who it is, and an outage must end when the next one listens.
+    let is_refusal = |code: u64| (0x100..0x200).contains(&code);
     let refused = match error {
         ConnectionError::VersionMismatch => true,
         ConnectionError::TransportError(e) => is_refusal(u64::from(e.code)),
@@ -109,10 +102,7 @@ pub(super) fn down(error: &ConnectionError) -> Down {
 }
 
 /// Opens the control stream with our HELLO and yields what the gateway says until it ends.
-pub(super) fn control(
-    connection: Connection,
-    hello: Hello,
-) -> BoxStream<'static, Result<Frame, Down>> {
+pub(super) fn control(connection: Connection, hello: Hello) -> BoxStream<'static, Result<Frame, Down>> {
     let opened = async move {
         let (mut send, recv) = connection.open_bi().await.map_err(|e| down(&e))?;
         send.write_all(&Frame::Hello(hello).encode())
@@ -128,11 +118,7 @@ pub(super) fn control(
                 if let Some(frame) = Frame::decode(&mut buffer).map_err(Down::unreachable)? {
                     return Ok(Some((frame, (send, recv, buffer))));
                 }
-                match recv
-                    .read_chunk(16 << 10, true)
-                    .await
-                    .map_err(Down::unreachable)?
-                {
+                match recv.read_chunk(16 << 10, true).await.map_err(Down::unreachable)? {
                     Some(chunk) => buffer.extend_from_slice(&chunk.bytes),
                     None => return Ok(None),
                 }

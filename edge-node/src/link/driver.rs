@@ -239,15 +239,10 @@ impl Driver {
         match action {
             Action::Connect => {
                 self.attempts = self.attempts.wrapping_add(1);
-                let (endpoint, config) = (
-                    self.uplink.endpoint.clone(),
-                    Arc::clone(&self.uplink.config),
-                );
+                let (endpoint, config) = (self.uplink.endpoint.clone(), Arc::clone(&self.uplink.config));
                 self.view.gateway = config.gateways[self.attempts % config.gateways.len()].clone();
-                self.connecting = Some(
-                    connect::connect(endpoint, config, self.last_good.clone(), self.attempts)
-                        .boxed(),
-                );
+                self.connecting =
+                    Some(connect::connect(endpoint, config, self.last_good.clone(), self.attempts).boxed());
             }
             Action::SendHello(hello) => {
                 self.frames = self
@@ -275,10 +270,7 @@ impl Driver {
                 self.view.alarm = Some(format!("batch {key} is held: {reason}"));
             }
             Action::Refused { reason } => {
-                warn!(
-                    gateway = self.view.gateway,
-                    reason, "gateway refuses this node"
-                );
+                warn!(gateway = self.view.gateway, reason, "gateway refuses this node");
                 self.view.alarm = Some(format!("refused: {reason}"));
                 self.view.last_error = Some(reason);
             }
@@ -346,9 +338,7 @@ impl Driver {
             );
             self.view.session = Some(format!("{:016x}", welcome.session));
             self.view.alarm = None;
-            self.uplink
-                .sink
-                .welcomed(welcome.generation, welcome.max_batch_bytes);
+            self.uplink.sink.welcomed(welcome.generation, welcome.max_batch_bytes);
         }
         self.core.handle_frame(self.now_ms(), frame);
     }
@@ -394,10 +384,7 @@ impl Driver {
             }
             Read::Nothing => self.exhausted = true,
             Read::Strange(index, what) => {
-                error!(
-                    index,
-                    what, "spool record is not a batch, it is kept and not sent"
-                );
+                error!(index, what, "spool record is not a batch, it is kept and not sent");
                 self.view.alarm = Some(format!("spool record {index} is not a batch: {what}"));
                 self.next_index = index + 1;
             }
@@ -422,11 +409,7 @@ impl Driver {
         let Some(announcement) = self.announcements.get(&key).copied() else {
             return;
         };
-        let bytes = self
-            .tombstones
-            .get(&key)
-            .cloned()
-            .or_else(|| self.ready.remove(&key));
+        let bytes = self.tombstones.get(&key).cloned().or_else(|| self.ready.remove(&key));
         let source = Arc::clone(&self.uplink.source);
         self.opening = Some(
             async move {
@@ -466,9 +449,7 @@ impl Driver {
         let source = Arc::clone(&self.uplink.source);
         let task = async move {
             let (sent, why) = (reason.clone(), reason);
-            let made =
-                tokio::task::spawn_blocking(move || make_tombstone(source.as_ref(), key, &why))
-                    .await;
+            let made = tokio::task::spawn_blocking(move || make_tombstone(source.as_ref(), key, &why)).await;
             (key, sent, made.unwrap_or_else(|e| Err(e.to_string())))
         };
         self.dooming.push(task.boxed());
@@ -507,15 +488,10 @@ impl Driver {
         }
         let view = &mut self.view;
         view.connected = !now && matches!(phase, Phase::Live | Phase::Leaving);
-        view.rtt_ms = self
-            .connection
-            .as_ref()
-            .map(|c| c.rtt().as_secs_f64() * 1000.0);
-        (view.in_flight, view.in_flight_bytes, view.held) =
-            (stats.in_flight, stats.in_flight_bytes, stats.held);
+        view.rtt_ms = self.connection.as_ref().map(|c| c.rtt().as_secs_f64() * 1000.0);
+        (view.in_flight, view.in_flight_bytes, view.held) = (stats.in_flight, stats.in_flight_bytes, stats.held);
         (view.sent, view.retransmits, view.acked) = (stats.sent, stats.resent, stats.acked);
-        (view.retries_asked, view.sessions, view.refusals) =
-            (stats.retries_asked, stats.sessions, stats.refusals);
+        (view.retries_asked, view.sessions, view.refusals) = (stats.retries_asked, stats.sessions, stats.refusals);
         let view = &self.view;
         let sender = &self.uplink.status;
         let known = sender.borrow().clone();
@@ -567,23 +543,13 @@ fn read_next(source: &dyn BatchSource, from: u64) -> Read {
     }
 }
 
-fn make_tombstone(
-    source: &dyn BatchSource,
-    key: u64,
-    reason: &str,
-) -> Result<(Bytes, [u8; 32]), String> {
+fn make_tombstone(source: &dyn BatchSource, key: u64, reason: &str) -> Result<(Bytes, [u8; 32]), String> {
     let bytes = source.read(key).map_err(|e| e.to_string())?;
     let batch = Envelope::parse(bytes).map_err(|e| e.to_string())?;
     // Equal every time it is made: after a restart the same batch is refused for the same reason.
-    let sealed = envelope::seal(
-        &batch.header.tombstone(reason),
-        None,
-        Compression::default(),
-    );
+    let sealed = envelope::seal(&batch.header.tombstone(reason), None, Compression::default());
     let sealed = sealed.map_err(|e| e.to_string())?;
-    let hash = Envelope::parse(sealed.clone())
-        .map_err(|e| e.to_string())?
-        .hash;
+    let hash = Envelope::parse(sealed.clone()).map_err(|e| e.to_string())?.hash;
     Ok((sealed, hash))
 }
 

@@ -26,28 +26,19 @@ pub enum TlsError {
     Unusable { what: &'static str, path: String },
     #[error("certificate and key cannot be used together or at all")]
     Pair(#[source] rustls::Error),
-    #[error(
-        "certificate {path} does not carry exactly one name of the form sluice://<tenant>/<node>"
-    )]
+    #[error("certificate {path} does not carry exactly one name of the form sluice://<tenant>/<node>")]
     Name { path: String },
     #[error("certificate carries a bad name")]
     Id(#[from] IdError),
 }
 
 /// The client's side of the handshake, from the files as they are now.
-pub(super) fn client_crypto(
-    certificate: &Path,
-    key: &Path,
-    ca: &Path,
-) -> Result<Arc<QuicClientConfig>, TlsError> {
+pub(super) fn client_crypto(certificate: &Path, key: &Path, ca: &Path) -> Result<Arc<QuicClientConfig>, TlsError> {
     let chain = certificates("certificate", certificate)?;
-    let key_der =
-        PrivateKeyDer::from_pem_file(key).map_err(|source| pem_error("key", key, source))?;
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|source| pem_error("key", key, source))?;
     let mut roots = RootCertStore::empty();
     for authority in certificates("authority", ca)? {
-        roots
-            .add(authority)
-            .map_err(|_| unusable("authority", ca))?;
+        roots.add(authority).map_err(|_| unusable("authority", ca))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -68,8 +59,7 @@ pub(super) fn client_crypto(
 pub fn certificate_identity(path: &Path) -> Result<(TenantId, NodeId), TlsError> {
     let chain = certificates("certificate", path)?;
     let first = chain.first().ok_or_else(|| unusable("certificate", path))?;
-    let (_, certificate) =
-        X509Certificate::from_der(first).map_err(|_| unusable("certificate", path))?;
+    let (_, certificate) = X509Certificate::from_der(first).map_err(|_| unusable("certificate", path))?;
     let names = certificate
         .subject_alternative_name()
         .map_err(|_| unusable("certificate", path))?;

@@ -94,13 +94,9 @@ impl Sealer {
 
     fn note_waiting(&self) {
         let (records, oldest) = self.queue.waiting();
-        self.counters
-            .unsealed_records
-            .store(records as u64, Ordering::Relaxed);
+        self.counters.unsealed_records.store(records as u64, Ordering::Relaxed);
         let oldest = oldest.map_or(0, |at| 1 + at.as_millis() as u64);
-        self.counters
-            .unsealed_since_ms
-            .store(oldest, Ordering::Relaxed);
+        self.counters.unsealed_since_ms.store(oldest, Ordering::Relaxed);
     }
 
     async fn seal_next(&mut self) -> Result<(), SpoolError> {
@@ -114,14 +110,8 @@ impl Sealer {
             Ok(sealed) => {
                 self.counters.disk_full.store(false, Ordering::Relaxed);
                 self.counters.sealed(&sealed);
-                self.counters
-                    .unsealed_bytes
-                    .fetch_sub(taken_bytes, Ordering::Relaxed);
-                self.journal
-                    .covered(sealed.upto)
-                    .await
-                    .map(drop)
-                    .or_else(unless_full)
+                self.counters.unsealed_bytes.fetch_sub(taken_bytes, Ordering::Relaxed);
+                self.journal.covered(sealed.upto).await.map(drop).or_else(unless_full)
             }
             Err((group, error)) if error.is_full() => {
                 self.counters.put_back_refused(&kept);

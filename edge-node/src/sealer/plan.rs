@@ -202,16 +202,10 @@ mod tests {
     #[test]
     fn one_row_alone_waits_for_freshness_when_the_link_is_up_and_longer_when_it_is_not() {
         let mut queue = Queue::new(policy(), 7);
-        assert_eq!(
-            queue.decide(Duration::from_secs(99), Link::Ready),
-            Decision::Nothing
-        );
+        assert_eq!(queue.decide(Duration::from_secs(99), Link::Ready), Decision::Nothing);
         queue.push(pending(7, 1));
         let at = |ms: u64| Duration::from_millis(7000 + ms);
-        assert_eq!(
-            queue.decide(at(0), Link::Ready),
-            Decision::Wait(Duration::from_secs(1))
-        );
+        assert_eq!(queue.decide(at(0), Link::Ready), Decision::Wait(Duration::from_secs(1)));
         assert_eq!(queue.decide(at(1000), Link::Ready), Decision::Seal);
         assert_eq!(
             queue.decide(at(1000), Link::Busy),

@@ -86,10 +86,7 @@ pub(super) async fn discard(mut body: Body) {
 }
 
 /// The one message of a unary gRPC call: whether it is compressed, and its bytes.
-pub(super) async fn message(
-    intake: &Intake,
-    body: Body,
-) -> Result<(bool, Bytes, OwnedSemaphorePermit), Refusal> {
+pub(super) async fn message(intake: &Intake, body: Body) -> Result<(bool, Bytes, OwnedSemaphorePermit), Refusal> {
     let timeout = intake.limits.read_timeout;
     match tokio::time::timeout(timeout, read_message(intake, body)).await {
         Ok(result) => result,
@@ -99,10 +96,7 @@ pub(super) async fn message(
 
 const PREFIX_BYTES: usize = 5;
 
-async fn read_message(
-    intake: &Intake,
-    mut body: Body,
-) -> Result<(bool, Bytes, OwnedSemaphorePermit), Refusal> {
+async fn read_message(intake: &Intake, mut body: Body) -> Result<(bool, Bytes, OwnedSemaphorePermit), Refusal> {
     let malformed = |what: &str| Refusal::Malformed(what.to_owned());
     let max = intake.limits.decode.max_bytes;
     let mut head = BytesMut::new();
@@ -127,9 +121,7 @@ async fn read_message(
     let mut data = head.freeze();
     loop {
         if out.len() + data.len() > length {
-            return Err(malformed(
-                "more than one message in a unary call, or bytes behind it",
-            ));
+            return Err(malformed("more than one message in a unary call, or bytes behind it"));
         }
         out.extend_from_slice(&data);
         match next(&mut body).await? {

@@ -21,10 +21,7 @@ use crate::intake::{Encoding, Format, Intake, Submission, Taken};
 use crate::refusal::Refusal;
 
 const SERVICES: [(&str, Signal); 3] = [
-    (
-        "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-        Signal::Log,
-    ),
+    ("/opentelemetry.proto.collector.logs.v1.LogsService/Export", Signal::Log),
     (
         "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
         Signal::Span,
@@ -40,12 +37,10 @@ const CONTENT_TYPE: &str = "application/grpc";
 pub(crate) fn router(intake: Arc<Intake>) -> Router {
     let mut router = Router::new();
     for (path, signal) in SERVICES {
-        let call =
-            move |State(intake): State<Arc<Intake>>, request| export(intake, signal, request);
+        let call = move |State(intake): State<Arc<Intake>>, request| export(intake, signal, request);
         router = router.route(path, post(call));
     }
-    let unknown =
-        || async { Status::unimplemented("there is no such method here").into_http::<Body>() };
+    let unknown = || async { Status::unimplemented("there is no such method here").into_http::<Body>() };
     router
         .fallback(unknown)
         .method_not_allowed_fallback(unknown)
@@ -59,11 +54,7 @@ async fn export(intake: Arc<Intake>, signal: Signal, request: Request<Body>) -> 
     }
 }
 
-async fn take(
-    intake: &Arc<Intake>,
-    signal: Signal,
-    request: Request<Body>,
-) -> Result<Taken, Refusal> {
+async fn take(intake: &Arc<Intake>, signal: Signal, request: Request<Body>) -> Result<Taken, Refusal> {
     let submission = async {
         let (parts, body) = request.into_parts();
         check_content_type(&parts.headers)?;
@@ -110,10 +101,7 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 fn declared_encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
-    match headers
-        .get("grpc-encoding")
-        .map(|v| v.to_str().unwrap_or("?"))
-    {
+    match headers.get("grpc-encoding").map(|v| v.to_str().unwrap_or("?")) {
         None | Some("identity") => Ok(Encoding::Identity),
         Some("gzip") => Ok(Encoding::Gzip),
         Some("zstd") => Ok(Encoding::Zstd),
@@ -150,16 +138,11 @@ fn success(taken: &Taken) -> Response<Body> {
     framed.put_slice(&message);
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    let frames: [Result<Frame<Bytes>, std::convert::Infallible>; 2] = [
-        Ok(Frame::data(framed.freeze())),
-        Ok(Frame::trailers(trailers)),
-    ];
+    let frames: [Result<Frame<Bytes>, std::convert::Infallible>; 2] =
+        [Ok(Frame::data(framed.freeze())), Ok(Frame::trailers(trailers))];
     let mut response = Response::new(Body::new(StreamBody::new(futures::stream::iter(frames))));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-    headers.insert(
-        "grpc-accept-encoding",
-        HeaderValue::from_static("identity,gzip,zstd"),
-    );
+    headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip,zstd"));
     response
 }

@@ -26,8 +26,7 @@ const PATHS: [(&str, Signal); 3] = [
 pub(crate) fn router(intake: Arc<Intake>) -> Router {
     let mut router = Router::new();
     for (path, signal) in PATHS {
-        let call =
-            move |State(intake): State<Arc<Intake>>, request| export(intake, signal, request);
+        let call = move |State(intake): State<Arc<Intake>>, request| export(intake, signal, request);
         router = router.route(path, post(call));
     }
     router
@@ -37,9 +36,7 @@ pub(crate) fn router(intake: Arc<Intake>) -> Router {
                 "paths are /v1/logs, /v1/traces and /v1/metrics\n",
             )
         })
-        .method_not_allowed_fallback(|| async {
-            plain(StatusCode::METHOD_NOT_ALLOWED, "send POST\n")
-        })
+        .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED, "send POST\n") })
         .with_state(intake)
 }
 
@@ -116,10 +113,7 @@ fn format(headers: &HeaderMap) -> Result<Format, Refusal> {
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Refusal> {
-    match headers
-        .get(header::CONTENT_ENCODING)
-        .map(|v| v.to_str().unwrap_or("?"))
-    {
+    match headers.get(header::CONTENT_ENCODING).map(|v| v.to_str().unwrap_or("?")) {
         None | Some("" | "identity") => Ok(Encoding::Identity),
         Some("gzip") => Ok(Encoding::Gzip),
         Some("zstd") => Ok(Encoding::Zstd),
@@ -139,9 +133,7 @@ fn codes(refusal: &Refusal) -> (StatusCode, Code) {
         Refusal::Masked(_) => (StatusCode::UNPROCESSABLE_ENTITY, Code::FailedPrecondition),
         Refusal::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, Code::Internal),
         Refusal::Busy | Refusal::Full => (StatusCode::TOO_MANY_REQUESTS, Code::ResourceExhausted),
-        Refusal::PluginDown(_) | Refusal::Stopping => {
-            (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable)
-        }
+        Refusal::PluginDown(_) | Refusal::Stopping => (StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable),
     }
 }
 

@@ -84,11 +84,7 @@ impl ExportResponse {
 
 impl RpcStatus {
     /// With a hint when to come again.
-    pub(super) fn new(
-        code: i32,
-        message: String,
-        retry_after: Option<std::time::Duration>,
-    ) -> Self {
+    pub(super) fn new(code: i32, message: String, retry_after: Option<std::time::Duration>) -> Self {
         use prost::Message;
         let details = retry_after.map(|after| Any {
             type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),

@@ -154,11 +154,7 @@ pub struct SpoolStatus {
 
 impl Spool {
     /// Opens the folder, finds out who we are and begins an epoch. Blocks.
-    pub fn open(
-        options: SpoolOptions,
-        tenant: &TenantId,
-        node: &NodeId,
-    ) -> Result<(Spool, Opened), SpoolError> {
+    pub fn open(options: SpoolOptions, tenant: &TenantId, node: &NodeId) -> Result<(Spool, Opened), SpoolError> {
         let dir = options.data_dir.join("spool");
         // At most a sixteenth of the cap is bound in a segment that is no longer needed.
         let segment_bytes = (options.max_bytes / 16).clamp(1 << 20, 32 << 20);
@@ -196,8 +192,7 @@ impl Spool {
         let opened = Opened {
             covered,
             torn_bytes: recovery.torn_bytes,
-            damaged: recovery.damaged.len() as u64
-                + recovery.gaps.iter().map(|g| g.end - g.start).sum::<u64>(),
+            damaged: recovery.damaged.len() as u64 + recovery.gaps.iter().map(|g| g.end - g.start).sum::<u64>(),
             identity_rebuilt,
         };
         let stream = identity.stream().clone();
@@ -256,10 +251,7 @@ impl Spool {
         let mut writer = lock(&self.writer);
         writer.rotate_if_asked(self.reader.first())?;
         let index = writer.wal.next();
-        let id = writer
-            .identity
-            .batch_id(index)
-            .ok_or(SpoolError::NoEpoch(index))?;
+        let id = writer.identity.batch_id(index).ok_or(SpoolError::NoEpoch(index))?;
         let header = Header {
             id,
             generation: writer.epoch.generation,
@@ -351,9 +343,7 @@ impl Spool {
             next,
             acked: count,
             tombstoned,
-            oldest_sealed_unix_ms: (watermark < next)
-                .then(|| self.sealed_ms(watermark))
-                .flatten(),
+            oldest_sealed_unix_ms: (watermark < next).then(|| self.sealed_ms(watermark)).flatten(),
         }
     }
 
@@ -439,8 +429,7 @@ impl Spool {
             detail: String::new(),
         }
         .tombstone(&detail);
-        let bytes = envelope::seal(&header, None, Compression { zstd_level: 0 })
-            .map_err(|e| refuse(e.to_string()))?;
+        let bytes = envelope::seal(&header, None, Compression { zstd_level: 0 }).map_err(|e| refuse(e.to_string()))?;
         tracing::warn!(
             index,
             rows = header.counts.damaged,
@@ -456,12 +445,7 @@ impl Spool {
     }
 
     /// What a run of damaged records held: the difference between the totals around it. The first of the run carries it.
-    fn lost_counts(
-        &self,
-        index: u64,
-        start: &EpochStart,
-        next_start: Option<u64>,
-    ) -> Option<Counts> {
+    fn lost_counts(&self, index: u64, start: &EpochStart, next_start: Option<u64>) -> Option<Counts> {
         let before = if index == start.first_index {
             Counts::default()
         } else {
@@ -493,8 +477,7 @@ impl Spool {
             }
             at = last + 1;
         }
-        (at == *saved_next && *saved_epoch == start.epoch.number)
-            .then(|| saved_totals.minus(&before))
+        (at == *saved_next && *saved_epoch == start.epoch.number).then(|| saved_totals.minus(&before))
     }
 }
 
@@ -520,9 +503,7 @@ impl BatchSource for Spool {
     fn next_from(&self, index: u64) -> Result<Option<(u64, Bytes)>, SourceError> {
         let mut from = index;
         loop {
-            let at = lock(&self.acked)
-                .set
-                .next_absent(from.max(self.reader.first()));
+            let at = lock(&self.acked).set.next_absent(from.max(self.reader.first()));
             if at >= self.reader.synced() {
                 return Ok(None);
             }
@@ -555,11 +536,7 @@ impl AckSink for Spool {
 
     fn tombstoned(&self, index: u64, reason: &str) {
         lock(&self.acked).tombstoned += 1;
-        tracing::error!(
-            index,
-            reason,
-            "gateway can never store a batch, its tombstone is sent"
-        );
+        tracing::error!(index, reason, "gateway can never store a batch, its tombstone is sent");
     }
 
     fn welcomed(&self, generation: u32, max_batch_bytes: u32) {
@@ -592,12 +569,7 @@ fn last_covered(reader: &Reader, next: u64) -> u64 {
 }
 
 /// Who we are when the identity file is lost: the batches in the spool tell; an empty spool is a new stream.
-fn rebuild_identity(
-    path: &Path,
-    reader: &Reader,
-    tenant: &TenantId,
-    node: &NodeId,
-) -> (Identity, bool) {
+fn rebuild_identity(path: &Path, reader: &Reader, tenant: &TenantId, node: &NodeId) -> (Identity, bool) {
     let mut stream = None;
     let mut generation = 0;
     let mut epochs: Vec<EpochStart> = Vec::new();

@@ -38,30 +38,18 @@ fn p1_p2_every_door_and_form_is_stored_exactly_once() {
                 expected.extend((0..rows).map(|row| format!("{prefix}-{row}")));
                 request(signal, &prefix, rows, "body")
             };
-            for compression in [
-                None,
-                Some(CompressionEncoding::Gzip),
-                Some(CompressionEncoding::Zstd),
-            ] {
+            for compression in [None, Some(CompressionEncoding::Gzip), Some(CompressionEncoding::Zstd)] {
                 let answer = grpc.call(method, next(10), compression).await.unwrap();
                 assert_eq!(answer.partial_success, None);
             }
-            let plain = post(&http, http_at, path, PROTOBUF, next(10))
-                .await
-                .unwrap();
+            let plain = post(&http, http_at, path, PROTOBUF, next(10)).await.unwrap();
             assert_eq!(
                 (plain.status, plain.kind.as_str(), plain.body.len()),
                 (200, "application/x-protobuf", 0)
             );
             for (name, body) in [("gzip", gzip(&next(10))), ("zstd", zstd(&next(10)))] {
                 let headers = [PROTOBUF[0], ("content-encoding", name)];
-                assert_eq!(
-                    post(&http, http_at, path, &headers, body)
-                        .await
-                        .unwrap()
-                        .status,
-                    200
-                );
+                assert_eq!(post(&http, http_at, path, &headers, body).await.unwrap().status, 200);
             }
             // Larger than a batch may be, so it becomes several.
             assert!(client::send(&http, http_at, path, next(20_000)).await);
@@ -75,10 +63,7 @@ fn p1_p2_every_door_and_form_is_stored_exactly_once() {
     });
     let status = node.status.snapshot();
     let accepted = status.accepted;
-    assert_eq!(
-        accepted.log + accepted.span + accepted.metric,
-        expected.len() as u64
-    );
+    assert_eq!(accepted.log + accepted.span + accepted.metric, expected.len() as u64);
     let cloud = Cloud::of(&node.spool);
     assert_eq!(cloud.counts.accepted, expected.len() as u64);
     assert_eq!(cloud.events.len(), expected.len());
@@ -125,20 +110,11 @@ fn a_rejected_row_is_a_partial_success_on_every_door() {
     message.resource_logs[0].scope_logs[0].log_records[1].trace_id = vec![1, 2, 3];
     let body = Bytes::from(message.encode_to_vec());
     node.runtime.block_on(async {
-        let answer = Grpc::new(grpc_at)
-            .call(PATHS[0].2, body.clone(), None)
-            .await
-            .unwrap();
+        let answer = Grpc::new(grpc_at).call(PATHS[0].2, body.clone(), None).await.unwrap();
         let partial = answer.partial_success.unwrap();
         assert_eq!(partial.rejected_log_records, 1);
-        assert!(
-            partial.error_message.contains("trace"),
-            "{}",
-            partial.error_message
-        );
-        let answer = post(&http(), http_at, "/v1/logs", PROTOBUF, body)
-            .await
-            .unwrap();
+        assert!(partial.error_message.contains("trace"), "{}", partial.error_message);
+        let answer = post(&http(), http_at, "/v1/logs", PROTOBUF, body).await.unwrap();
         let partial = ExportLogsServiceResponse::decode(answer.body)
             .unwrap()
             .partial_success
@@ -160,11 +136,8 @@ fn p5_a_full_spool_refuses_new_events_says_when_to_come_again_and_recovers() {
     let filler = "0123456789abcdef".repeat(4096);
     let body = |k: usize| request(Signal::Log, &format!("f{k}"), 8, &filler);
     let send = |k: usize| {
-        node.runtime.block_on(async {
-            post(&http(), http_at, "/v1/logs", PROTOBUF, body(k))
-                .await
-                .unwrap()
-        })
+        node.runtime
+            .block_on(async { post(&http(), http_at, "/v1/logs", PROTOBUF, body(k)).await.unwrap() })
     };
     let sealed = || {
         eventually("what was accepted is sealed", || {
@@ -182,16 +155,10 @@ fn p5_a_full_spool_refuses_new_events_says_when_to_come_again_and_recovers() {
         sealed();
         assert!(accepted < 100, "the cap is never reached");
     };
-    assert_eq!(
-        (refusal.status, refusal.retry_after.as_deref()),
-        (429, Some("2"))
-    );
-    let status = node.runtime.block_on(async {
-        Grpc::new(grpc_at)
-            .call(PATHS[0].2, body(999), None)
-            .await
-            .unwrap_err()
-    });
+    assert_eq!((refusal.status, refusal.retry_after.as_deref()), (429, Some("2")));
+    let status = node
+        .runtime
+        .block_on(async { Grpc::new(grpc_at).call(PATHS[0].2, body(999), None).await.unwrap_err() });
     assert_eq!(status.code(), tonic::Code::ResourceExhausted);
     assert!(String::from_utf8_lossy(status.details()).contains("RetryInfo"));
     let cloud = Cloud::of(&node.spool);
@@ -209,24 +176,10 @@ fn the_status_pages_say_what_happened() {
     let (http_at, admin) = (node.address("otlp-http"), node.address("http"));
     node.runtime.block_on(async {
         let http = http();
-        assert!(
-            client::send(
-                &http,
-                http_at,
-                "/v1/logs",
-                request(Signal::Log, "s", 5, "x")
-            )
+        assert!(client::send(&http, http_at, "/v1/logs", request(Signal::Log, "s", 5, "x")).await);
+        let refused = post(&http, http_at, "/v1/logs", PROTOBUF, Bytes::from_static(b"\xff\xff"))
             .await
-        );
-        let refused = post(
-            &http,
-            http_at,
-            "/v1/logs",
-            PROTOBUF,
-            Bytes::from_static(b"\xff\xff"),
-        )
-        .await
-        .unwrap();
+            .unwrap();
         assert_eq!(refused.status, 400);
         let get = async |path: &str| {
             let uri = format!("http://{admin}{path}").parse().unwrap();

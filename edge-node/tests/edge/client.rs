@@ -7,9 +7,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use opentelemetry_proto::tonic::collector::logs::v1::{
-    ExportLogsServiceRequest, ExportLogsServiceResponse,
-};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value};
@@ -49,12 +47,7 @@ pub(crate) fn request(signal: Signal, prefix: &str, rows: usize, body: &str) -> 
         attributes: vec![text("service.name", "checkout")],
         ..Resource::default()
     });
-    let attributes = |row: usize| {
-        vec![
-            text("evt.id", &format!("{prefix}-{row}")),
-            text("http.route", "/pay"),
-        ]
-    };
+    let attributes = |row: usize| vec![text("evt.id", &format!("{prefix}-{row}")), text("http.route", "/pay")];
     let bytes = match signal {
         Signal::Log => {
             let record = |row| LogRecord {
@@ -173,16 +166,8 @@ pub(crate) async fn post(
         request = request.header(*name, *value);
     }
     let response = http.request(request.body(Full::new(body)).unwrap()).await?;
-    let header = |name: &str| {
-        response
-            .headers()
-            .get(name)
-            .map(|v| v.to_str().unwrap().to_owned())
-    };
-    let (kind, retry_after) = (
-        header("content-type").unwrap_or_default(),
-        header("retry-after"),
-    );
+    let header = |name: &str| response.headers().get(name).map(|v| v.to_str().unwrap().to_owned());
+    let (kind, retry_after) = (header("content-type").unwrap_or_default(), header("retry-after"));
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     Ok(Answer {
@@ -223,10 +208,7 @@ impl Grpc {
         if let Some(encoding) = compression {
             client = client.send_compressed(encoding);
         }
-        client
-            .ready()
-            .await
-            .map_err(|e| Status::unknown(e.to_string()))?;
+        client.ready().await.map_err(|e| Status::unknown(e.to_string()))?;
         let path = http::uri::PathAndQuery::from_static(path);
         let response = client.unary(Request::new(message), path, RawCodec).await?;
         Ok(ExportLogsServiceResponse::decode(response.into_inner()).unwrap())

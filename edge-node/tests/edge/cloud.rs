@@ -39,11 +39,7 @@ impl Cloud {
         let header = &envelope.header;
         let id = (header.id.epoch, header.id.seq);
         if let Some(hash) = self.batches.get(&id) {
-            assert_eq!(
-                *hash, envelope.hash,
-                "two batches with the identity {}",
-                header.id
-            );
+            assert_eq!(*hash, envelope.hash, "two batches with the identity {}", header.id);
             self.duplicates += 1;
             return;
         }
@@ -78,13 +74,7 @@ fn ids(rows: &RecordBatch) -> Vec<String> {
     }
     if let Some(column) = rows.column_by_name("attrs:*") {
         let entries = column.as_list::<i32>().values().as_struct();
-        let texts = |i: usize| {
-            entries
-                .column(i)
-                .as_string::<i32>()
-                .iter()
-                .map(Option::unwrap)
-        };
+        let texts = |i: usize| entries.column(i).as_string::<i32>().iter().map(Option::unwrap);
         ids.extend(
             texts(0)
                 .zip(texts(2))

@@ -48,10 +48,7 @@ fn p2_a_node_that_is_dropped_seals_its_journal_at_the_next_start_and_only_once()
     let recovered = node.status.snapshot().recovered;
     assert_eq!((recovered.records, recovered.events), (5, 35));
     let cloud = Cloud::of(&node.spool);
-    assert_eq!(
-        (cloud.events.len(), cloud.counts.accepted),
-        (sent, sent as u64)
-    );
+    assert_eq!((cloud.events.len(), cloud.counts.accepted), (sent, sent as u64));
     assert!(cloud.events.values().all(|n| *n == 1));
     cloud.check_sequence();
     node.stop();
@@ -99,9 +96,7 @@ fn a_data_folder_of_another_node_is_refused() {
     let mut other = config(dir.path());
     other.node = "another".to_owned();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let error = runtime
-        .block_on(sluice_edge::EdgeNode::build(other))
-        .unwrap_err();
+    let error = runtime.block_on(sluice_edge::EdgeNode::build(other)).unwrap_err();
     assert_eq!(error.exit_code(), 4);
 }
 
@@ -134,11 +129,7 @@ fn p6_a_damaged_batch_becomes_a_tombstone_with_its_counts_and_the_rest_is_delive
     let cloud = Cloud::of(&node.spool);
     assert_eq!(cloud.tombstones, 1);
     assert_eq!(
-        (
-            cloud.counts.accepted,
-            cloud.counts.damaged,
-            cloud.counts.stored
-        ),
+        (cloud.counts.accepted, cloud.counts.damaged, cloud.counts.stored),
         (500, 100, 400)
     );
     assert_eq!(cloud.events.len(), 400);
@@ -157,17 +148,10 @@ fn p6_a_damaged_journal_record_is_counted_and_the_rest_is_sealed() {
     flip(&dir.path().join("journal"), |len| len / 2);
     let node = TestNode::start(lazy(dir.path()));
     let recovered = node.status.snapshot().recovered;
-    assert_eq!(
-        (recovered.damaged_records, recovered.damaged_events),
-        (1, 100)
-    );
+    assert_eq!((recovered.damaged_records, recovered.damaged_events), (1, 100));
     let cloud = Cloud::of(&node.spool);
     assert_eq!(
-        (
-            cloud.counts.accepted,
-            cloud.counts.damaged,
-            cloud.events.len()
-        ),
+        (cloud.counts.accepted, cloud.counts.damaged, cloud.events.len()),
         (500, 100, 400)
     );
     node.stop();

@@ -19,9 +19,7 @@ impl Mount {
             .args(["-t", "tmpfs", "-o", &option, "tmpfs"])
             .arg(dir)
             .status();
-        status
-            .is_ok_and(|s| s.success())
-            .then(|| Self(dir.to_owned()))
+        status.is_ok_and(|s| s.success()).then(|| Self(dir.to_owned()))
     }
 }
 
@@ -50,11 +48,8 @@ fn p5_a_full_disk_loses_nothing_and_accepts_again_when_there_is_room() {
     let address = node.address("otlp-http");
     let send = |k: usize| {
         let body = request(Signal::Log, &format!("d{k}"), 8, &filler);
-        node.runtime.block_on(async {
-            post(&http(), address, "/v1/logs", PROTOBUF, body)
-                .await
-                .unwrap()
-        })
+        node.runtime
+            .block_on(async { post(&http(), address, "/v1/logs", PROTOBUF, body).await.unwrap() })
     };
     let mut accepted = 0;
     let refusal = loop {
@@ -65,10 +60,7 @@ fn p5_a_full_disk_loses_nothing_and_accepts_again_when_there_is_room() {
         accepted += 1;
         assert!(accepted < 200, "the disk is never full");
     };
-    assert_eq!(
-        (refusal.status, refusal.retry_after.as_deref()),
-        (429, Some("2"))
-    );
+    assert_eq!((refusal.status, refusal.retry_after.as_deref()), (429, Some("2")));
     // Somebody cleans up; what was accepted is sealed and delivered, and new events are taken, without a restart.
     std::fs::remove_file(&filler_file).unwrap();
     eventually("what was accepted is sealed", || {

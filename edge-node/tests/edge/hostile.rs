@@ -43,10 +43,7 @@ fn malformed() -> Vec<(String, Bytes)> {
     for depth in [17, 100, 10_000] {
         list.push((format!("depth {depth}"), nested(depth)));
     }
-    list.push((
-        "text".to_owned(),
-        Bytes::from_static(b"GET / HTTP/1.1\r\n\r\n"),
-    ));
+    list.push(("text".to_owned(), Bytes::from_static(b"GET / HTTP/1.1\r\n\r\n")));
     list.push((
         "json as protobuf".to_owned(),
         Bytes::from_static(br#"{"resourceLogs":[]}"#),
@@ -92,19 +89,11 @@ fn p15_hostile_http_requests_are_told_what_is_wrong() {
     let told = node.runtime.block_on(async {
         let http = http();
         let mut told = 0;
-        let mut check = async |what: &str,
-                               path: &str,
-                               headers: &[(&str, &str)],
-                               body: Bytes,
-                               status: &[u16]| {
+        let mut check = async |what: &str, path: &str, headers: &[(&str, &str)], body: Bytes, status: &[u16]| {
             let answer = post(&http, address, path, headers, body).await;
             let answer = answer.unwrap_or_else(|e| panic!("{what}: {e:?}"));
             let text = String::from_utf8_lossy(&answer.body).into_owned();
-            assert!(
-                status.contains(&answer.status),
-                "{what}: {} {text}",
-                answer.status
-            );
+            assert!(status.contains(&answer.status), "{what}: {} {text}", answer.status);
             assert!(answer.body.len() > 10, "{what}: says nothing");
             assert_eq!(answer.retry_after, None, "{what}: asks to come again");
             told += 1;
@@ -125,14 +114,7 @@ fn p15_hostile_http_requests_are_told_what_is_wrong() {
         .into_iter()
         .enumerate()
         {
-            check(
-                &format!("json {k}"),
-                "/v1/logs",
-                json,
-                Bytes::from(text),
-                &[400],
-            )
-            .await;
+            check(&format!("json {k}"), "/v1/logs", json, Bytes::from(text), &[400]).await;
         }
         let deep = "[".repeat(200_000);
         check(
@@ -174,14 +156,7 @@ fn p15_hostile_http_requests_are_told_what_is_wrong() {
             )
             .await;
             let cut = gzip(&request(Signal::Log, "c", 50, "x"));
-            check(
-                "cut gzip",
-                path,
-                &packed("gzip"),
-                cut.slice(..cut.len() / 2),
-                &[400],
-            )
-            .await;
+            check("cut gzip", path, &packed("gzip"), cut.slice(..cut.len() / 2), &[400]).await;
             check(
                 "unknown encoding",
                 path,
@@ -200,14 +175,7 @@ fn p15_hostile_http_requests_are_told_what_is_wrong() {
             .await;
             check("no type", path, &[], Bytes::from_static(b"x"), &[415]).await;
         }
-        check(
-            "unknown path",
-            "/v1/nothing",
-            PROTOBUF,
-            Bytes::new(),
-            &[404],
-        )
-        .await;
+        check("unknown path", "/v1/nothing", PROTOBUF, Bytes::new(), &[404]).await;
         told
     });
     assert!(told >= 100, "only {told} requests");
@@ -229,19 +197,11 @@ fn p15_hostile_grpc_calls_are_told_what_is_wrong() {
             told += 1;
         };
         for (what, body) in malformed() {
-            check(
-                &what,
-                grpc.call(PATHS[0].2, body, None).await,
-                Code::InvalidArgument,
-            );
+            check(&what, grpc.call(PATHS[0].2, body, None).await, Code::InvalidArgument);
         }
         for (_, _, method) in PATHS {
             let large = Bytes::from(vec![b'x'; LIMIT + 1]);
-            check(
-                "oversized",
-                grpc.call(method, large, None).await,
-                Code::InvalidArgument,
-            );
+            check("oversized", grpc.call(method, large, None).await, Code::InvalidArgument);
             let far = Bytes::from(vec![b'x'; 8 * LIMIT]);
             check(
                 "oversized by far",
@@ -279,16 +239,8 @@ fn p15_hostile_grpc_calls_are_told_what_is_wrong() {
                 3,
                 raw(None, 1, good.len() as u32, good.clone()).await,
             ),
-            (
-                "strange flag",
-                3,
-                raw(None, 2, good.len() as u32, good.clone()).await,
-            ),
-            (
-                "longer than announced",
-                3,
-                raw(None, 0, 2, good.clone()).await,
-            ),
+            ("strange flag", 3, raw(None, 2, good.len() as u32, good.clone()).await),
+            ("longer than announced", 3, raw(None, 0, 2, good.clone()).await),
             (
                 "shorter than announced",
                 3,
@@ -317,11 +269,7 @@ fn p15_hostile_grpc_calls_are_told_what_is_wrong() {
 }
 
 /// The status and message of a call made of the given bytes.
-async fn raw_call(
-    address: std::net::SocketAddr,
-    encoding: Option<&str>,
-    body: Bytes,
-) -> (i32, String) {
+async fn raw_call(address: std::net::SocketAddr, encoding: Option<&str>, body: Bytes) -> (i32, String) {
     use http_body_util::{BodyExt, Full};
     let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
         .http2_only(true)
@@ -332,10 +280,7 @@ async fn raw_call(
     if let Some(encoding) = encoding {
         request = request.header("grpc-encoding", encoding);
     }
-    let response = client
-        .request(request.body(Full::new(body)).unwrap())
-        .await
-        .unwrap();
+    let response = client.request(request.body(Full::new(body)).unwrap()).await.unwrap();
     let mut headers = response.headers().clone();
     if let Some(trailers) = response.into_body().collect().await.unwrap().trailers() {
         headers.extend(trailers.clone());
@@ -346,10 +291,7 @@ async fn raw_call(
             .map(|v| v.to_str().unwrap().to_owned())
             .unwrap_or_default()
     };
-    (
-        text("grpc-status").parse().unwrap_or(-1),
-        text("grpc-message"),
-    )
+    (text("grpc-status").parse().unwrap_or(-1), text("grpc-message"))
 }
 
 /// Nothing was stored, and a good request still is.

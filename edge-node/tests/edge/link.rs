@@ -32,10 +32,7 @@ fn with_link(dir: &Path) -> EdgeConfig {
     config.link.key = save("node.key", key.serialize_pem());
     config.link.ca = save("ca.pem", authority_pem);
     // A port where nobody is: bound for a moment to find one.
-    let nobody = std::net::UdpSocket::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     config.link.gateways = vec![nobody.to_string()];
     config.link.retry_min = Duration::from_millis(20);
     config.link.retry_max = Duration::from_millis(40);
@@ -49,20 +46,11 @@ fn p13_names_come_from_the_certificate_and_without_a_gateway_everything_stays_in
     let mut other = config.clone();
     other.tenant = "somebody-else".to_owned();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    assert_eq!(
-        runtime
-            .block_on(EdgeNode::build(other))
-            .unwrap_err()
-            .exit_code(),
-        3
-    );
+    assert_eq!(runtime.block_on(EdgeNode::build(other)).unwrap_err().exit_code(), 3);
 
     let node = TestNode::start(config);
     let stream = node.spool.stream();
-    assert_eq!(
-        (stream.tenant.as_str(), stream.node.as_str()),
-        ("acme", "site-7")
-    );
+    assert_eq!((stream.tenant.as_str(), stream.node.as_str()), ("acme", "site-7"));
     let address = node.address("otlp-http");
     let body = request(Signal::Log, "l", 10, "x");
     assert!(

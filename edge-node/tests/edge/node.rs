@@ -77,10 +77,7 @@ impl TestNode {
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !condition() {
-        assert!(
-            begun.elapsed() < Duration::from_secs(60),
-            "never happened: {what}"
-        );
+        assert!(begun.elapsed() < Duration::from_secs(60), "never happened: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

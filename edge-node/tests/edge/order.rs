@@ -42,14 +42,7 @@ fn traced(dir: &Path, options: &[&str]) -> Option<(Child, std::net::SocketAddr)>
         .unwrap();
     eventually("the node is ready", || ready.exists());
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
-    Some((
-        child,
-        json["listen"]["otlp-http"]
-            .as_str()
-            .unwrap()
-            .parse()
-            .unwrap(),
-    ))
+    Some((child, json["listen"]["otlp-http"].as_str().unwrap().parse().unwrap()))
 }
 
 /// Sends requests one after the other; what each is answered, `None` without an answer.
@@ -74,19 +67,12 @@ fn p1_the_sync_has_returned_before_success_is_told() {
         return;
     };
     assert_eq!(send(address, 10), [Some(200); 10]);
-    let json: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(dir.path().join("ready")).unwrap()).unwrap();
-    Command::new("kill")
-        .arg(json["pid"].to_string())
-        .status()
-        .unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(dir.path().join("ready")).unwrap()).unwrap();
+    Command::new("kill").arg(json["pid"].to_string()).status().unwrap();
     child.wait().unwrap();
     // Nothing but the journal syncs in this time: batches are sealed after 30 s without a link.
     let (mut synced, mut answers) = (false, 0);
-    for line in std::fs::read_to_string(dir.path().join("trace"))
-        .unwrap()
-        .lines()
-    {
+    for line in std::fs::read_to_string(dir.path().join("trace")).unwrap().lines() {
         if line.contains("POST /v1/logs") {
             synced = false;
         } else if line.contains("fdatasync") && line.trim_end().ends_with("= 0") {
@@ -103,8 +89,7 @@ fn p1_the_sync_has_returned_before_success_is_told() {
 fn p1_a_failed_sync_is_never_told_as_success_and_ends_the_process() {
     let dir = tempfile::tempdir().unwrap();
     let fault = "inject=fdatasync:error=EIO:when=9+";
-    let Some((mut child, address)) = traced(dir.path(), &["-e", "trace=fdatasync", "-e", fault])
-    else {
+    let Some((mut child, address)) = traced(dir.path(), &["-e", "trace=fdatasync", "-e", fault]) else {
         return;
     };
     let answers = send(address, 12);
@@ -112,9 +97,7 @@ fn p1_a_failed_sync_is_never_told_as_success_and_ends_the_process() {
     let good = answers.iter().take_while(|a| **a == Some(200)).count();
     assert!((1..12).contains(&good), "{answers:?}");
     assert!(
-        answers[good..]
-            .iter()
-            .all(|a| matches!(a, None | Some(503))),
+        answers[good..].iter().all(|a| matches!(a, None | Some(503))),
         "{answers:?}"
     );
     // Recovery reads again: everything that was told is there.

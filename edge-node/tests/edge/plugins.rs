@@ -13,13 +13,8 @@ use crate::cloud::Cloud;
 use crate::node::{TestNode, config, eventually};
 
 fn plugin(name: &str, component: &str, settings: &str) -> PluginEntry {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{component}.wasm"));
-    assert!(
-        path.exists(),
-        "{} is missing: cargo xtask guests",
-        path.display()
-    );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{component}.wasm"));
+    assert!(path.exists(), "{} is missing: cargo xtask guests", path.display());
     let text = format!("[[plugin]]\nname = {name:?}\npath = {path:?}\nconfig = {settings}\n");
     EdgeConfig::from_toml(&text).unwrap().plugin.remove(0)
 }
@@ -89,11 +84,7 @@ fn p11_what_a_failing_mask_refuses_and_what_a_mask_hides_touches_no_disk() {
     for file in files(dir.path()) {
         let bytes = std::fs::read(&file).unwrap();
         let holds = |text: &str| bytes.windows(text.len()).any(|w| w == text.as_bytes());
-        assert!(
-            !holds("canary"),
-            "{} holds what a mask should hide",
-            file.display()
-        );
+        assert!(!holds("canary"), "{} holds what a mask should hide", file.display());
         seen_masked |= holds("[email]");
     }
     assert!(seen_masked);
@@ -109,11 +100,9 @@ fn p3_what_a_plugin_drops_is_counted_and_the_kill_switch_works_without_a_restart
     let address = node.address("otlp-http");
     let spans = request(Signal::Span, "s", 100, "");
     // All spans of one trace are kept or dropped together.
-    let sent = node.runtime.block_on(async {
-        post(&http(), address, "/v1/traces", PROTOBUF, spans)
-            .await
-            .unwrap()
-    });
+    let sent = node
+        .runtime
+        .block_on(async { post(&http(), address, "/v1/traces", PROTOBUF, spans).await.unwrap() });
     assert_eq!(sent.status, 200);
     eventually("everything is sealed", || {
         node.status.snapshot().journal.unsealed_bytes == 0
@@ -122,22 +111,15 @@ fn p3_what_a_plugin_drops_is_counted_and_the_kill_switch_works_without_a_restart
     assert_eq!((cloud.counts.accepted, cloud.counts.stored), (100, 0));
     let dropped = &cloud.counts.dropped;
     assert_eq!(
-        (
-            dropped[0].plugin.as_str(),
-            dropped[0].reason.as_str(),
-            dropped[0].rows
-        ),
+        (dropped[0].plugin.as_str(), dropped[0].reason.as_str(), dropped[0].rows),
         ("sample", "sampled", 100)
     );
 
     config.plugin[0].enabled = false;
     node.status.reload(&config);
     let spans = request(Signal::Span, "t", 100, "");
-    node.runtime.block_on(async {
-        post(&http(), address, "/v1/traces", PROTOBUF, spans)
-            .await
-            .unwrap()
-    });
+    node.runtime
+        .block_on(async { post(&http(), address, "/v1/traces", PROTOBUF, spans).await.unwrap() });
     eventually("everything is sealed", || {
         node.status.snapshot().journal.unsealed_bytes == 0
     });

@@ -34,11 +34,7 @@ fn sigterm_drains_and_the_next_start_finds_everything() {
     eventually("the ready file is there", || ready.exists());
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
     assert_eq!(json["pid"], child.id());
-    let address = json["listen"]["otlp-http"]
-        .as_str()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let address = json["listen"]["otlp-http"].as_str().unwrap().parse().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let body = request(Signal::Log, "x", 10, "x");
     assert!(runtime.block_on(async { client::send(&http(), address, "/v1/logs", body).await }));
@@ -46,10 +42,7 @@ fn sigterm_drains_and_the_next_start_finds_everything() {
     let url = format!("http://{}", json["listen"]["http"].as_str().unwrap());
     let output = program().args(["status", "--url", &url]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success() && text.contains("10 logs"),
-        "{text}"
-    );
+    assert!(output.status.success() && text.contains("10 logs"), "{text}");
 
     let kill = Command::new("kill")
         .args(["-TERM", &child.id().to_string()])
@@ -59,10 +52,7 @@ fn sigterm_drains_and_the_next_start_finds_everything() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let node = crate::node::TestNode::start(crate::node::config(&dir.path().join("data")));
     let cloud = crate::cloud::Cloud::of(&node.spool);
-    assert_eq!(
-        (cloud.events.len(), node.status.snapshot().recovered.records),
-        (10, 0)
-    );
+    assert_eq!((cloud.events.len(), node.status.snapshot().recovered.records), (10, 0));
     node.stop();
 }
 
@@ -98,14 +88,7 @@ fn exit_codes_mean_something() {
     // A folder that somebody else uses is refused.
     let data = dir.path().join("data");
     let node = crate::node::TestNode::start(crate::node::config(&data));
-    let doors = [
-        "--listen",
-        "otlp-grpc=",
-        "--listen",
-        "otlp-http=",
-        "--listen",
-        "http=",
-    ];
+    let doors = ["--listen", "otlp-grpc=", "--listen", "otlp-http=", "--listen", "http="];
     let args = [&["run", "--data", data.to_str().unwrap()][..], &doors[..]].concat();
     assert_eq!(code(&args).0, Some(4));
     node.stop();

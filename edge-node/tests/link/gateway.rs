@@ -28,11 +28,7 @@ impl Pki {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
-        std::fs::write(
-            dir.path().join("ca.pem"),
-            params.self_signed(&key).unwrap().pem(),
-        )
-        .unwrap();
+        std::fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
         let pki = Self {
             dir,
             issuer: Issuer::new(params, key),
@@ -114,13 +110,7 @@ async fn serve(connection: Connection, cloud: Arc<Cloud>) -> Option<()> {
         max_in_flight: 8,
         ..ServerOptions::default()
     };
-    let mut core = Server::new(
-        options,
-        "acme".parse().unwrap(),
-        "site-1".parse().unwrap(),
-        1,
-        0,
-    );
+    let mut core = Server::new(options, "acme".parse().unwrap(), "site-1".parse().unwrap(), 1, 0);
     let (mut send, mut recv) = connection.accept_bi().await.ok()?;
     let (batches, mut arrived) = mpsc::channel::<(Preamble, Bytes)>(64);
     let accepting = connection.clone();
@@ -137,9 +127,7 @@ async fn serve(connection: Connection, cloud: Arc<Cloud>) -> Option<()> {
         while let Some(action) = core.poll_action() {
             match action {
                 Action::Send(frame) => send.write_all(&frame.encode()).await.ok()?,
-                Action::Close { code, reason } => {
-                    connection.close(code.number().into(), reason.as_bytes())
-                }
+                Action::Close { code, reason } => connection.close(code.number().into(), reason.as_bytes()),
             }
         }
         tokio::select! {
@@ -159,13 +147,7 @@ async fn serve(connection: Connection, cloud: Arc<Cloud>) -> Option<()> {
     }
 }
 
-fn decide(
-    core: &mut Server,
-    ticket: Ticket,
-    batch: Envelope,
-    cloud: &Cloud,
-    connection: &Connection,
-) {
+fn decide(core: &mut Server, ticket: Ticket, batch: Envelope, cloud: &Cloud, connection: &Connection) {
     let seq = batch.header.id.seq;
     if cloud.poison.contains(&seq) && batch.header.kind != Kind::Tombstone {
         return core.handle_failed(ticket, Verdict::Permanent, "rows are not valid");
@@ -195,10 +177,7 @@ fn server_config(pki: &Pki) -> quinn::ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate(&pki.file("ca.pem"))).unwrap();
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(
-        roots.into(),
-        Arc::clone(&provider),
-    );
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), Arc::clone(&provider));
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
@@ -209,5 +188,10 @@ fn server_config(pki: &Pki) -> quinn::ServerConfig {
         )
         .unwrap();
     tls.alpn_protocols = vec![frame::ALPN.to_vec()];
-    quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()))
+    let mut transport = quinn::TransportConfig::default();
+    // A socket is free again only when every connection on it is over, so that a restart waits no longer than this.
+    transport.max_idle_timeout(Some(std::time::Duration::from_secs(4).try_into().unwrap()));
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
+    config.transport_config(Arc::new(transport));
+    config
 }

@@ -12,9 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gateway::{Cloud, Pki};
 use relay::Relay;
-use sluice_edge::link::{
-    AckSink, BatchSource, LinkConfig, LinkStatus, SourceError, Uplink, certificate_identity,
-};
+use sluice_edge::link::{AckSink, BatchSource, LinkConfig, LinkStatus, SourceError, Uplink, certificate_identity};
 use sluice_wire::counts::Counts;
 use sluice_wire::envelope::{self, Compression, Envelope, Header, Kind};
 use sluice_wire::ids::{BatchId, Epoch, StreamId};
@@ -57,8 +55,7 @@ impl Spool {
     async fn all_acked(&self) -> Vec<u64> {
         let wanted = self.batches.lock().unwrap().len();
         let mut acked = self.acked.subscribe();
-        let list =
-            tokio::time::timeout(PATIENCE, acked.wait_for(|list| list.len() >= wanted)).await;
+        let list = tokio::time::timeout(PATIENCE, acked.wait_for(|list| list.len() >= wanted)).await;
         list.unwrap().unwrap().clone()
     }
 }
@@ -95,10 +92,7 @@ impl AckSink for Spool {
     }
 
     fn welcomed(&self, generation: u32, max_batch_bytes: u32) {
-        self.welcomed
-            .lock()
-            .unwrap()
-            .push((generation, max_batch_bytes));
+        self.welcomed.lock().unwrap().push((generation, max_batch_bytes));
     }
 }
 
@@ -114,10 +108,7 @@ fn batch(seq: u64) -> Bytes {
     let header = Header {
         id: BatchId {
             stream: stream(),
-            epoch: Epoch {
-                number: 1,
-                random: 2,
-            },
+            epoch: Epoch { number: 1, random: 2 },
             seq,
         },
         generation: 0,
@@ -150,10 +141,7 @@ impl Link {
         );
         config.retry = (Duration::from_millis(50), Duration::from_millis(100));
         config.connect_timeout = Duration::from_millis(500);
-        let epoch = Epoch {
-            number: 1,
-            random: 2,
-        };
+        let epoch = Epoch { number: 1, random: 2 };
         let uplink = Uplink::build(
             config,
             stream(),
@@ -173,19 +161,12 @@ impl Link {
 
     async fn until(&mut self, condition: impl Fn(&LinkStatus) -> bool) -> LinkStatus {
         let reached = self.status.wait_for(|s| condition(s));
-        tokio::time::timeout(PATIENCE, reached)
-            .await
-            .unwrap()
-            .unwrap()
-            .clone()
+        tokio::time::timeout(PATIENCE, reached).await.unwrap().unwrap().clone()
     }
 
     async fn stop(self) {
         self.shutdown.cancel();
-        tokio::time::timeout(PATIENCE, self.running)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(PATIENCE, self.running).await.unwrap().unwrap();
         assert!(!self.status.borrow().connected);
     }
 }
@@ -216,17 +197,11 @@ async fn p2_p5_p7_everything_is_acknowledged_once_through_retries_deaths_and_ref
         "{status:?}"
     );
     assert!(status.rtt_ms.is_some() && status.last_ack_unix_ms.is_some());
-    assert_eq!(
-        (status.in_flight, status.in_flight_bytes, status.held),
-        (0, 0, 0)
-    );
+    assert_eq!((status.in_flight, status.in_flight_bytes, status.held), (0, 0, 0));
     let log = cloud.log.lock().unwrap().clone();
     for seq in 0..60u64 {
         let first = log.iter().find(|b| b.header.id.seq == seq).unwrap();
-        assert_eq!(
-            first.header.kind == Kind::Tombstone,
-            cloud.poison.contains(&seq)
-        );
+        assert_eq!(first.header.kind == Kind::Tombstone, cloud.poison.contains(&seq));
         if !cloud.poison.contains(&seq) {
             assert_eq!(first.bytes(), &spool.read(seq).unwrap());
         }

@@ -60,11 +60,7 @@ impl Relay {
 
     async fn pass_back(&self) {
         let out = Arc::clone(&*self.outside.lock().await);
-        let (inside, edge, gateway) = (
-            Arc::clone(&self.inside),
-            Arc::clone(&self.edge),
-            self.gateway,
-        );
+        let (inside, edge, gateway) = (Arc::clone(&self.inside), Arc::clone(&self.edge), self.gateway);
         tokio::spawn(async move {
             let mut packet = [0; 2048];
             while let Ok((length, from)) = out.recv_from(&mut packet).await {

@@ -8,9 +8,7 @@ use crate::tokens::{Identity, Reach, Tokens};
 pub(crate) fn identify(headers: &HeaderMap, tokens: &Tokens) -> Result<Identity, QueryError> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
     let (Some(value), None) = (given.next(), given.next()) else {
-        return Err(refused(
-            "exactly one `Authorization: Bearer TOKEN` is needed",
-        ));
+        return Err(refused("exactly one `Authorization: Bearer TOKEN` is needed"));
     };
     let token = value
         .to_str()

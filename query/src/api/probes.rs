@@ -27,11 +27,7 @@ pub(crate) async fn readyz(State(api): State<Arc<Api>>) -> Response {
         return (StatusCode::SERVICE_UNAVAILABLE, "data does not move\n").into_response();
     }
     if !api.engine.can_read().await {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the stores cannot be read\n",
-        )
-            .into_response();
+        return (StatusCode::SERVICE_UNAVAILABLE, "the stores cannot be read\n").into_response();
     }
     "ready\n".into_response()
 }
@@ -87,10 +83,7 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     ];
     for (name, kind, help, value) in totals {
         // writing to a String cannot fail
-        let _ = writeln!(
-            text,
-            "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}"
-        );
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
     }
     ([(header::CONTENT_TYPE, PROMETHEUS)], text).into_response()
 }

@@ -62,9 +62,8 @@ fn format(headers: &HeaderMap) -> Result<Format, QueryError> {
         Some(value) => value.to_str().unwrap_or("?"),
     };
     Format::negotiate(accept).ok_or_else(|| {
-        QueryError::new(Kind::NotAcceptable, format!("no answer can be given as `{accept}`")).hint(
-            "there are application/json, application/x-ndjson, text/csv and application/vnd.apache.arrow.stream",
-        )
+        QueryError::new(Kind::NotAcceptable, format!("no answer can be given as `{accept}`"))
+            .hint("there are application/json, application/x-ndjson, text/csv and application/vnd.apache.arrow.stream")
     })
 }
 
@@ -79,12 +78,7 @@ async fn read(api: &Api, request: Request) -> Result<Question, QueryError> {
     let most = usize::try_from(api.engine.limits().max_request).unwrap_or(usize::MAX);
     let body = tokio::time::timeout(BODY_WITHIN, to_bytes(request.into_body(), most))
         .await
-        .map_err(|_| {
-            QueryError::new(
-                Kind::BadRequest,
-                "the request did not come to its end in time",
-            )
-        })?
+        .map_err(|_| QueryError::new(Kind::BadRequest, "the request did not come to its end in time"))?
         .map_err(|error| {
             QueryError::new(
                 Kind::BadRequest,
@@ -93,9 +87,8 @@ async fn read(api: &Api, request: Request) -> Result<Question, QueryError> {
             .because(error)
         })?;
     let asked = if kind.starts_with("text/plain") || kind.starts_with("application/sql") {
-        let sql = String::from_utf8(body.into()).map_err(|error| {
-            QueryError::new(Kind::BadRequest, "the query is not UTF-8").because(error)
-        })?;
+        let sql = String::from_utf8(body.into())
+            .map_err(|error| QueryError::new(Kind::BadRequest, "the query is not UTF-8").because(error))?;
         Asked {
             sql,
             params: Vec::new(),
@@ -131,9 +124,7 @@ async fn whole(api: &Api, mut answer: Answer, began: Instant) -> Result<Response
             failed(api);
             return Err(QueryError::new(
                 Kind::AnswerTooLarge,
-                format!(
-                    "the answer is longer than `limits.max_answer` allows, which is {most} bytes"
-                ),
+                format!("the answer is longer than `limits.max_answer` allows, which is {most} bytes"),
             )
             .hint("select fewer columns or rows, or ask for application/x-ndjson, which streams"));
         }
@@ -143,13 +134,9 @@ async fn whole(api: &Api, mut answer: Answer, began: Instant) -> Result<Response
         elapsed_ms: began.elapsed().as_millis() as u64,
         truncated: answer.rows.truncated(),
     };
-    api.engine
-        .counters
-        .rows
-        .fetch_add(stats.rows, Ordering::Relaxed);
-    json::end(&answer.completeness, &stats, &mut out).map_err(|error| {
-        QueryError::new(Kind::Internal, "the answer cannot be written").because(error)
-    })?;
+    api.engine.counters.rows.fetch_add(stats.rows, Ordering::Relaxed);
+    json::end(&answer.completeness, &stats, &mut out)
+        .map_err(|error| QueryError::new(Kind::Internal, "the answer cannot be written").because(error))?;
     Ok(respond(Format::Json, Body::from(out), None))
 }
 
@@ -221,10 +208,7 @@ impl Writing {
 fn respond(format: Format, body: Body, completeness: Option<String>) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static(format.content_type()),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
     if let Some(value) = completeness.and_then(|text| HeaderValue::from_str(&text).ok()) {
         headers.insert(COMPLETENESS, value);
     }

@@ -48,11 +48,7 @@ pub(crate) fn rows(batch: &RecordBatch, first: bool, out: &mut String) -> Result
 }
 
 /// From the closing of `rows` on.
-pub(crate) fn end(
-    completeness: &impl Serialize,
-    stats: &Stats,
-    out: &mut String,
-) -> Result<(), serde_json::Error> {
+pub(crate) fn end(completeness: &impl Serialize, stats: &Stats, out: &mut String) -> Result<(), serde_json::Error> {
     out.push_str("],\"completeness\":");
     out.push_str(&serde_json::to_string(completeness)?);
     out.push_str(",\"stats\":");

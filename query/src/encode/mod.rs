@@ -54,9 +54,7 @@ impl Format {
             let mut pieces = part.split(';').map(str::trim);
             let format = match pieces.next().unwrap_or("").to_ascii_lowercase().as_str() {
                 "application/json" | "application/*" | "*/*" | "" => Format::Json,
-                "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
-                    Format::Ndjson
-                }
+                "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Format::Ndjson,
                 "text/csv" | "text/*" => Format::Csv,
                 "application/vnd.apache.arrow.stream" => Format::Arrow,
                 _ => continue,
@@ -82,18 +80,9 @@ mod tests {
             ("*/*", Some(Format::Json)),
             ("", Some(Format::Json)),
             ("text/csv", Some(Format::Csv)),
-            (
-                "application/vnd.apache.arrow.stream, */*;q=0.1",
-                Some(Format::Arrow),
-            ),
-            (
-                "application/json;q=0.2, application/x-ndjson",
-                Some(Format::Ndjson),
-            ),
-            (
-                "text/html,application/xhtml+xml,*/*;q=0.8",
-                Some(Format::Json),
-            ),
+            ("application/vnd.apache.arrow.stream, */*;q=0.1", Some(Format::Arrow)),
+            ("application/json;q=0.2, application/x-ndjson", Some(Format::Ndjson)),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", Some(Format::Json)),
             ("text/html", None),
             ("text/csv;q=0", None),
         ] {

@@ -11,13 +11,7 @@ pub(crate) fn write_utc(ticks: i64, per_second: i64, out: &mut String) {
     write_date(seconds.div_euclid(SECONDS_PER_DAY), out);
     let second = seconds.rem_euclid(SECONDS_PER_DAY);
     // writing to a String cannot fail
-    let _ = write!(
-        out,
-        "T{:02}:{:02}:{:02}",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    );
+    let _ = write!(out, "T{:02}:{:02}:{:02}", second / 3600, second / 60 % 60, second % 60);
     match per_second {
         1 => {}
         1_000 => drop(write!(out, ".{fraction:03}")),
@@ -33,8 +27,7 @@ pub(crate) fn write_date(days: i64, out: &mut String) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
@@ -79,13 +72,7 @@ mod tests {
             utc(1_795_244_993_123_456_789, 1_000_000_000),
             "2026-11-21T07:09:53.123456789Z"
         );
-        assert_eq!(
-            utc(i64::MIN, 1_000_000_000),
-            "1677-09-21T00:12:43.145224192Z"
-        );
-        assert_eq!(
-            utc(i64::MAX, 1_000_000_000),
-            "2262-04-11T23:47:16.854775807Z"
-        );
+        assert_eq!(utc(i64::MIN, 1_000_000_000), "1677-09-21T00:12:43.145224192Z");
+        assert_eq!(utc(i64::MAX, 1_000_000_000), "2262-04-11T23:47:16.854775807Z");
     }
 }

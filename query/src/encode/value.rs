@@ -6,10 +6,9 @@ use std::sync::Arc;
 use arrow::array::cast::AsArray;
 use arrow::array::{Array, ArrayRef, MapArray, StructArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Date64Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type,
-    Int8Type, Int16Type, Int32Type, Int64Type, IntervalUnit, TimeUnit, TimestampMicrosecondType,
-    TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    DataType, Date32Type, Date64Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int8Type, Int16Type,
+    Int32Type, Int64Type, IntervalUnit, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow::error::ArrowError;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -20,10 +19,9 @@ use super::time::{write_date, write_utc};
 pub(crate) fn type_name(kind: &DataType) -> String {
     match kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".into(),
-        DataType::Binary
-        | DataType::LargeBinary
-        | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => "bytes".into(),
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            "bytes".into()
+        }
         DataType::Boolean => "bool".into(),
         DataType::Dictionary(_, values) => type_name(values),
         DataType::Timestamp(unit, _) => format!("timestamp({})", unit_name(*unit)),
@@ -91,10 +89,7 @@ pub(crate) fn write(array: &dyn Array, row: usize, out: &mut String) -> Result<(
             });
         }
         DataType::Date64 => {
-            let days = array
-                .as_primitive::<Date64Type>()
-                .value(row)
-                .div_euclid(86_400_000);
+            let days = array.as_primitive::<Date64Type>().value(row).div_euclid(86_400_000);
             quoted(out, |out| write_date(days, out));
         }
         DataType::List(_) => write_list(&array.as_list::<i32>().value(row), out)?,
@@ -113,11 +108,7 @@ pub(crate) fn write(array: &dyn Array, row: usize, out: &mut String) -> Result<(
 }
 
 /// Appends the value as a cell of text: like JSON, but scalars stand without quotes. `false`: it is null.
-pub(crate) fn write_cell(
-    array: &dyn Array,
-    row: usize,
-    out: &mut String,
-) -> Result<bool, ArrowError> {
+pub(crate) fn write_cell(array: &dyn Array, row: usize, out: &mut String) -> Result<bool, ArrowError> {
     if array.is_null(row) || array.data_type() == &DataType::Null {
         return Ok(false);
     }
@@ -150,10 +141,7 @@ pub(crate) fn write_cell(
 fn entry(array: &dyn Array, row: usize) -> (ArrayRef, usize) {
     let one = array.slice(row, 1);
     let dictionary = one.as_any_dictionary();
-    (
-        Arc::clone(dictionary.values()),
-        dictionary.normalized_keys()[0],
-    )
+    (Arc::clone(dictionary.values()), dictionary.normalized_keys()[0])
 }
 
 fn finite(array: &dyn Array, row: usize) -> bool {
@@ -204,14 +192,8 @@ where
 fn write_timestamp(array: &dyn Array, row: usize, unit: TimeUnit, out: &mut String) {
     let (ticks, per_second) = match unit {
         TimeUnit::Second => (array.as_primitive::<TimestampSecondType>().value(row), 1),
-        TimeUnit::Millisecond => (
-            array.as_primitive::<TimestampMillisecondType>().value(row),
-            1_000,
-        ),
-        TimeUnit::Microsecond => (
-            array.as_primitive::<TimestampMicrosecondType>().value(row),
-            1_000_000,
-        ),
+        TimeUnit::Millisecond => (array.as_primitive::<TimestampMillisecondType>().value(row), 1_000),
+        TimeUnit::Microsecond => (array.as_primitive::<TimestampMicrosecondType>().value(row), 1_000_000),
         TimeUnit::Nanosecond => (
             array.as_primitive::<TimestampNanosecondType>().value(row),
             1_000_000_000,
@@ -307,7 +289,5 @@ fn quoted(out: &mut String, inner: impl FnOnce(&mut String)) {
 
 fn display(array: &dyn Array, row: usize) -> Result<String, ArrowError> {
     let options = FormatOptions::default();
-    Ok(ArrayFormatter::try_new(array, &options)?
-        .value(row)
-        .to_string())
+    Ok(ArrayFormatter::try_new(array, &options)?.value(row).to_string())
 }

@@ -17,11 +17,7 @@ async fn json_keeps_every_digit_and_every_type() {
     let node = Node::start().await;
     let reply = node.ask(&node.acme, TYPES).await;
     assert_eq!(reply.headers["content-type"], "application/json");
-    assert!(
-        reply.text().contains("9007199254740993,"),
-        "{}",
-        reply.text()
-    );
+    assert!(reply.text().contains("9007199254740993,"), "{}", reply.text());
     let answer = reply.json();
     let names: Vec<&str> = answer["columns"]
         .as_array()
@@ -69,10 +65,7 @@ async fn hot_and_cold_are_one_table_and_the_answer_says_how_complete_it_is() {
     assert_eq!(completeness["partitions"].as_array().unwrap().len(), 1);
     let stream = &completeness["streams"][0];
     assert!(
-        stream["stream"]
-            .as_str()
-            .unwrap()
-            .starts_with("acme/site-1/"),
+        stream["stream"].as_str().unwrap().starts_with("acme/site-1/"),
         "{stream}"
     );
     assert_eq!(stream["silent"], true, "its last record is old");
@@ -94,10 +87,7 @@ async fn hot_and_cold_are_one_table_and_the_answer_says_how_complete_it_is() {
             (Some(false), Some(5)),
             "{accept}"
         );
-        assert!(
-            said["oldest_missing_age_ms"].is_number(),
-            "{accept}: {said}"
-        );
+        assert!(said["oldest_missing_age_ms"].is_number(), "{accept}: {said}");
     }
 }
 
@@ -108,14 +98,8 @@ async fn the_streaming_formats_hold_the_same_rows() {
     let rows = node.ask(&node.acme, sql).await.rows();
     assert_eq!(rows.len(), 2 * ROWS_PER_BATCH);
 
-    let lines = node
-        .ask_as(&node.acme, "application/x-ndjson", sql)
-        .await
-        .text();
-    let parsed: Vec<Value> = lines
-        .lines()
-        .map(|l| serde_json::from_str(l).unwrap())
-        .collect();
+    let lines = node.ask_as(&node.acme, "application/x-ndjson", sql).await.text();
+    let parsed: Vec<Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     for (line, row) in parsed.iter().zip(&rows) {
         assert_eq!(
             (&line["time"], &line["body"], &line["attrs"]),
@@ -142,17 +126,10 @@ async fn the_streaming_formats_hold_the_same_rows() {
         .unwrap()
         .map(Result::unwrap)
         .collect();
-    assert_eq!(
-        batches.iter().map(|b| b.num_rows()).sum::<usize>(),
-        rows.len()
-    );
+    assert_eq!(batches.iter().map(|b| b.num_rows()).sum::<usize>(), rows.len());
 
     let nothing = node
-        .ask_as(
-            &node.acme,
-            "text/csv",
-            "SELECT body FROM events WHERE false",
-        )
+        .ask_as(&node.acme, "text/csv", "SELECT body FROM events WHERE false")
         .await;
     assert_eq!(nothing.text(), "body\r\n");
     let nothing = node
@@ -163,15 +140,11 @@ async fn the_streaming_formats_hold_the_same_rows() {
         )
         .await;
     assert_eq!(
-        StreamReader::try_new(Cursor::new(nothing.body), None)
-            .unwrap()
-            .count(),
+        StreamReader::try_new(Cursor::new(nothing.body), None).unwrap().count(),
         0
     );
     assert_eq!(
-        node.ask_as(&node.acme, "text/html", "SELECT 1")
-            .await
-            .refused(),
+        node.ask_as(&node.acme, "text/html", "SELECT 1").await.refused(),
         (406, "not_acceptable".into())
     );
 }
@@ -180,36 +153,17 @@ async fn the_streaming_formats_hold_the_same_rows() {
 async fn every_table_answers_and_can_be_listed() {
     let node = Node::start().await;
     let tables = node.ask(&node.acme, "SHOW TABLES").await.text();
-    for table in [
-        "events",
-        "logs",
-        "spans",
-        "metrics",
-        "ledger",
-        "quarantined",
-        "streams",
-    ] {
-        assert!(
-            tables.contains(&format!("\"{table}\"")),
-            "{table}: {tables}"
-        );
-        let reply = node
-            .ask(&node.acme, &format!("SELECT * FROM {table}"))
-            .await;
+    for table in ["events", "logs", "spans", "metrics", "ledger", "quarantined", "streams"] {
+        assert!(tables.contains(&format!("\"{table}\"")), "{table}: {tables}");
+        let reply = node.ask(&node.acme, &format!("SELECT * FROM {table}")).await;
         assert_eq!(reply.status, 200, "{table}: {}", reply.text());
         let reply = node.ask(&node.acme, &format!("DESCRIBE {table}")).await;
         assert_eq!(reply.status, 200, "{table}: {}", reply.text());
     }
     let accepted = "SELECT sum(rows) FROM ledger WHERE bucket = 'accepted'";
-    assert_eq!(
-        node.ask(&node.acme, accepted).await.rows(),
-        [[2 * ROWS_PER_BATCH]]
-    );
+    assert_eq!(node.ask(&node.acme, accepted).await.rows(), [[2 * ROWS_PER_BATCH]]);
     let plan = node
-        .ask(
-            &node.acme,
-            "EXPLAIN SELECT body FROM events WHERE time > now()",
-        )
+        .ask(&node.acme, "EXPLAIN SELECT body FROM events WHERE time > now()")
         .await
         .text();
     assert!(plan.contains("physical_plan"), "{plan}");
@@ -220,8 +174,7 @@ async fn parameters_are_values_and_never_text_of_the_query() {
     let node = Node::start().await;
     let question = json!({"sql": "SELECT count(*) FROM events WHERE body = $1 AND severity >= $2", "params": ["canary-acme said \"hi\", 3", 12]});
     assert_eq!(node.ask_with(&node.acme, question).await.rows(), [[2]]);
-    let question =
-        json!({"sql": "SELECT count(*) FROM events WHERE body = $1", "params": ["' OR '1' = '1"]});
+    let question = json!({"sql": "SELECT count(*) FROM events WHERE body = $1", "params": ["' OR '1' = '1"]});
     assert_eq!(node.ask_with(&node.acme, question).await.rows(), [[0]]);
     for question in [
         json!({"sql": "SELECT $1", "params": [[1]]}),
@@ -237,18 +190,13 @@ async fn parameters_are_values_and_never_text_of_the_query() {
             "{question}"
         );
     }
-    let plain = node
-        .post("/v1/sql", &node.acme)
-        .header("accept", "text/csv");
+    let plain = node.post("/v1/sql", &node.acme).header("accept", "text/csv");
     let mut request = plain;
     request
         .headers_mut()
         .unwrap()
         .insert("content-type", "text/plain".parse().unwrap());
-    assert_eq!(
-        node.send(request, "SELECT 1 AS one").await.text(),
-        "one\r\n1\r\n"
-    );
+    assert_eq!(node.send(request, "SELECT 1 AS one").await.text(), "one\r\n1\r\n");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -262,12 +210,7 @@ async fn a_mistake_is_told_with_its_place_and_a_hint() {
             Some((2, 8)),
             Some("`events`"),
         ),
-        (
-            "SELECT bdy FROM events",
-            "unknown_column",
-            Some((1, 8)),
-            Some("`body`"),
-        ),
+        ("SELECT bdy FROM events", "unknown_column", Some((1, 8)), Some("`body`")),
         (
             "SELECT time,\n\thttp_route FROM logs",
             "unknown_column",

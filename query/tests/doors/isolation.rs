@@ -56,11 +56,7 @@ async fn p13_no_query_reaches_another_tenants_rows() {
             let sql = escape.replace("{x}", other);
             for accept in ["application/json", "text/csv"] {
                 let reply = node.ask_as(token, accept, &sql).await;
-                assert!(
-                    !reply.text().contains(&foreign),
-                    "{own} asked {sql}: {}",
-                    reply.text()
-                );
+                assert!(!reply.text().contains(&foreign), "{own} asked {sql}: {}", reply.text());
                 assert!(reply.status.as_u16() < 500, "{sql}: {}", reply.text());
                 answered += usize::from(reply.status.is_success());
             }
@@ -68,22 +64,13 @@ async fn p13_no_query_reaches_another_tenants_rows() {
         // the corpus is empty talk unless many of these really run and see their own rows
         assert!(answered >= 30, "only {answered} ran");
         let own_rows = node
-            .ask(
-                token,
-                "SELECT count(*), min(tenant), max(tenant) FROM events",
-            )
+            .ask(token, "SELECT count(*), min(tenant), max(tenant) FROM events")
             .await
             .rows();
-        assert_eq!(
-            own_rows,
-            [[json!(2 * ROWS_PER_BATCH), json!(own), json!(own)]]
-        );
+        assert_eq!(own_rows, [[json!(2 * ROWS_PER_BATCH), json!(own), json!(own)]]);
     }
     let all = node
-        .ask(
-            &node.operator,
-            "SELECT count(DISTINCT tenant), count(*) FROM events",
-        )
+        .ask(&node.operator, "SELECT count(DISTINCT tenant), count(*) FROM events")
         .await
         .rows();
     assert_eq!(
@@ -97,12 +84,8 @@ async fn p13_no_query_reaches_another_tenants_rows() {
 async fn p13_completeness_and_status_show_a_tenant_its_own_streams_only() {
     let node = Node::start().await;
     for (token, own, other) in [(&node.acme, "acme", "beta"), (&node.beta, "beta", "acme")] {
-        let streams =
-            node.ask(token, "SELECT 1").await.json()["completeness"]["streams"].to_string();
-        assert!(
-            streams.contains(own) && !streams.contains(other),
-            "{streams}"
-        );
+        let streams = node.ask(token, "SELECT 1").await.json()["completeness"]["streams"].to_string();
+        assert!(streams.contains(own) && !streams.contains(other), "{streams}");
         let request = node
             .get("/v1/status")
             .header("authorization", format!("Bearer {token}"));
@@ -127,9 +110,7 @@ async fn p13_only_the_token_says_who_asks() {
         spoofed = spoofed.header(header, "beta");
     }
     assert_eq!(
-        node.send(spoofed.header("cookie", "tenant=beta"), body)
-            .await
-            .rows(),
+        node.send(spoofed.header("cookie", "tenant=beta"), body).await.rows(),
         [["acme"]]
     );
 
@@ -197,16 +178,8 @@ async fn beyond_loopback_only_with_tls_or_on_purpose() {
         ..QueryConfig::default()
     };
     let none = sluice_query::Tokens::from_entries(&[]).unwrap();
-    let refused =
-        sluice_query::QueryService::build(config.clone(), tables.clone(), none.clone()).await;
-    assert!(matches!(
-        refused,
-        Err(sluice_query::BuildError::Insecure { .. })
-    ));
+    let refused = sluice_query::QueryService::build(config.clone(), tables.clone(), none.clone()).await;
+    assert!(matches!(refused, Err(sluice_query::BuildError::Insecure { .. })));
     config.insecure = true;
-    assert!(
-        sluice_query::QueryService::build(config, tables, none)
-            .await
-            .is_ok()
-    );
+    assert!(sluice_query::QueryService::build(config, tables, none).await.is_ok());
 }

@@ -54,27 +54,17 @@ async fn memory_rows_and_bytes_end_a_query_with_a_clear_word() {
         (422, "too_many_rows".into())
     );
     assert_eq!(
-        node.ask(&node.acme, "SELECT repeat('x', 5000)")
-            .await
-            .refused(),
+        node.ask(&node.acme, "SELECT repeat('x', 5000)").await.refused(),
         (422, "answer_too_large".into())
     );
     let long = format!("SELECT '{}'", "x".repeat(3_000));
-    assert_eq!(
-        node.ask(&node.acme, &long).await.refused(),
-        (400, "bad_request".into())
-    );
+    assert_eq!(node.ask(&node.acme, &long).await.refused(), (400, "bad_request".into()));
 
-    let cut = node
-        .ask_with(&node.acme, json!({"sql": many, "max_rows": 3}))
-        .await;
+    let cut = node.ask_with(&node.acme, json!({"sql": many, "max_rows": 3})).await;
     assert_eq!(cut.rows(), [[0], [1], [2]]);
     assert_eq!(cut.json()["stats"]["truncated"], true);
     let whole = node
-        .ask_with(
-            &node.acme,
-            json!({"sql": "SELECT value FROM range(3)", "max_rows": 3}),
-        )
+        .ask_with(&node.acme, json!({"sql": "SELECT value FROM range(3)", "max_rows": 3}))
         .await;
     assert_eq!(
         whole.json()["stats"],
@@ -83,8 +73,7 @@ async fn memory_rows_and_bytes_end_a_query_with_a_clear_word() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_tenant_cannot_take_the_places_of_another_and_a_client_that_goes_gives_its_place_back()
-{
+async fn one_tenant_cannot_take_the_places_of_another_and_a_client_that_goes_gives_its_place_back() {
     let node = Node::with(
         limited(|l| {
             l.concurrency = 2;
@@ -98,10 +87,7 @@ async fn one_tenant_cannot_take_the_places_of_another_and_a_client_that_goes_giv
     let running = async |node: &Node| -> u64 {
         let request = node.get("/metrics");
         let text = node.send(request, "").await.text();
-        let line = text
-            .lines()
-            .find(|l| l.starts_with("sluice_query_running "))
-            .unwrap();
+        let line = text.lines().find(|l| l.starts_with("sluice_query_running ")).unwrap();
         line.rsplit(' ').next().unwrap().parse().unwrap()
     };
     {
@@ -155,15 +141,10 @@ async fn an_answer_that_breaks_off_never_looks_whole() {
     let request = node
         .post("/v1/sql", &node.acme)
         .header("accept", "application/x-ndjson");
-    let request = request
-        .body(Full::new(bytes::Bytes::from(late.to_string())))
-        .unwrap();
+    let request = request.body(Full::new(bytes::Bytes::from(late.to_string()))).unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http();
     if let Ok(response) = client.request(request).await {
         assert_eq!(response.status(), 200, "rows had already begun");
-        assert!(
-            response.into_body().collect().await.is_err(),
-            "the answer looks whole"
-        );
+        assert!(response.into_body().collect().await.is_err(), "the answer looks whole");
     }
 }

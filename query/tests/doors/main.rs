@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
-mod hold;
 mod isolation;
 mod limits;
 mod node;

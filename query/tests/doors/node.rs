@@ -79,10 +79,7 @@ impl Reply {
     pub(crate) fn refused(&self) -> (u16, String) {
         assert!(!self.status.is_success(), "{}", self.text());
         assert_eq!(self.headers["content-type"], "application/problem+json");
-        (
-            self.status.as_u16(),
-            self.json()["code"].as_str().unwrap().to_owned(),
-        )
+        (self.status.as_u16(), self.json()["code"].as_str().unwrap().to_owned())
     }
 }
 
@@ -110,11 +107,7 @@ impl Node {
         }
     }
 
-    pub(crate) async fn send(
-        &self,
-        request: http::request::Builder,
-        body: impl Into<Bytes>,
-    ) -> Reply {
+    pub(crate) async fn send(&self, request: http::request::Builder, body: impl Into<Bytes>) -> Reply {
         let request: Request<Full<Bytes>> = request.body(Full::new(body.into())).unwrap();
         let response = self.client.request(request).await.unwrap();
         let (head, body) = response.into_parts();
@@ -141,8 +134,7 @@ impl Node {
     }
 
     pub(crate) async fn ask_with(&self, token: &str, question: Value) -> Reply {
-        self.send(self.post("/v1/sql", token), question.to_string())
-            .await
+        self.send(self.post("/v1/sql", token), question.to_string()).await
     }
 
     pub(crate) async fn ask_as(&self, token: &str, accept: &str, sql: &str) -> Reply {
@@ -178,9 +170,7 @@ pub(crate) fn tenant(name: &str) -> TenantId {
 /// Offsets 0 (acme) and 1 (beta) are cold, 2 (acme) and 3 (beta) are hot; the log is said to end at `log_end`.
 pub(crate) async fn fill(folder: &Path, log_end: u64) -> Tables {
     let lake = folder.join("lake");
-    let stores = Stores::open(lake.to_str().unwrap(), 64 << 20)
-        .await
-        .unwrap();
+    let stores = Stores::open(lake.to_str().unwrap(), 64 << 20).await.unwrap();
     let mut cold = record("acme", 0);
     cold.extend(record("beta", 1));
     let range = OffsetRange {
@@ -191,14 +181,8 @@ pub(crate) async fn fill(folder: &Path, log_end: u64) -> Tables {
     stores.cold.commit(&[range], cold).await.unwrap();
     stores.seam.claim(PARTITION, 2, "embedded").await.unwrap();
     stores.hot.claim(PARTITION, 2);
-    stores
-        .hot
-        .insert(PARTITION, 2, 2, record("acme", 2))
-        .unwrap();
-    stores
-        .hot
-        .insert(PARTITION, 3, 3, record("beta", 3))
-        .unwrap();
+    stores.hot.insert(PARTITION, 2, 2, record("acme", 2)).unwrap();
+    stores.hot.insert(PARTITION, 3, 3, record("beta", 3)).unwrap();
     Tables::new(stores, Arc::new(End(log_end)), TablesOptions::default())
 }
 
@@ -206,12 +190,7 @@ pub(crate) async fn fill(folder: &Path, log_end: u64) -> Tables {
 fn record(tenant_name: &str, offset: u64) -> Vec<arrow::array::RecordBatch> {
     let mut decoder = Decoder::new(DecodeLimits::default());
     let limits = DecodeLimits::default();
-    let body = json_to_protobuf(
-        Signal::Log,
-        logs(tenant_name, offset).to_string().as_bytes(),
-        &limits,
-    )
-    .unwrap();
+    let body = json_to_protobuf(Signal::Log, logs(tenant_name, offset).to_string().as_bytes(), &limits).unwrap();
     let batch = decoder.decode(Signal::Log, &body, BASE_NS).unwrap().batch;
     let id = BatchId {
         stream: StreamId {
@@ -219,10 +198,7 @@ fn record(tenant_name: &str, offset: u64) -> Vec<arrow::array::RecordBatch> {
             node: NodeId::new("site-1").unwrap(),
             spool: [7; 16],
         },
-        epoch: Epoch {
-            number: 1,
-            random: 42,
-        },
+        epoch: Epoch { number: 1, random: 42 },
         seq: offset / 2,
     };
     let origin = Origin {

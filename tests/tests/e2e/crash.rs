@@ -132,10 +132,7 @@ async fn p2_holds_at_every_crash_point() {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n\n"));
-    assert!(
-        unknown > 0 || !only.is_empty(),
-        "nothing was in flight at any crash"
-    );
+    assert!(unknown > 0 || !only.is_empty(), "nothing was in flight at any crash");
 }
 
 async fn crash_at(point: &str, hit: u32, seed: u64) -> Result<Audit, String> {

@@ -15,9 +15,7 @@ fn event(mark: &str) -> Vec<u8> {
             AnyValue {
                 value: Some(Value::IntValue(1)),
             },
-            AnyValue {
-                value: Some(text("x")),
-            },
+            AnyValue { value: Some(text("x")) },
         ],
     };
     one_log(
@@ -112,13 +110,7 @@ async fn an_event_through_each_door_is_found_with_its_types() {
         }]}],
     }]});
     let url = format!("{}/v1/logs", node.url("otlp-http").unwrap());
-    let answer = post(
-        &url,
-        "application/json",
-        None,
-        json.to_string().into_bytes(),
-    )
-    .await;
+    let answer = post(&url, "application/json", None, json.to_string().into_bytes()).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     assert_eq!(answer.headers["content-type"], "application/json");
     marks.push("json".to_owned());
@@ -126,12 +118,7 @@ async fn an_event_through_each_door_is_found_with_its_types() {
     for mark in &marks {
         found(&node, mark).await;
     }
-    let total = node
-        .sql()
-        .unwrap()
-        .ask("SELECT count(*) FROM events")
-        .await
-        .unwrap();
+    let total = node.sql().unwrap().ask("SELECT count(*) FROM events").await.unwrap();
     assert_eq!(total.count().unwrap(), marks.len() as u64);
     assert!(total.is_complete(), "{}", total.completeness);
 }
@@ -143,8 +130,7 @@ async fn p13_questions_need_a_token() {
     let url = format!("{}/v1/sql", node.url("http").unwrap());
     let body = json!({"sql": "SELECT 1"}).to_string().into_bytes();
     assert_eq!(post(&url, "application/json", None, body).await.status, 401);
-    let wrong =
-        sluice_bench::process::Sql::new(node.url("http").unwrap(), "not-a-token".to_owned());
+    let wrong = sluice_bench::process::Sql::new(node.url("http").unwrap(), "not-a-token".to_owned());
     let error = wrong.ask("SELECT 1").await.unwrap_err().to_string();
     assert!(error.contains("401"), "{error}");
     assert!(node.sql().unwrap().ask("SELECT 1").await.is_ok());

@@ -4,12 +4,14 @@
 use std::io::Write;
 
 use bytes::Bytes;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValueList, any_value::Value};
+use http_body_util::Full;
+use opentelemetry_proto::tonic::common::v1::AnyValue;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use sluice_bench::corpus::{Corpus, Signal};
 use sluice_bench::load::{Client, Compression, Outcome, Protocol, Target};
-use sluice_tests::Node;
+use sluice_bench::process::{HttpError, http_send};
+use sluice_tests::{Node, SOON};
 
 use crate::otlp::{attribute, one_log, post, text};
 
@@ -26,7 +28,7 @@ type Case<'a> = (
 const REQUESTS: usize = 100;
 /// Above what the process had before: the bodies that are read at once, and the allocator's slack.
 const MEMORY_BOUND: u64 = 512 << 20;
-const BOMB_BYTES: usize = 300 << 20;
+const BOMB_BYTES: usize = 96 << 20;
 
 /// Bodies that are no OTLP protobuf, in five ways.
 fn malformed(number: usize, random: &mut StdRng) -> Vec<u8> {
@@ -45,25 +47,29 @@ fn malformed(number: usize, random: &mut StdRng) -> Vec<u8> {
         2 => [&[0x0a, 0xff, 0xff, 0xff, 0xff, 0x07][..], &good].concat(),
         // A length of more bits than there are.
         3 => [&[0x0a][..], &[0xff; 11], &good].concat(),
-        _ => one_log("deep", vec![attribute("deep", nested(5_000))]),
+        _ => deep(3_000),
     }
 }
 
-fn nested(depth: usize) -> Value {
-    (0..depth).fold(text("bottom"), |inner, _| {
-        Value::KvlistValue(KeyValueList {
-            values: vec![attribute("k", inner)],
-        })
-    })
+/// One log record with an attribute that is nested so deeply. Written by hand: message types would recurse.
+fn deep(depth: usize) -> Vec<u8> {
+    let mut value = field(1, b"bottom");
+    for _ in 0..depth {
+        // A value that is a list of one pair, whose value is the one before.
+        let pair = [field(1, b"k"), field(2, &value)].concat();
+        value = field(6, &field(1, &pair));
+    }
+    let attribute = [field(1, b"deep"), field(2, &value)].concat();
+    let record = field(6, &attribute);
+    field(1, &field(2, &field(2, &record)))
 }
 
-/// A `Drop` of 5,000 nested messages recurses; let that happen where there is room.
-fn with_room<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let thread = std::thread::Builder::new()
-        .stack_size(256 << 20)
-        .spawn(work)
-        .unwrap();
-    thread.join().unwrap()
+/// A length-delimited field of protobuf.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![number << 3 | 2];
+    prost::encoding::encode_varint(content.len() as u64, &mut bytes);
+    bytes.extend_from_slice(content);
+    bytes
 }
 
 fn refused(outcome: &Outcome, what: &str) {
@@ -82,12 +88,9 @@ async fn still_well(node: &mut Node, before: u64, mark: &str) {
         .send(Signal::Log, Bytes::from(body))
         .await;
     assert!(outcome.is_accepted(), "{outcome:?}");
-    node.rows(
-        &format!("SELECT body FROM logs WHERE attrs['mark'] = '{mark}'"),
-        1,
-    )
-    .await
-    .unwrap();
+    node.rows(&format!("SELECT body FROM logs WHERE attrs['mark'] = '{mark}'"), 1)
+        .await
+        .unwrap();
     let process = node.process().unwrap();
     assert!(process.is_alive());
     let peak = process.memory().unwrap().1;
@@ -102,12 +105,12 @@ async fn p15_a_hundred_hostile_requests_by_grpc_are_refused_one_by_one() {
     let mut node = Node::up().await.unwrap();
     let before = node.process().unwrap().memory().unwrap().1;
     let url = node.url("otlp-grpc").unwrap();
-    let bodies = with_room(|| {
+    let bodies = {
         let mut random = StdRng::seed_from_u64(1);
         (0..REQUESTS)
             .map(|number| malformed(number, &mut random))
             .collect::<Vec<_>>()
-    });
+    };
     let client = |compression| {
         let target = Target {
             compression,
@@ -142,12 +145,12 @@ async fn p15_a_hundred_hostile_requests_by_http_are_refused_one_by_one() {
     let before = node.process().unwrap().memory().unwrap().1;
     let base = node.url("otlp-http").unwrap();
     let logs = format!("{base}/v1/logs");
-    let bodies = with_room(|| {
+    let bodies = {
         let mut random = StdRng::seed_from_u64(2);
         (0..REQUESTS - 20)
             .map(|number| malformed(number, &mut random))
             .collect::<Vec<_>>()
-    });
+    };
     for (number, body) in bodies.into_iter().enumerate() {
         let answer = post(&logs, PROTOBUF, None, body).await;
         assert_eq!(answer.status, 400, "request {number}: {}", answer.text());
@@ -155,42 +158,17 @@ async fn p15_a_hundred_hostile_requests_by_http_are_refused_one_by_one() {
     }
 
     let good = Corpus::new(1).request(Signal::Log, 1, 10, 0);
-    let deep_json = format!(
-        "{}{}",
-        "{\"resourceLogs\":[".repeat(3_000),
-        "]}".repeat(3_000)
-    );
+    let deep_json = format!("{}{}", "{\"resourceLogs\":[".repeat(3_000), "]}".repeat(3_000));
     let wrong_type = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":{}}]}]}]}"#;
     let bad_hex = r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"traceId":"zz"}]}]}]}"#;
-    let cases: [Case<'_>; 20] = [
+    let cases: [Case<'_>; 19] = [
         ("no JSON", &logs, JSON, None, b"{".to_vec(), &[400]),
         ("JSON array", &logs, JSON, None, b"[]".to_vec(), &[400]),
         ("JSON text", &logs, JSON, None, b"\"x\"".to_vec(), &[400]),
         ("protobuf as JSON", &logs, JSON, None, good.clone(), &[400]),
-        (
-            "JSON as protobuf",
-            &logs,
-            PROTOBUF,
-            None,
-            wrong_type.into(),
-            &[400],
-        ),
-        (
-            "deep JSON",
-            &logs,
-            JSON,
-            None,
-            deep_json.into_bytes(),
-            &[400],
-        ),
-        (
-            "wrong JSON type",
-            &logs,
-            JSON,
-            None,
-            wrong_type.into(),
-            &[400],
-        ),
+        ("JSON as protobuf", &logs, PROTOBUF, None, wrong_type.into(), &[400]),
+        ("deep JSON", &logs, JSON, None, deep_json.into_bytes(), &[400]),
+        ("wrong JSON type", &logs, JSON, None, wrong_type.into(), &[400]),
         ("bad hex", &logs, JSON, None, bad_hex.into(), &[400]),
         (
             "not UTF-8",
@@ -200,54 +178,12 @@ async fn p15_a_hundred_hostile_requests_by_http_are_refused_one_by_one() {
             b"{\"resourceLogs\":\"\xff\"}".to_vec(),
             &[400],
         ),
-        (
-            "content type",
-            &logs,
-            "text/plain",
-            None,
-            good.clone(),
-            &[415],
-        ),
-        (
-            "no content type",
-            &logs,
-            "",
-            None,
-            good.clone(),
-            &[400, 415],
-        ),
-        (
-            "encoding",
-            &logs,
-            PROTOBUF,
-            Some("br"),
-            good.clone(),
-            &[400, 415],
-        ),
-        (
-            "not gzip",
-            &logs,
-            PROTOBUF,
-            Some("gzip"),
-            good.clone(),
-            &[400],
-        ),
-        (
-            "not zstd",
-            &logs,
-            PROTOBUF,
-            Some("zstd"),
-            good.clone(),
-            &[400],
-        ),
-        (
-            "cut gzip",
-            &logs,
-            PROTOBUF,
-            Some("gzip"),
-            half(gzip(&good)),
-            &[400],
-        ),
+        ("content type", &logs, "text/plain", None, good.clone(), &[415]),
+        ("no content type", &logs, "", None, good.clone(), &[400, 415]),
+        ("encoding", &logs, PROTOBUF, Some("br"), good.clone(), &[400, 415]),
+        ("not gzip", &logs, PROTOBUF, Some("gzip"), good.clone(), &[400]),
+        ("not zstd", &logs, PROTOBUF, Some("zstd"), good.clone(), &[400]),
+        ("cut gzip", &logs, PROTOBUF, Some("gzip"), half(gzip(&good)), &[400]),
         (
             "gzip bomb",
             &logs,
@@ -280,14 +216,6 @@ async fn p15_a_hundred_hostile_requests_by_http_are_refused_one_by_one() {
             good.clone(),
             &[404],
         ),
-        (
-            "too large",
-            &logs,
-            PROTOBUF,
-            None,
-            vec![0x0a; 80 << 20],
-            &[400, 413],
-        ),
     ];
     for (what, url, content_type, encoding, body, statuses) in cases {
         let answer = post(url, content_type, encoding, body).await;
@@ -297,6 +225,15 @@ async fn p15_a_hundred_hostile_requests_by_http_are_refused_one_by_one() {
             answer.status,
             answer.text()
         );
+    }
+    // Whoever sends far too much may find the connection closed before the answer is read; a receiver that read on to be
+    // polite would be the one that is harmed.
+    let request = http::Request::post(&logs).header("content-type", PROTOBUF);
+    let request = request.body(Full::from(vec![0x0a; 80 << 20])).unwrap();
+    match http_send(request, SOON).await {
+        Ok(answer) => assert_eq!(answer.status, 413, "{}", answer.text()),
+        Err(HttpError::Send(_)) => {}
+        Err(error) => panic!("{error}"),
     }
     still_well(&mut node, before, "after-http").await;
 }

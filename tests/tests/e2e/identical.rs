@@ -73,38 +73,20 @@ async fn the_cloud_log_holds_the_very_bytes_of_the_spool() {
     load::run(options, oracle, Arc::new(AtomicBool::new(false)))
         .await
         .unwrap();
-    node.rows(
-        &format!("SELECT 1 FROM events HAVING count(*) = {EVENTS}"),
-        1,
-    )
-    .await
-    .unwrap();
+    node.rows(&format!("SELECT 1 FROM events HAVING count(*) = {EVENTS}"), 1)
+        .await
+        .unwrap();
     assert!(node.stop().await.unwrap().success());
 
     let spool = folders(&node.data(), &|name| name == "spool");
-    let log = folders(&node.data(), &|name| {
-        name.starts_with('g') && name.contains("-p")
-    });
+    let log = folders(&node.data(), &|name| name.starts_with('g') && name.contains("-p"));
     assert_eq!((spool.len(), log.len()), (1, 1), "{spool:?} {log:?}");
-    let spooled: Vec<_> = records(&spool[0])
-        .iter()
-        .map(|r| envelope_of_spool(r))
-        .collect();
-    let logged: BTreeSet<_> = records(&log[0])
-        .iter()
-        .map(|r| r[STAMP_BYTES..].to_vec())
-        .collect();
+    let spooled: Vec<_> = records(&spool[0]).iter().map(|r| envelope_of_spool(r)).collect();
+    let logged: BTreeSet<_> = records(&log[0]).iter().map(|r| r[STAMP_BYTES..].to_vec()).collect();
     assert!(!spooled.is_empty() && spooled.iter().all(|bytes| bytes.starts_with(MAGIC)));
     // The log may lack what was sealed while the node was stopping; that is sent after the next start.
-    let sent = spooled
-        .iter()
-        .filter(|bytes| logged.contains(*bytes))
-        .count();
-    assert!(
-        sent > 0,
-        "no batch of {} in the spool is in the log",
-        spooled.len()
-    );
+    let sent = spooled.iter().filter(|bytes| logged.contains(*bytes)).count();
+    assert!(sent > 0, "no batch of {} in the spool is in the log", spooled.len());
     let others: Vec<_> = logged
         .iter()
         .filter(|bytes| !spooled.contains(bytes))

@@ -60,10 +60,7 @@ async fn p1_the_journal_is_synced_before_a_success_is_sent() {
         .args(["-D", "-f", "-o", "/dev/null", "true"])
         .status();
     if !works.is_ok_and(|status| status.success()) {
-        assert!(
-            !must_not_skip(),
-            "strace is needed here, and must be allowed to trace"
-        );
+        assert!(!must_not_skip(), "strace is needed here, and must be allowed to trace");
         eprintln!("SKIPPED: strace cannot trace here");
         return;
     }
@@ -87,22 +84,15 @@ async fn p1_the_journal_is_synced_before_a_success_is_sent() {
     let url = format!("{}/v1/logs", node.url("otlp-http").unwrap());
     for number in 0..REQUESTS {
         let body = one_log("synced", vec![attribute("mark", text(&number.to_string()))]);
-        assert_eq!(
-            post(&url, "application/x-protobuf", None, body)
-                .await
-                .status,
-            200
-        );
+        assert_eq!(post(&url, "application/x-protobuf", None, body).await.status, 200);
     }
     node.stop().await.unwrap();
 
     let calls = calls(&fs::read_to_string(&trace).unwrap());
     let is_request = |call: &Call| call.arguments.contains("POST /v1/logs");
     let is_success = |call: &Call| call.arguments.contains("\"HTTP/1.1 200") && call.name != "read";
-    let synced_file =
-        |call: &Call| call.ok && call.name == "fdatasync" && call.arguments.contains("/journal/");
-    let synced_folder =
-        |call: &Call| call.ok && call.name == "fsync" && call.arguments.contains("/journal>");
+    let synced_file = |call: &Call| call.ok && call.name == "fdatasync" && call.arguments.contains("/journal/");
+    let synced_folder = |call: &Call| call.ok && call.name == "fsync" && call.arguments.contains("/journal>");
 
     let first_success = calls.iter().position(is_success).unwrap();
     assert!(

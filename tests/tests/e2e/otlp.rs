@@ -55,17 +55,10 @@ pub(crate) fn one_log(body: &str, attributes: Vec<KeyValue>) -> Vec<u8> {
 }
 
 /// POST to the OTLP/HTTP door; every status is an answer.
-pub(crate) async fn post(
-    url: &str,
-    content_type: &str,
-    encoding: Option<&str>,
-    body: Vec<u8>,
-) -> HttpAnswer {
+pub(crate) async fn post(url: &str, content_type: &str, encoding: Option<&str>, body: Vec<u8>) -> HttpAnswer {
     let mut request = Request::post(url).header(header::CONTENT_TYPE, content_type);
     if let Some(encoding) = encoding {
         request = request.header(header::CONTENT_ENCODING, encoding);
     }
-    http_send(request.body(Full::from(body)).unwrap(), SOON)
-        .await
-        .unwrap()
+    http_send(request.body(Full::from(body)).unwrap(), SOON).await.unwrap()
 }

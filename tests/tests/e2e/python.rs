@@ -75,11 +75,7 @@ async fn check(node: &Node, mark: &str, trace: &str, span: &str) {
         json!("int"),
     ];
     expected.extend(attributes());
-    assert_eq!(
-        node.rows(&log, 1).await.unwrap().rows,
-        [expected],
-        "{mark}: log"
-    );
+    assert_eq!(node.rows(&log, 1).await.unwrap().rows, [expected], "{mark}: log");
 
     // Found by its trace, as a person who has an id from somewhere else finds it.
     let spans = format!(
@@ -96,11 +92,7 @@ async fn check(node: &Node, mark: &str, trace: &str, span: &str) {
         json!(true),
     ];
     expected.extend(attributes());
-    assert_eq!(
-        node.rows(&spans, 1).await.unwrap().rows,
-        [expected],
-        "{mark}: span"
-    );
+    assert_eq!(node.rows(&spans, 1).await.unwrap().rows, [expected], "{mark}: span");
 
     let metrics = format!(
         "SELECT name, metric_type, unit, temporality, monotonic, value, value_int, \"count\", \"sum\", \"min\", \"max\", {ATTRIBUTES} \
@@ -138,10 +130,6 @@ async fn check(node: &Node, mark: &str, trace: &str, span: &str) {
     assert_eq!(rows.len(), 2, "{mark}: metrics");
     for (row, first) in rows.iter().zip(first) {
         assert_eq!(Value::from(row[..11].to_vec()), first, "{mark}: metric");
-        assert_eq!(
-            row[11..],
-            attributes()[..],
-            "{mark}: attributes of a metric"
-        );
+        assert_eq!(row[11..], attributes()[..], "{mark}: attributes of a metric");
     }
 }

@@ -12,12 +12,7 @@ use sluice_tests::{Node, SOON, plugins};
 const SEED: u64 = 77;
 const RATE: f64 = 0.3;
 
-async fn send(
-    node: &Node,
-    oracle: &Arc<Oracle>,
-    first_request: u64,
-    count: u64,
-) -> load::LoadReport {
+async fn send(node: &Node, oracle: &Arc<Oracle>, first_request: u64, count: u64) -> load::LoadReport {
     let options = LoadOptions {
         target: Target::new(Protocol::Http, node.url("otlp-http").unwrap()),
         seed: SEED,
@@ -54,24 +49,17 @@ async fn p2_p3_nothing_is_lost_by_a_planned_restart_and_the_ledger_says_what_plu
         assert!(status.success(), "{status}");
         node.start_again().await.unwrap();
     }
-    let audit = Audit::run(
-        node.process().unwrap(),
-        &oracle,
-        |event| event.kept_at(RATE),
-        SOON,
-    )
-    .await
-    .unwrap();
+    let audit = Audit::run(node.process().unwrap(), &oracle, |event| event.kept_at(RATE), SOON)
+        .await
+        .unwrap();
     assert!(audit.holds(), "{audit}");
     assert_eq!(audit.verdict.accepted, 6_000);
     assert!(audit.verdict.dropped > 1_000, "{audit}");
-    assert_eq!(
-        audit.ledger.dropped["sample: sampled"],
-        audit.verdict.dropped
-    );
+    assert_eq!(audit.ledger.dropped["sample: sampled"], audit.verdict.dropped);
 
     let sql = node.sql().unwrap();
-    let leaks = "SELECT count(*) FROM events WHERE attrs['user.email'] LIKE '%@%' OR body LIKE '%@%' OR span_events LIKE '%@%'";
+    let leaks =
+        "SELECT count(*) FROM events WHERE attrs['user.email'] LIKE '%@%' OR body LIKE '%@%' OR span_events LIKE '%@%'";
     assert_eq!(sql.ask(leaks).await.unwrap().count().unwrap(), 0);
     let masked = "SELECT count(*) FROM logs WHERE attrs['user.email'] = '[email]'";
     assert!(sql.ask(masked).await.unwrap().count().unwrap() > 100);

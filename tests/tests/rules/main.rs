@@ -9,21 +9,11 @@ use std::path::{Path, PathBuf};
 
 /// The root of the checkout.
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap()
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
 /// Folders that hold what tools made.
-const SKIPPED: [&str; 6] = [
-    "target",
-    ".git",
-    "dist",
-    "node_modules",
-    "sluice-data",
-    "__pycache__",
-];
+const SKIPPED: [&str; 6] = ["target", ".git", "dist", "node_modules", "sluice-data", "__pycache__"];
 
 /// Every file that is written by hand, relative to the root.
 fn files() -> Vec<PathBuf> {

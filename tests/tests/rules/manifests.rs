@@ -14,18 +14,9 @@ const ALLOWED: [(&str, &[&str]); 8] = [
     ("sluice-wal", &[]),
     ("sluice-runtime", &["sluice-wire"]),
     ("sluice-store", &["sluice-wire"]),
-    (
-        "sluice-edge",
-        &["sluice-runtime", "sluice-wire", "sluice-wal"],
-    ),
-    (
-        "sluice-ingest",
-        &["sluice-wire", "sluice-wal", "sluice-store"],
-    ),
-    (
-        "sluice-query",
-        &["sluice-store", "sluice-wire", "sluice-runtime"],
-    ),
+    ("sluice-edge", &["sluice-runtime", "sluice-wire", "sluice-wal"]),
+    ("sluice-ingest", &["sluice-wire", "sluice-wal", "sluice-store"]),
+    ("sluice-query", &["sluice-store", "sluice-wire", "sluice-runtime"]),
     ("xtask", &[]),
 ];
 const ANY: [&str; 3] = ["sluice", "sluice-tests", "sluice-bench"];
@@ -73,12 +64,7 @@ impl Manifest {
 
 /// The manifests of all members of the workspace.
 fn manifests() -> Vec<Manifest> {
-    let read = |path: &str| -> Table {
-        fs::read_to_string(root().join(path))
-            .unwrap()
-            .parse()
-            .unwrap()
-    };
+    let read = |path: &str| -> Table { fs::read_to_string(root().join(path)).unwrap().parse().unwrap() };
     let workspace = read("Cargo.toml");
     let members = workspace["workspace"]["members"].as_array().unwrap();
     members
@@ -122,16 +108,13 @@ fn engines_are_known_only_where_they_are_wrapped() {
     let mut broken = Vec::new();
     for manifest in manifests() {
         for dependency in manifest.dependencies(false) {
-            let family = KNOWN_BY.iter().find(|(engine, _)| {
-                dependency == *engine || dependency.starts_with(&format!("{engine}-"))
-            });
+            let family = KNOWN_BY
+                .iter()
+                .find(|(engine, _)| dependency == *engine || dependency.starts_with(&format!("{engine}-")));
             if let Some((engine, by)) = family
                 && !by.contains(&manifest.name())
             {
-                broken.push(format!(
-                    "{} must not know {engine} ({dependency})",
-                    manifest.path
-                ));
+                broken.push(format!("{} must not know {engine} ({dependency})", manifest.path));
             }
         }
     }
@@ -142,9 +125,8 @@ fn engines_are_known_only_where_they_are_wrapped() {
 fn every_crate_inherits_the_lints_and_what_is_said_once() {
     let mut broken = Vec::new();
     for manifest in manifests() {
-        let inherits = |table: &Value, key: &str| {
-            table.get(key).and_then(|v| v.get("workspace")) == Some(&Value::Boolean(true))
-        };
+        let inherits =
+            |table: &Value, key: &str| table.get(key).and_then(|v| v.get("workspace")) == Some(&Value::Boolean(true));
         let whole = Value::Table(manifest.table.clone());
         if !inherits(&whole, "lints") && whole.get("lints").is_none() {
             broken.push(format!("{}: no `[lints] workspace = true`", manifest.path));
@@ -159,10 +141,7 @@ fn every_crate_inherits_the_lints_and_what_is_said_once() {
             && !inherits(&whole, "lints")
             && lints["clippy"].get("unwrap_used").and_then(Value::as_str) != Some("deny")
         {
-            broken.push(format!(
-                "{}: its own lints do not deny `unwrap_used`",
-                manifest.path
-            ));
+            broken.push(format!("{}: its own lints do not deny `unwrap_used`", manifest.path));
         }
     }
     refuse("inheritance", &broken);
@@ -190,15 +169,8 @@ fn the_edge_program_pulls_in_no_engine_of_the_cloud() {
         .output()
         .unwrap();
     let tree = String::from_utf8(output.stdout).unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(
-        tree.contains("wasmtime "),
-        "the tree is not that of the edge"
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(tree.contains("wasmtime "), "the tree is not that of the edge");
     let banned = [
         "datafusion",
         "deltalake",

@@ -48,17 +48,12 @@ fn every_source_file_says_first_what_it_is() {
         if path.ends_with("/tests.rs") {
             return;
         }
-        let first = text
-            .lines()
-            .find(|line| !line.starts_with("#![") && !line.is_empty());
-        if !first.is_some_and(|line| line.starts_with("//! ") && !line.contains("being written")) {
+        let first = text.lines().find(|line| !line.starts_with("#![") && !line.is_empty());
+        if !first.is_some_and(|line| line.starts_with("//! ") && !line.contains("(being written)")) {
             broken.push(path.to_owned());
         }
     });
-    refuse(
-        "these files do not open with `//!` and what they are",
-        &broken,
-    );
+    refuse("these files do not open with `//!` and what they are", &broken);
 }
 
 #[test]
@@ -96,8 +91,7 @@ fn unsafe_code_is_only_where_it_gives_its_reason() {
         }
         let lines: Vec<&str> = text.lines().collect();
         for (number, line) in lines.iter().enumerate() {
-            let allows = line.contains("unsafe_code")
-                && (line.contains("allow(") || line.contains("expect("));
+            let allows = line.contains("unsafe_code") && (line.contains("allow(") || line.contains("expect("));
             let near = &lines[number.saturating_sub(3)..(number + 4).min(lines.len())];
             let reason = |l: &&str| l.contains("reason = ") || l.trim_start().starts_with("//");
             if allows && !near.iter().any(reason) {
@@ -117,9 +111,10 @@ fn nothing_is_left_for_later_in_the_code() {
             return;
         }
         for (number, line) in text.lines().enumerate() {
-            if marks.iter().any(|mark| {
-                line.contains(&format!("// {mark}")) || line.contains(&format!("//{mark}"))
-            }) {
+            if marks
+                .iter()
+                .any(|mark| line.contains(&format!("// {mark}")) || line.contains(&format!("//{mark}")))
+            {
                 broken.push(format!("{path}:{}: {}", number + 1, line.trim()));
             }
         }
@@ -132,12 +127,9 @@ fn nothing_is_left_for_later_in_the_code() {
 fn panicking_shortcuts_are_allowed_only_in_tests() {
     let mut broken = Vec::new();
     each_rust_file(|path, text| {
-        let test_file = path.split('/').any(|part| {
-            matches!(
-                part,
-                "tests" | "tests.rs" | "benches" | "examples" | "fuzz_targets"
-            )
-        });
+        let test_file = path
+            .split('/')
+            .any(|part| matches!(part, "tests" | "tests.rs" | "benches" | "examples" | "fuzz_targets"));
         if test_file {
             return;
         }
@@ -145,10 +137,7 @@ fn panicking_shortcuts_are_allowed_only_in_tests() {
         for (number, line) in lines.iter().enumerate() {
             if line.contains("allow(clippy::unwrap_used") {
                 let near = &lines[number.saturating_sub(2)..(number + 4).min(lines.len())];
-                if !near
-                    .iter()
-                    .any(|l| l.contains("mod tests") || l.contains("cfg(test)"))
-                {
+                if !near.iter().any(|l| l.contains("mod tests") || l.contains("cfg(test)")) {
                     broken.push(format!("{path}:{}", number + 1));
                 }
             }
