@@ -13,8 +13,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, SerialNumber,
 };
 use serde::{Deserialize, Serialize};
 use sluice_wire::ids::{NodeId, TenantId};
@@ -72,11 +72,7 @@ pub(crate) fn exists(dir: &Path) -> bool {
 
 /// Makes a new authority; refuses a folder that has one. Returns the path of its certificate.
 pub(crate) fn init(dir: &Path) -> Result<PathBuf> {
-    ensure!(
-        !exists(dir),
-        "{} already holds a certificate authority",
-        dir.display()
-    );
+    ensure!(!exists(dir), "{} already holds a certificate authority", dir.display());
     fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     params.distinguished_name = named("Sluice certificate authority");
@@ -110,8 +106,7 @@ pub(crate) fn issue(dir: &Path, role: &Role, out: &Path, days: u32) -> Result<Is
         let path = dir.join(name);
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     };
-    let issuer =
-        Issuer::from_ca_cert_pem(&read(CA_CERTIFICATE)?, KeyPair::from_pem(&read(CA_KEY)?)?)?;
+    let issuer = Issuer::from_ca_cert_pem(&read(CA_CERTIFICATE)?, KeyPair::from_pem(&read(CA_KEY)?)?)?;
     let (params, entry) = describe(role, days)?;
     let key = KeyPair::generate()?;
     let certificate = params.signed_by(&key, &issuer)?;
@@ -154,14 +149,12 @@ pub(crate) fn revoke(dir: &Path, which: &str) -> Result<Vec<Entry>> {
     }
     // The deny list is what gateways obey, so it comes first.
     let path = dir.join(DENY_LIST);
-    let mut text =
-        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     for entry in &mut revoked {
         entry.revoked = true;
-        let known = text.lines().any(|l| {
-            canonical(l.split('#').next().unwrap_or_default().trim()).as_ref()
-                == Some(&entry.serial)
-        });
+        let known = text
+            .lines()
+            .any(|l| canonical(l.split('#').next().unwrap_or_default().trim()).as_ref() == Some(&entry.serial));
         if !known {
             if !text.is_empty() && !text.ends_with('\n') {
                 text.push('\n');
@@ -185,9 +178,7 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<Entry>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
     };
-    let parse = |(at, line)| {
-        serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), at + 1))
-    };
+    let parse = |(at, line)| serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), at + 1));
     text.lines()
         .enumerate()
         .filter(|(_, l)| !l.is_empty())
@@ -199,17 +190,12 @@ fn describe(role: &Role, days: u32) -> Result<(CertificateParams, Entry)> {
     let mut params = CertificateParams::new(Vec::<String>::new())?;
     let (kind, name) = match role {
         Role::Edge { tenant, node } => {
-            params.subject_alt_names = vec![SanType::URI(
-                format!("sluice://{tenant}/{node}").try_into()?,
-            )];
+            params.subject_alt_names = vec![SanType::URI(format!("sluice://{tenant}/{node}").try_into()?)];
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             ("edge", format!("{tenant}/{node}"))
         }
         Role::Gateway { hosts } => {
-            ensure!(
-                !hosts.is_empty(),
-                "a gateway needs at least one host name or address"
-            );
+            ensure!(!hosts.is_empty(), "a gateway needs at least one host name or address");
             params.subject_alt_names = hosts.iter().map(|h| host_name(h)).collect::<Result<_>>()?;
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             ("gateway", hosts.join(","))
@@ -296,11 +282,7 @@ fn save(dir: &Path, entries: &[Entry]) -> Result<()> {
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(mode)
-            .open(path)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
         file.write_all(bytes)?;
         file.sync_all()
     };
@@ -351,19 +333,13 @@ mod tests {
     fn an_authority_issues_remembers_and_revokes() {
         let dir = scratch("whole");
         init(&dir).unwrap();
-        assert!(
-            init(&dir).is_err(),
-            "a second authority would orphan the first"
-        );
+        assert!(init(&dir).is_err(), "a second authority would orphan the first");
         let first = issue(&dir, &edge("site-1"), &dir.join("out"), 30).unwrap();
         issue(&dir, &edge("site-2"), &dir.join("out"), 30).unwrap();
         let hosts = vec!["gw.example".to_owned(), "127.0.0.1".to_owned()];
         issue(&dir, &Role::Gateway { hosts }, &dir.join("out"), 30).unwrap();
         let names: Vec<_> = list(&dir).unwrap().into_iter().map(|e| e.name).collect();
-        assert_eq!(
-            names,
-            ["acme/site-1", "acme/site-2", "gw.example,127.0.0.1"]
-        );
+        assert_eq!(names, ["acme/site-1", "acme/site-2", "gw.example,127.0.0.1"]);
 
         let pem = fs::read(&first.certificate).unwrap();
         let (_, pem) = x509_parser::pem::parse_x509_pem(&pem).unwrap();
@@ -387,10 +363,7 @@ mod tests {
         init(&dir).unwrap();
         let issued = issue(&dir, &edge("site-1"), &dir, 1).unwrap();
         for key in [dir.join(CA_KEY), issued.key] {
-            assert_eq!(
-                fs::metadata(key).unwrap().permissions().mode() & 0o777,
-                0o600
-            );
+            assert_eq!(fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
         }
         fs::remove_dir_all(&dir).unwrap();
     }

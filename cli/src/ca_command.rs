@@ -10,9 +10,11 @@ use crate::ca::{self, Role};
 
 /// The certificate authority of a fleet.
 #[derive(clap::Args)]
-#[command(after_help = "A fleet in four lines:\n  sluice ca init\n  sluice ca issue --gateway ingest.example.com\n  \
+#[command(
+    after_help = "A fleet in four lines:\n  sluice ca init\n  sluice ca issue --gateway ingest.example.com\n  \
     sluice ca issue --tenant acme --node site-7\n  sluice ca revoke acme/site-7\n\n\
-    The folder's `ca.key` signs everything: keep it off the gateways. Gateways need `ca.pem` and `deny`, edges `ca.pem`.")]
+    The folder's `ca.key` signs everything: keep it off the gateways. Gateways need `ca.pem` and `deny`, edges `ca.pem`."
+)]
 pub(crate) struct Args {
     /// The authority's folder
     #[arg(long, value_name = "DIR", default_value = "./sluice-ca", global = true)]
@@ -58,12 +60,24 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Init => {
             let certificate = ca::init(&dir)?;
             say(json, &serde_json::json!({ "certificate": certificate }), || {
-                format!("made the authority {}\nnext: sluice ca issue --tenant T --node N", certificate.display())
+                format!(
+                    "made the authority {}\nnext: sluice ca issue --tenant T --node N",
+                    certificate.display()
+                )
             });
         }
-        Command::Issue { tenant, node, gateway, out, days } => {
+        Command::Issue {
+            tenant,
+            node,
+            gateway,
+            out,
+            days,
+        } => {
             let role = match (tenant, node) {
-                (Some(tenant), Some(node)) => Role::Edge { tenant: TenantId::new(&tenant)?, node: NodeId::new(&node)? },
+                (Some(tenant), Some(node)) => Role::Edge {
+                    tenant: TenantId::new(&tenant)?,
+                    node: NodeId::new(&node)?,
+                },
                 _ => Role::Gateway { hosts: gateway },
             };
             let issued = ca::issue(&dir, &role, &out, days)?;
@@ -80,8 +94,15 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Revoke { which } => {
             let revoked = ca::revoke(&dir, &which)?;
             say(json, &serde_json::to_value(&revoked)?, || {
-                let lines: Vec<_> = revoked.iter().map(|e| format!("revoked {} {}", e.serial, e.name)).collect();
-                format!("{}\ngateways that read {} act on it within a minute", lines.join("\n"), dir.join(ca::DENY_LIST).display())
+                let lines: Vec<_> = revoked
+                    .iter()
+                    .map(|e| format!("revoked {} {}", e.serial, e.name))
+                    .collect();
+                format!(
+                    "{}\ngateways that read {} act on it within a minute",
+                    lines.join("\n"),
+                    dir.join(ca::DENY_LIST).display()
+                )
             });
         }
         Command::List => {
@@ -99,5 +120,9 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn say(json: bool, value: &serde_json::Value, text: impl FnOnce() -> String) {
-    if json { println!("{value:#}") } else { println!("{}", text()) }
+    if json {
+        println!("{value:#}")
+    } else {
+        println!("{}", text())
+    }
 }

@@ -11,7 +11,9 @@ use crate::up::UpConfig;
 
 /// Check a configuration file.
 #[derive(clap::Args)]
-#[command(after_help = "Exit codes: 0 the file is fine, 1 it is not; the message says the file, the line and what to do.")]
+#[command(
+    after_help = "Exit codes: 0 the file is fine, 1 it is not; the message says the file, the line and what to do."
+)]
 pub(crate) struct Args {
     file: PathBuf,
     /// Whose configuration it is; by default what its tables say

@@ -170,7 +170,11 @@ struct Watcher {
 impl Watcher {
     fn new(args: &Args) -> Result<Watcher> {
         let watched = std::io::stderr().is_terminal();
-        let bar = if watched { ProgressBar::new(args.count) } else { ProgressBar::hidden() };
+        let bar = if watched {
+            ProgressBar::new(args.count)
+        } else {
+            ProgressBar::hidden()
+        };
         let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} events  {per_sec}  {eta} left")?;
         bar.set_style(style);
         let record = match &args.record {

@@ -24,19 +24,19 @@ const DEFAULT_URL: &str = "http://127.0.0.1:7080";
 
 /// Where the node is and who asks. Without any of these, the node that runs on `--data` is found by itself.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Connect {
+pub(crate) struct Connect {
     /// Data folder of a running `sluice up`
     #[arg(long, value_name = "DIR", default_value = "./sluice-data")]
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
     /// Address of the HTTP API, such as http://127.0.0.1:7080
     #[arg(long, env = "SLUICE_URL")]
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// File that holds the token (the variable SLUICE_TOKEN may hold the token itself)
     #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
     /// Certificates (PEM) that an https address is trusted by
     #[arg(long, value_name = "FILE")]
-    pub ca_file: Option<PathBuf>,
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -48,7 +48,7 @@ struct Ready {
 
 /// A connection to one node.
 #[derive(Clone, Debug)]
-pub struct HttpClient {
+pub(crate) struct HttpClient {
     base: String,
     bearer: Option<HeaderValue>,
     client: Client<Connector, Full<Bytes>>,
@@ -56,7 +56,7 @@ pub struct HttpClient {
 
 impl Connect {
     /// Resolves address and token. A token is only ever sent to the node that it was found for, or that was named together with it.
-    pub fn client(&self) -> Result<HttpClient> {
+    pub(crate) fn client(&self) -> Result<HttpClient> {
         let ready = self.ready()?;
         let found = ready
             .as_ref()
@@ -140,15 +140,15 @@ impl HttpClient {
     }
 
     /// Where this client asks.
-    pub fn base(&self) -> &str {
+    pub(crate) fn base(&self) -> &str {
         &self.base
     }
 
-    pub async fn get(&self, path: &str) -> Result<Response<Incoming>> {
+    pub(crate) async fn get(&self, path: &str) -> Result<Response<Incoming>> {
         self.send(Method::GET, path, "application/json", Bytes::new()).await
     }
 
-    pub async fn post(&self, path: &str, accept: &str, json: Vec<u8>) -> Result<Response<Incoming>> {
+    pub(crate) async fn post(&self, path: &str, accept: &str, json: Vec<u8>) -> Result<Response<Incoming>> {
         self.send(Method::POST, path, accept, json.into()).await
     }
 
@@ -181,7 +181,7 @@ impl HttpClient {
 }
 
 /// A whole body, up to a limit.
-pub async fn read_all(response: Response<Incoming>, most: usize) -> Result<Bytes> {
+pub(crate) async fn read_all(response: Response<Incoming>, most: usize) -> Result<Bytes> {
     match Limited::new(response.into_body(), most).collect().await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) => bail!("the answer broke off or is longer than {most} bytes: {error}"),

@@ -12,12 +12,20 @@ pub(crate) struct Refused {
 
 impl Refused {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { place: String::new(), message: message.into() }
+        Self {
+            place: String::new(),
+            message: message.into(),
+        }
     }
 
     pub(crate) fn of_toml(text: &str, error: &toml::de::Error) -> Self {
-        let line = error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
-        Self { place: format!("line {line}: "), message: error.message().to_owned() + &suggestion(error.message()) }
+        let line = error
+            .span()
+            .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+        Self {
+            place: format!("line {line}: "),
+            message: error.message().to_owned() + &suggestion(error.message()),
+        }
     }
 
     pub(crate) fn in_file(mut self, path: &Path) -> Self {

@@ -29,7 +29,11 @@ struct Report {
 
 impl NodeReports {
     pub(crate) fn new(edge: Option<sluice_edge::StatusHandle>, ingest: Option<sluice_ingest::StatusHandle>) -> Self {
-        Self { edge, ingest, latest: Arc::default() }
+        Self {
+            edge,
+            ingest,
+            latest: Arc::default(),
+        }
     }
 
     /// What the HTTP door hands on.
@@ -47,7 +51,11 @@ impl NodeReports {
     }
 
     async fn look(&self) -> Report {
-        let mut report = Report { status: json!({}), metrics: String::new(), ready: true };
+        let mut report = Report {
+            status: json!({}),
+            metrics: String::new(),
+            ready: true,
+        };
         if let Some(edge) = &self.edge {
             let status = edge.snapshot();
             report.metrics += &status.metrics();

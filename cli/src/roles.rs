@@ -118,8 +118,10 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
 
 /// `sluice query`.
 #[derive(clap::Args)]
-#[command(after_help = "It reads the cold table of the lake. Hot rows live in the memory of the process that runs ingest, so with the\n\
-    embedded hot store they are seen through `sluice up` only; answers say that the end of the log is not known.")]
+#[command(
+    after_help = "It reads the cold table of the lake. Hot rows live in the memory of the process that runs ingest, so with the\n\
+    embedded hot store they are seen through `sluice up` only; answers say that the end of the log is not known."
+)]
 pub(crate) struct QueryArgs {
     /// Settings (deploy/config/query.toml shows them all)
     #[arg(long, value_name = "FILE")]
@@ -154,7 +156,9 @@ pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
     let stores = Stores::open(&args.lake, 0).await?;
     let tables = Tables::new(stores, Arc::new(UnknownEnds), TablesOptions::default());
     let reports = NodeReports::new(None, None);
-    let service = QueryService::build(config, tables, tokens).await?.with_status(reports.source());
+    let service = QueryService::build(config, tables, tokens)
+        .await?
+        .with_status(reports.source());
     let reporting = tokio::spawn(reports.keep(shutdown.clone()));
     if let Some(path) = &args.run.ready_file {
         running::write_ready_file(path, &bound(service.listen()), None)?;
@@ -165,7 +169,10 @@ pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn bound(doors: Vec<(&'static str, std::net::SocketAddr)>) -> BTreeMap<String, std::net::SocketAddr> {
-    doors.into_iter().map(|(name, address)| (name.to_owned(), address)).collect()
+    doors
+        .into_iter()
+        .map(|(name, address)| (name.to_owned(), address))
+        .collect()
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {

@@ -33,14 +33,21 @@ fn parse_listen(text: &str) -> Result<(String, SocketAddr), String> {
 impl RunArgs {
     /// The address asked for a door, if one was.
     pub(crate) fn address(&self, name: &str) -> Option<SocketAddr> {
-        self.listen.iter().rev().find(|(n, _)| n == name).map(|(_, address)| *address)
+        self.listen
+            .iter()
+            .rev()
+            .find(|(n, _)| n == name)
+            .map(|(_, address)| *address)
     }
 
     /// Refuses names that the role does not have.
     pub(crate) fn check_names(&self, known: &[&str]) -> anyhow::Result<()> {
         for (name, _) in &self.listen {
             if !known.contains(&name.as_str()) {
-                bail!("--listen {name}=…: there is no such door here; there are {}", known.join(", "));
+                bail!(
+                    "--listen {name}=…: there is no such door here; there are {}",
+                    known.join(", ")
+                );
             }
         }
         Ok(())
@@ -53,7 +60,10 @@ pub(crate) fn write_ready_file(
     listen: &BTreeMap<String, SocketAddr>,
     token_file: Option<&Path>,
 ) -> anyhow::Result<()> {
-    let listen: BTreeMap<_, _> = listen.iter().map(|(name, address)| (name, address.to_string())).collect();
+    let listen: BTreeMap<_, _> = listen
+        .iter()
+        .map(|(name, address)| (name, address.to_string()))
+        .collect();
     let mut ready = json!({ "listen": listen, "pid": std::process::id() });
     if let Some(file) = token_file {
         ready["token_file"] = json!(file.display().to_string());
@@ -90,7 +100,10 @@ pub(crate) fn start_logging() {
     let wanted = std::env::var("SLUICE_LOG").unwrap_or_else(|_| "warn".to_owned());
     let filter = EnvFilter::try_new(format!("buoyant_kernel=warn,{wanted}")).unwrap_or_else(|_| EnvFilter::new("warn"));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colour);
     let started = if std::env::var("SLUICE_LOG_FORMAT").is_ok_and(|format| format == "json") {
         lines.json().try_init()
     } else {

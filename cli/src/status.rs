@@ -16,7 +16,7 @@ const MOST_ROWS: usize = 20;
 /// Show how a running node is doing.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Exit codes: 0 data moves, 1 it does not, or nothing answers.")]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     connect: Connect,
     /// All of it, for scripts
@@ -24,7 +24,7 @@ pub struct Args {
     json: bool,
 }
 
-pub async fn run(args: Args) -> Result<ExitCode> {
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let client = args.connect.client()?;
     let response = client.get("/v1/status").await?;
     let code = response.status();

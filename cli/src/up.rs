@@ -15,10 +15,12 @@ pub(crate) use config::UpConfig;
 
 /// Flags of `sluice up`.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  sluice up                              data in ./sluice-data\n  \
+#[command(
+    after_help = "Examples:\n  sluice up                              data in ./sluice-data\n  \
     sluice up --config sluice.toml         with plugins and settings of your own\n  \
     sluice up --listen otlp-grpc=127.0.0.1:0 --ready-file ready.json\n\n\
-    Doors: otlp-grpc, otlp-http, http, link. Certificates, tenant and token are made on the first start.")]
+    Doors: otlp-grpc, otlp-http, http, link. Certificates, tenant and token are made on the first start."
+)]
 pub(crate) struct Args {
     /// Folder of everything that is kept
     #[arg(long, value_name = "DIR", default_value = "./sluice-data")]

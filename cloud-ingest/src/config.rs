@@ -132,13 +132,20 @@ impl Default for LogSettings {
 
 impl Default for HotSettings {
     fn default() -> Self {
-        HotSettings { max_memory: 256 << 20, keep: 128 << 20 }
+        HotSettings {
+            max_memory: 256 << 20,
+            keep: 128 << 20,
+        }
     }
 }
 
 impl Default for ColdSettings {
     fn default() -> Self {
-        ColdSettings { commit_every: Duration::from_secs(30), commit_rows: 200_000, commit_memory: 192 << 20 }
+        ColdSettings {
+            commit_every: Duration::from_secs(30),
+            commit_rows: 200_000,
+            commit_memory: 192 << 20,
+        }
     }
 }
 
@@ -154,7 +161,9 @@ impl IngestConfig {
     /// Reads the text of a configuration file.
     pub fn from_toml(text: &str) -> Result<IngestConfig, ConfigError> {
         let config: IngestConfig = toml::from_str(text).map_err(|error| ConfigError {
-            line: error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
+            line: error
+                .span()
+                .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
             message: error.message().to_owned(),
         })?;
         config.check().map_err(|message| ConfigError { line: 1, message })?;
@@ -201,10 +210,31 @@ mod tests {
         let shipped = IngestConfig::from_toml(text).unwrap();
         assert_eq!(format!("{shipped:?}"), format!("{:?}", IngestConfig::default()));
         for key in [
-            "roles", "data_dir", "lake", "listen", "certificate", "key", "ca", "deny_list", "max_sessions", "max_batch", "max_memory",
-            "generation", "partitions", "segment", "replay_window", "max_size", "keep", "commit_every", "commit_rows", "commit_memory",
+            "roles",
+            "data_dir",
+            "lake",
+            "listen",
+            "certificate",
+            "key",
+            "ca",
+            "deny_list",
+            "max_sessions",
+            "max_batch",
+            "max_memory",
+            "generation",
+            "partitions",
+            "segment",
+            "replay_window",
+            "max_size",
+            "keep",
+            "commit_every",
+            "commit_rows",
+            "commit_memory",
         ] {
-            assert!(text.lines().any(|l| l.starts_with(&format!("{key} = "))), "{key} is missing");
+            assert!(
+                text.lines().any(|l| l.starts_with(&format!("{key} = "))),
+                "{key} is missing"
+            );
         }
     }
 
@@ -212,6 +242,11 @@ mod tests {
     fn a_mistake_is_told_with_its_line() {
         let error = IngestConfig::from_toml("lake = \"x\"\n[hot]\nkep = \"1 MiB\"\n").unwrap_err();
         assert_eq!(error.line, 3);
-        assert!(IngestConfig::from_toml("[hot]\nkeep = \"300 MiB\"\n").unwrap_err().message.contains("hot.keep"));
+        assert!(
+            IngestConfig::from_toml("[hot]\nkeep = \"300 MiB\"\n")
+                .unwrap_err()
+                .message
+                .contains("hot.keep")
+        );
     }
 }

@@ -47,7 +47,10 @@ pub struct SnapshotError {
 impl Dedup {
     /// The state of a log that begins at `next`.
     pub fn starting_at(next: u64) -> Self {
-        Self { next, ..Self::default() }
+        Self {
+            next,
+            ..Self::default()
+        }
     }
 
     /// The offset that the next record must have: everything below is taken into account.
@@ -146,13 +149,21 @@ impl Dedup {
         for _ in 0..rest.u64()? {
             let place = usize::try_from(rest.u64()?).map_err(bad)?;
             let stream = streams.get(place).ok_or_else(|| bad("a hash of no stream"))?.clone();
-            let id = BatchId { stream, epoch: rest.epoch()?, seq: rest.u64()? };
+            let id = BatchId {
+                stream,
+                epoch: rest.epoch()?,
+                seq: rest.u64()?,
+            };
             let is_data = rest.take(1)?[0] == 1;
             let mut hash = [0u8; HASH_BYTES];
             hash.copy_from_slice(rest.take(HASH_BYTES)?);
             state.remember(&id, is_data, hash);
         }
-        if rest.bytes.is_empty() { Ok(state) } else { Err(bad("has bytes after its end")) }
+        if rest.bytes.is_empty() {
+            Ok(state)
+        } else {
+            Err(bad("has bytes after its end"))
+        }
     }
 }
 
@@ -193,7 +204,10 @@ impl<'a> Rest<'a> {
 
     fn epoch(&mut self) -> Result<Epoch, SnapshotError> {
         let number = u32::try_from(self.u64()?).map_err(bad)?;
-        Ok(Epoch { number, random: self.u64()? })
+        Ok(Epoch {
+            number,
+            random: self.u64()?,
+        })
     }
 }
 
@@ -213,7 +227,14 @@ mod tests {
             node: NodeId::new(&format!("n{node}")).unwrap(),
             spool: [node; 16],
         };
-        BatchId { stream, epoch: Epoch { number: epoch, random: 7 }, seq }
+        BatchId {
+            stream,
+            epoch: Epoch {
+                number: epoch,
+                random: 7,
+            },
+            seq,
+        }
     }
 
     proptest! {
@@ -252,7 +273,10 @@ mod tests {
         assert_eq!(dedup.observe(&id(1, 1, 0), Kind::Data, &[1; 32]), Verdict::New);
         assert_eq!(dedup.observe(&id(1, 1, 0), Kind::Data, &[1; 32]), Verdict::Duplicate);
         assert_eq!(dedup.observe(&id(1, 1, 0), Kind::Data, &[2; 32]), Verdict::Conflict);
-        assert_eq!(dedup.observe(&id(1, 1, 0), Kind::Tombstone, &[3; 32]), Verdict::Duplicate);
+        assert_eq!(
+            dedup.observe(&id(1, 1, 0), Kind::Tombstone, &[3; 32]),
+            Verdict::Duplicate
+        );
         for seq in 1..=2 * WINDOW as u64 {
             assert_eq!(dedup.observe(&id(1, 1, seq), Kind::Data, &[1; 32]), Verdict::New);
         }

@@ -69,18 +69,31 @@ impl IngestService {
             },
         )?);
         let folder = config.data_dir.join("writers");
-        std::fs::create_dir_all(&folder).map_err(|source| BuildError::Folder { path: folder.clone(), source })?;
+        std::fs::create_dir_all(&folder).map_err(|source| BuildError::Folder {
+            path: folder.clone(),
+            source,
+        })?;
         let gateway = config
             .roles
             .contains(&Role::Gateway)
             .then(|| Gateway::build(gateway_config(&config), Arc::clone(&log) as Arc<dyn Log>))
             .transpose()?;
-        Ok(IngestService { log, stores, gateway, config, folder, counters: Arc::default() })
+        Ok(IngestService {
+            log,
+            stores,
+            gateway,
+            config,
+            folder,
+            counters: Arc::default(),
+        })
     }
 
     /// The bound doors by name.
     pub fn listen(&self) -> Vec<(&'static str, SocketAddr)> {
-        self.gateway.iter().map(|gateway| ("link", gateway.local_addr())).collect()
+        self.gateway
+            .iter()
+            .map(|gateway| ("link", gateway.local_addr()))
+            .collect()
     }
 
     /// Where the log ends, for the read side.
@@ -105,7 +118,9 @@ impl IngestService {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
         let (writers_stop, gateway_stop) = (CancellationToken::new(), CancellationToken::new());
         let mut writers = self.start_writers(&writers_stop);
-        let gateway = self.gateway.map(|gateway| tokio::spawn(gateway.run(gateway_stop.clone())));
+        let gateway = self
+            .gateway
+            .map(|gateway| tokio::spawn(gateway.run(gateway_stop.clone())));
         let failed = tokio::select! {
             () = shutdown.cancelled() => None,
             Some(ended) = writers.join_next() => Some(ended),
@@ -138,7 +153,10 @@ impl IngestService {
                 };
                 let stop = stop.clone();
                 writers.spawn(async move {
-                    writer.run(stop).await.map_err(|source| RunError::Writer { writer: "hot", source })
+                    writer
+                        .run(stop)
+                        .await
+                        .map_err(|source| RunError::Writer { writer: "hot", source })
                 });
             }
         }
@@ -153,7 +171,10 @@ impl IngestService {
             };
             let stop = stop.clone();
             writers.spawn(async move {
-                writer.run(stop).await.map_err(|source| RunError::Writer { writer: "cold", source })
+                writer
+                    .run(stop)
+                    .await
+                    .map_err(|source| RunError::Writer { writer: "cold", source })
             });
         }
         writers
@@ -185,6 +206,9 @@ fn cold_options(config: &IngestConfig) -> ColdWriterOptions {
         max_rows: config.cold.commit_rows,
         max_bytes: usize::try_from(config.cold.commit_memory).unwrap_or(usize::MAX),
         hot_keep_bytes: config.hot.keep,
-        trim: TrimOptions { replay_window: config.log.replay_window, max_bytes: config.log.max_size },
+        trim: TrimOptions {
+            replay_window: config.log.replay_window,
+            max_bytes: config.log.max_size,
+        },
     }
 }

@@ -76,7 +76,12 @@ impl StatusHandle {
     /// Asks the cold table too, so it may fail to know the cold ends; then they are absent.
     pub async fn snapshot(&self) -> IngestStatus {
         let cold = self.stores.cold.committed().await.unwrap_or_default();
-        let partitions = self.log.partitions().into_iter().map(|p| self.partition(p, &cold)).collect();
+        let partitions = self
+            .log
+            .partitions()
+            .into_iter()
+            .map(|p| self.partition(p, &cold))
+            .collect();
         IngestStatus {
             gateway: self.gateway.as_ref().map(gateway::StatusHandle::snapshot),
             partitions,
@@ -121,24 +126,104 @@ impl IngestStatus {
             let labelled = |p: &PartitionStatus| Some((format!("{{partition=\"{}\"}}", p.partition), value(p)?));
             self.partitions.iter().filter_map(labelled).collect::<Vec<_>>()
         };
-        put("sluice_log_end", "gauge", "Next offset of the log.", each(|p| Some(p.log_end)));
-        put("sluice_log_bytes", "gauge", "Bytes of the log on disk.", each(|p| Some(p.log_bytes)));
-        put("sluice_hot_end", "gauge", "Next offset that hot will hold.", each(|p| p.hot_end));
-        put("sluice_cold_end", "gauge", "Next offset that cold will hold.", each(|p| p.cold_end));
-        put("sluice_lag_records", "gauge", "Log records that no store shows yet.", each(|p| Some(p.lag)));
-        put("sluice_hot_bytes", "gauge", "Bytes of rows held in hot.", one(self.hot_bytes));
-        put("sluice_cold_commits_total", "counter", "Commits to the cold table.", one(self.commits));
-        put("sluice_cold_rows_total", "counter", "Rows committed to the cold table.", one(self.committed_rows));
-        put("sluice_cold_failures_total", "counter", "Commits that failed and were tried again.", one(self.commit_failures));
+        put(
+            "sluice_log_end",
+            "gauge",
+            "Next offset of the log.",
+            each(|p| Some(p.log_end)),
+        );
+        put(
+            "sluice_log_bytes",
+            "gauge",
+            "Bytes of the log on disk.",
+            each(|p| Some(p.log_bytes)),
+        );
+        put(
+            "sluice_hot_end",
+            "gauge",
+            "Next offset that hot will hold.",
+            each(|p| p.hot_end),
+        );
+        put(
+            "sluice_cold_end",
+            "gauge",
+            "Next offset that cold will hold.",
+            each(|p| p.cold_end),
+        );
+        put(
+            "sluice_lag_records",
+            "gauge",
+            "Log records that no store shows yet.",
+            each(|p| Some(p.lag)),
+        );
+        put(
+            "sluice_hot_bytes",
+            "gauge",
+            "Bytes of rows held in hot.",
+            one(self.hot_bytes),
+        );
+        put(
+            "sluice_cold_commits_total",
+            "counter",
+            "Commits to the cold table.",
+            one(self.commits),
+        );
+        put(
+            "sluice_cold_rows_total",
+            "counter",
+            "Rows committed to the cold table.",
+            one(self.committed_rows),
+        );
+        put(
+            "sluice_cold_failures_total",
+            "counter",
+            "Commits that failed and were tried again.",
+            one(self.commit_failures),
+        );
         if let Some(g) = &self.gateway {
             put("sluice_gateway_sessions", "gauge", "Edges connected.", one(g.sessions));
-            put("sluice_gateway_batches_total", "counter", "Batches received.", one(g.batches_received));
-            put("sluice_gateway_bytes_total", "counter", "Bytes of batches received.", one(g.bytes_received));
-            put("sluice_gateway_acknowledged_total", "counter", "Batches durable and acknowledged.", one(g.batches_acknowledged));
-            put("sluice_gateway_rows_total", "counter", "Rows of acknowledged batches.", one(g.rows_acknowledged));
-            put("sluice_gateway_invalid_total", "counter", "Batches refused for good.", one(g.batches_invalid));
-            put("sluice_gateway_identity_refused_total", "counter", "Peers without a usable identity.", one(g.refused_identity));
-            put("sluice_gateway_revoked_refused_total", "counter", "Peers with a revoked certificate.", one(g.refused_revoked));
+            put(
+                "sluice_gateway_batches_total",
+                "counter",
+                "Batches received.",
+                one(g.batches_received),
+            );
+            put(
+                "sluice_gateway_bytes_total",
+                "counter",
+                "Bytes of batches received.",
+                one(g.bytes_received),
+            );
+            put(
+                "sluice_gateway_acknowledged_total",
+                "counter",
+                "Batches durable and acknowledged.",
+                one(g.batches_acknowledged),
+            );
+            put(
+                "sluice_gateway_rows_total",
+                "counter",
+                "Rows of acknowledged batches.",
+                one(g.rows_acknowledged),
+            );
+            put(
+                "sluice_gateway_invalid_total",
+                "counter",
+                "Batches refused for good.",
+                one(g.batches_invalid),
+            );
+            put(
+                "sluice_gateway_identity_refused_total",
+                "counter",
+                "Peers without a usable identity.",
+                one(g.refused_identity),
+            );
+            put(
+                "sluice_gateway_revoked_refused_total",
+                "counter",
+                "Peers with a revoked certificate.",
+                one(g.refused_revoked),
+            );
         }
         text
     }

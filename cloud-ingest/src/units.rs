@@ -54,8 +54,7 @@ fn parse(text: &str, table: &[(&str, u64)]) -> Option<u64> {
         Err(_) => {
             let value = number.parse::<f64>().ok()? * *factor as f64;
             // 2^53: above it a decimal number no longer says which byte is meant
-            (value.is_finite() && (0.0..9_007_199_254_740_992.0).contains(&value))
-                .then_some(value as u64)
+            (value.is_finite() && (0.0..9_007_199_254_740_992.0).contains(&value)).then_some(value as u64)
         }
     }
 }

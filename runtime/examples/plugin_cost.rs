@@ -23,20 +23,14 @@ fn main() -> Result<(), Failure> {
         "rows", "chain", "rows/s", "CPU s/million", "left"
     );
     for rows in [100, 1000, 8192] {
-        let batches: Vec<RecordBatch> =
-            (0..8).map(|n| corpus(n, rows)).collect::<Result<_, _>>()?;
+        let batches: Vec<RecordBatch> = (0..8).map(|n| corpus(n, rows)).collect::<Result<_, _>>()?;
         for (name, plugins) in [
             ("sample 0.1", vec![sample.clone()]),
             ("sample 1.0", vec![keep.clone()]),
             ("mask", vec![mask.clone()]),
             ("mask, sample", vec![mask.clone(), sample.clone()]),
         ] {
-            let cost = measure(
-                &Chain::new(plugins),
-                &batches,
-                Signal::Log,
-                100_000 / rows / 2 + 1,
-            )?;
+            let cost = measure(&Chain::new(plugins), &batches, Signal::Log, 100_000 / rows / 2 + 1)?;
             println!(
                 "{rows:>6} {name:>14} {:>12.0} {:>14.2} {:>7.1}%",
                 cost.rows_per_s(),
@@ -50,12 +44,8 @@ fn main() -> Result<(), Failure> {
 
 fn load(host: &Host, name: &str, config: serde_json::Value) -> Result<Arc<Plugin>, Failure> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{name}.wasm"));
-    let component = std::fs::read(&path).map_err(|e| {
-        format!(
-            "{}: {e}; build it with `cargo xtask guests`",
-            path.display()
-        )
-    })?;
+    let component =
+        std::fs::read(&path).map_err(|e| format!("{}: {e}; build it with `cargo xtask guests`", path.display()))?;
     let start = Instant::now();
     let plugin = host.load(PluginConfig {
         name: name.to_owned(),
@@ -88,10 +78,7 @@ fn corpus(seed: u64, rows: usize) -> Result<RecordBatch, Failure> {
     for row in 0..rows {
         let id = [random().to_be_bytes(), random().to_be_bytes()].concat();
         trace_ids.append_value(id)?;
-        routes.append_value(format!(
-            "/api/v1/{}",
-            ["orders", "users", "carts", "items"][row % 4]
-        ));
+        routes.append_value(format!("/api/v1/{}", ["orders", "users", "carts", "items"][row % 4]));
         severity.push(if random() % 50 == 0 { 17 } else { 9 });
         let contact = if row % 20 == 0 {
             " contact jane.doe@example.com"
@@ -100,25 +87,19 @@ fn corpus(seed: u64, rows: usize) -> Result<RecordBatch, Failure> {
         };
         bodies.push(format!(
             "request {:016x} for order {} finished in {} ms with status 200 after {} retries on shard {}{contact}",
-            random(), random() % 1_000_000, random() % 5000, random() % 3, random() % 64
+            random(),
+            random() % 1_000_000,
+            random() % 5000,
+            random() % 3,
+            random() % 64
         ));
         requests.push(format!("{:016x}-{:08x}", random(), random() as u32));
         users.push(format!("user-{}", random() % 100_000));
-        addresses.push(format!(
-            "10.{}.{}.{}",
-            random() % 256,
-            random() % 256,
-            random() % 256
-        ));
-        agents.push(
-            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36"
-                .to_owned(),
-        );
+        addresses.push(format!("10.{}.{}.{}", random() % 256, random() % 256, random() % 256));
+        agents.push("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/140.0 Safari/537.36".to_owned());
     }
     let text = |values: Vec<String>| -> ArrayRef { Arc::new(StringArray::from(values)) };
-    let numbers = |from: i64| -> ArrayRef {
-        Arc::new(Int64Array::from_iter_values(from..from + rows as i64))
-    };
+    let numbers = |from: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(from..from + rows as i64)) };
     Ok(RecordBatch::try_from_iter(vec![
         ("time", numbers(1_760_000_000_000_000_000)),
         ("trace_id", Arc::new(trace_ids.finish()) as ArrayRef),

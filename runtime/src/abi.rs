@@ -14,9 +14,7 @@ mod bindings {
 }
 
 pub(crate) use bindings::sluice::plugin::log as host_log;
-pub(crate) use bindings::sluice::plugin::types::{
-    Context, Description, DropCount, Kind, Outcome, Signal,
-};
+pub(crate) use bindings::sluice::plugin::types::{Context, Description, DropCount, Kind, Outcome, Signal};
 pub(crate) use bindings::{Transform, TransformPre};
 
 /// What one instance has of the host.
@@ -102,12 +100,7 @@ impl MemoryLimiter {
 }
 
 impl ResourceLimiter for MemoryLimiter {
-    fn memory_growing(
-        &mut self,
-        current: usize,
-        desired: usize,
-        maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
         let used = self.used.saturating_add(desired.saturating_sub(current));
         if used > self.limit || maximum.is_some_and(|maximum| desired > maximum) {
             self.denied = true;
@@ -117,12 +110,7 @@ impl ResourceLimiter for MemoryLimiter {
         Ok(true)
     }
 
-    fn table_growing(
-        &mut self,
-        _current: usize,
-        desired: usize,
-        _maximum: Option<usize>,
-    ) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
         Ok(desired <= MAX_TABLE_ENTRIES)
     }
 

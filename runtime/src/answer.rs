@@ -36,11 +36,7 @@ pub(crate) struct Answer {
 }
 
 /// Checks an answer against the batch (all its columns, before the selection).
-pub(crate) fn check(
-    outcome: abi::Outcome,
-    batch: &RecordBatch,
-    writes: &Patterns,
-) -> Result<Answer, Fault> {
+pub(crate) fn check(outcome: abi::Outcome, batch: &RecordBatch, writes: &Patterns) -> Result<Answer, Fault> {
     let rows = batch.num_rows();
     let keep = match outcome.selection {
         Some(bytes) => Some(bits(bytes, rows, "selection")?),
@@ -92,9 +88,7 @@ fn drops(counts: Vec<abi::DropCount>, dropped: u64) -> Result<BTreeMap<String, u
         *entry = entry.saturating_add(count.rows);
     }
     if sum != dropped {
-        return invalid(format!(
-            "counts {sum} dropped rows; the selection drops {dropped}"
-        ));
+        return invalid(format!("counts {sum} dropped rows; the selection drops {dropped}"));
     }
     Ok(drops)
 }
@@ -190,11 +184,7 @@ fn scan(bytes: &[u8]) -> Result<(), Fault> {
     Ok(())
 }
 
-fn check_columns(
-    columns: &RecordBatch,
-    batch: &RecordBatch,
-    writes: &Patterns,
-) -> Result<(), Fault> {
+fn check_columns(columns: &RecordBatch, batch: &RecordBatch, writes: &Patterns) -> Result<(), Fault> {
     if columns.num_rows() != batch.num_rows() {
         return invalid(format!(
             "columns of {} rows for a batch of {}",
@@ -205,22 +195,16 @@ fn check_columns(
     let schema: &Schema = columns.schema_ref();
     for (index, field) in schema.fields().iter().enumerate() {
         let name = field.name();
-        if schema.fields()[..index]
-            .iter()
-            .any(|other| other.name() == name)
-        {
+        if schema.fields()[..index].iter().any(|other| other.name() == name) {
             return invalid(format!("column `{name}` twice"));
         }
-        if !writes.matches(name)
-            || [QUARANTINED_BY, QUARANTINE_REASON, "signal"].contains(&name.as_str())
-        {
+        if !writes.matches(name) || [QUARANTINED_BY, QUARANTINE_REASON, "signal"].contains(&name.as_str()) {
             return invalid(format!("column `{name}`, which it may not write"));
         }
         let own = batch.schema_ref().field_with_name(name).ok();
         let fits = match own {
             Some(own) => plain(own.data_type()).equals_datatype(&plain(field.data_type())),
-            None => expected_type(name)
-                .is_some_and(|expected| expected.equals_datatype(&plain(field.data_type()))),
+            None => expected_type(name).is_some_and(|expected| expected.equals_datatype(&plain(field.data_type()))),
         };
         let keys_fit = match field.data_type() {
             DataType::Dictionary(keys, _) => matches!(**keys, DataType::UInt16 | DataType::UInt32),
@@ -244,12 +228,7 @@ fn check_columns(
 /// A weight is a count of events that one row stands for.
 fn check_weights(column: &dyn Array) -> Result<(), Fault> {
     let weights = column.as_primitive_opt::<Float64Type>();
-    match weights.and_then(|weights| {
-        weights
-            .iter()
-            .flatten()
-            .find(|w| !w.is_finite() || *w < 0.0)
-    }) {
+    match weights.and_then(|weights| weights.iter().flatten().find(|w| !w.is_finite() || *w < 0.0)) {
         Some(weight) => invalid(format!("weight {weight}")),
         None => Ok(()),
     }

@@ -59,12 +59,7 @@ impl Chain {
 
     /// Runs all plugins over a batch. Blocks while guests run; call it where blocking is allowed, on a thread with a
     /// stack of at least 2 MiB.
-    pub fn run(
-        &self,
-        batch: RecordBatch,
-        signal: Signal,
-        now_ns: u64,
-    ) -> Result<ChainOutcome, Refused> {
+    pub fn run(&self, batch: RecordBatch, signal: Signal, now_ns: u64) -> Result<ChainOutcome, Refused> {
         let mut work = Work::new(batch);
         for plugin in self.plugins.iter().filter(|p| p.applies_to(signal)) {
             work.apply(plugin, signal, now_ns)?;
@@ -99,10 +94,7 @@ struct Work {
 impl Work {
     fn new(batch: RecordBatch) -> Work {
         Work {
-            active: Rows {
-                batch,
-                places: None,
-            },
+            active: Rows { batch, places: None },
             held: Vec::new(),
             dropped: BTreeMap::new(),
         }
@@ -120,9 +112,7 @@ impl Work {
         }
         plugin.count(|counters| counters.rows_in += rows as u64);
         match plugin.apply(&self.active.batch, signal, now_ns) {
-            Ok(answer) => self
-                .accept(plugin, answer)
-                .map_err(|e| broken(plugin, &e))?,
+            Ok(answer) => self.accept(plugin, answer).map_err(|e| broken(plugin, &e))?,
             Err(failure) => self.fail(plugin, &failure)?,
         }
         let rows = self.active.batch.num_rows() as u64;
@@ -169,20 +159,13 @@ impl Work {
     }
 
     /// Copies rows of the active batch to those set aside. The caller takes them out of the active batch.
-    fn hold(
-        &mut self,
-        plugin: &Plugin,
-        rows: &BooleanBuffer,
-        reason: &str,
-    ) -> Result<(), ArrowError> {
+    fn hold(&mut self, plugin: &Plugin, rows: &BooleanBuffer, reason: &str) -> Result<(), ArrowError> {
         let count = rows.count_set_bits() as u64;
         if count == 0 {
             return Ok(());
         }
         let total = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-        self.active
-            .places
-            .get_or_insert_with(|| (0..total).collect());
+        self.active.places.get_or_insert_with(|| (0..total).collect());
         let mut held = Rows {
             batch: self.active.batch.clone(),
             places: self.active.places.clone(),
@@ -195,13 +178,7 @@ impl Work {
     }
 
     /// A mask over rows that were set aside: they go to the store too, so they pass it or the request is refused.
-    fn mask_held(
-        &mut self,
-        index: usize,
-        plugin: &Plugin,
-        signal: Signal,
-        now_ns: u64,
-    ) -> Result<(), Refused> {
+    fn mask_held(&mut self, index: usize, plugin: &Plugin, signal: Signal, now_ns: u64) -> Result<(), Refused> {
         let held = &mut self.held[index];
         let rows = held.batch.num_rows();
         if rows == 0 {
@@ -225,10 +202,7 @@ impl Work {
             plugin.count(|counters| {
                 *counters.dropped.entry(reason.clone()).or_default() += rows;
             });
-            *self
-                .dropped
-                .entry((plugin.name().to_owned(), reason))
-                .or_default() += rows;
+            *self.dropped.entry((plugin.name().to_owned(), reason)).or_default() += rows;
         }
     }
 
@@ -251,11 +225,7 @@ impl Work {
         let dropped = self
             .dropped
             .into_iter()
-            .map(|((plugin, reason), rows)| Dropped {
-                plugin,
-                reason,
-                rows,
-            })
+            .map(|((plugin, reason), rows)| Dropped { plugin, reason, rows })
             .collect();
         Ok(ChainOutcome {
             batch,

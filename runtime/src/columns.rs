@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::types::UInt16Type;
 use arrow_array::{
-    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array,
-    new_null_array,
+    Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, StringArray, UInt32Array, new_null_array,
 };
 use arrow_buffer::BooleanBuffer;
 use arrow_ipc::MetadataVersion;
@@ -51,10 +50,7 @@ pub(crate) fn encode(batch: &RecordBatch, capacity: usize) -> Result<Vec<u8>, Ar
 }
 
 /// `batch` with the columns of `changed` in place of its own of the same names, or behind them.
-pub(crate) fn replace(
-    batch: &RecordBatch,
-    changed: &RecordBatch,
-) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn replace(batch: &RecordBatch, changed: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let mut fields: Vec<Arc<Field>> = batch.schema_ref().fields().iter().cloned().collect();
     let mut columns = batch.columns().to_vec();
     for (field, column) in changed.schema_ref().fields().iter().zip(changed.columns()) {
@@ -71,11 +67,7 @@ pub(crate) fn replace(
                 columns[index] = column.clone();
             }
             Err(_) => {
-                fields.push(Arc::new(Field::new(
-                    field.name(),
-                    column.data_type().clone(),
-                    true,
-                )));
+                fields.push(Arc::new(Field::new(field.name(), column.data_type().clone(), true)));
                 columns.push(column.clone());
             }
         }
@@ -94,18 +86,14 @@ pub(crate) fn filter(batch: &RecordBatch, keep: &BooleanBuffer) -> Result<Record
 }
 
 /// `batch` with all rows marked as set aside.
-pub(crate) fn quarantine(
-    batch: &RecordBatch,
-    plugin: &str,
-    reason: &str,
-) -> Result<RecordBatch, ArrowError> {
+pub(crate) fn quarantine(batch: &RecordBatch, plugin: &str, reason: &str) -> Result<RecordBatch, ArrowError> {
     let rows = batch.num_rows();
     let constant = |text: &str| -> Result<ArrayRef, ArrowError> {
         let keys = arrow_array::UInt16Array::from(vec![0u16; rows]);
         let values = Arc::new(StringArray::from(vec![text]));
-        Ok(Arc::new(
-            arrow_array::DictionaryArray::<UInt16Type>::try_new(keys, values)?,
-        ))
+        Ok(Arc::new(arrow_array::DictionaryArray::<UInt16Type>::try_new(
+            keys, values,
+        )?))
     };
     let by = constant(plugin)?;
     let reason = constant(reason)?;
@@ -113,10 +101,7 @@ pub(crate) fn quarantine(
         Field::new(QUARANTINED_BY, by.data_type().clone(), true),
         Field::new(QUARANTINE_REASON, reason.data_type().clone(), true),
     ]);
-    replace(
-        batch,
-        &RecordBatch::try_new(Arc::new(schema), vec![by, reason])?,
-    )
+    replace(batch, &RecordBatch::try_new(Arc::new(schema), vec![by, reason])?)
 }
 
 /// One batch of several whose columns may differ: what a part lacks is null, a text column with different dictionaries
@@ -138,10 +123,7 @@ pub(crate) fn stack(parts: &[RecordBatch]) -> Result<RecordBatch, ArrowError> {
     }
     let mut columns = Vec::with_capacity(fields.len());
     for field in &mut fields {
-        let pieces: Vec<Option<&ArrayRef>> = parts
-            .iter()
-            .map(|part| part.column_by_name(field.name()))
-            .collect();
+        let pieces: Vec<Option<&ArrayRef>> = parts.iter().map(|part| part.column_by_name(field.name())).collect();
         let lengths = parts.iter().map(RecordBatch::num_rows);
         let column = stack_column(&pieces, lengths)?;
         *field = Arc::new(
@@ -201,10 +183,7 @@ fn rebuild(
     columns: Vec<ArrayRef>,
     rows: usize,
 ) -> Result<RecordBatch, ArrowError> {
-    let schema: SchemaRef = Arc::new(Schema::new_with_metadata(
-        fields,
-        like.schema_ref().metadata().clone(),
-    ));
+    let schema: SchemaRef = Arc::new(Schema::new_with_metadata(fields, like.schema_ref().metadata().clone()));
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(schema, columns, &options)
 }
@@ -217,8 +196,7 @@ mod tests {
     use arrow_array::cast::AsArray;
 
     fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
-        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true)))
-            .unwrap()
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(n, c)| (n, c, true))).unwrap()
     }
 
     #[test]
@@ -242,12 +220,7 @@ mod tests {
 
     #[test]
     fn quarantine_marks_every_row() {
-        let marked = quarantine(
-            &batch(vec![("n", Arc::new(Int64Array::from(vec![1, 2])))]),
-            "p",
-            "r",
-        )
-        .unwrap();
+        let marked = quarantine(&batch(vec![("n", Arc::new(Int64Array::from(vec![1, 2])))]), "p", "r").unwrap();
         for (name, text) in [(QUARANTINED_BY, "p"), (QUARANTINE_REASON, "r")] {
             let column = arrow_cast::cast(marked.column_by_name(name).unwrap(), &DataType::Utf8);
             let column = column.unwrap();

@@ -10,9 +10,7 @@ use std::time::Duration;
 use wasmtime::component::{Component, HasSelf, Linker};
 use wasmtime::{Config, EngineWeak, OptLevel, Store, Strategy, Trap, UpdateDeadline};
 
-use crate::abi::{
-    Context, Deadline, Description, HostState, MemoryLimiter, Outcome, Transform, TransformPre,
-};
+use crate::abi::{Context, Deadline, Description, HostState, MemoryLimiter, Outcome, Transform, TransformPre};
 use crate::fault::Fault;
 use crate::limits::{Limits, MAX_COMPONENT_BYTES};
 use crate::log::LogSink;
@@ -50,9 +48,7 @@ fn check_import(name: &str) -> Result<(), ComponentError> {
     let Some(interface) = name.strip_prefix(OURS) else {
         return Err(ComponentError::Forbidden(name.to_owned()));
     };
-    let interface = interface
-        .split_once('@')
-        .map_or(interface, |(name, _)| name);
+    let interface = interface.split_once('@').map_or(interface, |(name, _)| name);
     if OFFERED.contains(&interface) {
         Ok(())
     } else {
@@ -94,11 +90,9 @@ impl Engine {
             return Err(ComponentError::TooLarge { bytes: bytes.len() });
         }
         // A compiler is a large program fed with a stranger's bytes: a panic of it is an answer about those bytes.
-        let component = catch_unwind(AssertUnwindSafe(|| {
-            Component::from_binary(&self.engine, bytes)
-        }))
-        .map_err(|_| ComponentError::Malformed("the compiler gave up".to_owned()))?
-        .map_err(|e| ComponentError::Malformed(text(&e)))?;
+        let component = catch_unwind(AssertUnwindSafe(|| Component::from_binary(&self.engine, bytes)))
+            .map_err(|_| ComponentError::Malformed("the compiler gave up".to_owned()))?
+            .map_err(|e| ComponentError::Malformed(text(&e)))?;
         for (name, _) in component.component_type().imports(&self.engine) {
             check_import(name)?;
         }
@@ -201,9 +195,7 @@ impl Instance {
         let running = self.begin(INIT_DEADLINE, MAX_TEXT);
         let answer = self.transform.call_init(&mut self.store, config);
         drop(running);
-        answer
-            .map_err(|e| self.fault(&e, MAX_TEXT))?
-            .map_err(Fault::Failed)
+        answer.map_err(|e| self.fault(&e, MAX_TEXT))?.map_err(Fault::Failed)
     }
 
     pub(crate) fn process(
@@ -217,9 +209,7 @@ impl Instance {
         self.calls = self.calls.saturating_add(1);
         let answer = self.transform.call_process(&mut self.store, batch, context);
         drop(running);
-        answer
-            .map_err(|e| self.fault(&e, max_output))?
-            .map_err(Fault::Failed)
+        answer.map_err(|e| self.fault(&e, max_output))?.map_err(Fault::Failed)
     }
 
     fn begin(&mut self, budget: Duration, max_transfer: usize) -> Running {
@@ -238,9 +228,7 @@ impl Instance {
             Some(_) if state.memory.denied() => Fault::Memory(state.memory.used()),
             Some(trap) => Fault::Trap(trap.to_string()),
             // The engine has no type for this error, only its text.
-            None if text(error).contains("too much data is being copied") => {
-                Fault::Output(max_output)
-            }
+            None if text(error).contains("too much data is being copied") => Fault::Output(max_output),
             None => Fault::Trap(text(error)),
         }
     }
@@ -251,9 +239,7 @@ fn text(error: &wasmtime::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain() {
         let cause = cause.to_string();
-        if !cause.starts_with("error while executing at wasm backtrace")
-            && !parts.iter().any(|p| p.contains(&cause))
-        {
+        if !cause.starts_with("error while executing at wasm backtrace") && !parts.iter().any(|p| p.contains(&cause)) {
             parts.push(cause);
         }
     }

@@ -45,18 +45,16 @@ impl Host {
             let plugin = config.name;
             return Err(LoadError::Limits { plugin, what });
         }
-        let engine =
-            self.engine(config.limits.stack_bytes)
-                .map_err(|source| LoadError::Engine {
-                    plugin: config.name.clone(),
-                    source,
-                })?;
-        let compiled = self
-            .compile(&engine, &config)
-            .map_err(|source| LoadError::Component {
+        let engine = self
+            .engine(config.limits.stack_bytes)
+            .map_err(|source| LoadError::Engine {
                 plugin: config.name.clone(),
                 source,
             })?;
+        let compiled = self.compile(&engine, &config).map_err(|source| LoadError::Component {
+            plugin: config.name.clone(),
+            source,
+        })?;
         Plugin::load(engine, compiled, config).map(Arc::new)
     }
 
@@ -70,11 +68,7 @@ impl Host {
         Ok(engine)
     }
 
-    fn compile(
-        &self,
-        engine: &Engine,
-        config: &PluginConfig,
-    ) -> Result<Arc<Compiled>, ComponentError> {
+    fn compile(&self, engine: &Engine, config: &PluginConfig) -> Result<Arc<Compiled>, ComponentError> {
         let hash = *blake3::hash(&config.component).as_bytes();
         let key = (config.limits.stack_bytes, hash);
         if let Some(compiled) = lock(&self.cache).get(&key).and_then(Weak::upgrade) {

@@ -25,9 +25,7 @@ pub use chain::{Chain, ChainOutcome, Refused};
 pub use engine::{ComponentError, EngineError};
 pub use fault::Fault;
 pub use host::{Host, HostError, HostOptions};
-pub use limits::{
-    Limits, MAX_COMPONENT_BYTES, MAX_MEMORY_BYTES, MAX_STACK_BYTES, MIN_MEMORY_BYTES,
-};
+pub use limits::{Limits, MAX_COMPONENT_BYTES, MAX_MEMORY_BYTES, MAX_STACK_BYTES, MIN_MEMORY_BYTES};
 pub use measure::{Cost, measure};
 pub use plugin::{LoadError, Plugin, PluginConfig};
 pub use policy::{Kind, OnFault};
@@ -35,7 +33,5 @@ pub use stats::PluginStats;
 
 /// Locks whatever happened to an earlier holder: every guarded value here is valid between any two statements.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

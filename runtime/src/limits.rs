@@ -81,8 +81,7 @@ impl Limits {
     /// The time that a call with this many rows may take.
     pub fn deadline_for(&self, rows: usize) -> Duration {
         let rows = u32::try_from(rows).unwrap_or(u32::MAX);
-        self.deadline
-            .saturating_add(self.deadline_per_row.saturating_mul(rows))
+        self.deadline.saturating_add(self.deadline_per_row.saturating_mul(rows))
     }
 
     /// The bytes that a call with an input of this size may give back.
@@ -96,26 +95,13 @@ impl Limits {
     /// What is wrong with these limits, if anything.
     pub(crate) fn fault(&self) -> Option<String> {
         let range = |name: &str, value: usize, min: usize, max: usize| {
-            (value < min || value > max)
-                .then(|| format!("{name} = {value} is not between {min} and {max}"))
+            (value < min || value > max).then(|| format!("{name} = {value} is not between {min} and {max}"))
         };
-        range(
-            "memory_bytes",
-            self.memory_bytes,
-            MIN_MEMORY_BYTES,
-            MAX_MEMORY_BYTES,
-        )
-        .or_else(|| range("stack_bytes", self.stack_bytes, 64 * KIB, MAX_STACK_BYTES))
-        .or_else(|| {
-            range(
-                "max_input_bytes",
-                self.max_input_bytes,
-                64 * KIB,
-                self.memory_bytes / 4,
-            )
-        })
-        .or_else(|| range("max_instances", self.max_instances, 1, 1024))
-        .or_else(|| range("recycle_after", self.recycle_after as usize, 1, usize::MAX))
+        range("memory_bytes", self.memory_bytes, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES)
+            .or_else(|| range("stack_bytes", self.stack_bytes, 64 * KIB, MAX_STACK_BYTES))
+            .or_else(|| range("max_input_bytes", self.max_input_bytes, 64 * KIB, self.memory_bytes / 4))
+            .or_else(|| range("max_instances", self.max_instances, 1, 1024))
+            .or_else(|| range("recycle_after", self.recycle_after as usize, 1, usize::MAX))
     }
 }
 
@@ -145,10 +131,6 @@ mod tests {
             memory_bytes: MAX_MEMORY_BYTES + 1,
             ..Limits::default()
         };
-        assert!(
-            limits
-                .fault()
-                .is_some_and(|f| f.starts_with("memory_bytes"))
-        );
+        assert!(limits.fault().is_some_and(|f| f.starts_with("memory_bytes")));
     }
 }

@@ -108,9 +108,7 @@ mod tests {
             per_second: 2,
             ..Rate::default()
         };
-        let admitted: Vec<bool> = [0, 1, 2, 999, 1000, 1001, 1002]
-            .map(|ms| rate.admit(ms))
-            .into();
+        let admitted: Vec<bool> = [0, 1, 2, 999, 1000, 1001, 1002].map(|ms| rate.admit(ms)).into();
         assert_eq!(admitted, [true, true, false, false, true, true, false]);
         assert_eq!(rate.cut, 3);
     }

@@ -28,12 +28,7 @@ impl Cost {
 }
 
 /// Runs the batches `rounds` times, after one round that is not measured.
-pub fn measure(
-    chain: &Chain,
-    batches: &[RecordBatch],
-    signal: Signal,
-    rounds: usize,
-) -> Result<Cost, Refused> {
+pub fn measure(chain: &Chain, batches: &[RecordBatch], signal: Signal, rounds: usize) -> Result<Cost, Refused> {
     for batch in batches {
         chain.run(batch.clone(), signal, 0)?;
     }

@@ -45,10 +45,7 @@ pub struct PluginConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     #[error("plugin `{plugin}`: {source}")]
-    Component {
-        plugin: String,
-        source: ComponentError,
-    },
+    Component { plugin: String, source: ComponentError },
     #[error("plugin `{plugin}`: {source}")]
     Engine {
         plugin: String,
@@ -127,11 +124,7 @@ impl Plugin {
             return Err(LoadError::Name { name: plugin });
         }
         let limits = config.limits;
-        let log = Arc::new(LogSink::new(
-            &plugin,
-            limits.log_bytes,
-            limits.log_lines_per_second,
-        ));
+        let log = Arc::new(LogSink::new(&plugin, limits.log_bytes, limits.log_lines_per_second));
         let config_text = match config.config {
             serde_json::Value::Null => "{}".to_owned(),
             value => value.to_string(),
@@ -140,9 +133,7 @@ impl Plugin {
             plugin: plugin.clone(),
             source,
         };
-        let mut instance = engine
-            .instantiate(&compiled, &limits, &log)
-            .map_err(start)?;
+        let mut instance = engine.instantiate(&compiled, &limits, &log).map_err(start)?;
         let description = instance.describe().map_err(start)?;
         let about = About::new(description).map_err(|what| LoadError::Description {
             plugin: plugin.clone(),
@@ -229,26 +220,15 @@ impl Plugin {
     }
 
     /// Runs the plugin over a batch, in slices if it is large.
-    pub(crate) fn apply(
-        &self,
-        batch: &RecordBatch,
-        signal: Signal,
-        now_ns: u64,
-    ) -> Result<Answer, Failure> {
+    pub(crate) fn apply(&self, batch: &RecordBatch, signal: Signal, now_ns: u64) -> Result<Answer, Failure> {
         let Some(permit) = lock(&self.breaker).admit(self.started.elapsed_ms()) else {
             let faults = lock(&self.breaker).faults_in_a_row();
             return Err(self.failure(Fault::Open(faults)));
         };
         let thread = ThreadTime::now();
         // Whatever a guest's answer does to the code that reads it stays a fault of the guest.
-        let answer = catch_unwind(AssertUnwindSafe(|| {
-            self.apply_slices(batch, signal, now_ns)
-        }))
-        .unwrap_or_else(|_| {
-            Err(Fault::Invalid(
-                "an answer that cannot be handled".to_owned(),
-            ))
-        });
+        let answer = catch_unwind(AssertUnwindSafe(|| self.apply_slices(batch, signal, now_ns)))
+            .unwrap_or_else(|_| Err(Fault::Invalid("an answer that cannot be handled".to_owned())));
         let cpu_ns = u64::try_from(thread.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.count(|counters| counters.cpu_ns = counters.cpu_ns.saturating_add(cpu_ns));
         match answer {
@@ -275,18 +255,11 @@ impl Plugin {
         }
     }
 
-    fn apply_slices(
-        &self,
-        batch: &RecordBatch,
-        signal: Signal,
-        now_ns: u64,
-    ) -> Result<Answer, Fault> {
+    fn apply_slices(&self, batch: &RecordBatch, signal: Signal, now_ns: u64) -> Result<Answer, Fault> {
         let declared = columns::select(batch, &self.about.reads).map_err(input)?;
         let bytes = columns::encoded_bytes(&declared);
         let rows = batch.num_rows();
-        let slices = bytes
-            .div_ceil(self.limits.max_input_bytes)
-            .clamp(1, rows.max(1));
+        let slices = bytes.div_ceil(self.limits.max_input_bytes).clamp(1, rows.max(1));
         if slices == 1 {
             return self.apply_slice(batch, &declared, bytes, signal, now_ns);
         }
@@ -364,9 +337,7 @@ impl Plugin {
         }
         drop(pool);
         let place = Place { plugin: self };
-        let mut instance = self
-            .engine
-            .instantiate(&self.compiled, &self.limits, &self.log)?;
+        let mut instance = self.engine.instantiate(&self.compiled, &self.limits, &self.log)?;
         instance
             .init(&self.config)
             .map_err(|fault| Fault::Start(fault.to_string()))?;
@@ -376,8 +347,7 @@ impl Plugin {
 
     fn release(&self, instance: Instance) {
         let high_water = self.limits.memory_bytes / 100 * HIGH_WATER_PERCENT;
-        let worn =
-            instance.calls() >= self.limits.recycle_after || instance.memory_bytes() > high_water;
+        let worn = instance.calls() >= self.limits.recycle_after || instance.memory_bytes() > high_water;
         let mut pool = lock(&self.pool);
         if worn || pool.idle.len() >= self.limits.idle_instances {
             drop(pool);
@@ -412,10 +382,7 @@ impl Drop for Place<'_> {
 impl About {
     fn new(description: abi::Description) -> Result<About, String> {
         const MAX_TEXT: usize = 64;
-        for (what, text) in [
-            ("name", &description.name),
-            ("version", &description.version),
-        ] {
+        for (what, text) in [("name", &description.name), ("version", &description.version)] {
             let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-+".contains(&byte);
             if text.is_empty() || text.len() > MAX_TEXT || !text.bytes().all(allowed) {
                 return Err(format!(
@@ -462,9 +429,7 @@ fn join(answers: Vec<(RecordBatch, Answer)>) -> Result<Answer, arrow_schema::Arr
     joined.keep = join_bits(&answers, keep, true);
     let quarantined = |a: &Answer| a.quarantine.as_ref().map(|(rows, _)| rows.clone());
     if let Some(rows) = join_bits(&answers, quarantined, false) {
-        let reason = answers
-            .iter()
-            .find_map(|(_, answer)| answer.quarantine.as_ref());
+        let reason = answers.iter().find_map(|(_, answer)| answer.quarantine.as_ref());
         joined.quarantine = reason.map(|(_, reason)| (rows, reason.clone()));
     }
     let mut names: Vec<String> = Vec::new();

@@ -78,10 +78,7 @@ mod tests {
     fn the_choice_of_the_operator_wins_elsewhere() {
         for kind in [Kind::Sample, Kind::Enrich, Kind::Filter] {
             assert_eq!(verdict(kind, Some(OnFault::Bypass)), Verdict::Bypass);
-            assert_eq!(
-                verdict(kind, Some(OnFault::Quarantine)),
-                Verdict::Quarantine
-            );
+            assert_eq!(verdict(kind, Some(OnFault::Quarantine)), Verdict::Quarantine);
         }
     }
 

@@ -80,3 +80,13 @@ impl Drop for Steps {
         }
     }
 }
+
+/// Runs cargo in the plugins' own workspace.
+pub(crate) fn in_plugins(arguments: &[&str]) -> Result<()> {
+    let mut command = cargo();
+    command
+        .current_dir(root().join("plugins"))
+        .env("CARGO_TARGET_DIR", guest_target_dir())
+        .args(arguments);
+    run(&mut command)
+}

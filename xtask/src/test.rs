@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::guests;
-use crate::run::{Steps, cargo_with};
+use crate::run::{self, Steps, cargo_with};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -14,6 +14,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let mut steps = Steps::default();
     steps.step("guests", guests::build)?;
+    // What plugins do to text needs no sandbox to be tested.
+    steps.step("plugins on this machine", || {
+        run::in_plugins(&["test", "--locked", "-p", "sluice-plugin", "-p", "sluice-plugin-mask"])
+    })?;
     // Everything at once, with its tests: another choice of packages would give the libraries other features and build
     // them again. The end-to-end tests run the programs themselves, which building a test does not build.
     steps.step("build", || {

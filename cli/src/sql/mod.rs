@@ -28,7 +28,7 @@ const MOST_ERROR: usize = 1 << 20;
   sluice sql -p 4bf92f3577b34da6a3ce929d0e0e4736 'SELECT * FROM events WHERE trace_id = $1 ORDER BY time'
   sluice sql < query.sql
 Without a query, and with a terminal, this is a prompt with history. Exit codes: 0 answered, 1 not.")]
-pub struct Args {
+pub(crate) struct Args {
     /// The query; without it standard input is read, or a prompt shown
     query: Option<String>,
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub struct Args {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub(crate) enum Format {
     Table,
     Json,
     Csv,
@@ -56,7 +56,7 @@ pub enum Format {
 }
 
 /// Asks, and writes the answer to standard output; what is said about it goes to standard error.
-pub async fn run(args: Args) -> Result<ExitCode> {
+pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let client = args.connect.client()?;
     if args.format == Format::Arrow && std::io::stdout().is_terminal() {
         bail!("an Arrow stream is not for a terminal; send it to a file or a program");

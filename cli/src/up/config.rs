@@ -43,7 +43,12 @@ mod tests {
 
     #[test]
     fn a_mistyped_key_is_told_with_its_line_and_what_was_meant() {
-        let error = UpConfig::from_toml("[edge.seal]\nfreshnes = \"1 s\"\n").unwrap_err().to_string();
-        assert!(error.contains("line 2") && error.contains("did you mean `freshness`"), "{error}");
+        let error = UpConfig::from_toml("[edge.seal]\nfreshnes = \"1 s\"\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("line 2") && error.contains("did you mean `freshness`"),
+            "{error}"
+        );
     }
 }

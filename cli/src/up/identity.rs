@@ -41,8 +41,13 @@ impl Identity {
             }
             ca::init(&authority)?;
         }
-        let gateway = Role::Gateway { hosts: vec![GATEWAY.to_owned(), "127.0.0.1".to_owned()] };
-        let edge = Role::Edge { tenant: TenantId::new(TENANT)?, node: NodeId::new(NODE)? };
+        let gateway = Role::Gateway {
+            hosts: vec![GATEWAY.to_owned(), "127.0.0.1".to_owned()],
+        };
+        let edge = Role::Edge {
+            tenant: TenantId::new(TENANT)?,
+            node: NodeId::new(NODE)?,
+        };
         let (token_file, tokens) = open_tokens(data)?;
         Ok(Identity {
             gateway: ensure(&authority, &gateway, &data.join("certificates/gateway"))?,
@@ -58,8 +63,12 @@ impl Identity {
 fn ensure(authority: &Path, role: &Role, out: &Path) -> anyhow::Result<Issued> {
     let memo = out.join("issued.json");
     if let Ok(text) = std::fs::read(&memo) {
-        let issued: Issued = serde_json::from_slice(&text)
-            .with_context(|| format!("{} is damaged: remove it, and a new certificate is made", memo.display()))?;
+        let issued: Issued = serde_json::from_slice(&text).with_context(|| {
+            format!(
+                "{} is damaged: remove it, and a new certificate is made",
+                memo.display()
+            )
+        })?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let lives = ca::list(authority)?
             .iter()

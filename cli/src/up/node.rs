@@ -32,7 +32,12 @@ struct Parts {
     listen: BTreeMap<String, SocketAddr>,
 }
 
-pub(super) async fn run(data: &Path, config: UpConfig, args: &RunArgs, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(super) async fn run(
+    data: &Path,
+    config: UpConfig,
+    args: &RunArgs,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
     // Absolute, so that the ready file means the same from everywhere.
     let data = std::fs::canonicalize(data).with_context(|| format!("data folder {}", data.display()))?;
@@ -51,7 +56,8 @@ pub(super) async fn run(data: &Path, config: UpConfig, args: &RunArgs, shutdown:
     }))
     .await;
     // Only a file of our own: another process may have begun meanwhile.
-    let ours = std::fs::read_to_string(&ready_file).is_ok_and(|text| text.contains(&format!("\"pid\": {}", std::process::id())));
+    let ours = std::fs::read_to_string(&ready_file)
+        .is_ok_and(|text| text.contains(&format!("\"pid\": {}", std::process::id())));
     if ours {
         drop(std::fs::remove_file(&ready_file));
     }
@@ -68,7 +74,11 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     config.ingest.gateway.deny_list = identity.deny_list.clone();
     let stores = Stores::open(&config.ingest.lake, config.ingest.hot.max_memory).await?;
     let ingest = IngestService::build(config.ingest, stores.clone())?;
-    let link = ingest.listen().iter().find(|(name, _)| *name == "link").map(|(_, address)| *address);
+    let link = ingest
+        .listen()
+        .iter()
+        .find(|(name, _)| *name == "link")
+        .map(|(_, address)| *address);
 
     config.edge.data_dir = data.join("edge");
     config.edge.listen.http = String::new();
@@ -89,11 +99,19 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     let tables = Tables::new(stores, ingest.log_ends(), TablesOptions::default());
     tables.watch(&ingest.partitions());
     let reports = NodeReports::new(Some(edge.status()), Some(ingest.status()));
-    let query = QueryService::build(config.query, tables, identity.tokens).await?.with_status(reports.source());
+    let query = QueryService::build(config.query, tables, identity.tokens)
+        .await?
+        .with_status(reports.source());
 
     let doors = edge.listen().into_iter().chain(ingest.listen()).chain(query.listen());
     let listen = doors.map(|(name, address)| (name.to_owned(), address)).collect();
-    Ok(Parts { edge, ingest, query, reports, listen })
+    Ok(Parts {
+        edge,
+        ingest,
+        query,
+        reports,
+        listen,
+    })
 }
 
 async fn serve(
@@ -101,7 +119,13 @@ async fn serve(
     shutdown: CancellationToken,
     ready: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let Parts { edge, ingest, query, reports, .. } = parts;
+    let Parts {
+        edge,
+        ingest,
+        query,
+        reports,
+        ..
+    } = parts;
     let (stop_ingest, stop_query) = (CancellationToken::new(), CancellationToken::new());
     let stop_edge = shutdown.child_token();
     let edge_status = edge.status();
@@ -165,7 +189,13 @@ fn announce(data: &Path, listen: &BTreeMap<String, SocketAddr>) {
     println!("sluice is up  (data in {})", data.display());
     println!("  send OTLP      grpc {}   http {}", at("otlp-grpc"), at("otlp-http"));
     println!("  link           {} (udp)   HTTP API {}", at("link"), at("http"));
-    let elsewhere = if data.ends_with("sluice-data") { String::new() } else { format!("--data {} ", data.display()) };
-    println!("  ask            sluice sql {elsewhere}\"SELECT time, service, body FROM logs ORDER BY time DESC LIMIT 10\"");
+    let elsewhere = if data.ends_with("sluice-data") {
+        String::new()
+    } else {
+        format!("--data {} ", data.display())
+    };
+    println!(
+        "  ask            sluice sql {elsewhere}\"SELECT time, service, body FROM logs ORDER BY time DESC LIMIT 10\""
+    );
     println!("  look           sluice status {elsewhere}");
 }

@@ -59,10 +59,7 @@ pub(super) enum BatchError {
 }
 
 /// Reads the announcement of a batch.
-pub(super) async fn announce(
-    recv: &mut quinn::RecvStream,
-    patience: Duration,
-) -> Result<Preamble, AnnounceError> {
+pub(super) async fn announce(recv: &mut quinn::RecvStream, patience: Duration) -> Result<Preamble, AnnounceError> {
     let mut bytes = [0u8; Preamble::BYTES];
     match timeout(patience, recv.read_exact(&mut bytes)).await {
         Ok(Ok(())) => Ok(Preamble::decode(&bytes)?),
@@ -80,21 +77,14 @@ pub(super) enum AnnounceError {
 }
 
 /// Receives the bytes of a batch and validates them completely: what the log holds, every writer can store.
-pub(super) async fn receive(
-    shared: Shared,
-    mut recv: quinn::RecvStream,
-    length: u32,
-) -> Result<Validated, BatchError> {
+pub(super) async fn receive(shared: Shared, mut recv: quinn::RecvStream, length: u32) -> Result<Validated, BatchError> {
     let kib = length.div_ceil(1024).max(1);
     let memory = Arc::clone(&shared.memory)
         .try_acquire_many_owned(kib)
         .map_err(|_| BatchError::Memory(length))?;
-    let bytes = timeout(
-        shared.total_timeout,
-        read_all(&mut recv, length, shared.stall_timeout),
-    )
-    .await
-    .map_err(|_| BatchError::Slow)??;
+    let bytes = timeout(shared.total_timeout, read_all(&mut recv, length, shared.stall_timeout))
+        .await
+        .map_err(|_| BatchError::Slow)??;
     let _turn = Arc::clone(&shared.validations)
         .acquire_owned()
         .await
@@ -115,8 +105,7 @@ pub(super) async fn receive(
 
 /// Appends a batch to the partition of its stream; durable when it returns.
 pub(super) async fn append(log: Arc<dyn Log>, batch: Validated) -> Result<(), BatchError> {
-    let partition =
-        partition_of(&log.partitions(), &batch).ok_or(BatchError::Generation(batch.generation))?;
+    let partition = partition_of(&log.partitions(), &batch).ok_or(BatchError::Generation(batch.generation))?;
     sluice_wal::crash_point("gw.before_append");
     log.append(partition, batch.bytes, now_us()).await?;
     sluice_wal::crash_point("gw.after_append");
@@ -151,11 +140,7 @@ fn partition_of(partitions: &[Partition], batch: &Validated) -> Option<Partition
     served.get(usize::from(index)).copied()
 }
 
-async fn read_all(
-    recv: &mut quinn::RecvStream,
-    length: u32,
-    stall: Duration,
-) -> Result<Bytes, BatchError> {
+async fn read_all(recv: &mut quinn::RecvStream, length: u32, stall: Duration) -> Result<Bytes, BatchError> {
     let length = length as usize;
     // Grows with what arrives: an announcement alone costs nothing.
     let mut bytes = BytesMut::with_capacity(length.min(64 << 10));
@@ -176,8 +161,6 @@ async fn read_all(
 }
 
 fn now_us() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

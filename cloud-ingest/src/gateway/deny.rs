@@ -13,16 +13,9 @@ pub struct DenyList {
 #[derive(Debug, thiserror::Error)]
 pub enum DenyError {
     #[error("deny list {path} cannot be read")]
-    Read {
-        path: String,
-        source: std::io::Error,
-    },
+    Read { path: String, source: std::io::Error },
     #[error("deny list {path}, line {line}: {text:?} is not a serial number in hex")]
-    Line {
-        path: String,
-        line: usize,
-        text: String,
-    },
+    Line { path: String, line: usize, text: String },
 }
 
 impl DenyList {
@@ -96,10 +89,7 @@ mod tests {
         assert!(list.contains("abcd") && list.contains("00ABCD") && list.contains("1F"));
         assert!(!list.contains("abce") && !list.contains("not hex"));
         std::fs::write(&path, "1f\nnode-7\n").unwrap();
-        assert!(matches!(
-            DenyList::load(&path),
-            Err(DenyError::Line { line: 2, .. })
-        ));
+        assert!(matches!(DenyList::load(&path), Err(DenyError::Line { line: 2, .. })));
         assert!(matches!(
             DenyList::load(&dir.path().join("none")),
             Err(DenyError::Read { .. })

@@ -26,9 +26,7 @@ pub enum IdentityError {
     Unreadable,
     #[error("certificate is not for clients: its extended key usage lacks clientAuth")]
     Usage,
-    #[error(
-        "certificate has {0} alternative names, exactly one is wanted: the URI sluice://<tenant>/<node>"
-    )]
+    #[error("certificate has {0} alternative names, exactly one is wanted: the URI sluice://<tenant>/<node>")]
     Names(usize),
     #[error("alternative name of the certificate is not a URI sluice://<tenant>/<node>")]
     Form,
@@ -61,8 +59,7 @@ pub fn identity_of(der: &[u8]) -> Result<PeerIdentity, IdentityError> {
     Ok(PeerIdentity {
         tenant: TenantId::new(tenant)?,
         node: NodeId::new(node)?,
-        serial: canonical_serial(&hex::encode(certificate.raw_serial()))
-            .ok_or(IdentityError::Unreadable)?,
+        serial: canonical_serial(&hex::encode(certificate.raw_serial())).ok_or(IdentityError::Unreadable)?,
         not_after: certificate.validity().not_after.timestamp(),
     })
 }

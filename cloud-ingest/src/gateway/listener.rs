@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt,
-};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
 use sluice_wire::session::ServerOptions;
 use sluice_wire::session::frame::RefusedCode;
 use tokio::sync::{Semaphore, watch};
@@ -63,13 +61,8 @@ impl Gateway {
             source,
         };
         let socket = UdpSocket::bind(config.listen).map_err(bind)?;
-        let endpoint = Endpoint::new(
-            EndpointConfig::default(),
-            Some(server),
-            socket,
-            Arc::new(TokioRuntime),
-        )
-        .map_err(bind)?;
+        let endpoint =
+            Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime)).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
         let counters = Arc::new(Counters::default());
         counters
@@ -147,15 +140,11 @@ impl Gateway {
         }
         self.endpoint.set_server_config(None);
         let drained = async { while sessions.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.drain_timeout, drained)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(self.drain_timeout, drained).await.is_err() {
             warn!("gateway leaves with batches unanswered, their edges will send them again");
         }
         sessions.abort_all();
-        self.endpoint
-            .close(VarInt::from_u32(0), b"gateway is leaving");
+        self.endpoint.close(VarInt::from_u32(0), b"gateway is leaving");
         // The close is announced once; edges that miss it notice the silence.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
     }
@@ -189,11 +178,7 @@ impl Gateway {
             Ok(connecting) => connecting,
             Err(error) => return debug!(%address, %error, "connection not accepted"),
         };
-        let (context, deny, shutdown) = (
-            Arc::clone(&self.context),
-            self.deny.subscribe(),
-            shutdown.clone(),
-        );
+        let (context, deny, shutdown) = (Arc::clone(&self.context), self.deny.subscribe(), shutdown.clone());
         let patience = self.handshake_timeout;
         sessions.spawn(async move {
             let connection = match tokio::time::timeout(patience, connecting).await {
@@ -283,11 +268,7 @@ struct Files {
 
 impl Files {
     fn new(config: &GatewayConfig) -> Self {
-        let files = vec![
-            config.certificate.clone(),
-            config.key.clone(),
-            config.client_ca.clone(),
-        ];
+        let files = vec![config.certificate.clone(), config.key.clone(), config.client_ca.clone()];
         Self {
             config: config.clone(),
             tls: Watched::new(files),
@@ -316,9 +297,7 @@ fn transport(config: &GatewayConfig) -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from_u32(1))
         .max_concurrent_uni_streams(VarInt::from_u32(config.max_in_flight))
         .receive_window(VarInt::from_u32(SMALL_WINDOW_BYTES))
-        .stream_receive_window(VarInt::from_u32(
-            config.session_window_bytes.max(SMALL_WINDOW_BYTES),
-        ))
+        .stream_receive_window(VarInt::from_u32(config.session_window_bytes.max(SMALL_WINDOW_BYTES)))
         // Only frames go this way.
         .send_window(256 << 10)
         .datagram_receive_buffer_size(None)

@@ -114,10 +114,9 @@ impl Session {
         }
         let control = timeout(self.context.hello_timeout, self.connection.accept_bi()).await;
         let Ok(Ok((mut send, recv))) = control else {
-            return self.connection.close(
-                VarInt::from_u32(RefusedCode::Protocol.number()),
-                b"no control stream",
-            );
+            return self
+                .connection
+                .close(VarInt::from_u32(RefusedCode::Protocol.number()), b"no control stream");
         };
         let mut frames = frames(recv);
         let mut recheck = tokio::time::interval(self.context.recheck_interval);
@@ -128,14 +127,9 @@ impl Session {
                 return self.leave(send, code, &reason).await;
             }
             if draining && self.outbox.is_empty() && self.is_idle() {
-                return self
-                    .leave(send, RefusedCode::Other(0), "gateway is leaving")
-                    .await;
+                return self.leave(send, RefusedCode::Other(0), "gateway is leaving").await;
             }
-            let wake = self
-                .core
-                .next_wake()
-                .map(|ms| self.started + Duration::from_millis(ms));
+            let wake = self.core.next_wake().map(|ms| self.started + Duration::from_millis(ms));
             let may_take = self.outbox.len() < MAX_OUTBOX_BYTES
                 && self.announcing.len() < self.context.options.max_in_flight as usize;
             tokio::select! {
@@ -187,11 +181,7 @@ impl Session {
         let counters = &self.context.counters;
         match frame {
             Frame::Welcome(welcome) => {
-                let stream = self
-                    .core
-                    .stream()
-                    .map(ToString::to_string)
-                    .unwrap_or_default();
+                let stream = self.core.stream().map(ToString::to_string).unwrap_or_default();
                 info!(stream, session = format!("{:016x}", welcome.session), address = %self.connection.remote_address(), "session opened");
                 self.widen();
             }
@@ -217,9 +207,7 @@ impl Session {
     /// A session that was welcomed gets a larger window if there is one left.
     fn widen(&mut self) {
         for bytes in [self.context.window_bytes, self.context.window_bytes / 4] {
-            if let Ok(share) =
-                Arc::clone(&self.context.windows).try_acquire_many_owned(bytes.div_ceil(1024))
-            {
+            if let Ok(share) = Arc::clone(&self.context.windows).try_acquire_many_owned(bytes.div_ceil(1024)) {
                 self.connection.set_receive_window(VarInt::from_u32(bytes));
                 self.window = Some(share);
                 return;
@@ -236,11 +224,7 @@ impl Session {
         self.announcing.push(announced.boxed());
     }
 
-    fn handle_announced(
-        &mut self,
-        mut stream: RecvStream,
-        announced: Result<Preamble, AnnounceError>,
-    ) {
+    fn handle_announced(&mut self, mut stream: RecvStream, announced: Result<Preamble, AnnounceError>) {
         let preamble = match announced {
             Ok(preamble) => preamble,
             Err(AnnounceError::Gone) => return,
@@ -263,21 +247,12 @@ impl Session {
             Err(error) => return self.fail(ticket, &error),
         };
         add(&self.context.counters.batches_received, 1);
-        add(
-            &self.context.counters.bytes_received,
-            validated.bytes.len() as u64,
-        );
-        if self
-            .core
-            .handle_batch(ticket, &validated.id, validated.hash)
-        {
+        add(&self.context.counters.bytes_received, validated.bytes.len() as u64);
+        if self.core.handle_batch(ticket, &validated.id, validated.hash) {
             let rows = validated.rows;
             let appended = batch::append(Arc::clone(&self.context.shared.log), validated);
-            self.appending.push(
-                appended
-                    .map(move |result| (ticket, level, rows, result))
-                    .boxed(),
-            );
+            self.appending
+                .push(appended.map(move |result| (ticket, level, rows, result)).boxed());
         }
     }
 
@@ -307,12 +282,10 @@ impl Session {
             },
             BatchError::Generation(_) => Verdict::Hold { after_ms: HOLD_MS },
             // Another build or another setting would take it.
-            BatchError::Invalid(error) if error.needs_upgrade() => {
+            BatchError::Invalid(error) if error.needs_upgrade() => Verdict::Hold { after_ms: HOLD_MS },
+            BatchError::Invalid(EnvelopeError::TooLarge { .. } | EnvelopeError::Layout(LayoutError::Limit { .. })) => {
                 Verdict::Hold { after_ms: HOLD_MS }
             }
-            BatchError::Invalid(
-                EnvelopeError::TooLarge { .. } | EnvelopeError::Layout(LayoutError::Limit { .. }),
-            ) => Verdict::Hold { after_ms: HOLD_MS },
             BatchError::Invalid(_) | BatchError::Panicked => Verdict::Permanent,
         };
         self.core.handle_failed(ticket, verdict, &reason);
@@ -355,10 +328,8 @@ impl Session {
         // A peer that does not read is told by the close alone.
         let _ = timeout(FAREWELL, farewell).await;
         self.outbox.clear();
-        self.connection.close(
-            VarInt::from_u32(code.number()),
-            frame::cut(reason).as_bytes(),
-        );
+        self.connection
+            .close(VarInt::from_u32(code.number()), frame::cut(reason).as_bytes());
     }
 
     fn gone(&self) {
@@ -377,9 +348,7 @@ impl Session {
             RefusedCode::Revoked => &counters.refused_revoked,
             RefusedCode::Identity => &counters.refused_identity,
             RefusedCode::Overload => &counters.refused_overload,
-            RefusedCode::Version | RefusedCode::Protocol | RefusedCode::Other(_) => {
-                &counters.refused_protocol
-            }
+            RefusedCode::Version | RefusedCode::Protocol | RefusedCode::Other(_) => &counters.refused_protocol,
         };
         add(counter, 1);
     }
@@ -391,9 +360,7 @@ impl Session {
     /// Spread, so that edges that were told to wait together do not come back together.
     fn retry_after_ms(&self) -> u32 {
         let base = self.context.retry_after.as_millis() as u32;
-        let spread = u64::from(self.started.elapsed().subsec_nanos())
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            >> 33;
+        let spread = u64::from(self.started.elapsed().subsec_nanos()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
         base.saturating_add(spread as u32 % (base / 2 + 1))
     }
 }

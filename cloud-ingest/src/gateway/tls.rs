@@ -34,19 +34,15 @@ pub(super) fn server_crypto(
     client_ca: &Path,
 ) -> Result<Arc<QuicServerConfig>, TlsError> {
     let chain = certificates("certificate", certificate)?;
-    let key_der =
-        PrivateKeyDer::from_pem_file(key).map_err(|source| pem_error("key", key, source))?;
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|source| pem_error("key", key, source))?;
     let mut roots = RootCertStore::empty();
     for authority in certificates("client authority", client_ca)? {
-        roots
-            .add(authority)
-            .map_err(|e| TlsError::Authorities(e.to_string()))?;
+        roots.add(authority).map_err(|e| TlsError::Authorities(e.to_string()))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .build()
-            .map_err(|e| TlsError::Authorities(e.to_string()))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .build()
+        .map_err(|e| TlsError::Authorities(e.to_string()))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Pair)?

@@ -44,7 +44,13 @@ pub enum OpenError {
         "log {path} has {found_partitions} partitions in generation {found_generation}, the configuration says {partitions} in generation {generation}: \
          put the old numbers back, or use a new directory"
     )]
-    Mismatch { path: PathBuf, found_partitions: u16, found_generation: u32, partitions: u16, generation: u32 },
+    Mismatch {
+        path: PathBuf,
+        found_partitions: u16,
+        found_generation: u32,
+        partitions: u16,
+        generation: u32,
+    },
     #[error("log {path}: the number of partitions must be at least 1")]
     NoPartitions { path: PathBuf },
     #[error("partition in {path}")]
@@ -84,14 +90,20 @@ impl EmbeddedLog {
         }
         let mut partitions = Vec::new();
         for index in 0..options.partitions {
-            let id = Partition { generation: options.generation, index };
+            let id = Partition {
+                generation: options.generation,
+                index,
+            };
             if index == 0 {
                 // Before any partition is made: they depend on it.
                 check_meta(dir, options)?;
             }
             partitions.push(PartitionLog::open(dir, id, options)?);
         }
-        Ok(Self { partitions, max_envelope_bytes: options.max_envelope_bytes })
+        Ok(Self {
+            partitions,
+            max_envelope_bytes: options.max_envelope_bytes,
+        })
     }
 
     /// What opening found, by partition.
@@ -127,12 +139,18 @@ impl EmbeddedLog {
 
 fn check_meta(dir: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {
     let path = dir.join("meta.json");
-    let io = |source| OpenError::Meta { path: path.clone(), source };
+    let io = |source| OpenError::Meta {
+        path: path.clone(),
+        source,
+    };
     match std::fs::read(&path) {
         Ok(bytes) => {
-            let meta: Meta = serde_json::from_slice(&bytes)
-                .map_err(|source| OpenError::MetaContent { path: path.clone(), source })?;
-            if (meta.version, meta.generation, meta.partitions) == (META_VERSION, options.generation, options.partitions)
+            let meta: Meta = serde_json::from_slice(&bytes).map_err(|source| OpenError::MetaContent {
+                path: path.clone(),
+                source,
+            })?;
+            if (meta.version, meta.generation, meta.partitions)
+                == (META_VERSION, options.generation, options.partitions)
             {
                 return Ok(());
             }
@@ -146,10 +164,15 @@ fn check_meta(dir: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             std::fs::create_dir_all(dir).map_err(io)?;
-            let meta =
-                Meta { version: META_VERSION, generation: options.generation, partitions: options.partitions };
-            let bytes = serde_json::to_vec(&meta)
-                .map_err(|source| OpenError::MetaContent { path: path.clone(), source })?;
+            let meta = Meta {
+                version: META_VERSION,
+                generation: options.generation,
+                partitions: options.partitions,
+            };
+            let bytes = serde_json::to_vec(&meta).map_err(|source| OpenError::MetaContent {
+                path: path.clone(),
+                source,
+            })?;
             cursor::replace(&path, &bytes).map_err(io)
         }
         Err(e) => Err(io(e)),
@@ -164,8 +187,10 @@ impl PartitionLog {
             max_record_bytes: options.max_envelope_bytes.saturating_add(STAMP_BYTES as u32),
             ballast_bytes: options.ballast_bytes,
         };
-        let (wal, recovery) =
-            Wal::open(&path, wal_options).map_err(|source| OpenError::Partition { path: path.clone(), source })?;
+        let (wal, recovery) = Wal::open(&path, wal_options).map_err(|source| OpenError::Partition {
+            path: path.clone(),
+            source,
+        })?;
         if recovery.torn_bytes > 0 || !recovery.damaged.is_empty() || !recovery.gaps.is_empty() {
             tracing::warn!(
                 partition = %id, torn_bytes = recovery.torn_bytes, damaged = recovery.damaged.len(), gaps = recovery.gaps.len(),
@@ -174,29 +199,50 @@ impl PartitionLog {
         }
         let reader = wal.reader();
         let committer = Committer::start(wal, CommitterOptions::default());
-        Ok(Self { id, committer, reader, readers: Arc::default(), recovery })
+        Ok(Self {
+            id,
+            committer,
+            reader,
+            readers: Arc::default(),
+            recovery,
+        })
     }
 
-    fn records(&self, from: u64, max_bytes: usize) -> impl FnOnce() -> Result<Vec<LogRecord>, LogError> + Send + 'static {
+    fn records(
+        &self,
+        from: u64,
+        max_bytes: usize,
+    ) -> impl FnOnce() -> Result<Vec<LogRecord>, LogError> + Send + 'static {
         let (id, spare, readers) = (self.id, self.reader.clone(), self.readers.clone());
         move || {
             let lock = || readers.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = {
                 let mut kept = lock();
-                kept.iter().position(|(next, _)| *next == from).map(|at| kept.remove(at).1)
+                kept.iter()
+                    .position(|(next, _)| *next == from)
+                    .map(|at| kept.remove(at).1)
             };
             let reader = kept.unwrap_or(spare);
-            let entries = reader.read_range(from, MAX_READ_RECORDS, max_bytes).map_err(|e| match e {
-                WalError::Trimmed { first } => LogError::Trimmed { partition: id, wanted: from, first },
-                other => log_error(other),
-            })?;
+            let entries = reader
+                .read_range(from, MAX_READ_RECORDS, max_bytes)
+                .map_err(|e| match e {
+                    WalError::Trimmed { first } => LogError::Trimmed {
+                        partition: id,
+                        wanted: from,
+                        first,
+                    },
+                    other => log_error(other),
+                })?;
             let mut kept = lock();
             if kept.len() == KEPT_READERS {
                 kept.remove(0);
             }
             kept.push((from + entries.len() as u64, reader));
             drop(kept);
-            Ok(entries.into_iter().map(|(offset, entry)| record(id, offset, entry)).collect())
+            Ok(entries
+                .into_iter()
+                .map(|(offset, entry)| record(id, offset, entry))
+                .collect())
         }
     }
 }
@@ -213,7 +259,13 @@ fn record(partition: Partition, offset: u64, entry: Entry) -> LogRecord {
         Entry::Record(bytes) => match stamp(&bytes) {
             Some(ingested_at_us) => {
                 let envelope = bytes.slice(STAMP_BYTES..);
-                LogRecord { partition, offset, ingested_at_us, envelope, damaged: None }
+                LogRecord {
+                    partition,
+                    offset,
+                    ingested_at_us,
+                    envelope,
+                    damaged: None,
+                }
             }
             None => damaged("record is shorter than its time stamp".to_owned()),
         },
@@ -222,17 +274,23 @@ fn record(partition: Partition, offset: u64, entry: Entry) -> LogRecord {
 }
 
 fn stamp(bytes: &[u8]) -> Option<i64> {
-    bytes.first_chunk::<STAMP_BYTES>().map(|stamp| i64::from_le_bytes(*stamp))
+    bytes
+        .first_chunk::<STAMP_BYTES>()
+        .map(|stamp| i64::from_le_bytes(*stamp))
 }
 
 fn log_error(error: WalError) -> LogError {
     match error {
-        WalError::Full => LogError::Retry { reason: error.to_string() },
+        WalError::Full => LogError::Retry {
+            reason: error.to_string(),
+        },
         WalError::TooLarge { bytes, max } => LogError::TooLarge {
             bytes: bytes.saturating_sub(STAMP_BYTES as u64),
             max: max.saturating_sub(STAMP_BYTES as u64),
         },
-        other => LogError::Failed { reason: other.to_string() },
+        other => LogError::Failed {
+            reason: other.to_string(),
+        },
     }
 }
 
@@ -245,7 +303,10 @@ impl Log for EmbeddedLog {
     async fn append(&self, partition: Partition, envelope: Bytes, ingested_at_us: i64) -> Result<u64, LogError> {
         let found = self.find(partition)?;
         if envelope.len() as u64 > u64::from(self.max_envelope_bytes) {
-            return Err(LogError::TooLarge { bytes: envelope.len() as u64, max: u64::from(self.max_envelope_bytes) });
+            return Err(LogError::TooLarge {
+                bytes: envelope.len() as u64,
+                max: u64::from(self.max_envelope_bytes),
+            });
         }
         let mut record = BytesMut::with_capacity(STAMP_BYTES + envelope.len());
         record.put_i64_le(ingested_at_us);
@@ -282,7 +343,12 @@ impl Log for EmbeddedLog {
     }
 
     async fn trim(&self, partition: Partition, below: u64) -> Result<(), LogError> {
-        self.find(partition)?.committer.trim_below(below).await.map(drop).map_err(log_error)
+        self.find(partition)?
+            .committer
+            .trim_below(below)
+            .await
+            .map(drop)
+            .map_err(log_error)
     }
 }
 
@@ -292,17 +358,27 @@ mod tests {
     use super::*;
 
     fn options(partitions: u16) -> EmbeddedOptions {
-        EmbeddedOptions { generation: 1, partitions, segment_bytes: 500, max_envelope_bytes: 1000, ballast_bytes: 0 }
+        EmbeddedOptions {
+            generation: 1,
+            partitions,
+            segment_bytes: 500,
+            max_envelope_bytes: 1000,
+            ballast_bytes: 0,
+        }
     }
 
     #[tokio::test]
     async fn p4_what_append_returned_for_is_there_after_reopening_with_its_offset_and_time() {
         let dir = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(dir.path(), &options(2)).unwrap();
-        let [a, b] = log.partitions()[..] else { panic!("two partitions") };
+        let [a, b] = log.partitions()[..] else {
+            panic!("two partitions")
+        };
         for n in 0..30u8 {
             let partition = if n % 3 == 0 { a } else { b };
-            log.append(partition, Bytes::from(vec![n; 40]), i64::from(n)).await.unwrap();
+            log.append(partition, Bytes::from(vec![n; 40]), i64::from(n))
+                .await
+                .unwrap();
         }
         let too_large = log.append(a, Bytes::from(vec![0; 1001]), 0).await;
         assert!(matches!(too_large, Err(LogError::TooLarge { bytes: 1001, max: 1000 })));
@@ -321,7 +397,10 @@ mod tests {
         }
         assert_eq!(offsets, (0..10).collect::<Vec<_>>());
         log.trim(a, 10).await.unwrap();
-        assert!(matches!(log.read(a, 0, 100).await, Err(LogError::Trimmed { wanted: 0, .. })));
+        assert!(matches!(
+            log.read(a, 0, 100).await,
+            Err(LogError::Trimmed { wanted: 0, .. })
+        ));
     }
 
     #[tokio::test]
@@ -329,8 +408,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         EmbeddedLog::open(dir.path(), &options(2)).unwrap().close().await;
         let refused = EmbeddedLog::open(dir.path(), &options(3)).unwrap_err();
-        assert!(matches!(refused, OpenError::Mismatch { found_partitions: 2, partitions: 3, .. }), "{refused}");
-        let other = EmbeddedOptions { generation: 2, ..options(2) };
-        assert!(matches!(EmbeddedLog::open(dir.path(), &other), Err(OpenError::Mismatch { .. })));
+        assert!(
+            matches!(
+                refused,
+                OpenError::Mismatch {
+                    found_partitions: 2,
+                    partitions: 3,
+                    ..
+                }
+            ),
+            "{refused}"
+        );
+        let other = EmbeddedOptions {
+            generation: 2,
+            ..options(2)
+        };
+        assert!(matches!(
+            EmbeddedLog::open(dir.path(), &other),
+            Err(OpenError::Mismatch { .. })
+        ));
     }
 }

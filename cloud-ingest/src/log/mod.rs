@@ -65,7 +65,11 @@ pub enum LogError {
     NoPartition(Partition),
     /// A reader wants what the log has forgotten: it must stop loudly.
     #[error("offset {wanted} of partition {partition} is gone, the log begins at {first}")]
-    Trimmed { partition: Partition, wanted: u64, first: u64 },
+    Trimmed {
+        partition: Partition,
+        wanted: u64,
+        first: u64,
+    },
     /// The process must end; the next start reads again what is on disk.
     #[error("the log has failed: {reason}")]
     Failed { reason: String },

@@ -53,7 +53,9 @@ pub struct ColdWriter {
 
 impl std::fmt::Debug for ColdWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ColdWriter").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("ColdWriter")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -92,7 +94,9 @@ impl ColdWriter {
                     Err(WriterError::Commit(error @ CommitError::Gap { .. })) => return Err(error.into()),
                     Err(error) => {
                         tracing::error!(%error, "cold commit failed; trying again");
-                        self.counters.commit_failures.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        self.counters
+                            .commit_failures
+                            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                         tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(RETRY) => {} }
                         continue;
                     }
@@ -115,11 +119,25 @@ impl ColdWriter {
         let committed = self.stores.cold.committed().await?;
         let mut partitions = BTreeMap::new();
         for partition in self.log.partitions() {
-            let first = committed.get(&partition).map_or_else(|| self.log.first(partition), |last| last + 1);
+            let first = committed
+                .get(&partition)
+                .map_or_else(|| self.log.first(partition), |last| last + 1);
             let planner = planner_at(&self.log, &self.folder, partition, first, &self.limits).await?;
-            partitions.insert(partition, Share { planner, first, rows: Vec::new() });
+            partitions.insert(
+                partition,
+                Share {
+                    planner,
+                    first,
+                    rows: Vec::new(),
+                },
+            );
         }
-        Ok(Gathered { partitions, rows: 0, bytes: 0, since: None })
+        Ok(Gathered {
+            partitions,
+            rows: 0,
+            bytes: 0,
+            since: None,
+        })
     }
 
     /// Reads once from every partition; `false` when there was nothing to read.
@@ -156,7 +174,11 @@ impl ColdWriter {
             })
             .collect();
         if !ranges.is_empty() {
-            let rows = gathered.partitions.values().flat_map(|share| share.rows.iter().cloned()).collect();
+            let rows = gathered
+                .partitions
+                .values()
+                .flat_map(|share| share.rows.iter().cloned())
+                .collect();
             crash_point("writer.cold.before_commit");
             self.stores.cold.commit(&ranges, rows).await?;
             crash_point("writer.cold.after_commit");
@@ -178,7 +200,9 @@ impl ColdWriter {
     async fn relieve_hot(&self, gathered: &Gathered) -> Result<(), WriterError> {
         if self.stores.hot.bytes() > self.options.hot_keep_bytes {
             for (partition, share) in &gathered.partitions {
-                let Some(low) = share.first.checked_sub(1) else { continue };
+                let Some(low) = share.first.checked_sub(1) else {
+                    continue;
+                };
                 let held = self.stores.seam.load(*partition).await?.low;
                 if held.is_none_or(|held| held < low) {
                     self.stores.seam.advance(*partition, low).await?;
@@ -201,7 +225,9 @@ impl ColdWriter {
     }
 
     async fn trim_all(&self, gathered: &Gathered) -> Result<(), WriterError> {
-        let now_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as i64);
+        let now_us = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |d| d.as_micros() as i64);
         for (partition, share) in &gathered.partitions {
             // What hot has not read yet must stay too.
             let hot = self.stores.hot.claimed(*partition).map_or(0, |(_, next)| next);
@@ -215,7 +241,9 @@ impl ColdWriter {
             let (log, partition, next) = (Arc::clone(&self.log), *partition, share.planner.next());
             Box::pin(async move { log.wait_beyond(partition, next).await })
         });
-        let due = gathered.since.map_or(next_trim, |since| next_trim.min(since + self.options.interval));
+        let due = gathered
+            .since
+            .map_or(next_trim, |since| next_trim.min(since + self.options.interval));
         tokio::select! {
             () = shutdown.cancelled() => {}
             _ = futures::future::select_all(more) => {}

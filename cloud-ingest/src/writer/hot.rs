@@ -31,7 +31,9 @@ pub struct HotWriter {
 
 impl std::fmt::Debug for HotWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HotWriter").field("partition", &self.partition).finish_non_exhaustive()
+        f.debug_struct("HotWriter")
+            .field("partition", &self.partition)
+            .finish_non_exhaustive()
     }
 }
 

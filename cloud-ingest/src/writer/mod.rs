@@ -30,12 +30,20 @@ pub enum WriterError {
     #[error("the seam record cannot be read or written")]
     Seam(#[from] SeamError),
     #[error("the state of duplicates {path}")]
-    Snapshot { path: std::path::PathBuf, source: std::io::Error },
+    Snapshot {
+        path: std::path::PathBuf,
+        source: std::io::Error,
+    },
     #[error(
         "partition {partition}: the state of duplicates is known up to offset {known}, but the log begins at {first}; \
          restore {path} from a backup, or begin a new generation of the log"
     )]
-    Forgotten { partition: sluice_wire::ids::Partition, known: u64, first: u64, path: std::path::PathBuf },
+    Forgotten {
+        partition: sluice_wire::ids::Partition,
+        known: u64,
+        first: u64,
+        path: std::path::PathBuf,
+    },
     #[error("a task of the writer ended: {0}")]
     Task(String),
 }

@@ -56,7 +56,8 @@ impl Planner {
     pub fn pass(&mut self, record: &LogRecord) {
         match self.read(record) {
             Ok(envelope) => {
-                self.dedup.observe(&envelope.header.id, envelope.header.kind, &envelope.hash);
+                self.dedup
+                    .observe(&envelope.header.id, envelope.header.kind, &envelope.hash);
             }
             Err(_) => self.dedup.pass(),
         }
@@ -86,7 +87,10 @@ impl Planner {
                     stream = %header.id.stream, epoch = %header.id.epoch, seq = header.id.seq, offset = record.offset,
                     "one batch identity came with two contents; the first one stays"
                 );
-                let detail = format!("the identity of an earlier batch with other content, {} rows", header.rows);
+                let detail = format!(
+                    "the identity of an earlier batch with other content, {} rows",
+                    header.rows
+                );
                 return ledger(Outcome::Quarantined, &Counts::default(), &detail);
             }
         }
@@ -118,12 +122,19 @@ impl Planner {
         let Some(batch) = envelope.rows(&self.limits).map_err(|error| error.to_string())? else {
             return Ok(None);
         };
-        events::fold(&batch, origin).map(Some).map_err(|error| error.to_string())
+        events::fold(&batch, origin)
+            .map(Some)
+            .map_err(|error| error.to_string())
     }
 }
 
 fn origin<'a>(record: &LogRecord, id: &'a BatchId) -> Origin<'a> {
-    Origin { id, partition: record.partition, offset: record.offset, ingested_at_us: record.ingested_at_us }
+    Origin {
+        id,
+        partition: record.partition,
+        offset: record.offset,
+        ingested_at_us: record.ingested_at_us,
+    }
 }
 
 /// The counts of a batch whose rows cannot be had: what was stored is damaged.
@@ -138,7 +149,10 @@ fn unreadable(record: &LogRecord, detail: &str) -> Planned {
     tracing::error!(partition = %record.partition, offset = record.offset, detail, "a log record cannot be read");
     let id = nobody(record.partition, record.offset);
     let row = events::ledger_row(&origin(record, &id), Outcome::Quarantined, &Counts::default(), detail);
-    Planned { outcome: Outcome::Quarantined, rows: vec![row] }
+    Planned {
+        outcome: Outcome::Quarantined,
+        rows: vec![row],
+    }
 }
 
 fn nobody(partition: Partition, offset: u64) -> BatchId {
@@ -147,7 +161,11 @@ fn nobody(partition: Partition, offset: u64) -> BatchId {
         node: NodeId::new(&format!("log-{partition}")).expect("letters, digits and hyphens"),
         spool: [0; 16],
     };
-    BatchId { stream, epoch: Epoch { number: 0, random: 0 }, seq: offset }
+    BatchId {
+        stream,
+        epoch: Epoch { number: 0, random: 0 },
+        seq: offset,
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +181,10 @@ mod tests {
 
     use super::*;
 
-    const PARTITION: Partition = Partition { generation: 0, index: 0 };
+    const PARTITION: Partition = Partition {
+        generation: 0,
+        index: 0,
+    };
 
     fn header(seq: u64, kind: Kind, rows: u32) -> Header {
         let stream = StreamId {
@@ -171,13 +192,26 @@ mod tests {
             node: NodeId::new("site-1").unwrap(),
             spool: [1; 16],
         };
-        let counts = Counts { accepted: 2, stored: u64::from(rows), damaged: 2 - u64::from(rows), ..Counts::default() };
+        let counts = Counts {
+            accepted: 2,
+            stored: u64::from(rows),
+            damaged: 2 - u64::from(rows),
+            ..Counts::default()
+        };
         Header {
-            id: BatchId { stream, epoch: Epoch { number: 1, random: 7 }, seq },
+            id: BatchId {
+                stream,
+                epoch: Epoch { number: 1, random: 7 },
+                seq,
+            },
             generation: 0,
             kind,
             rows,
-            counts: if kind == Kind::Report { Counts::default() } else { counts },
+            counts: if kind == Kind::Report {
+                Counts::default()
+            } else {
+                counts
+            },
             journal_upto: seq,
             time_min_ns: 0,
             time_max_ns: 0,
@@ -191,12 +225,25 @@ mod tests {
         let field = |tag: u8, inner: &[u8]| [&[tag, inner.len() as u8], inner].concat();
         let record = field(0x12, &field(0x2a, &field(0x0a, text.as_bytes())));
         let request = field(0x0a, &field(0x12, &[record.clone(), record].concat()));
-        let decoded = Decoder::new(DecodeLimits::default()).decode(Signal::Log, &request, 5).unwrap();
-        seal(&header(seq, Kind::Data, 2), Some(&decoded.batch), Compression::default()).unwrap()
+        let decoded = Decoder::new(DecodeLimits::default())
+            .decode(Signal::Log, &request, 5)
+            .unwrap();
+        seal(
+            &header(seq, Kind::Data, 2),
+            Some(&decoded.batch),
+            Compression::default(),
+        )
+        .unwrap()
     }
 
     fn record(offset: u64, envelope: Bytes) -> LogRecord {
-        LogRecord { partition: PARTITION, offset, ingested_at_us: 1000, envelope, damaged: None }
+        LogRecord {
+            partition: PARTITION,
+            offset,
+            ingested_at_us: 1000,
+            envelope,
+            damaged: None,
+        }
     }
 
     fn planner() -> Planner {
@@ -210,7 +257,11 @@ mod tests {
         assert_eq!((ledger.num_rows(), planned.row_count()), (1, data_rows + 1));
         for batch in &planned.rows {
             let rows = batch.column_by_name("row").unwrap().as_primitive::<Int32Type>().clone();
-            let expected: Vec<i32> = if batch.num_rows() == 1 { vec![-1] } else { (0..batch.num_rows() as i32).collect() };
+            let expected: Vec<i32> = if batch.num_rows() == 1 {
+                vec![-1]
+            } else {
+                (0..batch.num_rows() as i32).collect()
+            };
             assert_eq!(rows.values().to_vec(), expected);
         }
     }
@@ -226,8 +277,15 @@ mod tests {
         check(&planner.plan(&record(4, batch(1, "late"))), Outcome::Duplicate, 0);
         let report = seal(&header(2, Kind::Report, 0), None, Compression::default()).unwrap();
         check(&planner.plan(&record(5, report)), Outcome::Report, 0);
-        check(&planner.plan(&record(6, Bytes::from_static(b"noise"))), Outcome::Quarantined, 0);
-        let damaged = LogRecord { damaged: Some("bit flip".into()), ..record(7, Bytes::new()) };
+        check(
+            &planner.plan(&record(6, Bytes::from_static(b"noise"))),
+            Outcome::Quarantined,
+            0,
+        );
+        let damaged = LogRecord {
+            damaged: Some("bit flip".into()),
+            ..record(7, Bytes::new())
+        };
         check(&planner.plan(&damaged), Outcome::Quarantined, 0);
         assert_eq!(planner.next(), 8);
     }

@@ -28,7 +28,10 @@ pub(super) async fn planner_at(
     limits: &IpcLimits,
 ) -> Result<Planner, WriterError> {
     let path = snapshot_path(folder, partition);
-    let saved = cursor::load(&path).map_err(|source| WriterError::Snapshot { path: path.clone(), source })?;
+    let saved = cursor::load(&path).map_err(|source| WriterError::Snapshot {
+        path: path.clone(),
+        source,
+    })?;
     let restored = match saved.as_deref().map(Dedup::decode) {
         Some(Ok(dedup)) if dedup.next() <= next => Some(dedup),
         Some(Ok(dedup)) => {
@@ -46,16 +49,29 @@ pub(super) async fn planner_at(
     let known = dedup.next();
     let first = log.first(partition);
     if first > known {
-        return Err(WriterError::Forgotten { partition, known, first, path });
+        return Err(WriterError::Forgotten {
+            partition,
+            known,
+            first,
+            path,
+        });
     }
     let mut planner = Planner::new(dedup, limits.clone());
     while planner.next() < next {
         let records = log.read(partition, planner.next(), READ_BYTES).await?;
         if records.is_empty() {
             // The table holds more than the log: the log was lost. What comes next would repeat offsets.
-            return Err(WriterError::Forgotten { partition, known: planner.next(), first: log.end(partition), path });
+            return Err(WriterError::Forgotten {
+                partition,
+                known: planner.next(),
+                first: log.end(partition),
+                path,
+            });
         }
-        records.iter().take_while(|record| record.offset < next).for_each(|record| planner.pass(record));
+        records
+            .iter()
+            .take_while(|record| record.offset < next)
+            .for_each(|record| planner.pass(record));
     }
     Ok(planner)
 }

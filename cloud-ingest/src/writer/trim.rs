@@ -52,8 +52,16 @@ async fn first_since(
 ) -> Result<u64, LogError> {
     while low < high {
         let middle = low + (high - low) / 2;
-        let arrived = log.read(partition, middle, 1).await?.first().map_or(0, |record| record.ingested_at_us);
-        if arrived < cutoff { low = middle + 1 } else { high = middle }
+        let arrived = log
+            .read(partition, middle, 1)
+            .await?
+            .first()
+            .map_or(0, |record| record.ingested_at_us);
+        if arrived < cutoff {
+            low = middle + 1
+        } else {
+            high = middle
+        }
     }
     Ok(low)
 }

@@ -49,11 +49,7 @@ impl World {
         change(&mut config);
         let log = Arc::new(MemoryLog::new());
         let gateway = Gateway::build(config, Arc::clone(&log) as _).unwrap();
-        let (address, status, shutdown) = (
-            gateway.local_addr(),
-            gateway.status(),
-            CancellationToken::new(),
-        );
+        let (address, status, shutdown) = (gateway.local_addr(), gateway.status(), CancellationToken::new());
         let running = tokio::spawn(gateway.run(shutdown.clone()));
         let good = pki.issue("good", &Spec::default());
         Self {
@@ -118,16 +114,10 @@ async fn p4_batches_are_acknowledged_and_stand_in_the_log_byte_for_byte() {
                 };
                 assert_eq!(
                     ack.hash,
-                    Envelope::parse(batches[ack.seq as usize].clone())
-                        .unwrap()
-                        .hash
+                    Envelope::parse(batches[ack.seq as usize].clone()).unwrap().hash
                 );
                 let records = world.log.records();
-                assert!(
-                    records
-                        .iter()
-                        .any(|r| r.envelope == batches[ack.seq as usize])
-                );
+                assert!(records.iter().any(|r| r.envelope == batches[ack.seq as usize]));
             }
         }
     }
@@ -138,11 +128,7 @@ async fn p4_batches_are_acknowledged_and_stand_in_the_log_byte_for_byte() {
         (partition.generation, partition.index),
         (3, site_1().partition_index(4))
     );
-    assert!(
-        records
-            .iter()
-            .all(|r| r.partition == partition && r.ingested_at_us > 0)
-    );
+    assert!(records.iter().all(|r| r.partition == partition && r.ingested_at_us > 0));
     assert_eq!(world.status.snapshot().rows_acknowledged, 120);
 }
 
@@ -152,13 +138,7 @@ async fn p4_nothing_is_acknowledged_before_the_log_has_it() {
     let (_peer, mut session) = world.good_session().await;
     world.log.open.send_replace(false);
     session.send(&batch(site_1(), 1)).await;
-    world
-        .log
-        .begun
-        .subscribe()
-        .wait_for(|n| *n == 1)
-        .await
-        .unwrap();
+    world.log.begun.subscribe().wait_for(|n| *n == 1).await.unwrap();
     assert!(session.frame().now_or_never().is_none());
     // A batch that the log refuses is given back, not acknowledged, while the first still waits.
     world.log.fail_next(1);
@@ -188,10 +168,7 @@ async fn p13_t1_wrong_certificates_are_refused() {
     };
     let (own, foreign) = (uri("sluice://acme/site-1"), uri("sluice://rival/site-1"));
     let cases = [
-        (
-            "self-signed",
-            world.pki.self_signed("self", &Spec::default()),
-        ),
+        ("self-signed", world.pki.self_signed("self", &Spec::default())),
         ("other authority", other.issue("other", &Spec::default())),
         (
             "expired",
@@ -214,43 +191,24 @@ async fn p13_t1_wrong_certificates_are_refused() {
             ),
         ),
         ("no name", world.pki.issue("nameless", &spec(vec![]))),
-        (
-            "two names",
-            world.pki.issue("two", &spec(vec![own.clone(), foreign])),
-        ),
+        ("two names", world.pki.issue("two", &spec(vec![own.clone(), foreign]))),
         (
             "a name and a host",
-            world
-                .pki
-                .issue("host", &spec(vec![own.clone(), dns("site-1")])),
+            world.pki.issue("host", &spec(vec![own.clone(), dns("site-1")])),
         ),
-        (
-            "host only",
-            world.pki.issue("host-only", &spec(vec![dns("site-1")])),
-        ),
+        ("host only", world.pki.issue("host-only", &spec(vec![dns("site-1")]))),
         (
             "other scheme",
-            world
-                .pki
-                .issue("scheme", &spec(vec![uri("https://acme/site-1")])),
+            world.pki.issue("scheme", &spec(vec![uri("https://acme/site-1")])),
         ),
-        (
-            "no node",
-            world
-                .pki
-                .issue("no-node", &spec(vec![uri("sluice://acme")])),
-        ),
+        ("no node", world.pki.issue("no-node", &spec(vec![uri("sluice://acme")]))),
         (
             "bad tenant",
-            world
-                .pki
-                .issue("tenant", &spec(vec![uri("sluice://ACME/site-1")])),
+            world.pki.issue("tenant", &spec(vec![uri("sluice://ACME/site-1")])),
         ),
         (
             "path in node",
-            world
-                .pki
-                .issue("path", &spec(vec![uri("sluice://acme/site-1/..")])),
+            world.pki.issue("path", &spec(vec![uri("sluice://acme/site-1/..")])),
         ),
         ("gateway's usage", {
             let usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -299,10 +257,7 @@ async fn p13_t1_wrong_certificates_are_refused() {
 async fn p13_t2_a_stream_of_another_tenant_or_node_is_refused() {
     let world = World::new();
     for (tenant, node) in [("rival", "site-1"), ("acme", "site-2")] {
-        let refused = world
-            .peer(&world.good)
-            .open(world.gateway, stream(tenant, node))
-            .await;
+        let refused = world.peer(&world.good).open(world.gateway, stream(tenant, node)).await;
         assert!(refused.unwrap_err().contains("Identity"));
     }
     assert_eq!(world.status.snapshot().refused_identity, 2);
@@ -335,40 +290,16 @@ async fn p14_t3_a_revoked_certificate_is_cut_off_and_stays_out() {
     let (code, reason) = session.closed().await;
     assert_eq!(
         (code, reason.as_str()),
-        (
-            u64::from(RefusedCode::Revoked.number()),
-            "certificate is revoked"
-        )
+        (u64::from(RefusedCode::Revoked.number()), "certificate is revoked")
     );
-    assert!(
-        world
-            .peer(&world.good)
-            .open(world.gateway, site_1())
-            .await
-            .is_err()
-    );
+    assert!(world.peer(&world.good).open(world.gateway, site_1()).await.is_err());
     // A broken list changes nothing.
     world.revoke("no serial\n");
     until(|| world.status.snapshot().reload_failures > 0).await;
-    assert!(
-        world
-            .peer(&world.good)
-            .open(world.gateway, site_1())
-            .await
-            .is_err()
-    );
+    assert!(world.peer(&world.good).open(world.gateway, site_1()).await.is_err());
     world.revoke("7\n1001\n");
-    assert_eq!(
-        other.closed().await.0,
-        u64::from(RefusedCode::Revoked.number())
-    );
-    assert!(
-        world
-            .peer(&world.good)
-            .open(world.gateway, site_1())
-            .await
-            .is_err()
-    );
+    assert_eq!(other.closed().await.0, u64::from(RefusedCode::Revoked.number()));
+    assert!(world.peer(&world.good).open(world.gateway, site_1()).await.is_err());
 }
 
 #[tokio::test]
@@ -381,18 +312,11 @@ async fn p14_a_certificate_that_expires_during_its_session_is_cut_off() {
             ..Spec::default()
         },
     );
-    let session = world
-        .peer(&short)
-        .open(world.gateway, site_1())
-        .await
-        .unwrap();
+    let session = world.peer(&short).open(world.gateway, site_1()).await.unwrap();
     let (code, reason) = session.closed().await;
     assert_eq!(
         (code, reason.as_str()),
-        (
-            u64::from(RefusedCode::Identity.number()),
-            "certificate is expired"
-        )
+        (u64::from(RefusedCode::Identity.number()), "certificate is expired")
     );
 }
 
@@ -432,15 +356,10 @@ async fn invalid_content_is_refused_for_good_and_its_tombstone_is_taken() {
     let mut flipped = batch(site_1(), 8).to_vec();
     flipped[40] ^= 1;
     session.send(&invalid).await;
-    session
-        .send_raw(&preamble(8, flipped.len()), &flipped)
-        .await;
+    session.send_raw(&preamble(8, flipped.len()), &flipped).await;
     let mut refused = [nack(&mut session).await, nack(&mut session).await];
     refused.sort_by_key(|n| n.seq);
-    assert!(
-        refused.iter().all(|n| n.verdict == Verdict::Permanent),
-        "{refused:?}"
-    );
+    assert!(refused.iter().all(|n| n.verdict == Verdict::Permanent), "{refused:?}");
     assert!(refused[1].reason.contains("hash"));
     let tombstone = header(site_1(), 7, 3).tombstone(&refused[0].reason);
     session
@@ -462,31 +381,16 @@ async fn what_another_build_or_setting_would_take_is_held_not_refused() {
         matches!(held.verdict, Verdict::Hold { .. }) && held.reason.contains("upgrade"),
         "{held:?}"
     );
-    session
-        .send_raw(&preamble(2, 65 << 10), &[0; 65 << 10])
-        .await;
-    assert!(matches!(
-        nack(&mut session).await.verdict,
-        Verdict::Hold { .. }
-    ));
+    session.send_raw(&preamble(2, 65 << 10), &[0; 65 << 10]).await;
+    assert!(matches!(nack(&mut session).await.verdict, Verdict::Hold { .. }));
     let other_generation = sluice_wire::envelope::Header {
         generation: 99,
         ..header(site_1(), 3, 3)
     };
     session
-        .send(
-            &envelope::seal(
-                &other_generation,
-                Some(&rows(3, "time")),
-                Compression::default(),
-            )
-            .unwrap(),
-        )
+        .send(&envelope::seal(&other_generation, Some(&rows(3, "time")), Compression::default()).unwrap())
         .await;
-    assert!(matches!(
-        nack(&mut session).await.verdict,
-        Verdict::Hold { .. }
-    ));
+    assert!(matches!(nack(&mut session).await.verdict, Verdict::Hold { .. }));
     assert!(world.log.records().is_empty());
 }
 
@@ -500,25 +404,16 @@ async fn p15_r2_streams_that_break_the_rules_cost_nothing_and_disturb_nobody() {
     // Goes on after its end.
     let (_p1, mut longer) = world.good_session().await;
     longer.send_raw(&preamble(1, 100), &[1; 5000]).await;
-    assert!(matches!(
-        longer.frame().await,
-        Ok(Frame::Refused(_)) | Err(_)
-    ));
+    assert!(matches!(longer.frame().await, Ok(Frame::Refused(_)) | Err(_)));
     // No batch at all.
     let (_p2, mut garbage) = world.good_session().await;
     let mut stream = garbage.connection.open_uni().await.unwrap();
     stream.write_all(&[0xaa; 64]).await.unwrap();
-    assert!(matches!(
-        garbage.frame().await,
-        Ok(Frame::Refused(_)) | Err(_)
-    ));
+    assert!(matches!(garbage.frame().await, Ok(Frame::Refused(_)) | Err(_)));
     // Stops in the middle: the batch is given back after a while.
     let (_p3, mut stalled) = world.good_session().await;
     let mut stream = stalled.connection.open_uni().await.unwrap();
-    stream
-        .write_all(&preamble(3, 1 << 20).encode())
-        .await
-        .unwrap();
+    stream.write_all(&preamble(3, 1 << 20).encode()).await.unwrap();
     stream.write_all(&[0; 10]).await.unwrap();
     // Announces more than there is memory for, while that one holds its share.
     let full: Vec<_> = (10..18).map(|seq| preamble(seq, 1 << 20)).collect();
@@ -527,10 +422,7 @@ async fn p15_r2_streams_that_break_the_rules_cost_nothing_and_disturb_nobody() {
         stream.write_all(&p.encode()).await.unwrap();
         stream.finish().unwrap();
     }
-    assert!(matches!(
-        nack(&mut stalled).await.verdict,
-        Verdict::Retry { .. }
-    ));
+    assert!(matches!(nack(&mut stalled).await.verdict, Verdict::Retry { .. }));
     // Frames out of place and frames that are none.
     let (_p4, mut babbler) = world.good_session().await;
     babbler
@@ -539,10 +431,7 @@ async fn p15_r2_streams_that_break_the_rules_cost_nothing_and_disturb_nobody() {
         }))
         .await
         .unwrap();
-    assert!(matches!(
-        babbler.frame().await,
-        Ok(Frame::Refused(_)) | Err(_)
-    ));
+    assert!(matches!(babbler.frame().await, Ok(Frame::Refused(_)) | Err(_)));
     // And the good session still works.
     loop {
         good.send(&batch(site_1(), 50)).await;
@@ -598,21 +487,10 @@ async fn sessions_beyond_the_limit_are_refused() {
     let world = World::with(|config| config.max_sessions = 2);
     let first = world.good_session().await;
     let _second = world.good_session().await;
-    assert!(
-        world
-            .peer(&world.good)
-            .open(world.gateway, site_1())
-            .await
-            .is_err()
-    );
+    assert!(world.peer(&world.good).open(world.gateway, site_1()).await.is_err());
     first.1.connection.close(0u32.into(), b"");
     // A place becomes free once the gateway has noticed.
-    while world
-        .peer(&world.good)
-        .open(world.gateway, site_1())
-        .await
-        .is_err()
-    {}
+    while world.peer(&world.good).open(world.gateway, site_1()).await.is_err() {}
 }
 
 #[tokio::test]
@@ -621,13 +499,7 @@ async fn a_gateway_that_leaves_answers_what_it_took() {
     let (_peer, mut session) = world.good_session().await;
     world.log.open.send_replace(false);
     session.send(&batch(site_1(), 1)).await;
-    world
-        .log
-        .begun
-        .subscribe()
-        .wait_for(|n| *n == 1)
-        .await
-        .unwrap();
+    world.log.begun.subscribe().wait_for(|n| *n == 1).await.unwrap();
     world.shutdown.cancel();
     assert!(matches!(session.frame().await.unwrap(), Frame::GoAway(_)));
     session.send(&batch(site_1(), 2)).await;
@@ -642,10 +514,7 @@ async fn a_gateway_that_leaves_answers_what_it_took() {
     world.log.open.send_replace(true);
     assert!(matches!(session.frame().await.unwrap(), Frame::Ack(ack) if ack.seq == 1));
     assert_eq!(session.closed().await.0, 0);
-    tokio::time::timeout(PATIENCE, world.running)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(PATIENCE, world.running).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -16,9 +16,8 @@ use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
-    Result, UploadPart,
+    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, UploadPart,
 };
 use url::Url;
 
@@ -64,12 +63,7 @@ impl fmt::Display for DurableLocal {
 
 #[async_trait]
 impl ObjectStore for DurableLocal {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        opts: PutOptions,
-    ) -> Result<PutResult> {
+    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let replace = match opts.mode {
             PutMode::Overwrite => true,
             PutMode::Create => false,
@@ -87,11 +81,7 @@ impl ObjectStore for DurableLocal {
         .await
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         let inner = self.inner.put_multipart_opts(location, opts).await?;
         let path = self.inner.path_to_filesystem(location)?;
         Ok(Box::new(DurableUpload { inner, path }))
@@ -101,18 +91,11 @@ impl ObjectStore for DurableLocal {
         self.inner.get_opts(location, options).await
     }
 
-    async fn get_ranges(
-        &self,
-        location: &Path,
-        ranges: &[std::ops::Range<u64>],
-    ) -> Result<Vec<bytes::Bytes>> {
+    async fn get_ranges(&self, location: &Path, ranges: &[std::ops::Range<u64>]) -> Result<Vec<bytes::Bytes>> {
         self.inner.get_ranges(location, ranges).await
     }
 
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, Result<Path>>,
-    ) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         self.inner.delete_stream(locations)
     }
 
@@ -120,11 +103,7 @@ impl ObjectStore for DurableLocal {
         self.inner.list(prefix)
     }
 
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
         self.inner.list_with_offset(prefix, offset)
     }
 
@@ -170,9 +149,7 @@ impl MultipartUpload for DurableUpload {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|source| Error::Generic {
@@ -197,9 +174,7 @@ fn failed(path: &FsPath, source: io::Error) -> Error {
 
 /// Writes a file aside and puts it in place, whole and durable or not at all.
 fn place(path: &FsPath, payload: &PutPayload, replace: bool) -> io::Result<()> {
-    let folder = path
-        .parent()
-        .ok_or_else(|| io::Error::other("no parent folder"))?;
+    let folder = path.parent().ok_or_else(|| io::Error::other("no parent folder"))?;
     make_folders(folder)?;
     // Names that end in `#` and digits are not listed by the store. Two writers of the same object must never share one: each
     // would put the other's half-written bytes in place.
@@ -268,23 +243,11 @@ mod tests {
         let create = || PutOptions::from(PutMode::Create);
         store.put_opts(&path, "one".into(), create()).await.unwrap();
         let second = store.put_opts(&path, "two".into(), create()).await;
-        assert!(
-            matches!(second, Err(Error::AlreadyExists { .. })),
-            "{second:?}"
-        );
-        assert_eq!(
-            store.get(&path).await.unwrap().bytes().await.unwrap(),
-            "one"
-        );
+        assert!(matches!(second, Err(Error::AlreadyExists { .. })), "{second:?}");
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "one");
         store.put(&path, "three".into()).await.unwrap();
-        assert_eq!(
-            store.get(&path).await.unwrap().bytes().await.unwrap(),
-            "three"
-        );
-        assert_eq!(
-            fs::read_dir(folder.path().join("a/b/x")).unwrap().count(),
-            1
-        );
+        assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "three");
+        assert_eq!(fs::read_dir(folder.path().join("a/b/x")).unwrap().count(), 1);
     }
 
     /// Of writers that race for one name one wins, and the object is exactly what that one wrote.
@@ -309,13 +272,8 @@ mod tests {
             for writer in race.collect::<Vec<_>>() {
                 won.extend(writer.await.unwrap());
             }
-            let store = open(folder.path().to_str().unwrap())
-                .unwrap()
-                .object_store(None);
-            assert_eq!(
-                won,
-                [store.get(&path).await.unwrap().bytes().await.unwrap()]
-            );
+            let store = open(folder.path().to_str().unwrap()).unwrap().object_store(None);
+            assert_eq!(won, [store.get(&path).await.unwrap().bytes().await.unwrap()]);
         }
     }
 }

@@ -37,10 +37,7 @@ pub(crate) fn check(batch: &RecordBatch, ranges: &[OffsetRange]) -> Result<(), R
         return Err(RowsError::Schema);
     }
     for name in ["tenant", "signal", "time", "partition", "offset"] {
-        if batch
-            .column_by_name(name)
-            .is_none_or(|column| column.null_count() > 0)
-        {
+        if batch.column_by_name(name).is_none_or(|column| column.null_count() > 0) {
             return Err(RowsError::Null(name));
         }
     }
@@ -68,20 +65,14 @@ pub(crate) fn signed(offset: u64) -> i64 {
     i64::try_from(offset).unwrap_or(i64::MAX)
 }
 
-pub(crate) fn ints<'a>(
-    batch: &'a RecordBatch,
-    name: &'static str,
-) -> Result<&'a Int64Array, RowsError> {
+pub(crate) fn ints<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a Int64Array, RowsError> {
     batch
         .column_by_name(name)
         .and_then(|c| c.as_primitive_opt::<Int64Type>())
         .ok_or(RowsError::Schema)
 }
 
-pub(crate) fn texts<'a>(
-    batch: &'a RecordBatch,
-    name: &'static str,
-) -> Result<&'a StringArray, RowsError> {
+pub(crate) fn texts<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a StringArray, RowsError> {
     batch
         .column_by_name(name)
         .and_then(|c| c.as_string_opt::<i32>())
@@ -117,9 +108,7 @@ pub(crate) type Owner = (String, bool);
 /// Splits rows by tenant, and by whether `events` shows them. The order within a group is kept.
 pub(crate) fn split(batch: &RecordBatch) -> Result<Vec<(Owner, RecordBatch)>, RowsError> {
     let (tenants, signals) = (texts(batch, "tenant")?, texts(batch, "signal")?);
-    let quarantined = batch
-        .column_by_name("quarantined_by")
-        .ok_or(RowsError::Schema)?;
+    let quarantined = batch.column_by_name("quarantined_by").ok_or(RowsError::Schema)?;
     let mut groups: BTreeMap<(&str, bool), Vec<u32>> = BTreeMap::new();
     for row in 0..batch.num_rows() {
         let key = (tenants.value(row), is_hidden(signals, quarantined, row));
@@ -132,8 +121,7 @@ pub(crate) fn split(batch: &RecordBatch) -> Result<Vec<(Owner, RecordBatch)>, Ro
             let part = if whole {
                 batch.clone()
             } else {
-                take_record_batch(batch, &UInt32Array::from(rows))
-                    .map_err(|e| RowsError::Arrow(e.to_string()))?
+                take_record_batch(batch, &UInt32Array::from(rows)).map_err(|e| RowsError::Arrow(e.to_string()))?
             };
             Ok(((tenant.to_owned(), hidden), part))
         })

@@ -88,10 +88,7 @@ async fn fill(stores: &Stores, p: Partition, place: Place) {
         stores.seam.claim(p, first, "embedded").await.unwrap();
         stores.hot.claim(p, first);
         for offset in first..=last {
-            stores
-                .hot
-                .insert(p, offset, offset, record(p, offset))
-                .unwrap();
+            stores.hot.insert(p, offset, offset, record(p, offset)).unwrap();
         }
     }
     if let Some(low) = place.low {
@@ -129,8 +126,7 @@ async fn expected(tenant: Option<&TenantId>) -> SessionContext {
     )
     .unwrap();
     let mine = tenant.map_or("true".to_owned(), |t| format!("tenant = '{t}'"));
-    let text =
-        format!("SELECT * FROM raw WHERE {mine} AND signal <> '_batch' AND quarantined_by IS NULL");
+    let text = format!("SELECT * FROM raw WHERE {mine} AND signal <> '_batch' AND quarantined_by IS NULL");
     let rows = all.sql(&text).await.unwrap().collect().await.unwrap();
     let ctx = context();
     ctx.register_table(
@@ -257,13 +253,11 @@ async fn p3_the_ledger_view_balances_with_the_rows() {
     for scope in [Scope::All, Scope::Tenant(tenant(1))] {
         let ctx = with_views(&pinned, scope).await;
         let sum = "SELECT coalesce(sum(\"rows\"), 0) FROM ledger WHERE bucket";
-        let balance = format!(
-            "SELECT ({sum} = 'accepted') = ({sum} IN ('stored', 'dropped', 'quarantined', 'damaged')) AS ok"
-        );
+        let balance =
+            format!("SELECT ({sum} = 'accepted') = ({sum} IN ('stored', 'dropped', 'quarantined', 'damaged')) AS ok");
         assert!(ask(&ctx, &balance).await.contains("true"));
         for (counted, rows) in [("stored", "events"), ("quarantined", "quarantined")] {
-            let equal =
-                format!("SELECT ({sum} = '{counted}') = (SELECT count(*) FROM {rows}) AS ok");
+            let equal = format!("SELECT ({sum} = '{counted}') = (SELECT count(*) FROM {rows}) AS ok");
             assert!(ask(&ctx, &equal).await.contains("true"), "{counted}");
         }
         let parts = "SELECT (SELECT count(*) FROM logs) + (SELECT count(*) FROM spans) + (SELECT count(*) FROM metrics) = (SELECT count(*) FROM events) AS ok";
@@ -277,7 +271,8 @@ async fn p3_the_ledger_view_balances_with_the_rows() {
             dropped.contains("filter") && dropped.contains("debug/noise"),
             "{dropped}"
         );
-        let end = "SELECT bool_and(end_time = \"time\" + arrow_cast(duration_ns, 'Duration(Nanosecond)')) AS ok FROM spans";
+        let end =
+            "SELECT bool_and(end_time = \"time\" + arrow_cast(duration_ns, 'Duration(Nanosecond)')) AS ok FROM spans";
         assert!(ask(&ctx, end).await.contains("true"));
         // Streams of one partition share a spool id here, so each tenant sees its own share of the numbers as gaps.
         let streams = "SELECT sum(gaps + batches) = sum(stored_upto + 1) AND sum(duplicates) = 0 AS ok FROM streams";
@@ -303,23 +298,14 @@ async fn explain_says_what_was_passed_over() {
     .await;
     let pinned = tables(&stores).pin().await.unwrap();
     let ctx = with_views(&pinned, Scope::All).await;
-    let explain = async |filter: &str| {
-        ask(
-            &ctx,
-            &format!("EXPLAIN SELECT body FROM events WHERE {filter}"),
-        )
-        .await
-    };
+    let explain = async |filter: &str| ask(&ctx, &format!("EXPLAIN SELECT body FROM events WHERE {filter}")).await;
     let all = explain("true").await;
     assert!(
         all.contains("HotScan: hot:") && all.contains("ColdScan: cold:"),
         "{all}"
     );
     let none = explain("\"time\" > TIMESTAMP '2031-01-01T00:00:00Z'").await;
-    assert!(
-        none.contains("cold: 0 of") && none.contains("hot: 0 of"),
-        "{none}"
-    );
+    assert!(none.contains("cold: 0 of") && none.contains("hot: 0 of"), "{none}");
     let traced = explain("trace_id = '00000000000000000000000000000007'").await;
     assert!(traced.contains("predicate=trace_id@"), "{traced}");
 }
@@ -344,15 +330,7 @@ async fn p13_a_tenant_sees_no_row_of_another() {
     }
     let pinned = tables(&stores).pin().await.unwrap();
     let ctx = with_views(&pinned, Scope::Tenant(tenant(2))).await;
-    for table in [
-        "events",
-        "logs",
-        "spans",
-        "metrics",
-        "ledger",
-        "quarantined",
-        "streams",
-    ] {
+    for table in ["events", "logs", "spans", "metrics", "ledger", "quarantined", "streams"] {
         let seen = ask(&ctx, &format!("SELECT DISTINCT tenant FROM {table}")).await;
         assert!(
             seen.contains("core") && !seen.contains("acme") && !seen.contains("bolt"),

@@ -105,10 +105,7 @@ impl World {
             Step::ColdCommit if self.cold_next < self.end => self.cold_next += 1,
             Step::Advance if self.low_next < self.cold_next => self.low_next += 1,
             // Deletion waits until no query is older than L.
-            Step::Delete
-                if self.query == Query::Idle
-                    && self.hot.iter().any(|(o, _)| *o < self.low_next) =>
-            {
+            Step::Delete if self.query == Query::Idle && self.hot.iter().any(|(o, _)| *o < self.low_next) => {
                 self.hot.retain(|(offset, _)| *offset >= self.low_next);
             }
             Step::TakeOver if self.claims.len() < 3 => {
@@ -151,16 +148,12 @@ impl World {
         let mut answer: Vec<u64> = self
             .hot
             .iter()
-            .filter(|(offset, generation)| {
-                share.hot_serves(*offset) && counts_at(claims, *offset) == *generation
-            })
+            .filter(|(offset, generation)| share.hot_serves(*offset) && counts_at(claims, *offset) == *generation)
             .map(|(offset, _)| *offset)
             .collect();
         answer.extend((0..self.cold_next).filter(|offset| share.cold_serves(*offset)));
         answer.sort_unstable();
-        let claimed: Vec<u64> = share
-            .visible
-            .map_or_else(Vec::new, |visible| (0..=visible).collect());
+        let claimed: Vec<u64> = share.visible.map_or_else(Vec::new, |visible| (0..=visible).collect());
         assert_eq!(answer, claimed, "{self:?} {share:?}");
     }
 }

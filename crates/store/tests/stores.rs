@@ -14,17 +14,12 @@ use common::*;
 use datafusion::prelude::SessionContext;
 use sluice_store::cold::CompactOptions;
 use sluice_store::{
-    ColdTable, CommitError, HotError, OffsetRange, PinError, RowsError, Scope, Stores, Tables,
-    TablesOptions,
+    ColdTable, CommitError, HotError, OffsetRange, PinError, RowsError, Scope, Stores, Tables, TablesOptions,
 };
 use sluice_wire::ids::Partition;
 
 fn range(partition: Partition, first: u64, last: u64) -> OffsetRange {
-    OffsetRange {
-        partition,
-        first,
-        last,
-    }
+    OffsetRange { partition, first, last }
 }
 
 fn tables(stores: &Stores) -> Tables {
@@ -39,21 +34,16 @@ fn tables(stores: &Stores) -> Tables {
 async fn counts(tables: &Tables) -> (i64, i64, i64) {
     let pinned = tables.pin().await.unwrap();
     let ctx = SessionContext::new();
-    ctx.register_table("e", pinned.everything(Scope::All))
-        .unwrap();
+    ctx.register_table("e", pinned.everything(Scope::All)).unwrap();
     let record = "\"partition\" * 1000000 + \"offset\" * 1000";
-    let text = format!(
-        "SELECT count(*), count(DISTINCT {record} + \"row\"), count(DISTINCT {record}) FROM e"
-    );
+    let text = format!("SELECT count(*), count(DISTINCT {record} + \"row\"), count(DISTINCT {record}) FROM e");
     let rows = ctx.sql(&text).await.unwrap().collect().await.unwrap();
     let int = |column: usize| rows[0].column(column).as_primitive::<Int64Type>().value(0);
     (int(0), int(1), int(2))
 }
 
 fn rows_of(ranges: &[OffsetRange]) -> i64 {
-    let rows = ranges
-        .iter()
-        .flat_map(|r| records(r.partition, r.first..=r.last));
+    let rows = ranges.iter().flat_map(|r| records(r.partition, r.first..=r.last));
     rows.map(|batch| batch.num_rows() as i64).sum()
 }
 
@@ -62,10 +52,7 @@ async fn a_range_that_overlaps_or_leaves_a_gap_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let cold = lake(&folder, 0).await.cold;
     let p = partition(1);
-    let commit = async |first, last| {
-        cold.commit(&[range(p, first, last)], records(p, first..=last))
-            .await
-    };
+    let commit = async |first, last| cold.commit(&[range(p, first, last)], records(p, first..=last)).await;
     commit(3, 5).await.unwrap();
     assert!(matches!(
         commit(5, 7).await,
@@ -83,10 +70,7 @@ async fn a_range_that_overlaps_or_leaves_a_gap_is_refused() {
             ..
         })
     ));
-    assert!(matches!(
-        commit(6, 5).await,
-        Err(CommitError::BadRange { .. })
-    ));
+    assert!(matches!(commit(6, 5).await, Err(CommitError::BadRange { .. })));
     let stray = cold.commit(&[range(p, 6, 6)], records(p, 6..=7)).await;
     assert!(matches!(stray, Err(CommitError::Encode(_))), "{stray:?}");
     // One partition refused, all refused.
@@ -106,12 +90,7 @@ async fn a_range_that_overlaps_or_leaves_a_gap_is_refused() {
 async fn p2_a_second_writer_never_stores_a_row_twice() {
     let folder = tempfile::tempdir().unwrap();
     let stores = lake(&folder, 0).await;
-    let location = folder
-        .path()
-        .join("lake/events")
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let location = folder.path().join("lake/events").to_str().unwrap().to_owned();
     let p = partition(0);
     let write = |step: u64| {
         let location = location.clone();
@@ -119,22 +98,14 @@ async fn p2_a_second_writer_never_stores_a_row_twice() {
             let cold = ColdTable::open(&location).await.unwrap();
             let mut refused = 0;
             loop {
-                let first = cold
-                    .committed()
-                    .await
-                    .unwrap()
-                    .get(&p)
-                    .map_or(0, |last| last + 1);
+                let first = cold.committed().await.unwrap().get(&p).map_or(0, |last| last + 1);
                 if first >= 12 {
                     return refused;
                 }
                 let last = (first + step - 1).min(11);
                 // Give the other one time to get in between.
                 tokio::task::yield_now().await;
-                match cold
-                    .commit(&[range(p, first, last)], records(p, first..=last))
-                    .await
-                {
+                match cold.commit(&[range(p, first, last)], records(p, first..=last)).await {
                     Ok(_) => {}
                     Err(CommitError::Overlap { .. } | CommitError::Gap { .. }) => refused += 1,
                     Err(error) => panic!("{error:?}"),
@@ -164,20 +135,13 @@ async fn p2_the_ends_survive_a_restart() {
                 range(partition(3), offset, offset),
                 range(other, offset + 10, offset + 10),
             ];
-            cold.commit(&ranges, record(partition(3), offset))
-                .await
-                .unwrap();
+            cold.commit(&ranges, record(partition(3), offset)).await.unwrap();
         }
     }
     assert!(
         std::fs::read_dir(folder.path().join("lake/events/_delta_log"))
             .unwrap()
-            .any(|e| {
-                e.unwrap()
-                    .file_name()
-                    .to_string_lossy()
-                    .contains("checkpoint")
-            })
+            .any(|e| { e.unwrap().file_name().to_string_lossy().contains("checkpoint") })
     );
     let stores = lake(&folder, 0).await;
     assert_eq!(
@@ -198,10 +162,7 @@ async fn p8_queries_are_whole_while_rows_move_from_hot_to_cold() {
     stores.seam.claim(p, 0, "embedded").await.unwrap();
     stores.hot.claim(p, 0);
     for offset in 0..=LAST {
-        stores
-            .hot
-            .insert(p, offset, offset, record(p, offset))
-            .unwrap();
+        stores.hot.insert(p, offset, offset, record(p, offset)).unwrap();
     }
     let rows = rows_of(&[range(p, 0, LAST)]);
     let done = Arc::new(AtomicBool::new(false));
@@ -263,16 +224,9 @@ async fn compaction_and_vacuum_change_no_answer() {
         settled: Some(BTreeMap::from([(ps[0], 7)])),
         ..CompactOptions::default()
     };
-    assert_eq!(
-        stores.cold.compact(&unsettled).await.unwrap().files_before,
-        0
-    );
+    assert_eq!(stores.cold.compact(&unsettled).await.unwrap().files_before, 0);
     let old = tables.pin().await.unwrap();
-    let report = stores
-        .cold
-        .compact(&CompactOptions::default())
-        .await
-        .unwrap();
+    let report = stores.cold.compact(&CompactOptions::default()).await.unwrap();
     assert!(
         report.files_before > report.files_after && !report.lost_race,
         "{report:?}"
@@ -325,18 +279,11 @@ async fn p15_hot_refuses_rows_beyond_its_cap() {
     );
     assert_eq!(stores.hot.high(p), Some(next - 1));
     stores.hot.drop_to(p, next - 1);
-    assert_eq!(
-        (stores.hot.bytes(), stores.hot.high(p)),
-        (0, Some(next - 1))
-    );
+    assert_eq!((stores.hot.bytes(), stores.hot.high(p)), (0, Some(next - 1)));
     stores.hot.insert(p, next, next, record(p, next)).unwrap();
     stores.hot.claim(p, 5);
     assert_eq!(
-        (
-            stores.hot.bytes(),
-            stores.hot.high(p),
-            stores.hot.claimed(p)
-        ),
+        (stores.hot.bytes(), stores.hot.high(p), stores.hot.claimed(p)),
         (0, None, Some((5, 5)))
     );
 }
@@ -347,22 +294,11 @@ async fn p8_a_hole_between_hot_and_cold_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let stores = lake(&folder, 1 << 30).await;
     let p = partition(0);
-    stores
-        .cold
-        .commit(&[range(p, 0, 3)], records(p, 0..=3))
-        .await
-        .unwrap();
+    stores.cold.commit(&[range(p, 0, 3)], records(p, 0..=3)).await.unwrap();
     stores.hot.claim(p, 6);
     stores.hot.insert(p, 6, 6, record(p, 6)).unwrap();
-    assert!(matches!(
-        tables(&stores).pin().await,
-        Err(PinError::Hole { .. })
-    ));
-    stores
-        .cold
-        .commit(&[range(p, 4, 5)], records(p, 4..=5))
-        .await
-        .unwrap();
+    assert!(matches!(tables(&stores).pin().await, Err(PinError::Hole { .. })));
+    stores.cold.commit(&[range(p, 4, 5)], records(p, 4..=5)).await.unwrap();
     let rows = rows_of(&[range(p, 0, 6)]);
     assert_eq!(counts(&tables(&stores)).await, (rows, rows, 7));
 }
@@ -372,11 +308,7 @@ async fn completeness_counts_what_the_log_held_and_says_unknown_when_it_does_not
     let folder = tempfile::tempdir().unwrap();
     let stores = lake(&folder, 1 << 30).await;
     let (a, b) = (partition(0), partition(1));
-    stores
-        .cold
-        .commit(&[range(a, 0, 3)], records(a, 0..=3))
-        .await
-        .unwrap();
+    stores.cold.commit(&[range(a, 0, 3)], records(a, 0..=3)).await.unwrap();
     let ends = Arc::new(Ends::default());
     let options = TablesOptions {
         pin_max_age: Duration::ZERO,
@@ -394,8 +326,5 @@ async fn completeness_counts_what_the_log_held_and_says_unknown_when_it_does_not
     assert_eq!(incomplete.oldest_missing_us, Some(ingested_at(0)));
     stores.hot.claim(b, 0);
     stores.hot.insert(b, 0, 1, records(b, 0..=1)).unwrap();
-    assert_eq!(
-        (state().await.complete, state().await.missing),
-        (Some(true), 0)
-    );
+    assert_eq!((state().await.complete, state().await.missing), (Some(true), 0));
 }

@@ -124,11 +124,7 @@ impl Committer {
 
     /// See [`Wal::trim_below`].
     pub async fn trim_below(&self, index: u64) -> Result<u64, WalError> {
-        self.ask(|reply| Request::Trim {
-            below: index,
-            reply,
-        })
-        .await
+        self.ask(|reply| Request::Trim { below: index, reply }).await
     }
 
     /// See [`Wal::set_note`]; takes effect between groups.
@@ -162,10 +158,7 @@ impl Committer {
 
     async fn ask<T>(&self, make: impl FnOnce(Reply<T>) -> Request) -> Result<T, WalError> {
         let (reply, answer) = oneshot::channel();
-        self.requests
-            .send(make(reply))
-            .await
-            .map_err(|_| WalError::Closed)?;
+        self.requests.send(make(reply)).await.map_err(|_| WalError::Closed)?;
         answer.await.map_err(|_| WalError::Closed)?
     }
 }
@@ -220,16 +213,10 @@ impl Worker {
         let mut request = first;
         let left_over = loop {
             match request {
-                Request::Append {
-                    record,
-                    reply,
-                    _room,
-                } => self.append(&mut group, &record, reply, _room),
+                Request::Append { record, reply, _room } => self.append(&mut group, &record, reply, _room),
                 other => break Some(other),
             }
-            if group.bytes >= self.options.group_bytes
-                || begun.elapsed() >= self.options.group_delay
-            {
+            if group.bytes >= self.options.group_bytes || begun.elapsed() >= self.options.group_delay {
                 break None;
             }
             match self.requests.try_recv() {
@@ -243,13 +230,7 @@ impl Worker {
         left_over
     }
 
-    fn append(
-        &mut self,
-        group: &mut Group,
-        record: &Bytes,
-        reply: Reply<u64>,
-        room: OwnedSemaphorePermit,
-    ) {
+    fn append(&mut self, group: &mut Group, record: &Bytes, reply: Reply<u64>, room: OwnedSemaphorePermit) {
         match self.wal.append(record) {
             Ok(index) => {
                 group.bytes += record.len();

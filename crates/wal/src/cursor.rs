@@ -68,8 +68,7 @@ fn encode(content: &[u8]) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> io::Result<&[u8]> {
-    let bad =
-        |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("cursor file: {what}"));
+    let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, format!("cursor file: {what}"));
     let Some((head, content)) = bytes.split_at_checked(HEAD_BYTES) else {
         return Err(bad("too short"));
     };
@@ -79,9 +78,7 @@ fn decode(bytes: &[u8]) -> io::Result<&[u8]> {
     if head[4] != VERSION {
         return Err(bad("written by another version"));
     }
-    if head[8..12] != (content.len() as u32).to_le_bytes()
-        || head[12..] != crc32c::crc32c(content).to_le_bytes()
-    {
+    if head[8..12] != (content.len() as u32).to_le_bytes() || head[12..] != crc32c::crc32c(content).to_le_bytes() {
         return Err(bad("length or checksum does not match"));
     }
     Ok(content)
@@ -106,11 +103,7 @@ mod tests {
             let mut bytes = good.clone();
             bytes[at] ^= 1;
             fs::write(&path, &bytes).unwrap();
-            assert_eq!(
-                load(&path).unwrap_err().kind(),
-                io::ErrorKind::InvalidData,
-                "byte {at}"
-            );
+            assert_eq!(load(&path).unwrap_err().kind(), io::ErrorKind::InvalidData, "byte {at}");
         }
         fs::write(&path, &good[..10]).unwrap();
         assert_eq!(load(&path).unwrap_err().kind(), io::ErrorKind::InvalidData);

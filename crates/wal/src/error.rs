@@ -44,9 +44,7 @@ impl WalError {
 
     pub(crate) fn io(action: &'static str) -> impl FnOnce(io::Error) -> WalError {
         move |source| {
-            if source.kind() == io::ErrorKind::StorageFull
-                || source.kind() == io::ErrorKind::QuotaExceeded
-            {
+            if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded {
                 WalError::Full
             } else {
                 WalError::Io {

@@ -5,9 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::WalError;
 use crate::reader::Segment;
-use crate::recovery::{
-    Extent, Findings, Joint, Link, SparseIndex, joint, scan_closed, scan_newest,
-};
+use crate::recovery::{Extent, Findings, Joint, Link, SparseIndex, joint, scan_closed, scan_newest};
 use crate::segment::{Header, HeaderError, MAX_HEADER_BYTES};
 use crate::storage::{Storage, StorageFile};
 use crate::wal::{Newest, Recovery, VERIFY_AT_OPEN_BYTES};
@@ -64,10 +62,7 @@ impl Candidate {
     }
 
     fn link(&self) -> Link {
-        let before = self
-            .header
-            .as_ref()
-            .and_then(|h| Some((h.prev_first?, h.prev_end)));
+        let before = self.header.as_ref().and_then(|h| Some((h.prev_first?, h.prev_end)));
         Link {
             first: self.first,
             before,
@@ -75,9 +70,7 @@ impl Candidate {
     }
 
     fn segment(&self, len: u64, sparse: SparseIndex) -> Segment {
-        let Extent {
-            start, first, salt, ..
-        } = self.extent();
+        let Extent { start, first, salt, .. } = self.extent();
         Segment {
             name: self.name.as_str().into(),
             first,
@@ -94,9 +87,7 @@ pub(crate) fn open(storage: &dyn Storage) -> Result<Opened, WalError> {
     let mut candidates = candidates(storage, &mut recovery)?;
     let tail = settle_newest(storage, &mut candidates, &mut recovery)?;
     // Names that a killed process made, and content that it wrote, may still be in memory only; what is shown must stay.
-    storage
-        .sync_dir()
-        .map_err(WalError::io("sync the directory"))?;
+    storage.sync_dir().map_err(WalError::io("sync the directory"))?;
     let Some(tail) = tail else {
         recovery.first = recovery.next;
         return Ok(Opened {
@@ -129,11 +120,7 @@ pub(crate) fn open(storage: &dyn Storage) -> Result<Opened, WalError> {
         sparse: segment.sparse.clone(),
     });
     segments.push(segment);
-    let noted = candidates
-        .iter()
-        .chain([&last])
-        .rev()
-        .find_map(|c| c.header.as_ref());
+    let noted = candidates.iter().chain([&last]).rev().find_map(|c| c.header.as_ref());
     recovery.note = noted.map(|h| h.note.clone()).unwrap_or_default();
     Ok(Opened {
         segments,
@@ -150,9 +137,7 @@ fn candidates(storage: &dyn Storage, recovery: &mut Recovery) -> Result<Vec<Cand
             continue;
         };
         let read = WalError::io("read a segment's header");
-        let file = storage
-            .open(&name)
-            .map_err(WalError::io("open a segment"))?;
+        let file = storage.open(&name).map_err(WalError::io("open a segment"))?;
         let size = file.size().map_err(WalError::io("size a segment"))?;
         let header = match Header::decode(&*file).map_err(read)? {
             // Half a header is the beginning of a segment that never was.
@@ -181,21 +166,11 @@ fn candidates(storage: &dyn Storage, recovery: &mut Recovery) -> Result<Vec<Cand
             found.push(candidate);
         }
     }
-    found.sort_by_key(|c: &Candidate| {
-        (
-            c.first,
-            c.header.is_none(),
-            std::cmp::Reverse(c.size),
-            c.name.clone(),
-        )
-    });
+    found.sort_by_key(|c: &Candidate| (c.first, c.header.is_none(), std::cmp::Reverse(c.size), c.name.clone()));
     found.dedup_by(|extra, kept| {
         let same = extra.first == kept.first;
         if same {
-            let what = format!(
-                "{} begins where {} does and is ignored",
-                extra.name, kept.name
-            );
+            let what = format!("{} begins where {} does and is ignored", extra.name, kept.name);
             recovery.damaged.push((extra.first, what));
         }
         same
@@ -209,8 +184,7 @@ fn is_unfinished(candidate: &Candidate) -> Result<bool, WalError> {
     if candidate.header.is_some() || candidate.size > MAX_HEADER_BYTES {
         return Ok(false);
     }
-    let found = scan_newest(&*candidate.file, candidate.extent())
-        .map_err(WalError::io("read a segment"))?;
+    let found = scan_newest(&*candidate.file, candidate.extent()).map_err(WalError::io("read a segment"))?;
     Ok(!found.any)
 }
 
@@ -222,8 +196,7 @@ fn settle_newest(
     recovery: &mut Recovery,
 ) -> Result<Option<Findings>, WalError> {
     while let Some(last) = candidates.last() {
-        let found =
-            scan_newest(&*last.file, last.extent()).map_err(WalError::io("read a segment"))?;
+        let found = scan_newest(&*last.file, last.extent()).map_err(WalError::io("read a segment"))?;
         if last.header.is_none() && !found.any {
             recovery.torn_bytes += last.size;
             recovery.next = recovery.next.max(last.first);
@@ -233,9 +206,7 @@ fn settle_newest(
         }
         if found.end < last.size {
             recovery.torn_bytes += last.size - found.end;
-            last.file
-                .set_len(found.end)
-                .map_err(WalError::io("cut a torn tail"))?;
+            last.file.set_len(found.end).map_err(WalError::io("cut a torn tail"))?;
         }
         make_durable(&*last.file, &found).map_err(WalError::io("sync a segment"))?;
         return Ok(Some(found));
@@ -260,15 +231,8 @@ fn make_durable(file: &dyn StorageFile, found: &Findings) -> std::io::Result<()>
     file.sync_data()
 }
 
-fn put_aside(
-    storage: &dyn Storage,
-    last: &Candidate,
-    recovery: &mut Recovery,
-) -> Result<(), WalError> {
-    let what = format!(
-        "{}: neither header nor records can be read; renamed",
-        last.name
-    );
+fn put_aside(storage: &dyn Storage, last: &Candidate, recovery: &mut Recovery) -> Result<(), WalError> {
+    let what = format!("{}: neither header nor records can be read; renamed", last.name);
     recovery.damaged.push((last.first, what));
     storage
         .rename(&last.name, &format!("{}.damaged", last.name))
@@ -289,17 +253,14 @@ fn closed_segments(
         let mut sparse = SparseIndex::default();
         if joint == Joint::Unknown || earlier.size <= budget {
             budget = budget.saturating_sub(earlier.size);
-            let mut found = scan_closed(&*earlier.file, earlier.extent())
-                .map_err(WalError::io("read a segment"))?;
+            let mut found = scan_closed(&*earlier.file, earlier.extent()).map_err(WalError::io("read a segment"))?;
             let end = if let Joint::Ends(end) = joint {
                 end
             } else {
                 found.next.min(later.first)
             };
             if found.next < end {
-                found
-                    .lost
-                    .push((found.next..end, 0, "missing from the log"));
+                found.lost.push((found.next..end, 0, "missing from the log"));
             }
             // Behind the end may stand what a full disk took back, if the cut was not synced.
             found.lost.retain(|(indices, _, _)| indices.start < end);

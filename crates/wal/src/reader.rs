@@ -103,20 +103,12 @@ impl Reader {
 
     /// What stands at `index`; `None` if it is not synced yet.
     pub fn read(&self, index: u64) -> Result<Option<Entry>, WalError> {
-        Ok(self
-            .read_range(index, 1, usize::MAX)?
-            .pop()
-            .map(|(_, entry)| entry))
+        Ok(self.read_range(index, 1, usize::MAX)?.pop().map(|(_, entry)| entry))
     }
 
     /// Entries from `from` on, without gaps, until `max_records` or `max_bytes` is reached; one larger record is returned alone.
     /// Empty if nothing from there on is synced.
-    pub fn read_range(
-        &self,
-        from: u64,
-        max_records: usize,
-        max_bytes: usize,
-    ) -> Result<Vec<(u64, Entry)>, WalError> {
+    pub fn read_range(&self, from: u64, max_records: usize, max_bytes: usize) -> Result<Vec<(u64, Entry)>, WalError> {
         let max_records = max_records.min(MAX_ENTRIES);
         let mut taken = Taken {
             from,
@@ -131,9 +123,7 @@ impl Reader {
             };
             match self.read_portion(&portion, &mut taken) {
                 // Deleted between looking it up and opening it: look again.
-                Err(e)
-                    if e.kind() == io::ErrorKind::NotFound
-                        && self.first() > portion.segment.first => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound && self.first() > portion.segment.first => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     let what = "file of the segment is missing";
                     taken.lost(taken.from..portion.end, portion.segment.len, what);
@@ -171,10 +161,7 @@ impl Reader {
                 first: visible.segments.first().map_or(visible.synced, |s| s.first),
             });
         };
-        let end = visible
-            .segments
-            .get(after)
-            .map_or(visible.synced, |next| next.first);
+        let end = visible.segments.get(after).map_or(visible.synced, |next| next.first);
         Ok(Some(Portion {
             segment: visible.segments[at].clone(),
             end,
@@ -184,13 +171,7 @@ impl Reader {
     fn read_portion(&self, portion: &Portion, taken: &mut Taken) -> io::Result<()> {
         let segment = &portion.segment;
         let place = self.start_place(segment, taken.from)?;
-        let mut walk = Walk::new(
-            &*place.file,
-            place.offset,
-            segment.len,
-            place.index,
-            segment.salt,
-        );
+        let mut walk = Walk::new(&*place.file, place.offset, segment.len, place.index, segment.salt);
         while !taken.is_full() && walk.expected() < portion.end {
             match walk.next()? {
                 Some(Item::Record { index, payload }) => {
@@ -206,20 +187,12 @@ impl Reader {
                         return Ok(());
                     }
                 }
-                Some(Item::Lost {
-                    indices,
-                    bytes,
-                    what,
-                }) => {
+                Some(Item::Lost { indices, bytes, what }) => {
                     taken.lost(indices.start..indices.end.min(portion.end), bytes, what);
                 }
                 Some(Item::Commit { .. }) => {}
                 None => {
-                    taken.lost(
-                        walk.expected()..portion.end,
-                        walk.skipped(),
-                        "missing from the log",
-                    );
+                    taken.lost(walk.expected()..portion.end, walk.skipped(), "missing from the log");
                     return Ok(());
                 }
             }
@@ -237,19 +210,13 @@ impl Reader {
 
     /// The closest known place at or before `from`.
     fn start_place(&self, segment: &Segment, from: u64) -> io::Result<Place> {
-        let last = lock(&self.place)
-            .clone()
-            .filter(|p| p.segment == segment.name);
+        let last = lock(&self.place).clone().filter(|p| p.segment == segment.name);
         let (index, offset) = lock(&segment.sparse)
             .before(from)
             .unwrap_or((segment.first, segment.start));
         match last {
             Some(last) if last.index <= from && last.index >= index => Ok(last),
-            Some(last) => Ok(Place {
-                index,
-                offset,
-                ..last
-            }),
+            Some(last) => Ok(Place { index, offset, ..last }),
             None => {
                 let file = self.shared.storage.open(&segment.name)?;
                 Ok(Place {
@@ -275,8 +242,7 @@ struct Taken {
 
 impl Taken {
     fn is_full(&self) -> bool {
-        self.entries.len() >= self.max_records
-            || (self.bytes >= self.max_bytes && !self.entries.is_empty())
+        self.entries.len() >= self.max_records || (self.bytes >= self.max_bytes && !self.entries.is_empty())
     }
 
     /// False if the record is wanted but does not fit any more.

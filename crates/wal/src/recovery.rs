@@ -97,18 +97,11 @@ pub(crate) fn scan_closed<S: Source + ?Sized>(source: &S, extent: Extent) -> io:
     Ok(found)
 }
 
-fn step<S: Source + ?Sized>(
-    walk: &mut Walk<'_, S>,
-    found: &mut Findings,
-) -> io::Result<Option<Item>> {
+fn step<S: Source + ?Sized>(walk: &mut Walk<'_, S>, found: &mut Findings) -> io::Result<Option<Item>> {
     let item = walk.next()?;
     match &item {
         Some(Item::Record { index, .. }) => found.sparse.note(*index, walk.frame_at()),
-        Some(Item::Lost {
-            indices,
-            bytes,
-            what,
-        }) => found.lost.push((indices.clone(), *bytes, what)),
+        Some(Item::Lost { indices, bytes, what }) => found.lost.push((indices.clone(), *bytes, what)),
         Some(Item::Commit { .. }) | None => {}
     }
     found.any |= item.is_some();
@@ -212,10 +205,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_shows_in_the_chain() {
-        let a = Link {
-            first: 0,
-            before: None,
-        };
+        let a = Link { first: 0, before: None };
         let c = Link {
             first: 20,
             before: Some((10, 20)),

@@ -78,9 +78,7 @@ impl Header {
         (2 * BLOCK_BYTES + 2 * self.note.len()) as u64
     }
 
-    pub(crate) fn decode<S: Source + ?Sized>(
-        source: &S,
-    ) -> io::Result<Result<Header, HeaderError>> {
+    pub(crate) fn decode<S: Source + ?Sized>(source: &S) -> io::Result<Result<Header, HeaderError>> {
         let mut blocks = [0u8; 2 * BLOCK_BYTES];
         let found = source.read_at(0, &mut blocks)?;
         let copies = [&blocks[..BLOCK_BYTES], &blocks[BLOCK_BYTES..]];
@@ -90,10 +88,7 @@ impl Header {
         else {
             let newer = |b: &[u8]| b[..4] == MAGIC && b[4] > VERSION;
             return Ok(Err(
-                if found == blocks.len()
-                    && copies.into_iter().all(newer)
-                    && blocks[4] == blocks[BLOCK_BYTES + 4]
-                {
+                if found == blocks.len() && copies.into_iter().all(newer) && blocks[4] == blocks[BLOCK_BYTES + 4] {
                     HeaderError::Newer(blocks[4])
                 } else {
                     HeaderError::Unreadable
@@ -110,10 +105,7 @@ impl Header {
         let mut notes = vec![0u8; 2 * note_len];
         source.read_at(2 * BLOCK_BYTES as u64, &mut notes)?;
         let good = |n: &&[u8]| crc32c::crc32c(n) == u32_at(block, 40);
-        let Some(note) = [&notes[..note_len], &notes[note_len..]]
-            .into_iter()
-            .find(good)
-        else {
+        let Some(note) = [&notes[..note_len], &notes[note_len..]].into_iter().find(good) else {
             return Ok(Err(HeaderError::Unreadable));
         };
         let prev_first = Some(u64_at(block, 16)).filter(|p| *p != u64::MAX);
@@ -295,8 +287,7 @@ impl<'a, S: Source + ?Sized> Walk<'a, S> {
                 self.skipped += total;
                 continue;
             }
-            let Some(payload) = self.window(self.at + FRAME_BYTES as u64, head.len as usize)?
-            else {
+            let Some(payload) = self.window(self.at + FRAME_BYTES as u64, head.len as usize)? else {
                 return Ok(None);
             };
             let good = crc32c::crc32c(&payload) == head.payload_crc;

@@ -85,10 +85,7 @@ impl Storage for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(self.path.join(name))?;
+        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
         Ok(Arc::new(file))
     }
 
@@ -108,9 +105,7 @@ impl Storage for Directory {
             .truncate(false)
             .open(&path)?;
         let result = match fallocate(&file, FallocateFlags::empty(), 0, bytes) {
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                write_zeros(&file, bytes)
-            }
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => write_zeros(&file, bytes),
             other => other.map_err(io::Error::from),
         };
         if result.is_err() {
@@ -193,10 +188,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b");
         let held = Directory::lock(&path).unwrap();
-        assert_eq!(
-            Directory::lock(&path).unwrap_err().kind(),
-            io::ErrorKind::WouldBlock
-        );
+        assert_eq!(Directory::lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(held);
         Directory::lock(&path).unwrap();
     }

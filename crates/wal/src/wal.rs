@@ -107,10 +107,7 @@ impl Wal {
     }
 
     /// The same on any storage.
-    pub fn open_on(
-        storage: Arc<dyn Storage>,
-        options: Options,
-    ) -> Result<(Wal, Recovery), WalError> {
+    pub fn open_on(storage: Arc<dyn Storage>, options: Options) -> Result<(Wal, Recovery), WalError> {
         let found = open::open(&*storage)?;
         let recovery = found.recovery;
         let newest = match found.newest {
@@ -130,10 +127,7 @@ impl Wal {
                 ));
             }
         };
-        Ok((
-            Self::new(storage, options, found.segments, newest, &recovery),
-            recovery,
-        ))
+        Ok((Self::new(storage, options, found.segments, newest, &recovery), recovery))
     }
 
     fn new(
@@ -180,13 +174,7 @@ impl Wal {
             self.roll()?;
         }
         let offset = self.written + self.pending.len() as u64;
-        put_record(
-            &mut self.pending,
-            offset,
-            self.newest.salt,
-            self.next,
-            record,
-        );
+        put_record(&mut self.pending, offset, self.newest.salt, self.next, record);
         let index = self.next;
         self.next += 1;
         self.totals.records += 1;
@@ -206,13 +194,7 @@ impl Wal {
             return Ok(());
         }
         let offset = self.written + self.pending.len() as u64;
-        put_commit(
-            &mut self.pending,
-            offset,
-            self.newest.salt,
-            self.next,
-            self.totals,
-        );
+        put_commit(&mut self.pending, offset, self.newest.salt, self.next, self.totals);
         self.write_pending()?;
         crash_point("wal.after_write");
         let result = sync_records(&*self.newest.file);
@@ -221,11 +203,7 @@ impl Wal {
         let grown = self.written - self.newest.synced_len;
         let mut visible = self.shared.write();
         // The group's start is a place to begin reading at; the index drops it if a close one is known.
-        let mut sparse = self
-            .newest
-            .sparse
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut sparse = self.newest.sparse.lock().unwrap_or_else(PoisonError::into_inner);
         sparse.note(visible.synced, self.newest.synced_len);
         drop(sparse);
         if let Some(segment) = visible.segments.last_mut() {
@@ -272,13 +250,7 @@ impl Wal {
         if self.health == Health::Poisoned {
             return Err(WalError::Poisoned);
         }
-        let firsts: Vec<u64> = self
-            .shared
-            .read()
-            .segments
-            .iter()
-            .map(|s| s.first)
-            .collect();
+        let firsts: Vec<u64> = self.shared.read().segments.iter().map(|s| s.first).collect();
         let mut freed = 0;
         for _ in 0..deletable(&firsts, index) {
             // Out of sight first: a reader that finds the file gone must also find the index trimmed.
@@ -312,11 +284,7 @@ impl Wal {
 
     /// The oldest index kept.
     pub fn first(&self) -> u64 {
-        self.shared
-            .read()
-            .segments
-            .first()
-            .map_or(self.next, |s| s.first)
+        self.shared.read().segments.first().map_or(self.next, |s| s.first)
     }
 
     pub fn bytes_on_disk(&self) -> u64 {
@@ -379,11 +347,7 @@ impl Wal {
                 max: MAX_NOTE_BYTES as u64,
             });
         }
-        let header = header(
-            first,
-            Some((self.newest.first, self.next)),
-            self.note.clone(),
-        );
+        let header = header(first, Some((self.newest.first, self.next)), self.note.clone());
         let (segment, newest) = match create_segment(&*self.storage, &header) {
             Ok(made) => made,
             Err(WalError::Full) => {
@@ -417,21 +381,13 @@ impl Wal {
 
     fn leave_full(&mut self) {
         if self.health == Health::Full
-            && (self.options.ballast_bytes == 0
-                || self
-                    .storage
-                    .allocate(BALLAST, self.options.ballast_bytes)
-                    .is_ok())
+            && (self.options.ballast_bytes == 0 || self.storage.allocate(BALLAST, self.options.ballast_bytes).is_ok())
         {
             self.health = Health::Good;
         }
     }
 
-    fn poison_unless_done(
-        &mut self,
-        action: &'static str,
-        result: std::io::Result<()>,
-    ) -> Result<(), WalError> {
+    fn poison_unless_done(&mut self, action: &'static str, result: std::io::Result<()>) -> Result<(), WalError> {
         result.map_err(|source| {
             self.health = Health::Poisoned;
             WalError::Io {
@@ -484,11 +440,7 @@ fn create_segment(storage: &dyn Storage, header: &Header) -> Result<(Segment, Ne
     file.sync_data().map_err(io("sync a segment's header"))?;
     crash_point("wal.before_dir_sync");
     storage.sync_dir().map_err(io("sync the directory"))?;
-    let (len, salt, sparse) = (
-        header.encoded_len(),
-        header.salt,
-        Arc::<Mutex<SparseIndex>>::default(),
-    );
+    let (len, salt, sparse) = (header.encoded_len(), header.salt, Arc::<Mutex<SparseIndex>>::default());
     let segment = Segment {
         name: name.into(),
         first: header.first,
@@ -512,16 +464,11 @@ fn create_segment(storage: &dyn Storage, header: &Header) -> Result<(Segment, Ne
 }
 
 /// A name taken by a file that somebody moved there is passed over.
-fn create_file(
-    storage: &dyn Storage,
-    first: u64,
-) -> Result<(String, Arc<dyn StorageFile>), WalError> {
+fn create_file(storage: &dyn Storage, first: u64) -> Result<(String, Arc<dyn StorageFile>), WalError> {
     let mut name = open::segment_name(first, 0);
     for n in 1.. {
         match storage.create(&name) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && n < 100 => {
-                name = open::segment_name(first, n)
-            }
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && n < 100 => name = open::segment_name(first, n),
             other => return Ok((name, other.map_err(WalError::io("create a segment"))?)),
         }
     }

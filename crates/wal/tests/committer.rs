@@ -16,10 +16,7 @@ fn start(disk: &SimDisk, options: CommitterOptions) -> Committer {
         max_record_bytes: 1 << 16,
         ballast_bytes: 0,
     };
-    Committer::start(
-        Wal::open_on(disk.storage(), wal_options).unwrap().0,
-        options,
-    )
+    Committer::start(Wal::open_on(disk.storage(), wal_options).unwrap().0, options)
 }
 
 fn record(n: usize) -> Bytes {
@@ -42,9 +39,7 @@ async fn p1_an_append_returns_only_after_the_sync_and_one_sync_serves_a_group() 
         .unwrap();
     for n in 1..=50 {
         let committer = committer.clone();
-        tasks.push(tokio::spawn(
-            async move { committer.append(record(n)).await },
-        ));
+        tasks.push(tokio::spawn(async move { committer.append(record(n)).await }));
     }
     // On this single-threaded runtime every task has put its record into the queue after one turn.
     for _ in 0..100 {
@@ -54,28 +49,17 @@ async fn p1_an_append_returns_only_after_the_sync_and_one_sync_serves_a_group() 
         tasks.iter().all(|t| !t.is_finished()),
         "answered before the sync returned"
     );
-    assert_eq!(
-        committer.reader().synced(),
-        0,
-        "visible before the sync returned"
-    );
+    assert_eq!(committer.reader().synced(), 0, "visible before the sync returned");
     disk.open_gate();
     let mut indices = Vec::new();
     for (n, task) in tasks.into_iter().enumerate() {
         let index = task.await.unwrap().unwrap();
-        assert_eq!(
-            committer.reader().read(index).unwrap(),
-            Some(Entry::Record(record(n)))
-        );
+        assert_eq!(committer.reader().read(index).unwrap(), Some(Entry::Record(record(n))));
         indices.push(index);
     }
     indices.sort_unstable();
     assert_eq!(indices, (0..=50).collect::<Vec<_>>());
-    assert_eq!(
-        disk.syncs() - before,
-        2,
-        "the fifty that waited share one sync"
-    );
+    assert_eq!(disk.syncs() - before, 2, "the fifty that waited share one sync");
     assert_eq!(*committer.synced().borrow(), 51);
 }
 
@@ -86,15 +70,9 @@ async fn a_failed_sync_refuses_the_whole_group_and_all_that_follows() {
     committer.append(record(0)).await.unwrap();
     disk.fail_next_sync();
     assert!(committer.append(record(1)).await.unwrap_err().is_fatal());
-    assert!(matches!(
-        committer.append(record(2)).await,
-        Err(WalError::Poisoned)
-    ));
+    assert!(matches!(committer.append(record(2)).await, Err(WalError::Poisoned)));
     assert_eq!(committer.reader().synced(), 1);
-    assert_eq!(
-        committer.reader().read(0).unwrap(),
-        Some(Entry::Record(record(0)))
-    );
+    assert_eq!(committer.reader().read(0).unwrap(), Some(Entry::Record(record(0))));
 }
 
 #[tokio::test]
@@ -103,20 +81,14 @@ async fn p5_a_full_disk_refuses_and_recovers_alone() {
     let committer = start(&disk, CommitterOptions::default());
     committer.append(record(0)).await.unwrap();
     disk.set_capacity(Some(committer.bytes_on_disk() + 40));
-    assert!(matches!(
-        committer.append(record(1)).await,
-        Err(WalError::Full)
-    ));
+    assert!(matches!(committer.append(record(1)).await, Err(WalError::Full)));
     assert!(matches!(
         committer.append(Bytes::from(vec![0; 1 << 17])).await,
         Err(WalError::TooLarge { .. })
     ));
     disk.set_capacity(None);
     assert_eq!(committer.append(record(2)).await.unwrap(), 1);
-    assert_eq!(
-        committer.reader().read(1).unwrap(),
-        Some(Entry::Record(record(2)))
-    );
+    assert_eq!(committer.reader().read(1).unwrap(), Some(Entry::Record(record(2))));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -132,10 +104,7 @@ async fn readers_beside_writers_see_every_record_once_in_order_while_segments_co
         queue_bytes: 200,
         ..CommitterOptions::default()
     };
-    let committer = Committer::start(
-        Wal::open_on(disk.storage(), options).unwrap().0,
-        options_committer,
-    );
+    let committer = Committer::start(Wal::open_on(disk.storage(), options).unwrap().0, options_committer);
     let written = Arc::new(std::sync::Mutex::new(std::collections::BTreeMap::new()));
     let writers: Vec<_> = (0..4)
         .map(|w| {

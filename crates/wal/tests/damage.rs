@@ -35,10 +35,7 @@ fn filled(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn segments(dir: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut found: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     found.retain(|p| p.extension().is_some_and(|e| e == "wal"));
     found.sort();
     found
@@ -118,14 +115,7 @@ fn p6_truncated_missing_swapped_and_copied_segments() {
     let (dir, files) = fresh();
     fs::remove_file(&files[2]).unwrap();
     let (recovery, damaged) = check(dir.path());
-    let first = |p: &PathBuf| {
-        p.file_stem()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-    };
+    let first = |p: &PathBuf| p.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap();
     let gap = first(&files[2])..first(&files[3]);
     assert!(recovery.gaps.len() == 1 && recovery.gaps[0] == gap);
     assert_eq!(damaged, gap.collect::<Vec<_>>());
@@ -151,21 +141,13 @@ fn p6_truncated_missing_swapped_and_copied_segments() {
         .set_len(150)
         .unwrap();
     let (recovery, damaged) = check(dir.path());
-    assert!(
-        !damaged.is_empty()
-            && damaged
-                .iter()
-                .all(|i| (first(&files[1])..first(&files[2])).contains(i))
-    );
+    assert!(!damaged.is_empty() && damaged.iter().all(|i| (first(&files[1])..first(&files[2])).contains(i)));
     assert_eq!(recovery.next, RECORDS);
 
     let (dir, files) = fresh();
     fs::remove_file(files.last().unwrap()).unwrap();
     let (recovery, damaged) = check(dir.path());
-    assert_eq!(
-        (recovery.next, damaged.len()),
-        (first(files.last().unwrap()), 0)
-    );
+    assert_eq!((recovery.next, damaged.len()), (first(files.last().unwrap()), 0));
 }
 
 #[test]
@@ -188,10 +170,7 @@ fn the_note_and_the_place_in_the_count_outlive_all_records() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());
     let (mut wal, _) = Wal::open(dir.path(), options()).unwrap();
-    assert!(matches!(
-        Wal::open(dir.path(), options()),
-        Err(WalError::Locked)
-    ));
+    assert!(matches!(Wal::open(dir.path(), options()), Err(WalError::Locked)));
     wal.set_note(&RECORDS.to_le_bytes());
     wal.roll().unwrap();
     assert!(wal.trim_below(u64::MAX).unwrap() > 0);

@@ -120,11 +120,7 @@ impl Model {
                     }
                 }
                 if index < self.durable && !self.is_skipped(index) {
-                    assert_eq!(
-                        Some(&entry),
-                        self.shown.get(&index),
-                        "changed record at {index}"
-                    );
+                    assert_eq!(Some(&entry), self.shown.get(&index), "changed record at {index}");
                 }
                 entries.insert(index, entry);
                 expected = index + 1;
@@ -142,10 +138,7 @@ impl Model {
                 recovery.first
             );
             for gap in &recovery.gaps {
-                assert!(
-                    gap.clone().all(|i| self.is_skipped(i)),
-                    "gap {gap:?} that nobody made"
-                );
+                assert!(gap.clone().all(|i| self.is_skipped(i)), "gap {gap:?} that nobody made");
             }
             for (index, what) in &recovery.damaged {
                 assert!(

@@ -61,9 +61,7 @@ impl Counts {
 
     /// The sum over all plugins and reasons.
     pub fn dropped_rows(&self) -> u64 {
-        self.dropped
-            .iter()
-            .fold(0, |sum, d| sum.saturating_add(d.rows))
+        self.dropped.iter().fold(0, |sum, d| sum.saturating_add(d.rows))
     }
 }
 
@@ -117,25 +115,14 @@ mod tests {
     use proptest::prelude::*;
 
     fn dropped() -> impl Strategy<Value = Vec<Dropped>> {
-        let one = ("[ab]", "[xy]", 0u64..1 << 40).prop_map(|(plugin, reason, rows)| Dropped {
-            plugin,
-            reason,
-            rows,
-        });
+        let one = ("[ab]", "[xy]", 0u64..1 << 40).prop_map(|(plugin, reason, rows)| Dropped { plugin, reason, rows });
         proptest::collection::vec(one, 0..6)
     }
 
     fn balanced() -> impl Strategy<Value = Counts> {
-        (
-            0u64..1 << 40,
-            0u64..1 << 40,
-            0u64..1 << 40,
-            dropped(),
-            dropped(),
-        )
-            .prop_map(|(stored, quarantined, damaged, dropped, refused)| {
-                let accepted =
-                    stored + quarantined + damaged + dropped.iter().map(|d| d.rows).sum::<u64>();
+        (0u64..1 << 40, 0u64..1 << 40, 0u64..1 << 40, dropped(), dropped()).prop_map(
+            |(stored, quarantined, damaged, dropped, refused)| {
+                let accepted = stored + quarantined + damaged + dropped.iter().map(|d| d.rows).sum::<u64>();
                 Counts {
                     accepted,
                     stored,
@@ -144,7 +131,8 @@ mod tests {
                     dropped,
                     refused,
                 }
-            })
+            },
+        )
     }
 
     proptest! {

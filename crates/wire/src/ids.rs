@@ -26,10 +26,7 @@ pub enum IdError {
         allowed: &'static str,
     },
     #[error("{what} does not have the form {form}")]
-    BadForm {
-        what: &'static str,
-        form: &'static str,
-    },
+    BadForm { what: &'static str, form: &'static str },
 }
 
 /// Name of a tenant: 1 to 64 of `a-z 0-9 _ -`.
@@ -38,8 +35,7 @@ pub struct TenantId(Box<str>);
 
 impl TenantId {
     pub fn new(text: &str) -> Result<Self, IdError> {
-        let allowed =
-            |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+        let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
         check("tenant", text, MAX_TENANT_BYTES, allowed, "a-z 0-9 _ -")?;
         Ok(Self(text.into()))
     }
@@ -146,11 +142,7 @@ fn check(
         });
     }
     match text.chars().find(|c| !is_allowed(*c)) {
-        Some(found) => Err(IdError::BadCharacter {
-            what,
-            found,
-            allowed,
-        }),
+        Some(found) => Err(IdError::BadCharacter { what, found, allowed }),
         None => Ok(()),
     }
 }
@@ -199,13 +191,7 @@ debug_as_display!(Partition);
 
 impl fmt::Display for StreamId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}/{}/{}",
-            self.tenant,
-            self.node,
-            hex::encode(self.spool)
-        )
+        write!(f, "{}/{}/{}", self.tenant, self.node, hex::encode(self.spool))
     }
 }
 
@@ -218,8 +204,7 @@ impl FromStr for StreamId {
             form: "tenant/node/<32 lower-case hex digits>",
         };
         let mut parts = text.split('/');
-        let (Some(tenant), Some(node), Some(spool), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(tenant), Some(node), Some(spool), None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(bad);
         };
@@ -276,8 +261,7 @@ impl fmt::Display for Partition {
 }
 
 fn is_lower_hex(text: &str) -> bool {
-    text.bytes()
-        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 #[cfg(test)]

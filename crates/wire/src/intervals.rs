@@ -58,10 +58,7 @@ impl IntervalSet {
     }
 
     pub fn contains(&self, x: u64) -> bool {
-        self.ranges
-            .range(..=x)
-            .next_back()
-            .is_some_and(|(_, &end)| x < end)
+        self.ranges.range(..=x).next_back().is_some_and(|(_, &end)| x < end)
     }
 
     /// The end of the range that starts at 0: every number below it is a member. 0 if 0 is not a member.

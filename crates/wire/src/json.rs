@@ -40,10 +40,7 @@ impl<'a> Json<'a> {
     }
 
     pub(crate) fn error(&self, what: &'static str) -> JsonError {
-        JsonError {
-            offset: self.pos,
-            what,
-        }
+        JsonError { offset: self.pos, what }
     }
 
     fn byte(&self) -> Option<u8> {
@@ -134,10 +131,7 @@ impl<'a> Json<'a> {
         let mut clean = start;
         loop {
             let rest = &self.text.as_bytes()[self.pos..];
-            let Some(step) = rest
-                .iter()
-                .position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f))
-            else {
+            let Some(step) = rest.iter().position(|b| matches!(b, b'"' | b'\\' | 0..=0x1f)) else {
                 return Err(JsonError {
                     offset: self.text.len(),
                     what: "string never ends",

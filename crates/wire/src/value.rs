@@ -37,11 +37,7 @@ pub fn write_double(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
         out.extend_from_slice(b"NaN");
     } else if value.is_infinite() {
-        out.extend_from_slice(if value > 0.0 {
-            b"Infinity"
-        } else {
-            b"-Infinity"
-        });
+        out.extend_from_slice(if value > 0.0 { b"Infinity" } else { b"-Infinity" });
     } else {
         out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
     }

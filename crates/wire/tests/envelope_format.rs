@@ -33,9 +33,7 @@ fn rows(n: usize) -> RecordBatch {
     let signal = StringArray::from_iter_values((0..n).map(|_| "log"));
     let signal = arrow_cast::cast(&signal, &dictionary()).unwrap();
     let time = Int64Array::from_iter_values((0..n).map(|i| 1_700_000_000_000_000_000 + i as i64));
-    let body = StringArray::from_iter_values(
-        (0..n).map(|i| format!("request {i} took {} ms", i * 7 % 100)),
-    );
+    let body = StringArray::from_iter_values((0..n).map(|i| format!("request {i} took {} ms", i * 7 % 100)));
     let columns: Vec<(&str, ArrayRef, bool)> = vec![
         ("signal", signal, false),
         ("time", Arc::new(time), false),
@@ -92,12 +90,7 @@ fn report_header() -> Header {
 #[test]
 fn p3_what_was_sealed_is_read_back_with_or_without_compression() {
     for zstd_level in [0, 3] {
-        let sealed = envelope::seal(
-            &data_header(100),
-            Some(&rows(100)),
-            Compression { zstd_level },
-        )
-        .unwrap();
+        let sealed = envelope::seal(&data_header(100), Some(&rows(100)), Compression { zstd_level }).unwrap();
         let parsed = Envelope::parse(sealed.clone()).unwrap();
         assert_eq!(parsed.header, data_header(100));
         assert_eq!(parsed.bytes(), &sealed);
@@ -106,26 +99,11 @@ fn p3_what_was_sealed_is_read_back_with_or_without_compression() {
         assert_eq!(read, rows(100));
         assert_eq!(
             sealed,
-            envelope::seal(
-                &data_header(100),
-                Some(&rows(100)),
-                Compression { zstd_level }
-            )
-            .unwrap()
+            envelope::seal(&data_header(100), Some(&rows(100)), Compression { zstd_level }).unwrap()
         );
     }
-    let packed = envelope::seal(
-        &data_header(2000),
-        Some(&rows(2000)),
-        Compression::default(),
-    )
-    .unwrap();
-    let raw = envelope::seal(
-        &data_header(2000),
-        Some(&rows(2000)),
-        Compression { zstd_level: 0 },
-    )
-    .unwrap();
+    let packed = envelope::seal(&data_header(2000), Some(&rows(2000)), Compression::default()).unwrap();
+    let raw = envelope::seal(&data_header(2000), Some(&rows(2000)), Compression { zstd_level: 0 }).unwrap();
     assert!(packed.len() * 3 < raw.len());
 }
 
@@ -134,10 +112,7 @@ fn p3_a_tombstone_keeps_the_balance_of_its_batch() {
     let tombstone = data_header(100).tombstone("rows are not valid");
     let sealed = envelope::seal(&tombstone, None, Compression::default()).unwrap();
     let parsed = Envelope::parse(sealed).unwrap();
-    assert_eq!(
-        (parsed.header.kind, parsed.header.rows),
-        (Kind::Tombstone, 0)
-    );
+    assert_eq!((parsed.header.kind, parsed.header.rows), (Kind::Tombstone, 0));
     assert_eq!(parsed.header.id, id(42));
     assert_eq!(
         (parsed.header.counts.accepted, parsed.header.counts.damaged),
@@ -170,14 +145,7 @@ fn p3_counts_that_do_not_balance_are_neither_sealed_nor_read() {
         kind: Kind::Tombstone,
         ..data_header(100)
     };
-    assert!(
-        envelope::seal(
-            &tombstone_with_rows,
-            Some(&rows(100)),
-            Compression::default()
-        )
-        .is_err()
-    );
+    assert!(envelope::seal(&tombstone_with_rows, Some(&rows(100)), Compression::default()).is_err());
 }
 
 #[test]
@@ -189,10 +157,7 @@ fn p6_any_changed_byte_is_noticed() {
         assert!(Envelope::parse(changed.into()).is_err(), "byte {at}");
     }
     for end in 0..sealed.len() {
-        assert!(
-            Envelope::parse(sealed.slice(..end)).is_err(),
-            "cut at {end}"
-        );
+        assert!(Envelope::parse(sealed.slice(..end)).is_err(), "cut at {end}");
     }
     let longer = [&sealed[..], b"x"].concat();
     assert!(matches!(
@@ -233,26 +198,16 @@ fn p15_a_decompression_bomb_is_refused_before_anything_is_allocated() {
     let n = 50_000;
     let mut header = data_header(n);
     header.counts.stored = u64::from(n) - 1;
-    let sealed = envelope::seal(
-        &header,
-        Some(&rows(n as usize)),
-        Compression { zstd_level: 3 },
-    )
-    .unwrap();
+    let sealed = envelope::seal(&header, Some(&rows(n as usize)), Compression { zstd_level: 3 }).unwrap();
     let small = IpcLimits {
         max_bytes: 100_000,
         ..IpcLimits::default()
     };
     let parsed = Envelope::parse(sealed.clone()).unwrap();
     assert!(parsed.raw_bytes() > 100_000);
-    assert!(matches!(
-        parsed.rows(&small),
-        Err(EnvelopeError::TooLarge { .. })
-    ));
+    assert!(matches!(parsed.rows(&small), Err(EnvelopeError::TooLarge { .. })));
     // It announces less than it holds.
-    let liar = resealed(&sealed, |body| {
-        body[16..20].copy_from_slice(&1000u32.to_le_bytes())
-    });
+    let liar = resealed(&sealed, |body| body[16..20].copy_from_slice(&1000u32.to_le_bytes()));
     assert!(matches!(
         Envelope::parse(liar).unwrap().rows(&small),
         Err(EnvelopeError::Decompress(_))
@@ -261,12 +216,7 @@ fn p15_a_decompression_bomb_is_refused_before_anything_is_allocated() {
     let boaster = resealed(&sealed, |body| {
         body[16..20].copy_from_slice(&60_000_000u32.to_le_bytes())
     });
-    assert!(
-        Envelope::parse(boaster)
-            .unwrap()
-            .rows(&IpcLimits::default())
-            .is_err()
-    );
+    assert!(Envelope::parse(boaster).unwrap().rows(&IpcLimits::default()).is_err());
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -280,14 +230,7 @@ fn fixture(name: &str) -> PathBuf {
 #[ignore = "writes the fixtures; run by hand when a version is added"]
 #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
 fn write_fixtures() {
-    let data = |level| {
-        envelope::seal(
-            &data_header(50),
-            Some(&rows(50)),
-            Compression { zstd_level: level },
-        )
-        .unwrap()
-    };
+    let data = |level| envelope::seal(&data_header(50), Some(&rows(50)), Compression { zstd_level: level }).unwrap();
     let plain = |header: &Header| envelope::seal(header, None, Compression::default()).unwrap();
     for (name, bytes) in [
         ("envelope-v1-data.bin", data(3)),
@@ -312,10 +255,7 @@ fn version_1_is_still_read() {
         assert_eq!(data.rows(&IpcLimits::default()).unwrap().unwrap(), rows(50));
     }
     let tombstone = read(include_bytes!("fixtures/envelope-v1-tombstone.bin"));
-    assert_eq!(
-        tombstone.header,
-        data_header(50).tombstone("rows are not valid")
-    );
+    assert_eq!(tombstone.header, data_header(50).tombstone("rows are not valid"));
     let report = read(include_bytes!("fixtures/envelope-v1-report.bin"));
     assert_eq!(report.header, report_header());
 }

@@ -26,10 +26,7 @@ fn batch_id() -> BatchId {
             node: NodeId::new("edge-1").unwrap(),
             spool: [7; 16],
         },
-        epoch: Epoch {
-            number: 3,
-            random: 5,
-        },
+        epoch: Epoch { number: 3, random: 5 },
         seq: 11,
     }
 }
@@ -132,18 +129,12 @@ fn requests_of_all_signals_come_back_equal() {
                         String::from_utf8_lossy(&wanted[part]),
                         "seed {seed}, {signal} {n}, part {part}"
                     );
-                    assert_eq!(
-                        got[part], wanted[part],
-                        "seed {seed}, {signal} {n}, part {part}"
-                    );
+                    assert_eq!(got[part], wanted[part], "seed {seed}, {signal} {n}, part {part}");
                 }
             }
         }
     }
-    assert!(
-        rows_seen > 2000,
-        "only {rows_seen} rows: the test tests nothing"
-    );
+    assert!(rows_seen > 2000, "only {rows_seen} rows: the test tests nothing");
 }
 
 #[test]
@@ -165,22 +156,14 @@ fn json_and_protobuf_give_the_same_batch() {
         assert_same(&from_json.batch, &from_bytes.batch, seed);
         rows_seen += from_bytes.batch.num_rows();
     }
-    assert!(
-        rows_seen > 1000,
-        "only {rows_seen} rows: the test tests nothing"
-    );
+    assert!(rows_seen > 1000, "only {rows_seen} rows: the test tests nothing");
 }
 
 /// Says which column differs; whole batches are too much to read.
 fn assert_same(got: &RecordBatch, wanted: &RecordBatch, seed: u64) {
     assert_eq!(got.schema(), wanted.schema(), "seed {seed}");
     for (n, field) in got.schema().fields().iter().enumerate() {
-        assert_eq!(
-            got.column(n),
-            wanted.column(n),
-            "seed {seed}, column {}",
-            field.name()
-        );
+        assert_eq!(got.column(n), wanted.column(n), "seed {seed}, column {}", field.name());
     }
 }
 
@@ -247,10 +230,7 @@ fn unknown_fields_are_ignored() {
         more.extend([0xc5, 0x3e, 1, 2, 3, 4, 0xc3, 0x3e, 0x08, 0x01, 0xc4, 0x3e]);
         let mut decoder = Decoder::new(DecodeLimits::default());
         let plain = decoder.decode(signal, &bytes, RECEIVED).unwrap().batch;
-        assert_eq!(
-            decoder.decode(signal, &more, RECEIVED).unwrap().batch,
-            plain
-        );
+        assert_eq!(decoder.decode(signal, &more, RECEIVED).unwrap().batch, plain);
         assert_eq!(plain.num_rows(), rows.len());
     }
 }

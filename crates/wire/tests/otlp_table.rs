@@ -4,13 +4,8 @@
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{
-    Float64Type, Int32Type, Int64Type, TimestampNanosecondType, UInt16Type, UInt64Type,
-};
-use arrow_array::{
-    Array, ArrayRef, BooleanArray, DictionaryArray, Int64Array, RecordBatch, StringArray,
-    UInt16Array,
-};
+use arrow_array::types::{Float64Type, Int32Type, Int64Type, TimestampNanosecondType, UInt16Type, UInt64Type};
+use arrow_array::{Array, ArrayRef, BooleanArray, DictionaryArray, Int64Array, RecordBatch, StringArray, UInt16Array};
 use arrow_ipc::writer::StreamWriter;
 use arrow_schema::{Field, Schema};
 use sluice_wire::Signal;
@@ -50,10 +45,7 @@ fn origin(id: &BatchId) -> Origin<'_> {
 fn decode(signal: Signal, json: &str) -> RecordBatch {
     let limits = DecodeLimits::default();
     let bytes = json_to_protobuf(signal, json.as_bytes(), &limits).unwrap();
-    Decoder::new(limits)
-        .decode(signal, &bytes, 5_000)
-        .unwrap()
-        .batch
+    Decoder::new(limits).decode(signal, &bytes, 5_000).unwrap().batch
 }
 
 fn text(rows: &RecordBatch, column: &str, row: usize) -> Option<String> {
@@ -73,10 +65,7 @@ fn map(rows: &RecordBatch, column: &str, row: usize) -> Vec<(String, String)> {
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-    pairs
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect()
+    pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
 }
 
 const LOGS: &str = r#"{"resourceLogs":[{"resource":{"attributes":[
@@ -98,13 +87,7 @@ const LOGS: &str = r#"{"resourceLogs":[{"resource":{"attributes":[
 fn folded(signal: Signal, json: &str) -> Vec<RecordBatch> {
     let batch = decode(signal, json);
     let moved = layout::concat(std::slice::from_ref(&batch), &ConcatOptions::default()).unwrap();
-    assert!(
-        moved
-            .schema()
-            .fields()
-            .iter()
-            .all(|f| !f.name().contains(":i:"))
-    );
+    assert!(moved.schema().fields().iter().all(|f| !f.name().contains(":i:")));
     [batch, moved]
         .iter()
         .map(|b| events::fold(b, &origin(&batch_id())).unwrap())
@@ -117,10 +100,7 @@ fn a_log_is_a_row_that_people_can_ask_for() {
         assert_eq!(rows.num_rows(), 3);
         assert_eq!(text(&rows, "service", 2).as_deref(), Some("shop"));
         assert_eq!(text(&rows, "host", 0).as_deref(), Some("h1"));
-        assert_eq!(
-            map(&rows, "resource_types", 1),
-            pairs(&[("replicas", "int")])
-        );
+        assert_eq!(map(&rows, "resource_types", 1), pairs(&[("replicas", "int")]));
         assert_eq!(text(&rows, "scope_name", 0).as_deref(), Some("lib"));
         assert_eq!(
             text(&rows, "trace_id", 0).as_deref(),
@@ -172,10 +152,7 @@ fn a_log_is_a_row_that_people_can_ask_for() {
             .as_primitive::<TimestampNanosecondType>();
         assert_eq!(time.values().as_ref(), [1000, 2000, 5000]);
         let unset = rows.column_by_name("time_unset").unwrap().as_boolean();
-        assert_eq!(
-            unset.iter().collect::<Vec<_>>(),
-            [None, Some(true), Some(true)]
-        );
+        assert_eq!(unset.iter().collect::<Vec<_>>(), [None, Some(true), Some(true)]);
         assert_eq!(text(&rows, "ai_system", 1).as_deref(), Some("new"));
         assert_eq!(
             rows.column_by_name("ai_input_tokens")
@@ -207,15 +184,9 @@ fn a_log_is_a_row_that_people_can_ask_for() {
                 .as_ref(),
             [0, 1, 2]
         );
+        assert_eq!(text(&rows, "epoch", 0).as_deref(), Some("17-0000000000009f3c"));
         assert_eq!(
-            text(&rows, "epoch", 0).as_deref(),
-            Some("17-0000000000009f3c")
-        );
-        assert_eq!(
-            (
-                text(&rows, "tenant", 0).as_deref(),
-                text(&rows, "node", 0).as_deref()
-            ),
+            (text(&rows, "tenant", 0).as_deref(), text(&rows, "node", 0).as_deref()),
             (Some("acme"), Some("edge-1"))
         );
     }
@@ -232,23 +203,14 @@ fn a_gpu_metric_fills_its_column() {
         .column_by_name("gpu_utilization")
         .unwrap()
         .as_primitive::<Float64Type>();
-    assert_eq!(
-        utilization.iter().collect::<Vec<_>>(),
-        [Some(0.75), None, None]
-    );
+    assert_eq!(utilization.iter().collect::<Vec<_>>(), [Some(0.75), None, None]);
     let memory = rows
         .column_by_name("gpu_memory_bytes")
         .unwrap()
         .as_primitive::<Int64Type>();
     assert_eq!(memory.iter().collect::<Vec<_>>(), [None, Some(1024), None]);
-    let values = rows
-        .column_by_name("value")
-        .unwrap()
-        .as_primitive::<Float64Type>();
-    assert_eq!(
-        values.iter().collect::<Vec<_>>(),
-        [Some(0.75), Some(1024.0), Some(3.0)]
-    );
+    let values = rows.column_by_name("value").unwrap().as_primitive::<Float64Type>();
+    assert_eq!(values.iter().collect::<Vec<_>>(), [Some(0.75), Some(1024.0), Some(3.0)]);
     assert_eq!(text(rows, "temporality", 1).as_deref(), Some("cumulative"));
 }
 
@@ -267,21 +229,13 @@ fn p3_a_ledger_row_names_every_count() {
         ..Counts::default()
     };
     let id = batch_id();
-    let row = events::ledger_row(
-        &origin(&id),
-        Outcome::Duplicate,
-        &counts,
-        "seen at offset 3",
-    );
+    let row = events::ledger_row(&origin(&id), Outcome::Duplicate, &counts, "seen at offset 3");
     assert_eq!(row.schema(), events::schema());
     assert_eq!(text(&row, "signal", 0).as_deref(), Some("_batch"));
     assert_eq!(text(&row, "name", 0).as_deref(), Some("duplicate"));
     assert_eq!(text(&row, "body", 0).as_deref(), Some("seen at offset 3"));
     assert_eq!(
-        row.column_by_name("row")
-            .unwrap()
-            .as_primitive::<Int32Type>()
-            .value(0),
+        row.column_by_name("row").unwrap().as_primitive::<Int32Type>().value(0),
         -1
     );
     assert_eq!(
@@ -317,11 +271,7 @@ fn hostile(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
         .iter()
         .map(|(name, c)| Field::new(*name, c.data_type().clone(), true))
         .collect();
-    let batch = RecordBatch::try_new(
-        Arc::new(Schema::new(fields)),
-        all.into_iter().map(|(_, c)| c).collect(),
-    )
-    .unwrap();
+    let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), all.into_iter().map(|(_, c)| c).collect()).unwrap();
     let mut writer = StreamWriter::try_new(Vec::new(), batch.schema_ref()).unwrap();
     writer.write(&batch).unwrap();
     writer.finish().unwrap();
@@ -329,9 +279,7 @@ fn hostile(columns: Vec<(&str, ArrayRef)>) -> Vec<u8> {
 }
 
 fn refusal(bytes: &[u8]) -> String {
-    layout::from_ipc(bytes, &IpcLimits::default())
-        .unwrap_err()
-        .to_string()
+    layout::from_ipc(bytes, &IpcLimits::default()).unwrap_err().to_string()
 }
 
 #[test]
@@ -346,10 +294,7 @@ fn p3_p13_a_peer_cannot_write_rows_that_are_not_events() {
         )]))
         .contains("nulls")
     );
-    assert!(
-        refusal(&hostile(vec![("tenant", texts(["other", "other"]))]))
-            .contains("not a column of a batch")
-    );
+    assert!(refusal(&hostile(vec![("tenant", texts(["other", "other"]))])).contains("not a column of a batch"));
     assert!(refusal(&hostile(vec![("attrs:i:k", texts(["1", "2"]))])).contains("another type"));
     assert!(
         refusal(&hostile(vec![(
@@ -358,13 +303,7 @@ fn p3_p13_a_peer_cannot_write_rows_that_are_not_events() {
         )]))
         .contains("another type")
     );
-    assert!(
-        refusal(&hostile(vec![
-            ("body", texts(["", ""])),
-            ("body", texts(["", ""]))
-        ]))
-        .contains("twice")
-    );
+    assert!(refusal(&hostile(vec![("body", texts(["", ""])), ("body", texts(["", ""]))])).contains("twice"));
     let nulls = DictionaryArray::<UInt16Type>::new(
         UInt16Array::from(vec![0, 1]),
         Arc::new(StringArray::from(vec![Some("a"), None])),
@@ -386,9 +325,7 @@ fn p15_small_streams_that_are_huge_as_rows_are_refused() {
     let column: ArrayRef = Arc::new(BooleanArray::from(vec![true; rows]));
     assert!(
         refusal(&hostile(
-            keys.iter()
-                .map(|k| (k.as_str(), Arc::clone(&column)))
-                .collect()
+            keys.iter().map(|k| (k.as_str(), Arc::clone(&column))).collect()
         ))
         .contains("written out")
     );

@@ -20,22 +20,20 @@ fn frames() -> impl Strategy<Value = Frame> {
         any::<u32>(),
         ".{0,40}",
     )
-        .prop_map(
-            |(tenant, node, spool, epoch, versions, generation, agent)| {
-                let stream = StreamId {
-                    tenant: TenantId::new(&tenant).unwrap(),
-                    node: NodeId::new(&node).unwrap(),
-                    spool,
-                };
-                Frame::Hello(Hello {
-                    stream,
-                    epoch,
-                    versions,
-                    generation,
-                    agent,
-                })
-            },
-        );
+        .prop_map(|(tenant, node, spool, epoch, versions, generation, agent)| {
+            let stream = StreamId {
+                tenant: TenantId::new(&tenant).unwrap(),
+                node: NodeId::new(&node).unwrap(),
+                spool,
+            };
+            Frame::Hello(Hello {
+                stream,
+                epoch,
+                versions,
+                generation,
+                agent,
+            })
+        });
     let welcome = any::<(u32, u64, u32, u32, u32, u64)>().prop_map(
         |(version, session, max_batch_bytes, generation, max_in_flight, max_in_flight_bytes)| {
             Frame::Welcome(Welcome {
@@ -54,22 +52,21 @@ fn frames() -> impl Strategy<Value = Frame> {
             reason,
         })
     });
-    let ack = (epochs(), any::<u64>(), any::<[u8; 32]>())
-        .prop_map(|(epoch, seq, hash)| Frame::Ack(Ack { epoch, seq, hash }));
+    let ack =
+        (epochs(), any::<u64>(), any::<[u8; 32]>()).prop_map(|(epoch, seq, hash)| Frame::Ack(Ack { epoch, seq, hash }));
     let verdict = prop_oneof![
         any::<u32>().prop_map(|after_ms| Verdict::Retry { after_ms }),
         any::<u32>().prop_map(|after_ms| Verdict::Hold { after_ms }),
         Just(Verdict::Permanent),
     ];
-    let nack =
-        (epochs(), any::<u64>(), verdict, ".{0,40}").prop_map(|(epoch, seq, verdict, reason)| {
-            Frame::Nack(Nack {
-                epoch,
-                seq,
-                verdict,
-                reason,
-            })
-        });
+    let nack = (epochs(), any::<u64>(), verdict, ".{0,40}").prop_map(|(epoch, seq, verdict, reason)| {
+        Frame::Nack(Nack {
+            epoch,
+            seq,
+            verdict,
+            reason,
+        })
+    });
     let go_away = ".{0,40}".prop_map(|reason| Frame::GoAway(GoAway { reason }));
     prop_oneof![hello, welcome, refused, ack, nack, go_away]
 }
@@ -113,10 +110,7 @@ proptest! {
 #[test]
 fn p15_a_frame_above_the_limit_is_refused_before_it_is_received() {
     let mut bytes = BytesMut::from(&((MAX_FRAME_BYTES as u32) + 1).to_le_bytes()[..]);
-    assert!(matches!(
-        Frame::decode(&mut bytes),
-        Err(FrameError::TooLarge { .. })
-    ));
+    assert!(matches!(Frame::decode(&mut bytes), Err(FrameError::TooLarge { .. })));
 }
 
 #[test]

@@ -144,16 +144,8 @@ impl World {
             if self.acked.len() == BATCHES as usize {
                 return self.finish();
             }
-            let wake = self
-                .client
-                .next_wake(self.now)
-                .unwrap_or(u64::MAX)
-                .max(self.now);
-            let server_wake = self
-                .server
-                .as_ref()
-                .and_then(Server::next_wake)
-                .unwrap_or(u64::MAX);
+            let wake = self.client.next_wake(self.now).unwrap_or(u64::MAX).max(self.now);
+            let server_wake = self.server.as_ref().and_then(Server::next_wake).unwrap_or(u64::MAX);
             let event_at = self.queue.peek().map_or(u64::MAX, |Reverse((at, _))| *at);
             let next = wake.min(server_wake).min(event_at);
             assert!(
@@ -200,8 +192,7 @@ impl World {
                 self.server = None;
                 self.connection += 1;
                 if self.one_in(4) {
-                    self.client
-                        .handle_refused(self.now, "certificate not accepted");
+                    self.client.handle_refused(self.now, "certificate not accepted");
                 } else {
                     self.client.handle_disconnected(self.now);
                 }
@@ -279,12 +270,7 @@ impl World {
             for lane in Lane::ALL {
                 while self.client.wants(self.now, lane) {
                     let from = self.offered_to[lane as usize];
-                    let Some(next) = self
-                        .spool
-                        .range(from..)
-                        .map(|(_, s)| s)
-                        .find(|s| s.lane == lane)
-                    else {
+                    let Some(next) = self.spool.range(from..).map(|(_, s)| s).find(|s| s.lane == lane) else {
                         break;
                     };
                     self.offered_to[lane as usize] = next.key + 1;
@@ -318,9 +304,7 @@ impl World {
                     self.after(50, Event::Broken);
                 }
             }
-            client::Action::SendHello(hello) => {
-                self.pass_to_server(Event::FrameToServer(Frame::Hello(hello)))
-            }
+            client::Action::SendHello(hello) => self.pass_to_server(Event::FrameToServer(Frame::Hello(hello))),
             client::Action::SendBatch { key } => {
                 let spooled = self.spool[&key].clone();
                 self.check_order(&spooled);
@@ -338,8 +322,7 @@ impl World {
             client::Action::Tombstone { key, .. } => {
                 let spooled = self.spool.get_mut(&key).unwrap();
                 assert!(spooled.poison && !spooled.is_tombstone);
-                (spooled.is_tombstone, spooled.hash, spooled.bytes) =
-                    (true, tombstone_hash(key), 7);
+                (spooled.is_tombstone, spooled.hash, spooled.bytes) = (true, tombstone_hash(key), 7);
                 self.client.replace(key, tombstone_hash(key), 7);
             }
             client::Action::Close { .. } => {
@@ -408,10 +391,7 @@ impl World {
     fn finish(self) -> Outcome {
         let stats = self.client.stats();
         assert_eq!(stats.acked, BATCHES);
-        assert_eq!(
-            (stats.in_flight, stats.in_flight_bytes, stats.held),
-            (0, 0, 0)
-        );
+        assert_eq!((stats.in_flight, stats.in_flight_bytes, stats.held), (0, 0, 0));
         for spooled in self.spool.values() {
             let first = self.log.iter().find(|(k, _)| *k == spooled.key).unwrap();
             let expected = if spooled.poison {
@@ -483,9 +463,7 @@ proptest! {
 
 #[test]
 fn the_faults_really_happen() {
-    let outcomes: Vec<_> = (1..40)
-        .map(|seed| World::new(seed * 7919, 20).run())
-        .collect();
+    let outcomes: Vec<_> = (1..40).map(|seed| World::new(seed * 7919, 20).run()).collect();
     let sum = |f: fn(&Outcome) -> u64| outcomes.iter().map(f).sum::<u64>();
     assert!(sum(|o| o.resent) > 500, "too few resends");
     assert!(sum(|o| o.sessions) > 100, "too few sessions");
@@ -521,10 +499,7 @@ fn live_client() -> Client {
         bytes: 10,
         lane: Lane::Live,
     });
-    assert_eq!(
-        client.poll_action(0),
-        Some(client::Action::SendBatch { key: 4 })
-    );
+    assert_eq!(client.poll_action(0), Some(client::Action::SendBatch { key: 4 }));
     client
 }
 
@@ -549,10 +524,7 @@ fn p5_an_acknowledgement_of_other_bytes_or_an_unknown_batch_frees_nothing() {
             hash: [2; 32],
         }),
     );
-    assert!(matches!(
-        client.poll_action(1),
-        Some(client::Action::Close { .. })
-    ));
+    assert!(matches!(client.poll_action(1), Some(client::Action::Close { .. })));
     assert_eq!(client.stats().acked, 0);
     assert_eq!(client.phase(), Phase::Waiting);
 }
@@ -622,14 +594,8 @@ fn p13_a_stream_of_another_tenant_or_node_is_refused() {
         assert_eq!(refused.code, RefusedCode::Identity);
         assert!(server.stream().is_none());
         client.handle_frame(0, Frame::Refused(refused));
-        assert!(matches!(
-            client.poll_action(0),
-            Some(client::Action::Close { .. })
-        ));
-        assert!(matches!(
-            client.poll_action(0),
-            Some(client::Action::Refused { .. })
-        ));
+        assert!(matches!(client.poll_action(0), Some(client::Action::Close { .. })));
+        assert!(matches!(client.poll_action(0), Some(client::Action::Refused { .. })));
     }
 }
 

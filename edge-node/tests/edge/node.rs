@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sluice_edge::spool::Spool;
+use sluice_edge::spool::{Spool, SpoolError};
 use sluice_edge::{EdgeConfig, EdgeError, EdgeNode, StatusHandle};
+use sluice_wal::WalError;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -40,7 +41,20 @@ impl TestNode {
             .enable_all()
             .build()
             .unwrap();
-        let node = runtime.block_on(EdgeNode::build(config)).unwrap();
+        let mut built = None;
+        eventually("the data folder is free", || {
+            match runtime.block_on(EdgeNode::build(config.clone())) {
+                // Tests beside this one start processes, and for a moment a new process holds all our locks.
+                Err(EdgeError::Spool(SpoolError::Log(WalError::Locked)) | EdgeError::Journal(WalError::Locked)) => {
+                    false
+                }
+                result => {
+                    built = Some(result.unwrap());
+                    true
+                }
+            }
+        });
+        let node = built.unwrap();
         let (spool, status, listen) = (node.spool(), node.status(), node.listen());
         let shutdown = CancellationToken::new();
         let task = runtime.spawn(node.run(shutdown.clone()));

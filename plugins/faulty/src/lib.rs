@@ -159,23 +159,13 @@ fn lie(mode: &str, batch: &Batch) -> Result<Outcome, String> {
         "undeclared" => columns(batch, "name", texts(rows)),
         "protected" => columns(batch, "signal", texts(rows)),
         "no_such_column" => columns(batch, "attrs:q:added", texts(rows)),
-        "weight_nan" => columns(
-            batch,
-            "weight",
-            Arc::new(Float64Array::from(vec![f64::NAN; rows])),
-        ),
-        "weight_negative" => columns(
-            batch,
-            "weight",
-            Arc::new(Float64Array::from(vec![-1.0; rows])),
-        ),
+        "weight_nan" => columns(batch, "weight", Arc::new(Float64Array::from(vec![f64::NAN; rows]))),
+        "weight_negative" => columns(batch, "weight", Arc::new(Float64Array::from(vec![-1.0; rows]))),
         "twice" => ipc(
             vec![column("body", texts(rows)), column("body", texts(rows))],
             vec![texts(rows), texts(rows)],
         ),
-        "garbage" => Ok(with_columns(
-            (0..5000u32).map(|i| ((i * 7919) >> 3) as u8).collect(),
-        )),
+        "garbage" => Ok(with_columns((0..5000u32).map(|i| ((i * 7919) >> 3) as u8).collect())),
         "empty" => Ok(with_columns(Vec::new())),
         "huge_length" => {
             let mut bytes = encoded(batch, texts(rows))?;
@@ -189,11 +179,7 @@ fn lie(mode: &str, batch: &Batch) -> Result<Outcome, String> {
         }
         "bad_offsets" => {
             let marker: Vec<u8> = [4i32, 8, 12].iter().flat_map(|o| o.to_le_bytes()).collect();
-            let bytes = replaced(
-                encoded(batch, texts(rows))?,
-                &marker,
-                &[0xff, 0xff, 0xff, 0x7f],
-            )?;
+            let bytes = replaced(encoded(batch, texts(rows))?, &marker, &[0xff, 0xff, 0xff, 0x7f])?;
             Ok(with_columns(bytes))
         }
         "bad_utf8" => {
@@ -248,16 +234,11 @@ fn with_columns(bytes: Vec<u8>) -> Outcome {
 }
 
 fn bits(rows: usize, set: impl FnMut(usize) -> bool) -> Vec<u8> {
-    BooleanBuffer::collect_bool(rows, set)
-        .sliced()
-        .as_slice()
-        .to_vec()
+    BooleanBuffer::collect_bool(rows, set).sliced().as_slice().to_vec()
 }
 
 fn columns(batch: &Batch, name: &str, values: ArrayRef) -> Result<Outcome, String> {
-    sluice_plugin::Outcome::unchanged()
-        .column(name, values)
-        .encode(batch)
+    sluice_plugin::Outcome::unchanged().column(name, values).encode(batch)
 }
 
 fn encoded(batch: &Batch, values: ArrayRef) -> Result<Vec<u8>, String> {

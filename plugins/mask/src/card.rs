@@ -22,10 +22,7 @@ pub(crate) fn next_run(bytes: &[u8], from: usize) -> Option<Range<usize>> {
             .rev()
             .take_while(|byte| in_card(**byte))
             .count();
-        let after = bytes[probe..]
-            .iter()
-            .take_while(|byte| in_card(**byte))
-            .count();
+        let after = bytes[probe..].iter().take_while(|byte| in_card(**byte)).count();
         let run = probe - before..probe + after;
         if run.len() >= MIN_DIGITS && digits(&bytes[run.clone()]) >= MIN_DIGITS {
             return Some(run);
@@ -156,9 +153,8 @@ impl Cards {
 
 /// The digits of `\u0020` are no part of a number.
 fn after_escape(bytes: &[u8], group: Group) -> Group {
-    let escaped = group.start >= 2
-        && bytes[group.start - 1] == b'u'
-        && backslashes_before(bytes, group.start - 1) % 2 == 1;
+    let escaped =
+        group.start >= 2 && bytes[group.start - 1] == b'u' && backslashes_before(bytes, group.start - 1) % 2 == 1;
     if escaped {
         (group.start + 4).min(group.end)..group.end
     } else {
@@ -167,11 +163,7 @@ fn after_escape(bytes: &[u8], group: Group) -> Group {
 }
 
 fn backslashes_before(bytes: &[u8], at: usize) -> usize {
-    bytes[..at]
-        .iter()
-        .rev()
-        .take_while(|byte| **byte == b'\\')
-        .count()
+    bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count()
 }
 
 /// Not the rest of a word, a fraction or a telephone number.

@@ -10,11 +10,7 @@ use arrow_array::{Array, ArrayRef, DictionaryArray, ListArray, StringArray, Stru
 use crate::text::{Masker, Shape};
 
 /// The masked column, or `None` if it is clean.
-pub(crate) fn mask_text(
-    masker: &mut Masker,
-    column: &ArrayRef,
-    shape: Shape,
-) -> Result<Option<ArrayRef>, String> {
+pub(crate) fn mask_text(masker: &mut Masker, column: &ArrayRef, shape: Shape) -> Result<Option<ArrayRef>, String> {
     if let Some(texts) = column.as_string_opt::<i32>() {
         let masked = mask_strings(masker, texts, shape, |_| true);
         Ok(masked.map(|texts| Arc::new(texts) as ArrayRef))
@@ -39,16 +35,12 @@ fn mask_dictionary<K: ArrowDictionaryKeyType>(
     let Some(masked) = mask_strings(masker, values, shape, |_| true) else {
         return Ok(None);
     };
-    let masked = DictionaryArray::try_new(dictionary.keys().clone(), Arc::new(masked))
-        .map_err(|e| e.to_string())?;
+    let masked = DictionaryArray::try_new(dictionary.keys().clone(), Arc::new(masked)).map_err(|e| e.to_string())?;
     Ok(Some(Arc::new(masked)))
 }
 
 /// Entries of `<group>:*`, of which only texts and JSON are masked: the text of an int must stay an int.
-pub(crate) fn mask_rest(
-    masker: &mut Masker,
-    column: &ArrayRef,
-) -> Result<Option<ArrayRef>, String> {
+pub(crate) fn mask_rest(masker: &mut Masker, column: &ArrayRef) -> Result<Option<ArrayRef>, String> {
     let wrong = || format!("no list of attributes: {}", column.data_type());
     let lists = column.as_list_opt::<i32>().ok_or_else(wrong)?;
     let entries = lists.values().as_struct_opt().ok_or_else(wrong)?;
@@ -56,14 +48,8 @@ pub(crate) fn mask_rest(
     let (Some(types), Some(texts)) = (place("type"), place("text")) else {
         return Err(wrong());
     };
-    let types = entries
-        .column(types)
-        .as_string_opt::<i32>()
-        .ok_or_else(wrong)?;
-    let text = entries
-        .column(texts)
-        .as_string_opt::<i32>()
-        .ok_or_else(wrong)?;
+    let types = entries.column(types).as_string_opt::<i32>().ok_or_else(wrong)?;
+    let text = entries.column(texts).as_string_opt::<i32>().ok_or_else(wrong)?;
     let maskable = |entry: usize| matches!(types.value(entry), "string" | "array" | "kvlist");
     let Some(masked) = mask_strings(masker, text, Shape::Value, maskable) else {
         return Ok(None);
@@ -72,8 +58,7 @@ pub(crate) fn mask_rest(
     columns[texts] = Arc::new(masked);
     let entries = StructArray::try_new(fields, columns, nulls).map_err(|e| e.to_string())?;
     let (field, offsets, _, nulls) = lists.clone().into_parts();
-    let lists =
-        ListArray::try_new(field, offsets, Arc::new(entries), nulls).map_err(|e| e.to_string())?;
+    let lists = ListArray::try_new(field, offsets, Arc::new(entries), nulls).map_err(|e| e.to_string())?;
     Ok(Some(Arc::new(lists)))
 }
 
@@ -97,9 +82,8 @@ fn mask_strings(
         let row = done + offsets[done + 1..].partition_point(|end| *end as usize - first <= at);
         let end = offsets[row + 1] as usize - first;
         if maskable(row) && masker.mask(texts.value(row), shape, &mut masked) {
-            let out = out.get_or_insert_with(|| {
-                StringBuilder::with_capacity(texts.len(), bytes.len() + bytes.len() / 8)
-            });
+            let out =
+                out.get_or_insert_with(|| StringBuilder::with_capacity(texts.len(), bytes.len() + bytes.len() / 8));
             copy(texts, done..row, out);
             append(texts, row, &masked, out);
             done = row + 1;

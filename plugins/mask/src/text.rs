@@ -41,12 +41,7 @@ impl Masker {
     }
 
     /// Where in these bytes something may be found next; everything before it is clean. The bytes may be many texts in a row.
-    pub(crate) fn next_candidate(
-        &self,
-        bytes: &[u8],
-        from: usize,
-        cache: &mut Candidates,
-    ) -> Option<usize> {
+    pub(crate) fn next_candidate(&self, bytes: &[u8], from: usize, cache: &mut Candidates) -> Option<usize> {
         if self.email && cache.email.is_some_and(|at| at < from) {
             cache.email = email::next_at(bytes, from);
         }
@@ -94,9 +89,7 @@ impl Masker {
         let mut copied = 0;
         loop {
             let take_email = match (emails.peek(), numbers.peek()) {
-                (Some(email), Some(number)) => {
-                    email.start <= number.start || email.end > number.start
-                }
+                (Some(email), Some(number)) => email.start <= number.start,
                 (Some(_), None) => true,
                 (None, Some(_)) => false,
                 (None, None) => break,
@@ -111,8 +104,9 @@ impl Masker {
                     None => continue,
                 }
             };
-            // What begins inside an earlier find went with it.
+            // What begins inside an earlier find goes with it, to its end.
             if span.start < copied {
+                copied = copied.max(span.end);
                 continue;
             }
             out.push_str(&text[copied..span.start]);
@@ -165,8 +159,7 @@ impl<'a> Json<'a> {
         self.go_to(span.start);
         let before = &self.text[..span.start];
         if self.in_string {
-            let id =
-                self.shape == Shape::Records && self.depth == 2 && before.ends_with("_id\":\"");
+            let id = self.shape == Shape::Records && self.depth == 2 && before.ends_with("_id\":\"");
             return (!id).then(|| (span.clone(), CARD));
         }
         let start = if before.ends_with('-') {
@@ -175,12 +168,8 @@ impl<'a> Json<'a> {
             span.start
         };
         let opens = before[..start].trim_end().ends_with([':', ',', '[']);
-        let closes = self.text[span.end..]
-            .trim_start()
-            .starts_with([',', ']', '}']);
-        let bare = self.text[span.clone()]
-            .bytes()
-            .all(|byte| byte.is_ascii_digit());
+        let closes = self.text[span.end..].trim_start().starts_with([',', ']', '}']);
+        let bare = self.text[span.clone()].bytes().all(|byte| byte.is_ascii_digit());
         if !(opens && closes && bare) {
             return Some((span.clone(), CARD));
         }

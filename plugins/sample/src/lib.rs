@@ -85,9 +85,7 @@ impl Plugin for Sample {
             .ok_or("trace_id is not 16 bytes")?;
         let rows = batch.rows();
         let always = self.always(batch, trace_ids)?;
-        let chosen = BooleanBuffer::collect_bool(rows, |row| {
-            randomness(trace_ids.value(row)) >= self.threshold
-        });
+        let chosen = BooleanBuffer::collect_bool(rows, |row| randomness(trace_ids.value(row)) >= self.threshold);
         let keep = &always | &chosen;
         let outcome = match self.weights(batch, &always, &chosen) {
             Some(weights) => Outcome::unchanged().column("weight", Arc::new(weights)),
@@ -99,11 +97,7 @@ impl Plugin for Sample {
 
 impl Sample {
     /// Rows that no rate touches.
-    fn always(
-        &self,
-        batch: &Batch,
-        trace_ids: &FixedSizeBinaryArray,
-    ) -> Result<BooleanBuffer, String> {
+    fn always(&self, batch: &Batch, trace_ids: &FixedSizeBinaryArray) -> Result<BooleanBuffer, String> {
         let mut always = match trace_ids.nulls() {
             Some(nulls) => !nulls.inner(),
             None => BooleanBuffer::new_unset(batch.rows()),
@@ -121,12 +115,7 @@ impl Sample {
 
     /// The new column, if any kept row stands for more than itself. A row that an earlier sampler weighed was kept by the
     /// same randomness, so the smaller of both rates is the one that it survived: the larger weight counts, not the product.
-    fn weights(
-        &self,
-        batch: &Batch,
-        always: &BooleanBuffer,
-        chosen: &BooleanBuffer,
-    ) -> Option<Float64Array> {
+    fn weights(&self, batch: &Batch, always: &BooleanBuffer, chosen: &BooleanBuffer) -> Option<Float64Array> {
         let weighed = chosen & &!always;
         if weighed.count_set_bits() == 0 {
             return None;
@@ -134,9 +123,7 @@ impl Sample {
         let before = batch.column("weight").and_then(|c| c.as_primitive_opt());
         let mut weights = Float64Builder::with_capacity(batch.rows());
         for row in 0..batch.rows() {
-            let old = before
-                .filter(|w: &&Float64Array| w.is_valid(row))
-                .map(|w| w.value(row));
+            let old = before.filter(|w: &&Float64Array| w.is_valid(row)).map(|w| w.value(row));
             if weighed.value(row) {
                 weights.append_value(old.map_or(self.weight, |old| old.max(self.weight)));
             } else {

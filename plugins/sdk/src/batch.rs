@@ -61,10 +61,7 @@ pub enum Ints<'a> {
 
 impl Ints<'_> {
     pub fn get(&self, row: usize) -> Option<i64> {
-        fn value<T: arrow_array::ArrowPrimitiveType>(
-            array: &arrow_array::PrimitiveArray<T>,
-            row: usize,
-        ) -> Option<i64>
+        fn value<T: arrow_array::ArrowPrimitiveType>(array: &arrow_array::PrimitiveArray<T>, row: usize) -> Option<i64>
         where
             T::Native: Into<i64>,
         {

@@ -58,12 +58,12 @@ impl Outcome {
                 .into_iter()
                 .map(|(reason, rows)| bindings::sluice::plugin::types::DropCount { reason, rows })
                 .collect(),
-            quarantine: self.quarantine.map(|(rows, reason)| {
-                bindings::sluice::plugin::types::Quarantined {
+            quarantine: self
+                .quarantine
+                .map(|(rows, reason)| bindings::sluice::plugin::types::Quarantined {
                     rows: bytes(rows),
                     reason,
-                }
-            }),
+                }),
         })
     }
 }
@@ -72,10 +72,7 @@ fn bytes(bits: BooleanBuffer) -> Vec<u8> {
     bits.sliced().as_slice().to_vec()
 }
 
-fn encode_columns(
-    columns: Vec<(String, ArrayRef)>,
-    batch: &Batch,
-) -> Result<Option<Vec<u8>>, String> {
+fn encode_columns(columns: Vec<(String, ArrayRef)>, batch: &Batch) -> Result<Option<Vec<u8>>, String> {
     if columns.is_empty() {
         return Ok(None);
     }

@@ -32,45 +32,27 @@ fn batch(rows: usize) -> RecordBatch {
     }
     let small = |row: usize| ["a", "b"][row % 2];
     let columns: Vec<(&str, ArrayRef)> = vec![
-        (
-            "utf8",
-            Arc::new((0..rows).map(text).collect::<StringArray>()),
-        ),
+        ("utf8", Arc::new((0..rows).map(text).collect::<StringArray>())),
         (
             "dict16",
-            Arc::new(
-                (0..rows)
-                    .map(small)
-                    .collect::<DictionaryArray<UInt16Type>>(),
-            ),
+            Arc::new((0..rows).map(small).collect::<DictionaryArray<UInt16Type>>()),
         ),
-        (
-            "i64",
-            Arc::new((0..rows).map(number).collect::<Int64Array>()),
-        ),
+        ("i64", Arc::new((0..rows).map(number).collect::<Int64Array>())),
         (
             "i32",
-            Arc::new(Int32Array::from_iter_values(
-                (0..rows).map(|row| row as i32),
-            )),
+            Arc::new(Int32Array::from_iter_values((0..rows).map(|row| row as i32))),
         ),
         (
             "u32",
-            Arc::new(UInt32Array::from_iter_values(
-                (0..rows).map(|row| row as u32),
-            )),
+            Arc::new(UInt32Array::from_iter_values((0..rows).map(|row| row as u32))),
         ),
         (
             "u64",
-            Arc::new(UInt64Array::from_iter_values(
-                (0..rows).map(|row| row as u64),
-            )),
+            Arc::new(UInt64Array::from_iter_values((0..rows).map(|row| row as u64))),
         ),
         (
             "f64",
-            Arc::new(Float64Array::from_iter_values(
-                (0..rows).map(|row| row as f64),
-            )),
+            Arc::new(Float64Array::from_iter_values((0..rows).map(|row| row as f64))),
         ),
         (
             "bool",
@@ -98,19 +80,12 @@ fn batch(rows: usize) -> RecordBatch {
         ),
         (
             "fixed",
-            Arc::new(FixedSizeBinaryArray::new(
-                16,
-                vec![7u8; 16 * rows].into(),
-                None,
-            )),
+            Arc::new(FixedSizeBinaryArray::new(16, vec![7u8; 16 * rows].into(), None)),
         ),
         ("rest", Arc::new(rest.finish())),
     ];
-    let columns = columns
-        .into_iter()
-        .filter(|(name, _)| rows > 0 || *name != "fixed");
-    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, values)| (name, values, true)))
-        .unwrap()
+    let columns = columns.into_iter().filter(|(name, _)| rows > 0 || *name != "fixed");
+    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, values)| (name, values, true))).unwrap()
 }
 
 fn general(batch: &RecordBatch) -> Vec<u8> {
@@ -137,14 +112,9 @@ fn reader_and_writer_agree_with_the_general_ones() {
         empty,
     ] {
         assert_eq!(sluice_plugin::ipc::read(general(&batch)).unwrap(), batch);
-        let own = sluice_plugin::ipc::write(batch.schema_ref(), batch.columns(), batch.num_rows())
-            .unwrap();
+        let own = sluice_plugin::ipc::write(batch.schema_ref(), batch.columns(), batch.num_rows()).unwrap();
         assert_eq!(sluice_plugin::ipc::read(own.clone()).unwrap(), batch);
-        let read = StreamReader::try_new(&own[..], None)
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap();
+        let read = StreamReader::try_new(&own[..], None).unwrap().next().unwrap().unwrap();
         assert_eq!(read, batch);
     }
 }
@@ -153,9 +123,6 @@ fn reader_and_writer_agree_with_the_general_ones() {
 fn bytes_cut_anywhere_are_an_error() {
     let bytes = general(&batch(20));
     for length in 0..bytes.len() - 8 {
-        assert!(
-            sluice_plugin::ipc::read(bytes[..length].to_vec()).is_err(),
-            "{length}"
-        );
+        assert!(sluice_plugin::ipc::read(bytes[..length].to_vec()).is_err(), "{length}");
     }
 }

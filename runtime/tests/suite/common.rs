@@ -7,9 +7,7 @@ use std::time::Duration;
 use arrow_array::builder::{FixedSizeBinaryBuilder, StringDictionaryBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::UInt16Type;
-use arrow_array::{
-    Array, ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray,
-};
+use arrow_array::{Array, ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{Field, Schema};
 use sluice_runtime::{Chain, Host, HostOptions, Limits, OnFault, Plugin, PluginConfig};
 use sluice_wire::Signal;
@@ -33,12 +31,7 @@ pub(crate) fn host() -> &'static Host {
 
 pub(crate) fn component(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{name}.wasm"));
-    std::fs::read(&path).unwrap_or_else(|e| {
-        panic!(
-            "{}: {e}; build it with `cargo xtask guests`",
-            path.display()
-        )
-    })
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; build it with `cargo xtask guests`", path.display()))
 }
 
 pub(crate) fn config(name: &str, config: serde_json::Value) -> PluginConfig {
@@ -78,17 +71,9 @@ pub(crate) fn logs(bodies: &[&str]) -> RecordBatch {
     let severity = (0..rows).map(|row| if row % 10 == 9 { 17 } else { 9 });
     batch(vec![
         ("signal", constant("log", rows), false),
-        (
-            "time",
-            Arc::new(Int64Array::from_iter_values(0..rows as i64)),
-            false,
-        ),
+        ("time", Arc::new(Int64Array::from_iter_values(0..rows as i64)), false),
         ("body", body, true),
-        (
-            "severity",
-            Arc::new(Int32Array::from_iter_values(severity)),
-            true,
-        ),
+        ("severity", Arc::new(Int32Array::from_iter_values(severity)), true),
     ])
 }
 
@@ -118,12 +103,7 @@ pub(crate) fn constant(text: &str, rows: usize) -> ArrayRef {
 }
 
 pub(crate) fn dictionary(texts: &[Option<&str>]) -> ArrayRef {
-    Arc::new(
-        texts
-            .iter()
-            .copied()
-            .collect::<DictionaryArray<UInt16Type>>(),
-    )
+    Arc::new(texts.iter().copied().collect::<DictionaryArray<UInt16Type>>())
 }
 
 /// Trace ids spread over all values; row `n` always has the same.

@@ -4,8 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use sluice_runtime::{ComponentError, LoadError};
 use wasm_encoder::{
-    Component, ComponentImportSection, ComponentTypeRef, ComponentTypeSection, ComponentValType,
-    InstanceType,
+    Component, ComponentImportSection, ComponentTypeRef, ComponentTypeSection, ComponentValType, InstanceType,
 };
 
 use crate::common::*;
@@ -43,10 +42,7 @@ fn p10_imports_of_anything_but_ours_are_refused() {
             matches!(&error, LoadError::Component { source: ComponentError::Forbidden(found), .. } if found == name),
             "{text}"
         );
-        assert!(
-            text.contains(name) && text.contains("sluice:plugin/"),
-            "{text}"
-        );
+        assert!(text.contains(name) && text.contains("sluice:plugin/"), "{text}");
     }
     let unknown = load_bytes(importing("sluice:plugin/telepathy@0.1.0"));
     assert!(
@@ -81,15 +77,12 @@ fn a_component_of_another_world_is_refused() {
         }
     ));
     let mut types = ComponentTypeSection::new();
-    types.defined_type().list(ComponentValType::Primitive(
-        wasm_encoder::PrimitiveValType::U8,
-    ));
+    types
+        .defined_type()
+        .list(ComponentValType::Primitive(wasm_encoder::PrimitiveValType::U8));
     let mut component = Component::new();
     component.section(&types);
-    assert!(matches!(
-        load_bytes(component.finish()),
-        LoadError::Component { .. }
-    ));
+    assert!(matches!(load_bytes(component.finish()), LoadError::Component { .. }));
 }
 
 proptest! {

@@ -37,40 +37,23 @@ fn p10_every_hostile_guest_is_contained() {
         ("bad_utf8", "columns: "),
         ("selection_short", "selection of 0 bytes"),
         ("selection_long", "selection of 3 bytes"),
-        (
-            "drops_uncounted",
-            "counts 0 dropped rows; the selection drops 1",
-        ),
-        (
-            "drops_invented",
-            "counts 1 dropped rows; the selection drops 0",
-        ),
+        ("drops_uncounted", "counts 0 dropped rows; the selection drops 1"),
+        ("drops_invented", "counts 1 dropped rows; the selection drops 0"),
         ("bad_reason", "a reason must be"),
     ];
     let batch = logs(&["a", "b", "c"]);
     for (mode, expected) in cases {
         let bypassed = chain([faulty(mode, OnFault::Bypass), good.clone()]);
         let outcome = bypassed.run(batch.clone(), SIGNAL, 0).unwrap();
-        assert_eq!(
-            outcome.batch, batch,
-            "{mode}: bypass leaves the batch as it was"
-        );
-        assert_eq!(
-            (outcome.dropped.len(), outcome.quarantined),
-            (0, 0),
-            "{mode}"
-        );
+        assert_eq!(outcome.batch, batch, "{mode}: bypass leaves the batch as it was");
+        assert_eq!((outcome.dropped.len(), outcome.quarantined), (0, 0), "{mode}");
         let stats = &bypassed.stats()[0];
         let fault = stats.last_fault.clone().unwrap_or_default();
         assert!(fault.contains(expected), "{mode}: {fault}");
         assert!(fault.len() < 1000, "{mode}: a guest's words are cut");
         assert_eq!(stats.faults, 1, "{mode}");
         let limit = Limits::default().memory_bytes as u64;
-        assert!(
-            stats.memory_bytes <= limit,
-            "{mode}: {} bytes",
-            stats.memory_bytes
-        );
+        assert!(stats.memory_bytes <= limit, "{mode}: {} bytes", stats.memory_bytes);
 
         let quarantined = chain([faulty(mode, OnFault::Quarantine), good.clone()]);
         let outcome = quarantined.run(batch.clone(), SIGNAL, 0).unwrap();
@@ -92,9 +75,7 @@ fn p10_every_hostile_guest_is_contained() {
 #[test]
 fn p10_a_flood_of_log_is_cut_and_no_fault() {
     let plugin = faulty("flood", OnFault::Quarantine);
-    let outcome = chain([plugin.clone()])
-        .run(logs(&["a"]), SIGNAL, 0)
-        .unwrap();
+    let outcome = chain([plugin.clone()]).run(logs(&["a"]), SIGNAL, 0).unwrap();
     let stats = plugin.stats();
     // A slow machine may stop the flood by the deadline; either way most of it is not written.
     assert!(outcome.quarantined == 0 || stats.faults == 1);
@@ -180,12 +161,7 @@ fn p11_a_mask_fails_closed() {
 /// P11: rows that an earlier plugin set aside pass the masks behind it, or the whole request is refused.
 #[test]
 fn p11_quarantined_rows_are_masked_too() {
-    let bodies = [
-        "a@example.com",
-        "b@example.com",
-        "c@example.com",
-        "d@example.com",
-    ];
+    let bodies = ["a@example.com", "b@example.com", "c@example.com", "d@example.com"];
     let mask = load("mask", json!({}));
     for first in [
         faulty("quarantine_odd", OnFault::Bypass),
@@ -193,21 +169,11 @@ fn p11_quarantined_rows_are_masked_too() {
     ] {
         let both = chain([first.clone(), mask.clone()]);
         let outcome = both.run(logs(&bodies), SIGNAL, 0).unwrap();
-        assert_eq!(
-            texts(&outcome.batch, "body"),
-            vec![Some("[email]".to_owned()); 4]
-        );
+        assert_eq!(texts(&outcome.batch, "body"), vec![Some("[email]".to_owned()); 4]);
         assert_eq!(times(&outcome.batch), [0, 1, 2, 3], "rows keep their order");
 
-        let broken = load(
-            "faulty_mask",
-            json!({"mode": "trap", "only": "b@example.com"}),
-        );
-        assert!(
-            chain([first, broken])
-                .run(logs(&bodies), SIGNAL, 0)
-                .is_err()
-        );
+        let broken = load("faulty_mask", json!({"mode": "trap", "only": "b@example.com"}));
+        assert!(chain([first, broken]).run(logs(&bodies), SIGNAL, 0).is_err());
     }
 }
 
@@ -216,9 +182,7 @@ fn p11_quarantined_rows_are_masked_too() {
 fn quarantined_rows_are_only_seen_by_masks() {
     let odd = faulty("quarantine_odd", OnFault::Bypass);
     let third = faulty("drop_third", OnFault::Bypass);
-    let outcome = chain([odd.clone(), third])
-        .run(logs(&["x"; 12]), SIGNAL, 0)
-        .unwrap();
+    let outcome = chain([odd.clone(), third]).run(logs(&["x"; 12]), SIGNAL, 0).unwrap();
     // The third plugin sees 0, 2, 4, 6, 8, 10 and drops the first and the fourth of them.
     assert_eq!(times(&outcome.batch), [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]);
     assert_eq!(outcome.quarantined, 6);
@@ -247,9 +211,7 @@ fn p3_rows_are_accounted_for() {
             faulty("quarantine_odd", OnFault::Bypass),
             faulty("drop_third", OnFault::Bypass),
         ];
-        let outcome = chain(plugins)
-            .run(logs(&vec!["x"; rows]), SIGNAL, 0)
-            .unwrap();
+        let outcome = chain(plugins).run(logs(&vec!["x"; rows]), SIGNAL, 0).unwrap();
         let dropped: u64 = outcome.dropped.iter().map(|d| d.rows).sum();
         assert_eq!(outcome.batch.num_rows() as u64 + dropped, rows as u64);
         assert!(times(&outcome.batch).is_sorted());
@@ -322,9 +284,7 @@ fn threads_share_few_instances() {
 /// A batch that is too large for one hand-over is handed over in slices, with the same result.
 #[test]
 fn large_batches_are_sliced() {
-    let mut bodies: Vec<String> = (0..4000)
-        .map(|n| format!("{n} {}", "x".repeat(n % 400)))
-        .collect();
+    let mut bodies: Vec<String> = (0..4000).map(|n| format!("{n} {}", "x".repeat(n % 400))).collect();
     bodies[3500].push_str(" from jane@example.com");
     let bodies: Vec<&str> = bodies.iter().map(String::as_str).collect();
     let batch = logs(&bodies);
@@ -338,13 +298,7 @@ fn large_batches_are_sliced() {
     };
     let (whole, sliced) = (run(4 << 20), run(64 << 10));
     assert_eq!(texts(&whole.batch, "body").len(), 2666);
-    let masked = |texts: &[Option<String>]| {
-        texts
-            .iter()
-            .flatten()
-            .filter(|t| t.contains("[email]"))
-            .count()
-    };
+    let masked = |texts: &[Option<String>]| texts.iter().flatten().filter(|t| t.contains("[email]")).count();
     assert_eq!(masked(&texts(&whole.batch, "body")), 1);
     assert_eq!(masked(&texts(&sliced.batch, "body")), 1);
     // Every third row of each slice: the number of rows may differ by one per slice, not more.
@@ -353,10 +307,7 @@ fn large_batches_are_sliced() {
         "{}",
         sliced.batch.num_rows()
     );
-    assert_eq!(
-        sliced.batch.num_rows() as u64 + sliced.dropped[0].rows,
-        4000
-    );
+    assert_eq!(sliced.batch.num_rows() as u64 + sliced.dropped[0].rows, 4000);
 }
 
 #[test]
@@ -365,13 +316,7 @@ fn the_kill_switch_and_the_signals_hold_at_once() {
     spans_only.signals = vec![sluice_wire::Signal::Span];
     let plugin = host().load(spans_only).unwrap();
     let chain = chain([plugin.clone()]);
-    let rows = |signal| {
-        chain
-            .run(logs(&["x"; 3]), signal, 0)
-            .unwrap()
-            .batch
-            .num_rows()
-    };
+    let rows = |signal| chain.run(logs(&["x"; 3]), signal, 0).unwrap().batch.num_rows();
     assert_eq!(rows(sluice_wire::Signal::Log), 3);
     assert_eq!(rows(sluice_wire::Signal::Span), 2);
     plugin.set_enabled(false);

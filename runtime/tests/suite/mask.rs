@@ -17,17 +17,12 @@ fn rest(entries: &[(&str, &str, &str)]) -> ArrayRef {
     let fields: Vec<Field> = ["key", "type", "text"]
         .map(|name| Field::new(name, DataType::Utf8, false))
         .to_vec();
-    let builders = (0..3)
-        .map(|_| Box::new(StringBuilder::new()) as _)
-        .collect();
+    let builders = (0..3).map(|_| Box::new(StringBuilder::new()) as _).collect();
     let mut list = ListBuilder::new(StructBuilder::new(fields, builders));
     for (key, kind, text) in entries {
         let entry = list.values();
         for (index, value) in [key, kind, text].into_iter().enumerate() {
-            entry
-                .field_builder::<StringBuilder>(index)
-                .unwrap()
-                .append_value(value);
+            entry.field_builder::<StringBuilder>(index).unwrap().append_value(value);
         }
         entry.append(true);
     }
@@ -42,20 +37,11 @@ fn every_text_column_is_masked() {
     let json = format!(r#"{{"a":["{DIRTY}",4111111111111111]}}"#);
     let json_column = || Arc::new(StringArray::from(vec![Some(json.as_str()), None])) as ArrayRef;
     let mut batch = logs(&[DIRTY, "clean"]);
-    let text_columns = [
-        "status_message",
-        "attrs:s:user",
-        "resource:s:owner",
-        "scope:s:x",
-    ];
+    let text_columns = ["status_message", "attrs:s:user", "resource:s:owner", "scope:s:x"];
     for name in text_columns {
         batch = with(&batch, name, plain());
     }
-    batch = with(
-        &batch,
-        "attrs:s:dict",
-        dictionary(&[Some(DIRTY), Some("clean")]),
-    );
+    batch = with(&batch, "attrs:s:dict", dictionary(&[Some(DIRTY), Some("clean")]));
     batch = with(&batch, "name", plain());
     for name in ["attrs:j:v", "resource:j:v", "duplicate_attrs", "metadata"] {
         batch = with(&batch, name, json_column());
@@ -67,11 +53,7 @@ fn every_text_column_is_masked() {
         Arc::new(StringArray::from(vec![Some(events), None])),
     );
     let links = r#"[{"trace_id":"4bf92f3577b34da6a3ce929d0e0e4736","span_id":"4111111111111111","attributes":{"s":"jane@example.com"}}]"#;
-    batch = with(
-        &batch,
-        "links",
-        Arc::new(StringArray::from(vec![Some(links), None])),
-    );
+    batch = with(&batch, "links", Arc::new(StringArray::from(vec![Some(links), None])));
     let entries = [
         ("a", "string", DIRTY),
         ("b", "int", "4111111111111111"),
@@ -79,9 +61,7 @@ fn every_text_column_is_masked() {
     ];
     batch = with(&batch, "attrs:*", rest(&entries));
 
-    let outcome = chain([load("mask", json!({}))])
-        .run(batch.clone(), SIGNAL, 0)
-        .unwrap();
+    let outcome = chain([load("mask", json!({}))]).run(batch.clone(), SIGNAL, 0).unwrap();
     let masked = &outcome.batch;
     assert_eq!(masked.num_rows(), 2);
     assert_eq!(
@@ -89,11 +69,7 @@ fn every_text_column_is_masked() {
         [Some(CLEAN.to_owned()), Some("clean".to_owned())]
     );
     for name in text_columns {
-        assert_eq!(
-            texts(masked, name),
-            [Some(CLEAN.to_owned()), None],
-            "{name}"
-        );
+        assert_eq!(texts(masked, name), [Some(CLEAN.to_owned()), None], "{name}");
     }
     assert_eq!(
         texts(masked, "attrs:s:dict"),
@@ -110,17 +86,11 @@ fn every_text_column_is_masked() {
     );
     let clean_json = format!(r#"{{"a":["{CLEAN}","[card]"]}}"#);
     for name in ["attrs:j:v", "resource:j:v", "duplicate_attrs", "metadata"] {
-        assert_eq!(
-            texts(masked, name),
-            [Some(clean_json.clone()), None],
-            "{name}"
-        );
+        assert_eq!(texts(masked, name), [Some(clean_json.clone()), None], "{name}");
     }
     assert_eq!(
         texts(masked, "span_events")[0].as_deref(),
-        Some(
-            r#"[{"time":4111111111111111,"name":"[email]","attributes":{"n":"[card]","s":"[card]"}}]"#
-        )
+        Some(r#"[{"time":4111111111111111,"name":"[email]","attributes":{"n":"[card]","s":"[card]"}}]"#)
     );
     assert_eq!(
         texts(masked, "links")[0].as_deref(),
@@ -143,14 +113,8 @@ fn every_text_column_is_masked() {
 #[test]
 fn golden_a_clean_batch_comes_back_as_it_was() {
     let mut batch = logs(&["GET /index.html 200", "order 4111111111111112 shipped", ""]);
-    batch = with(
-        &batch,
-        "attrs:s:u",
-        dictionary(&[Some("bob"), None, Some("@home")]),
-    );
-    let outcome = chain([load("mask", json!({}))])
-        .run(batch.clone(), SIGNAL, 0)
-        .unwrap();
+    batch = with(&batch, "attrs:s:u", dictionary(&[Some("bob"), None, Some("@home")]));
+    let outcome = chain([load("mask", json!({}))]).run(batch.clone(), SIGNAL, 0).unwrap();
     assert_eq!(outcome.batch, batch);
     assert!(
         outcome
@@ -165,17 +129,9 @@ fn golden_a_clean_batch_comes_back_as_it_was() {
 #[test]
 fn either_kind_can_be_switched_off() {
     let run = |config: serde_json::Value| {
-        let outcome = chain([load("mask", config)])
-            .run(logs(&[DIRTY]), SIGNAL, 0)
-            .unwrap();
+        let outcome = chain([load("mask", config)]).run(logs(&[DIRTY]), SIGNAL, 0).unwrap();
         texts(&outcome.batch, "body")[0].clone().unwrap()
     };
-    assert_eq!(
-        run(json!({"email": false})),
-        "jane@example.com paid with [card]"
-    );
-    assert_eq!(
-        run(json!({"card": false})),
-        "[email] paid with 4111 1111 1111 1111"
-    );
+    assert_eq!(run(json!({"email": false})), "jane@example.com paid with [card]");
+    assert_eq!(run(json!({"card": false})), "[email] paid with 4111 1111 1111 1111");
 }

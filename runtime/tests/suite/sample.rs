@@ -43,10 +43,7 @@ fn weights(batch: &RecordBatch) -> Vec<f64> {
 
 /// The rule of OpenTelemetry, written once more: low 56 bits of the trace id against `(1 - rate) * 2^56`.
 fn expected(batch: &RecordBatch, rate: f64) -> BTreeSet<i64> {
-    let ids: &FixedSizeBinaryArray = batch
-        .column_by_name("trace_id")
-        .unwrap()
-        .as_fixed_size_binary();
+    let ids: &FixedSizeBinaryArray = batch.column_by_name("trace_id").unwrap().as_fixed_size_binary();
     let threshold = ((1.0 - rate) * 2f64.powi(56)).round() as u64;
     (0..batch.num_rows())
         .filter(|row| {
@@ -85,10 +82,7 @@ fn weights_keep_counts_right() {
     let sum: f64 = weights(&outcome.batch).iter().sum();
     assert!((sum - 20_000.0).abs() < 600.0, "{sum}");
     // One in ten is an error and kept as itself.
-    let ones = weights(&outcome.batch)
-        .iter()
-        .filter(|w| **w == 1.0)
-        .count();
+    let ones = weights(&outcome.batch).iter().filter(|w| **w == 1.0).count();
     assert_eq!(ones, 2000);
 }
 
@@ -100,9 +94,7 @@ fn errors_and_rows_without_a_trace_stay_with_weight_one() {
     assert!(outcome.dropped.is_empty());
 
     let no_errors = json!({"rate": 0.0, "keep_errors": false});
-    let outcome = chain([load("sample", no_errors)])
-        .run(errors, SIGNAL, 0)
-        .unwrap();
+    let outcome = chain([load("sample", no_errors)]).run(errors, SIGNAL, 0).unwrap();
     assert_eq!(outcome.batch.num_rows(), 0);
 
     let untraced = logs(&["x"; 9]);
@@ -170,9 +162,6 @@ fn wrong_configuration_is_refused() {
         json!({"rate": -0.1}),
         json!({"rate": 0.5, "without_trace": "drop"}),
     ] {
-        assert!(
-            host().load(config("sample", wrong.clone())).is_err(),
-            "{wrong}"
-        );
+        assert!(host().load(config("sample", wrong.clone())).is_err(), "{wrong}");
     }
 }

@@ -30,17 +30,13 @@ const NO_DAY: &str = "__HIVE_DEFAULT_PARTITION__";
 /// Why a commit was refused or did not succeed. After `Overlap` and `Gap` cut again from [`ColdTable::committed`].
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    #[error(
-        "partition {partition}: the range begins at {first}, but the table already holds up to {committed}"
-    )]
+    #[error("partition {partition}: the range begins at {first}, but the table already holds up to {committed}")]
     Overlap {
         partition: Partition,
         first: u64,
         committed: u64,
     },
-    #[error(
-        "partition {partition}: the range begins at {first}, but the table ends at {committed}"
-    )]
+    #[error("partition {partition}: the range begins at {first}, but the table ends at {committed}")]
     Gap {
         partition: Partition,
         first: u64,
@@ -72,11 +68,7 @@ pub(super) struct Staged {
 impl ColdTable {
     /// Adds the rows of some ranges, all or none, durably. Each range must begin where the table ends; a partition that the table
     /// does not know yet may begin anywhere. Returns the version that holds them.
-    pub async fn commit(
-        &self,
-        ranges: &[OffsetRange],
-        rows: Vec<RecordBatch>,
-    ) -> Result<i64, CommitError> {
+    pub async fn commit(&self, ranges: &[OffsetRange], rows: Vec<RecordBatch>) -> Result<i64, CommitError> {
         check_ranges(ranges)?;
         let _writer = self.shared.writer.lock().await;
         let mut version = self.refresh().await?;
@@ -111,16 +103,11 @@ impl ColdTable {
     }
 
     /// Writes the files; nothing is visible yet.
-    pub(super) async fn stage(
-        &self,
-        ranges: &[OffsetRange],
-        rows: Vec<RecordBatch>,
-    ) -> Result<Staged, CommitError> {
+    pub(super) async fn stage(&self, ranges: &[OffsetRange], rows: Vec<RecordBatch>) -> Result<Staged, CommitError> {
         let at = Instant::now();
         let (mapping, ranges) = (self.mapping().clone(), ranges.to_vec());
         let files = tokio::task::spawn_blocking(move || {
-            rows.iter()
-                .try_for_each(|batch| rows::check(batch, &ranges))?;
+            rows.iter().try_for_each(|batch| rows::check(batch, &ranges))?;
             encode(&mapping, &rows)
         })
         .await
@@ -135,11 +122,7 @@ impl ColdTable {
         })
     }
 
-    pub(super) async fn write(
-        &self,
-        files: Vec<NewFile>,
-        data_change: bool,
-    ) -> Result<Vec<Add>, CommitError> {
+    pub(super) async fn write(&self, files: Vec<NewFile>, data_change: bool) -> Result<Vec<Add>, CommitError> {
         let store = self.store();
         let mut adds = Vec::with_capacity(files.len());
         for file in files {
@@ -181,27 +164,19 @@ impl ColdTable {
         };
         let done = CommitBuilder::from(properties)
             .with_actions(actions)
-            .build(
-                Some(&base.state),
-                Arc::clone(&self.shared.log_store),
-                operation,
-            )
+            .build(Some(&base.state), Arc::clone(&self.shared.log_store), operation)
             .await?;
         Ok(done.version())
     }
 }
 
 fn transactions(committed: &BTreeMap<Partition, u64>, ranges: &[OffsetRange]) -> Vec<Transaction> {
-    let txn =
-        |app: String, version: i64| Transaction::new_with_last_update(app, version, Some(now_ms()));
+    let txn = |app: String, version: i64| Transaction::new_with_last_update(app, version, Some(now_ms()));
     let mut list: Vec<Transaction> = ranges
         .iter()
         .map(|range| txn(range.partition.to_string(), rows::signed(range.last)))
         .collect();
-    if ranges
-        .iter()
-        .any(|range| !committed.contains_key(&range.partition))
-    {
+    if ranges.iter().any(|range| !committed.contains_key(&range.partition)) {
         let mut highest: BTreeMap<u32, u16> = BTreeMap::new();
         for partition in committed
             .keys()
@@ -241,14 +216,8 @@ fn check_ranges(ranges: &[OffsetRange]) -> Result<(), CommitError> {
     }
 }
 
-fn check_continues(
-    committed: &BTreeMap<Partition, u64>,
-    ranges: &[OffsetRange],
-) -> Result<(), CommitError> {
-    for &OffsetRange {
-        partition, first, ..
-    } in ranges
-    {
+fn check_continues(committed: &BTreeMap<Partition, u64>, ranges: &[OffsetRange]) -> Result<(), CommitError> {
+    for &OffsetRange { partition, first, .. } in ranges {
         match committed.get(&partition).copied() {
             Some(committed) if first <= committed => {
                 return Err(CommitError::Overlap {
@@ -271,11 +240,9 @@ fn check_continues(
 }
 
 fn is_held(committed: &BTreeMap<Partition, u64>, ranges: &[OffsetRange]) -> bool {
-    ranges.iter().all(|range| {
-        committed
-            .get(&range.partition)
-            .is_some_and(|held| *held >= range.last)
-    })
+    ranges
+        .iter()
+        .all(|range| committed.get(&range.partition).is_some_and(|held| *held >= range.last))
 }
 
 pub(super) fn now_ms() -> i64 {
@@ -308,10 +275,7 @@ mod tests {
         };
         let id = BatchId {
             stream,
-            epoch: Epoch {
-                number: 1,
-                random: 1,
-            },
+            epoch: Epoch { number: 1, random: 1 },
             seq: offset,
         };
         let origin = Origin {
@@ -320,12 +284,7 @@ mod tests {
             offset,
             ingested_at_us: 1_700_000_000_000_000,
         };
-        vec![ledger_row(
-            &origin,
-            Outcome::Accepted,
-            &Counts::default(),
-            "",
-        )]
+        vec![ledger_row(&origin, Outcome::Accepted, &Counts::default(), "")]
     }
 
     fn one(offset: u64) -> [OffsetRange; 1] {
@@ -364,9 +323,7 @@ mod tests {
     #[tokio::test]
     async fn p2_a_commit_lands_only_on_the_version_it_was_checked_on() {
         let folder = tempfile::tempdir().unwrap();
-        let table = ColdTable::open(folder.path().to_str().unwrap())
-            .await
-            .unwrap();
+        let table = ColdTable::open(folder.path().to_str().unwrap()).await.unwrap();
         let base = table.refresh().await.unwrap();
         let staged = table.stage(&one(0), rows(0)).await.unwrap();
         table.commit(&one(0), rows(0)).await.unwrap();

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{
-    SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch,
-};
+use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
 use arrow::datatypes::{Date32Type, TimestampNanosecondType};
 use arrow::error::ArrowError;
 use bytes::Bytes;
@@ -64,10 +62,7 @@ pub(crate) struct OffsetSpan {
 }
 
 /// Encodes rows as files: by day, and by whether `events` shows them, so that scans of `events` never open a file of ledger rows.
-pub(crate) fn encode(
-    mapping: &Mapping,
-    batches: &[RecordBatch],
-) -> Result<Vec<NewFile>, EncodeError> {
+pub(crate) fn encode(mapping: &Mapping, batches: &[RecordBatch]) -> Result<Vec<NewFile>, EncodeError> {
     let rows = concat_batches(mapping.logical(), batches)?;
     let mut files = Vec::new();
     for ((day, _hidden), indices) in group(&rows)? {
@@ -90,9 +85,7 @@ type Group = (Option<i32>, bool);
 
 fn group(batch: &RecordBatch) -> Result<BTreeMap<Group, Vec<u32>>, RowsError> {
     let signals = rows::texts(batch, "signal")?;
-    let quarantined = batch
-        .column_by_name("quarantined_by")
-        .ok_or(RowsError::Schema)?;
+    let quarantined = batch.column_by_name("quarantined_by").ok_or(RowsError::Schema)?;
     let times = batch
         .column_by_name("time")
         .and_then(|c| c.as_primitive_opt::<TimestampNanosecondType>())
@@ -105,11 +98,7 @@ fn group(batch: &RecordBatch) -> Result<BTreeMap<Group, Vec<u32>>, RowsError> {
     }
     let mut largest: Vec<(usize, i32)> = sizes.into_iter().map(|(day, rows)| (rows, day)).collect();
     largest.sort_unstable_by(|a, b| b.cmp(a));
-    let own: BTreeSet<i32> = largest
-        .into_iter()
-        .take(MAX_DAYS)
-        .map(|(_, day)| day)
-        .collect();
+    let own: BTreeSet<i32> = largest.into_iter().take(MAX_DAYS).map(|(_, day)| day).collect();
 
     let mut groups: BTreeMap<Group, Vec<u32>> = BTreeMap::new();
     for row in 0..batch.num_rows() {
@@ -139,10 +128,7 @@ fn sort(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
 }
 
 fn spans(batch: &RecordBatch) -> Result<Vec<OffsetSpan>, RowsError> {
-    let (partitions, offsets) = (
-        rows::ints(batch, "partition")?,
-        rows::ints(batch, "offset")?,
-    );
+    let (partitions, offsets) = (rows::ints(batch, "partition")?, rows::ints(batch, "offset")?);
     let mut spans: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
     for (partition, offset) in partitions.values().iter().zip(offsets.values()) {
         let span = spans.entry(*partition).or_insert((*offset, *offset));
@@ -150,11 +136,7 @@ fn spans(batch: &RecordBatch) -> Result<Vec<OffsetSpan>, RowsError> {
     }
     Ok(spans
         .into_iter()
-        .map(|(partition, (first, last))| OffsetSpan {
-            partition,
-            first,
-            last,
-        })
+        .map(|(partition, (first, last))| OffsetSpan { partition, first, last })
         .collect())
 }
 

@@ -165,11 +165,7 @@ impl ColdTable {
         };
         let done = CommitBuilder::default()
             .with_actions(actions)
-            .build(
-                Some(&version.state),
-                Arc::clone(&self.shared.log_store),
-                operation,
-            )
+            .build(Some(&version.state), Arc::clone(&self.shared.log_store), operation)
             .await;
         match done {
             Ok(_) => Ok(true),
@@ -203,9 +199,7 @@ fn choose(files: &[Arc<ColdFile>], options: &CompactOptions) -> Vec<Vec<Arc<Cold
         let (mut bytes, mut rows) = (0, 0);
         for file in class {
             let file_rows = file.stats.rows.unwrap_or_default();
-            if (bytes + file.bytes > options.target_bytes || rows + file_rows > MAX_MERGED_ROWS)
-                && !group.is_empty()
-            {
+            if (bytes + file.bytes > options.target_bytes || rows + file_rows > MAX_MERGED_ROWS) && !group.is_empty() {
                 groups.push(std::mem::take(&mut group));
                 (bytes, rows) = (0, 0);
             }
@@ -224,8 +218,7 @@ fn is_settled(file: &ColdFile, options: &CompactOptions) -> bool {
     };
     file.offsets.as_ref().is_some_and(|spans| {
         spans.iter().all(|span| {
-            let low =
-                Partition::from_i64(span.partition).and_then(|partition| settled.get(&partition));
+            let low = Partition::from_i64(span.partition).and_then(|partition| settled.get(&partition));
             low.is_some_and(|low| span.last <= crate::rows::signed(*low))
         })
     })

@@ -95,8 +95,7 @@ impl ColdTable {
         let state = table.snapshot()?.clone();
         let version = ColdVersion::load(state, log_store.as_ref(), mapping.physical()).await?;
         let name = format!("cold-{}://", uuid::Uuid::new_v4().simple());
-        let url = ObjectStoreUrl::parse(name)
-            .map_err(|error| DeltaTableError::Generic(error.to_string()))?;
+        let url = ObjectStoreUrl::parse(name).map_err(|error| DeltaTableError::Generic(error.to_string()))?;
         let newest = Mutex::new(Arc::new(version));
         Ok(Self {
             shared: Arc::new(Shared {
@@ -126,11 +125,7 @@ impl ColdTable {
         state.update(self.shared.log_store.as_ref(), None).await?;
         if state.version() != newest.number {
             let schema = self.shared.mapping.physical();
-            *newest = Arc::new(
-                newest
-                    .advance(state, self.shared.log_store.as_ref(), schema)
-                    .await?,
-            );
+            *newest = Arc::new(newest.advance(state, self.shared.log_store.as_ref(), schema).await?);
         }
         Ok(Arc::clone(&newest))
     }
@@ -157,10 +152,7 @@ async fn create(log_store: &LogStoreRef, schema: &StructType) -> Result<(), Cold
         .with_table_name("events")
         .with_columns(columns)
         .with_partition_columns([DAY])
-        .with_configuration_property(
-            TableProperty::DataSkippingStatsColumns,
-            Some(stats::COLUMNS.join(",")),
-        )
+        .with_configuration_property(TableProperty::DataSkippingStatsColumns, Some(stats::COLUMNS.join(",")))
         .await;
     match made {
         Ok(_) => Ok(()),
@@ -175,10 +167,7 @@ fn missing_columns(
     wanted: &StructType,
 ) -> Result<Vec<deltalake::kernel::StructField>, ColdError> {
     let held = state.schema();
-    let held: HashMap<&str, _> = held
-        .fields()
-        .map(|field| (field.name().as_str(), field))
-        .collect();
+    let held: HashMap<&str, _> = held.fields().map(|field| (field.name().as_str(), field)).collect();
     let mut missing = Vec::new();
     for field in wanted.fields() {
         match held.get(field.name().as_str()) {

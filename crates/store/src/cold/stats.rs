@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::{cast, max, max_string, min, min_string};
-use arrow::datatypes::{
-    DataType, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
-};
+use arrow::datatypes::{DataType, Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use arrow::error::ArrowError;
 use datafusion::scalar::ScalarValue;
 use serde_json::{Map, Value, json};
@@ -162,15 +160,12 @@ fn to_value(scalar: &ScalarValue) -> Result<Value, ArrowError> {
 fn from_value(value: &Value, kind: &DataType) -> Option<ScalarValue> {
     match kind {
         DataType::Utf8 => value.as_str().map(ScalarValue::from),
-        DataType::Int32 => Some(ScalarValue::Int32(Some(
-            i32::try_from(value.as_i64()?).ok()?,
-        ))),
+        DataType::Int32 => Some(ScalarValue::Int32(Some(i32::try_from(value.as_i64()?).ok()?))),
         DataType::Int64 => Some(ScalarValue::Int64(Some(value.as_i64()?))),
         DataType::Timestamp(..) => {
             let text: ArrayRef = std::sync::Arc::new(StringArray::from(vec![value.as_str()?]));
             let time = cast(&text, kind).ok()?;
-            time.is_valid(0)
-                .then(|| ScalarValue::try_from_array(&time, 0).ok())?
+            time.is_valid(0).then(|| ScalarValue::try_from_array(&time, 0).ok())?
         }
         _ => None,
     }
@@ -198,8 +193,7 @@ mod tests {
             let batch = RecordBatch::try_from_iter([
                 (
                     "time",
-                    Arc::new(TimestampMicrosecondArray::from(vec![us, us]).with_timezone("UTC"))
-                        as ArrayRef,
+                    Arc::new(TimestampMicrosecondArray::from(vec![us, us]).with_timezone("UTC")) as ArrayRef,
                 ),
                 ("tenant", Arc::new(StringArray::from(vec!["b", "a"]))),
                 ("offset", Arc::new(Int64Array::from(vec![3, 9]))),

@@ -106,13 +106,8 @@ impl ColdVersion {
     }
 }
 
-fn files(
-    state: &DeltaTableState,
-    known: &[Arc<ColdFile>],
-    schema: &SchemaRef,
-) -> Vec<Arc<ColdFile>> {
-    let known: HashMap<&Path, &Arc<ColdFile>> =
-        known.iter().map(|file| (&file.path, file)).collect();
+fn files(state: &DeltaTableState, known: &[Arc<ColdFile>], schema: &SchemaRef) -> Vec<Arc<ColdFile>> {
+    let known: HashMap<&Path, &Arc<ColdFile>> = known.iter().map(|file| (&file.path, file)).collect();
     let view = |view: deltalake::kernel::LogicalFileView| {
         let path = view.object_store_path();
         if let Some(file) = known.get(&path) {
@@ -124,19 +119,12 @@ fn files(
             .unwrap_or_default();
         #[expect(deprecated, reason = "the only door to a file's tags")]
         let add = view.add_action();
-        let tag = add
-            .tags
-            .as_ref()
-            .and_then(|tags| tags.get(OFFSETS_TAG)?.as_deref());
+        let tag = add.tags.as_ref().and_then(|tags| tags.get(OFFSETS_TAG)?.as_deref());
         Arc::new(ColdFile {
             path,
             bytes: u64::try_from(view.size()).unwrap_or_default(),
             modified_ms: view.modification_time(),
-            day: add
-                .partition_values
-                .get(crate::physical::DAY)
-                .cloned()
-                .flatten(),
+            day: add.partition_values.get(crate::physical::DAY).cloned().flatten(),
             stats,
             offsets: tag.and_then(|text| serde_json::from_str(text).ok()),
         })
@@ -149,25 +137,16 @@ async fn all_committed(
     log_store: &dyn LogStore,
 ) -> Result<BTreeMap<Partition, u64>, DeltaTableError> {
     let mut committed = BTreeMap::new();
-    let Some(generations) = state
-        .transaction_version(log_store, GENERATIONS_APP)
-        .await?
-    else {
+    let Some(generations) = state.transaction_version(log_store, GENERATIONS_APP).await? else {
         return Ok(committed);
     };
     for generation in 0..=u32::try_from(generations).unwrap_or_default() {
-        let Some(highest) = state
-            .transaction_version(log_store, generation_app(generation))
-            .await?
-        else {
+        let Some(highest) = state.transaction_version(log_store, generation_app(generation)).await? else {
             continue;
         };
         for index in 0..=u16::try_from(highest).unwrap_or_default() {
             let partition = Partition { generation, index };
-            if let Some(last) = state
-                .transaction_version(log_store, partition.to_string())
-                .await?
-            {
+            if let Some(last) = state.transaction_version(log_store, partition.to_string()).await? {
                 committed.insert(partition, u64::try_from(last).unwrap_or_default());
             }
         }
@@ -187,10 +166,7 @@ fn apply_transactions(commit: &[u8], committed: &mut BTreeMap<Partition, u64>) {
         app_id: String,
         version: i64,
     }
-    for line in commit
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-    {
+    for line in commit.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let Ok(Line { txn: Some(txn) }) = serde_json::from_slice(line) else {
             continue;
         };

@@ -94,36 +94,17 @@ impl EmbeddedHot {
                 chunks: VecDeque::new(),
             },
         );
-        let freed: u64 = old
-            .iter()
-            .flat_map(|tail| &tail.chunks)
-            .map(|chunk| chunk.bytes)
-            .sum();
+        let freed: u64 = old.iter().flat_map(|tail| &tail.chunks).map(|chunk| chunk.bytes).sum();
         state.bytes -= freed;
     }
 
     /// Takes the rows of the next offsets, all or none.
-    pub fn insert(
-        &self,
-        partition: Partition,
-        first: u64,
-        last: u64,
-        rows: Vec<RecordBatch>,
-    ) -> Result<(), HotError> {
+    pub fn insert(&self, partition: Partition, first: u64, last: u64, rows: Vec<RecordBatch>) -> Result<(), HotError> {
         if last < first {
-            return Err(HotError::EmptyRange {
-                partition,
-                first,
-                last,
-            });
+            return Err(HotError::EmptyRange { partition, first, last });
         }
-        let range = [OffsetRange {
-            partition,
-            first,
-            last,
-        }];
-        rows.iter()
-            .try_for_each(|batch| rows::check(batch, &range))?;
+        let range = [OffsetRange { partition, first, last }];
+        rows.iter().try_for_each(|batch| rows::check(batch, &range))?;
         let chunk = Chunk::new(first, last, &rows)?;
 
         let mut guard = self.lock();
@@ -202,10 +183,7 @@ impl EmbeddedHot {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change is complete before anything can fail.
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

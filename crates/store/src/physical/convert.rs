@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Decimal128Array, Int32Array, Int64Array, ListArray,
-    TimestampMicrosecondArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
+    Array, ArrayRef, AsArray, Decimal128Array, Int32Array, Int64Array, ListArray, TimestampMicrosecondArray,
+    TimestampNanosecondArray, UInt32Array, UInt64Array,
 };
 use arrow::datatypes::{
-    DataType, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType,
-    TimestampNanosecondType, UInt32Type, UInt64Type,
+    DataType, Decimal128Type, Int32Type, Int64Type, TimestampMicrosecondType, TimestampNanosecondType, UInt32Type,
+    UInt64Type,
 };
 use arrow::error::ArrowError;
 
@@ -16,17 +16,12 @@ use super::{Stored, U64_DIGITS, stored_type};
 
 const NANOS_PER_MICRO: i64 = 1000;
 
-pub(super) fn store(
-    stored: Stored,
-    array: &ArrayRef,
-    into: &mut Vec<ArrayRef>,
-) -> Result<(), ArrowError> {
+pub(super) fn store(stored: Stored, array: &ArrayRef, into: &mut Vec<ArrayRef>) -> Result<(), ArrowError> {
     match stored {
         Stored::Same => into.push(Arc::clone(array)),
         Stored::Nanoseconds => {
             let nanos = typed::<TimestampNanosecondType>(array)?;
-            let micros: TimestampMicrosecondArray =
-                nanos.unary(|ns| ns.div_euclid(NANOS_PER_MICRO));
+            let micros: TimestampMicrosecondArray = nanos.unary(|ns| ns.div_euclid(NANOS_PER_MICRO));
             let rest: Int32Array = nanos.unary(|ns| ns.rem_euclid(NANOS_PER_MICRO) as i32);
             into.push(Arc::new(micros.with_timezone("UTC")));
             into.push(Arc::new(rest));
@@ -42,27 +37,16 @@ pub(super) fn store(
                 return Err(wrong(array));
             };
             let values = to_decimal(list.values())?;
-            let list = ListArray::try_new(
-                field,
-                list.offsets().clone(),
-                Arc::new(values),
-                list.nulls().cloned(),
-            )?;
+            let list = ListArray::try_new(field, list.offsets().clone(), Arc::new(values), list.nulls().cloned())?;
             into.push(Arc::new(list));
         }
     }
     Ok(())
 }
 
-pub(super) fn restore(
-    stored: Stored,
-    source: &[ArrayRef],
-    logical: &DataType,
-) -> Result<ArrayRef, ArrowError> {
+pub(super) fn restore(stored: Stored, source: &[ArrayRef], logical: &DataType) -> Result<ArrayRef, ArrowError> {
     let [first, rest @ ..] = source else {
-        return Err(ArrowError::SchemaError(
-            "a stored column is missing".to_owned(),
-        ));
+        return Err(ArrowError::SchemaError("a stored column is missing".to_owned()));
     };
     Ok(match stored {
         Stored::Same if first.data_type() == logical => Arc::clone(first),
@@ -75,9 +59,8 @@ pub(super) fn restore(
         }
         Stored::Unsigned64 => Arc::new(to_unsigned(first)?),
         Stored::Unsigned32 => {
-            let narrow: UInt32Array = typed::<Int64Type>(first)?.try_unary(|wide| {
-                u32::try_from(wide).map_err(|_| ArrowError::ComputeError(out_of_range(wide)))
-            })?;
+            let narrow: UInt32Array = typed::<Int64Type>(first)?
+                .try_unary(|wide| u32::try_from(wide).map_err(|_| ArrowError::ComputeError(out_of_range(wide))))?;
             Arc::new(narrow)
         }
         Stored::Unsigned64List => {
@@ -122,9 +105,8 @@ fn to_decimal(array: &ArrayRef) -> Result<Decimal128Array, ArrowError> {
 }
 
 fn to_unsigned(array: &ArrayRef) -> Result<UInt64Array, ArrowError> {
-    typed::<Decimal128Type>(array)?.try_unary(|wide| {
-        u64::try_from(wide).map_err(|_| ArrowError::ComputeError(out_of_range(wide)))
-    })
+    typed::<Decimal128Type>(array)?
+        .try_unary(|wide| u64::try_from(wide).map_err(|_| ArrowError::ComputeError(out_of_range(wide))))
 }
 
 fn out_of_range(value: impl std::fmt::Display) -> String {

@@ -149,19 +149,12 @@ impl Mapping {
             let kind = self.columns[index].stored;
             let wide = if kind == Stored::Nanoseconds { 2 } else { 1 };
             let Some(source) = stored.columns().get(next..next + wide) else {
-                return Err(ArrowError::SchemaError(
-                    "a stored column is missing".to_owned(),
-                ));
+                return Err(ArrowError::SchemaError("a stored column is missing".to_owned()));
             };
-            arrays.push(convert::restore(
-                kind,
-                source,
-                self.logical.field(index).data_type(),
-            )?);
+            arrays.push(convert::restore(kind, source, self.logical.field(index).data_type())?);
             next += wide;
         }
-        let options =
-            arrow::array::RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(stored.num_rows()));
         RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)
     }
 }
@@ -172,11 +165,9 @@ fn stored_type(logical: &DataType, stored: Stored) -> DataType {
         (Stored::Nanoseconds, _) => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
         (Stored::Unsigned64, _) => decimal,
         (Stored::Unsigned32, _) => DataType::Int64,
-        (Stored::Unsigned64List, DataType::List(item)) => DataType::List(Arc::new(Field::new(
-            item.name(),
-            decimal,
-            item.is_nullable(),
-        ))),
+        (Stored::Unsigned64List, DataType::List(item)) => {
+            DataType::List(Arc::new(Field::new(item.name(), decimal, item.is_nullable())))
+        }
         (_, other) => other.clone(),
     }
 }

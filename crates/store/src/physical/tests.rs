@@ -1,7 +1,5 @@
 #![allow(clippy::unwrap_used)]
-use arrow::array::{
-    ArrayRef, ListArray, StringArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
-};
+use arrow::array::{ArrayRef, ListArray, StringArray, TimestampNanosecondArray, UInt32Array, UInt64Array};
 use arrow::datatypes::UInt64Type;
 use proptest::prelude::*;
 
@@ -27,10 +25,7 @@ fn batch(
         ),
         ("text", Arc::new(texts)),
     ];
-    RecordBatch::try_from_iter_with_nullable(
-        columns.into_iter().map(|(name, array)| (name, array, true)),
-    )
-    .unwrap()
+    RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, array)| (name, array, true))).unwrap()
 }
 
 fn edge_i64() -> impl Strategy<Value = i64> {
@@ -38,12 +33,7 @@ fn edge_i64() -> impl Strategy<Value = i64> {
 }
 
 fn edge_u64() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        any::<u64>(),
-        Just(u64::MAX),
-        Just(i64::MAX as u64 + 1),
-        0u64..9
-    ]
+    prop_oneof![any::<u64>(), Just(u64::MAX), Just(i64::MAX as u64 + 1), 0u64..9]
 }
 
 proptest! {

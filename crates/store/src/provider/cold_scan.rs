@@ -58,15 +58,8 @@ pub(super) fn plan(
 ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
     let mapping = point.table.mapping();
     let stored_schema = DFSchema::try_from(Arc::clone(mapping.physical()))?;
-    let physical = |expr: Option<Expr>| {
-        expr.map(|e| state.create_physical_expr(e, &stored_schema))
-            .transpose()
-    };
-    let stored = conjunction(
-        filters
-            .iter()
-            .filter_map(|filter| to_stored(filter, mapping)),
-    );
+    let physical = |expr: Option<Expr>| expr.map(|e| state.create_physical_expr(e, &stored_schema)).transpose();
+    let stored = conjunction(filters.iter().filter_map(|filter| to_stored(filter, mapping)));
     let filter = physical(stored.clone())?;
 
     let fits: Vec<(&Arc<ColdFile>, Fit)> = point
@@ -78,12 +71,7 @@ pub(super) fn plan(
         .collect();
     let pieces: Vec<&Arc<ColdFile>> = fits.iter().map(|(file, _)| *file).collect();
     let keep = prune::keep(&pieces, filter.as_ref(), mapping.physical())?;
-    let kept: Vec<(&Arc<ColdFile>, Fit)> = fits
-        .into_iter()
-        .zip(keep)
-        .filter(|(_, k)| *k)
-        .map(|(f, _)| f)
-        .collect();
+    let kept: Vec<(&Arc<ColdFile>, Fit)> = fits.into_iter().zip(keep).filter(|(_, k)| *k).map(|(f, _)| f).collect();
     let of = |wanted: Fit| {
         kept.iter()
             .filter(|(_, fit)| *fit == wanted)
@@ -97,11 +85,7 @@ pub(super) fn plan(
     if let Some(stored) = &stored {
         label.push_str(&format!(", filter={stored}"));
     }
-    let scan = Scan {
-        point,
-        wanted,
-        state,
-    };
+    let scan = Scan { point, wanted, state };
     if kept.is_empty() {
         let input = Arc::new(EmptyExec::new(scan.stored_schema()?));
         return Ok(vec![scan.restore(label, input)?]);
@@ -142,19 +126,11 @@ impl Scan<'_> {
 
     fn stored_schema(&self) -> Result<arrow::datatypes::SchemaRef> {
         Ok(Arc::new(
-            self.point
-                .table
-                .mapping()
-                .physical()
-                .project(&self.columns())?,
+            self.point.table.mapping().physical().project(&self.columns())?,
         ))
     }
 
-    fn restore(
-        &self,
-        label: String,
-        input: Arc<dyn ExecutionPlan>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    fn restore(&self, label: String, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         let restore = Restore {
             mapping: self.point.table.mapping().clone(),
             columns: self.logical(),
@@ -182,9 +158,7 @@ impl Scan<'_> {
         runtime.register_object_store(table.url().as_ref(), Arc::clone(&store));
         let cache = runtime.cache_manager.get_file_metadata_cache();
         let mut source = ParquetSource::new(Arc::clone(table.mapping().physical()))
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(
-                store, cache,
-            )))
+            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache)))
             .with_pushdown_filters(true);
         if let Some(filter) = filter {
             source = source.with_predicate(filter);
@@ -289,9 +263,7 @@ fn fit_seam(file: &ColdFile, point: &Point) -> Fit {
         }
     };
     if let Some(spans) = &file.offsets {
-        let mut fits = spans
-            .iter()
-            .map(|span| one(span.partition, span.first, span.last));
+        let mut fits = spans.iter().map(|span| one(span.partition, span.first, span.last));
         let first = fits.next().unwrap_or(Fit::All);
         return fits.fold(first, |fit, next| if fit == next { fit } else { Fit::Some });
     }
@@ -323,11 +295,7 @@ fn row_rule(point: &Point, wanted: &Wanted<'_>) -> Option<Expr> {
         };
         let (first, last) = (lit(rows::signed(first)), lit(rows::signed(last)));
         let elsewhere = ident("partition").not_eq(lit(partition.as_i64()));
-        rules.push(
-            elsewhere
-                .or(ident("offset").lt(first))
-                .or(ident("offset").gt(last)),
-        );
+        rules.push(elsewhere.or(ident("offset").lt(first)).or(ident("offset").gt(last)));
     }
     conjunction(rules)
 }

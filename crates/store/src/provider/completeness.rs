@@ -56,10 +56,7 @@ pub(super) fn of(partitions: &BTreeMap<Partition, PinnedPartition>) -> Completen
             _ => Some(false),
         },
         missing,
-        oldest_missing_us: partitions
-            .values()
-            .filter_map(|pinned| pinned.oldest_missing_us)
-            .min(),
+        oldest_missing_us: partitions.values().filter_map(|pinned| pinned.oldest_missing_us).min(),
         partitions: states,
     }
 }

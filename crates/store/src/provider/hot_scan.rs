@@ -65,18 +65,12 @@ pub(super) fn plan(
     let mut pieces = Vec::new();
     let mut all = 0;
     for (partition, tail) in &point.hot {
-        let Some((first, last)) = point
-            .partitions
-            .get(partition)
-            .and_then(|pinned| pinned.share.hot)
-        else {
+        let Some((first, last)) = point.partitions.get(partition).and_then(|pinned| pinned.share.hot) else {
             continue;
         };
         let range = (rows::signed(first), rows::signed(last));
         for part in tail.chunks.iter().flat_map(|chunk| &chunk.parts) {
-            if !wanted.hidden && part.hidden
-                || wanted.tenant.is_some_and(|tenant| tenant != part.tenant)
-            {
+            if !wanted.hidden && part.hidden || wanted.tenant.is_some_and(|tenant| tenant != part.tenant) {
                 continue;
             }
             all += 1;
@@ -97,12 +91,8 @@ pub(super) fn plan(
     }
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let groups = group(batches, partitions.max(1), rows);
-    let source = MemorySourceConfig::try_new(
-        &groups,
-        Arc::clone(&wanted.schema),
-        wanted.projection.cloned(),
-    )?
-    .with_limit(wanted.limit);
+    let source = MemorySourceConfig::try_new(&groups, Arc::clone(&wanted.schema), wanted.projection.cloned())?
+        .with_limit(wanted.limit);
     let label = format!("hot: {kept} of {all} chunks, {rows} rows");
     let input = DataSourceExec::from_data_source(source);
     Ok(Arc::new(PartExec::new(
@@ -125,13 +115,9 @@ fn visible(piece: &Served) -> Result<Option<RecordBatch>> {
         return Ok(None);
     }
     let rows = &piece.part.rows;
-    let offsets =
-        rows::ints(rows, "offset").map_err(|error| DataFusionError::External(Box::new(error)))?;
+    let offsets = rows::ints(rows, "offset").map_err(|error| DataFusionError::External(Box::new(error)))?;
     let scalar = arrow::array::Int64Array::new_scalar;
-    let mask = and(
-        &gt_eq(offsets, &scalar(first))?,
-        &lt_eq(offsets, &scalar(last))?,
-    )?;
+    let mask = and(&gt_eq(offsets, &scalar(first))?, &lt_eq(offsets, &scalar(last))?)?;
     Ok(Some(filter_record_batch(rows, &mask)?))
 }
 

@@ -99,10 +99,7 @@ pub enum PinError {
     #[error("the cold table cannot be read")]
     Cold(#[from] ColdError),
     #[error("partition {partition} has a hole between hot and cold")]
-    Hole {
-        partition: Partition,
-        source: ColdBehind,
-    },
+    Hole { partition: Partition, source: ColdBehind },
 }
 
 impl std::fmt::Debug for Tables {
@@ -163,18 +160,11 @@ impl Tables {
 
     async fn pin_now(&self) -> Result<Pinned, PinError> {
         let Shared {
-            stores,
-            ends,
-            watched,
-            ..
+            stores, ends, watched, ..
         } = self.shared.as_ref();
-        let mut known = watched
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let mut known = watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
         known.extend(stores.hot.partitions());
-        let mut log_ends: BTreeMap<Partition, Option<u64>> =
-            known.iter().map(|p| (*p, ends.end(*p))).collect();
+        let mut log_ends: BTreeMap<Partition, Option<u64>> = known.iter().map(|p| (*p, ends.end(*p))).collect();
         let seam = self.seam_records().await?;
         let hot = stores.hot.snapshot();
         let mut cold = stores.cold.refresh().await?;
@@ -194,9 +184,7 @@ impl Tables {
         };
         let mut partitions = BTreeMap::new();
         for (partition, (known_ends, share)) in shares {
-            let end = *log_ends
-                .entry(partition)
-                .or_insert_with(|| ends.end(partition));
+            let end = *log_ends.entry(partition).or_insert_with(|| ends.end(partition));
             let next = share.visible.map_or(0, |visible| visible + 1);
             let is_missing = end.is_some_and(|end| end > next);
             let oldest_missing_us = if is_missing {
@@ -256,16 +244,11 @@ fn shares(
         // What lies below the log's first offset exists nowhere, so cold holds all of it.
         let before = record.and_then(|record| record.begin.checked_sub(1));
         let ends = Ends {
-            low: record
-                .and_then(|record| record.low)
-                .max(tail.and_then(|tail| tail.low)),
+            low: record.and_then(|record| record.low).max(tail.and_then(|tail| tail.low)),
             high: tail.and_then(|tail| tail.high),
             cold: cold.committed.get(&partition).copied().or(before),
         };
-        shares.insert(
-            partition,
-            (ends, ends.share().map_err(|error| (partition, error))?),
-        );
+        shares.insert(partition, (ends, ends.share().map_err(|error| (partition, error))?));
     }
     Ok(shares)
 }

@@ -13,8 +13,8 @@ use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning,
-    PlanProperties, ReplaceChildrenOptions, StatisticsArgs,
+    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
+    ReplaceChildrenOptions, StatisticsArgs,
 };
 use futures::StreamExt;
 
@@ -109,20 +109,12 @@ impl ExecutionPlan for PartExec {
         )))
     }
 
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let recompute =
-            datafusion::physical_plan::execution_plan::ChildrenPropertiesMode::Recompute;
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let recompute = datafusion::physical_plan::execution_plan::ChildrenPropertiesMode::Recompute;
         self.replace_children(children, ReplaceChildrenOptions::new(recompute))
     }
 
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, context)?;
         let Some(Restore { mapping, columns }) = self.restore.clone() else {
             return Ok(input);
@@ -130,18 +122,12 @@ impl ExecutionPlan for PartExec {
         let schema = self.schema();
         let restored = {
             let schema = Arc::clone(&schema);
-            input.map(move |batch| -> Result<RecordBatch> {
-                Ok(mapping.to_logical(&columns, &schema, &batch?)?)
-            })
+            input.map(move |batch| -> Result<RecordBatch> { Ok(mapping.to_logical(&columns, &schema, &batch?)?) })
         };
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, restored)))
     }
 
-    fn statistics_from_inputs(
-        &self,
-        inputs: &[Arc<Statistics>],
-        _: &StatisticsArgs,
-    ) -> Result<Arc<Statistics>> {
+    fn statistics_from_inputs(&self, inputs: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
         let mut statistics = Statistics::new_unknown(&self.schema());
         if let Some(input) = inputs.first() {
             statistics.num_rows = input.num_rows;

@@ -42,11 +42,7 @@ struct Pieces<'a, P> {
 }
 
 impl<P: Piece> Pieces<'_, P> {
-    fn side(
-        &self,
-        column: &Column,
-        side: impl Fn((ScalarValue, ScalarValue)) -> ScalarValue,
-    ) -> Option<ArrayRef> {
+    fn side(&self, column: &Column, side: impl Fn((ScalarValue, ScalarValue)) -> ScalarValue) -> Option<ArrayRef> {
         let field = self.schema.field_with_name(&column.name).ok()?;
         let unknown = ScalarValue::try_from(field.data_type()).ok()?;
         let values = self
@@ -71,11 +67,7 @@ impl<P: Piece> PruningStatistics for Pieces<'_, P> {
     }
 
     fn null_counts(&self, column: &Column) -> Option<ArrayRef> {
-        let counts: UInt64Array = self
-            .pieces
-            .iter()
-            .map(|piece| piece.nulls(&column.name))
-            .collect();
+        let counts: UInt64Array = self.pieces.iter().map(|piece| piece.nulls(&column.name)).collect();
         Some(Arc::new(counts))
     }
 

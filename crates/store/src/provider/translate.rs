@@ -28,15 +28,13 @@ pub(super) fn to_stored(filter: &Expr, mapping: &Mapping) -> Option<Expr> {
             op: Operator::Or,
             right,
         }) => Some(to_stored(left, mapping)?.or(to_stored(right, mapping)?)),
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            match (nanos_column(left, mapping), nanos(right)) {
-                (Some(column), Some(ns)) => compare(column, *op, ns),
-                _ => match (nanos(left), nanos_column(right, mapping)) {
-                    (Some(ns), Some(column)) => compare(column, op.swap()?, ns),
-                    _ => unchanged(filter, mapping),
-                },
-            }
-        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (nanos_column(left, mapping), nanos(right)) {
+            (Some(column), Some(ns)) => compare(column, *op, ns),
+            _ => match (nanos(left), nanos_column(right, mapping)) {
+                (Some(ns), Some(column)) => compare(column, op.swap()?, ns),
+                _ => unchanged(filter, mapping),
+            },
+        },
         Expr::Between(Between {
             expr,
             negated: false,
@@ -55,8 +53,7 @@ pub(super) fn to_stored(filter: &Expr, mapping: &Mapping) -> Option<Expr> {
 
 /// Stored time is floored, so `time < x` allows the whole microsecond that `x` lies in.
 fn compare(column: &Column, op: Operator, ns: i64) -> Option<Expr> {
-    let micros =
-        ScalarValue::TimestampMicrosecond(Some(ns.div_euclid(NANOS_PER_MICRO)), Some("UTC".into()));
+    let micros = ScalarValue::TimestampMicrosecond(Some(ns.div_euclid(NANOS_PER_MICRO)), Some("UTC".into()));
     let column = Expr::Column(Column::new_unqualified(&column.name));
     match op {
         Operator::Eq => Some(column.eq(lit(micros))),
@@ -93,10 +90,7 @@ fn unchanged(filter: &Expr, mapping: &Mapping) -> Option<Expr> {
                 .logical()
                 .index_of(&column.name)
                 .is_ok_and(|index| mapping.stored(index) == Stored::Same),
-            Expr::Exists(_)
-            | Expr::InSubquery(_)
-            | Expr::ScalarSubquery(_)
-            | Expr::OuterReferenceColumn(..) => false,
+            Expr::Exists(_) | Expr::InSubquery(_) | Expr::ScalarSubquery(_) | Expr::OuterReferenceColumn(..) => false,
             _ => true,
         };
         Ok(if same {

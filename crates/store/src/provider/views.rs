@@ -33,8 +33,7 @@ const LEDGER: &str = r#"SELECT tenant, node, stream, epoch, seq, "partition", "o
  FROM (SELECT tenant, node, stream, epoch, seq, "partition", "offset", ingested_at, name AS outcome, body AS detail,
    unnest(map_entries(attrs)) AS entry FROM everything WHERE signal = '_batch')"#;
 
-const QUARANTINED: &str =
-    "SELECT * FROM everything WHERE quarantined_by IS NOT NULL AND signal <> '_batch'";
+const QUARANTINED: &str = "SELECT * FROM everything WHERE quarantined_by IS NOT NULL AND signal <> '_batch'";
 
 /// Sequence numbers of an epoch begin at 0 and have no gaps of their own, so what is absent below the highest is missing. Of a
 /// duplicate only the fact counts.

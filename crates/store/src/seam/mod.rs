@@ -60,10 +60,7 @@ pub enum SeamError {
     #[error("reading or writing the seam records")]
     Store(#[from] object_store::Error),
     #[error("seam record {path} cannot be read")]
-    Unreadable {
-        path: String,
-        source: serde_json::Error,
-    },
+    Unreadable { path: String, source: serde_json::Error },
     #[error("seam record {path} has version {version}, this program reads up to {VERSION}")]
     Newer { path: String, version: u32 },
     #[error("partition {partition}: other writers kept changing the seam")]
@@ -95,8 +92,7 @@ impl SeamRecord {
 impl Seam {
     /// Opens the folder or URL that holds the records.
     pub async fn open(location: &str) -> Result<Self, SeamError> {
-        let log_store =
-            durable::open(location).map_err(|error| SeamError::Location(Box::new(error)))?;
+        let log_store = durable::open(location).map_err(|error| SeamError::Location(Box::new(error)))?;
         Ok(Self {
             store: log_store.object_store(None),
         })
@@ -122,12 +118,7 @@ impl Seam {
     }
 
     /// Takes a partition over: from `from` on only rows of the new generation count. `from` is C + 1, or the log's first offset.
-    pub async fn claim(
-        &self,
-        partition: Partition,
-        from: u64,
-        endpoint: &str,
-    ) -> Result<SeamRecord, SeamError> {
+    pub async fn claim(&self, partition: Partition, from: u64, endpoint: &str) -> Result<SeamRecord, SeamError> {
         self.change(partition, |record| {
             if record.claims.is_empty() {
                 record.begin = from;
@@ -177,22 +168,13 @@ impl Seam {
                 source,
             })?;
             let options = PutOptions::from(PutMode::Create);
-            match self
-                .store
-                .put_opts(&path, PutPayload::from(text), options)
-                .await
-            {
+            match self.store.put_opts(&path, PutPayload::from(text), options).await {
                 Ok(_) => {}
                 Err(object_store::Error::AlreadyExists { .. }) => continue,
                 Err(error) => return Err(error.into()),
             }
             // A writer that slept while the others moved far on may have filled a number that was cleaned up.
-            let newest = self
-                .numbers(partition)
-                .await?
-                .into_iter()
-                .max()
-                .unwrap_or_default();
+            let newest = self.numbers(partition).await?.into_iter().max().unwrap_or_default();
             if newest < number + 1 + KEPT / 2 {
                 self.clean(partition, newest).await;
                 return Ok(record);
@@ -225,9 +207,8 @@ impl Seam {
     async fn numbers(&self, partition: Partition) -> Result<Vec<u64>, SeamError> {
         let folder = Path::from(partition.to_string());
         let listed = self.store.list(Some(&folder));
-        let numbers = listed.try_filter_map(async |meta| {
-            Ok(meta.location.filename().and_then(|n| n.parse::<u64>().ok()))
-        });
+        let numbers =
+            listed.try_filter_map(async |meta| Ok(meta.location.filename().and_then(|n| n.parse::<u64>().ok())));
         Ok(numbers.try_collect().await?)
     }
 
@@ -262,20 +243,13 @@ mod tests {
     #[tokio::test]
     async fn generations_rise_and_low_never_goes_back() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || async {
-            Seam::open(folder.path().join("seam").to_str().unwrap())
-                .await
-                .unwrap()
-        };
+        let open = || async { Seam::open(folder.path().join("seam").to_str().unwrap()).await.unwrap() };
         let seam = open().await;
         assert_eq!(seam.load(P).await.unwrap(), SeamRecord::default());
         assert_eq!(seam.claim(P, 5, "a").await.unwrap().generation(), 1);
         seam.advance(P, 9).await.unwrap();
         let record = open().await.claim(P, 10, "b").await.unwrap();
-        assert_eq!(
-            (record.begin, record.low, record.generation()),
-            (5, Some(9), 2)
-        );
+        assert_eq!((record.begin, record.low, record.generation()), (5, Some(9), 2));
         assert_eq!(
             (
                 record.generation_at(4),
@@ -286,11 +260,7 @@ mod tests {
         );
         assert!(matches!(
             seam.advance(P, 8).await,
-            Err(SeamError::Backwards {
-                held: 9,
-                asked: 8,
-                ..
-            })
+            Err(SeamError::Backwards { held: 9, asked: 8, .. })
         ));
         assert_eq!(seam.load(P).await.unwrap(), record);
         assert_eq!(seam.partitions().await.unwrap(), vec![P]);
@@ -300,9 +270,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn racing_claims_never_share_a_generation() {
         let folder = tempfile::tempdir().unwrap();
-        let seam = Seam::open(folder.path().join("seam").to_str().unwrap())
-            .await
-            .unwrap();
+        let seam = Seam::open(folder.path().join("seam").to_str().unwrap()).await.unwrap();
         let claims = (0..3).map(|task| {
             let seam = seam.clone();
             tokio::spawn(async move {

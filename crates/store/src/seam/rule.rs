@@ -37,19 +37,13 @@ impl Ends {
         if let Some(low) = self.low
             && self.cold < Some(low)
         {
-            return Err(ColdBehind {
-                low,
-                cold: self.cold,
-            });
+            return Err(ColdBehind { low, cold: self.cold });
         }
         let first = self.low.map_or(0, |low| low + 1);
         // The mutation gate: one offset too many for hot, which may have deleted it.
         #[cfg(feature = "break-seam")]
         let first = first.saturating_sub(1);
-        let hot = self
-            .high
-            .filter(|high| *high >= first)
-            .map(|high| (first, high));
+        let hot = self.high.filter(|high| *high >= first).map(|high| (first, high));
         Ok(Share {
             hot,
             visible: self.high.filter(|_| hot.is_some()).max(self.cold),
@@ -59,8 +53,7 @@ impl Ends {
 
 impl Share {
     pub fn hot_serves(&self, offset: u64) -> bool {
-        self.hot
-            .is_some_and(|(first, last)| first <= offset && offset <= last)
+        self.hot.is_some_and(|(first, last)| first <= offset && offset <= last)
     }
 
     pub fn cold_serves(&self, offset: u64) -> bool {

@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{
-    ArrayRef, Float64Array, Int32Array, Int64Array, ListArray, MapBuilder, MapFieldNames,
-    RecordBatch, StringArray, StringBuilder, TimestampMicrosecondArray, TimestampNanosecondArray,
-    UInt32Array, UInt64Array, new_null_array,
+    ArrayRef, Float64Array, Int32Array, Int64Array, ListArray, MapBuilder, MapFieldNames, RecordBatch, StringArray,
+    StringBuilder, TimestampMicrosecondArray, TimestampNanosecondArray, UInt32Array, UInt64Array, new_null_array,
 };
 use arrow::datatypes::{DataType, UInt64Type};
 use sluice_store::{LogEnds, Stores};
@@ -19,10 +18,7 @@ pub const DAY_NS: i64 = 86_400_000_000_000;
 pub const START_NS: i64 = 1_763_700_000_000_000_000;
 
 pub fn partition(index: u16) -> Partition {
-    Partition {
-        generation: 0,
-        index,
-    }
+    Partition { generation: 0, index }
 }
 
 pub fn tenant(index: u64) -> TenantId {
@@ -56,10 +52,7 @@ pub fn record(p: Partition, offset: u64) -> Vec<RecordBatch> {
             node: NodeId::new("site-1").unwrap(),
             spool: [p.index as u8; 16],
         },
-        epoch: Epoch {
-            number: 1,
-            random: 7,
-        },
+        epoch: Epoch { number: 1, random: 7 },
         seq: offset,
     };
     let rows = 1 + rng.below(12) as usize;
@@ -92,22 +85,10 @@ pub fn ingested_at(offset: u64) -> i64 {
     START_NS / 1000 + offset as i64 * 1_000_000
 }
 
-fn data_rows(
-    id: &BatchId,
-    p: Partition,
-    offset: u64,
-    rows: usize,
-    rng: &mut Seeded,
-) -> RecordBatch {
+fn data_rows(id: &BatchId, p: Partition, offset: u64, rows: usize, rng: &mut Seeded) -> RecordBatch {
     let mut pick = |bound: u64| -> Vec<u64> { (0..rows).map(|_| rng.below(bound)).collect() };
-    let (signals, services, late, jitter, levels, numbers) = (
-        pick(3),
-        pick(5),
-        pick(40),
-        pick(DAY_NS as u64),
-        pick(24),
-        pick(1 << 40),
-    );
+    let (signals, services, late, jitter, levels, numbers) =
+        (pick(3), pick(5), pick(40), pick(DAY_NS as u64), pick(24), pick(1 << 40));
     let quarantined = pick(10);
     // Some rows are days late, so that offsets and event times disagree.
     let times: Vec<i64> = (0..rows)
@@ -116,9 +97,8 @@ fn data_rows(
                 - if late[i] < 3 { late[i] as i64 + 1 } else { 0 } * DAY_NS
         })
         .collect();
-    let text = |f: &dyn Fn(usize) -> Option<String>| -> ArrayRef {
-        Arc::new((0..rows).map(f).collect::<StringArray>())
-    };
+    let text =
+        |f: &dyn Fn(usize) -> Option<String>| -> ArrayRef { Arc::new((0..rows).map(f).collect::<StringArray>()) };
     let is = |i: usize, signal: u64| signals[i] == signal;
     let mut columns: HashMap<&str, ArrayRef> = HashMap::new();
     columns.insert("tenant", text(&|_| Some(id.stream.tenant.to_string())));
@@ -209,18 +189,9 @@ fn data_rows(
     columns.insert("stream", text(&|_| Some(id.stream.to_string())));
     columns.insert("epoch", text(&|_| Some(id.epoch.to_string())));
     columns.insert("seq", Arc::new(Int64Array::from(vec![id.seq as i64; rows])));
-    columns.insert(
-        "partition",
-        Arc::new(Int64Array::from(vec![p.as_i64(); rows])),
-    );
-    columns.insert(
-        "offset",
-        Arc::new(Int64Array::from(vec![offset as i64; rows])),
-    );
-    columns.insert(
-        "row",
-        Arc::new(Int32Array::from_iter_values(0..rows as i32)),
-    );
+    columns.insert("partition", Arc::new(Int64Array::from(vec![p.as_i64(); rows])));
+    columns.insert("offset", Arc::new(Int64Array::from(vec![offset as i64; rows])));
+    columns.insert("row", Arc::new(Int32Array::from_iter_values(0..rows as i32)));
     let at = TimestampMicrosecondArray::from(vec![ingested_at(offset); rows]).with_timezone("UTC");
     columns.insert("ingested_at", Arc::new(at));
     finish(columns, rows)
@@ -228,14 +199,14 @@ fn data_rows(
 
 fn finish(mut columns: HashMap<&str, ArrayRef>, rows: usize) -> RecordBatch {
     let schema = schema();
-    let arrays = schema.fields().iter().map(|field| {
-        match (columns.remove(field.name().as_str()), field.data_type()) {
+    let arrays = schema.fields().iter().map(
+        |field| match (columns.remove(field.name().as_str()), field.data_type()) {
             (Some(array), kind) if array.data_type() == kind => array,
             (Some(array), kind) => arrow::compute::cast(&array, kind).unwrap(),
             (None, DataType::Map(..)) => map(rows, |_| Vec::new()),
             (None, kind) => new_null_array(kind, rows),
-        }
-    });
+        },
+    );
     let arrays = arrays.collect();
     RecordBatch::try_new(schema, arrays).unwrap()
 }

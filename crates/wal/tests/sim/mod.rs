@@ -183,10 +183,7 @@ impl SimDisk {
 
 impl Disk {
     fn used(&self) -> u64 {
-        self.names
-            .values()
-            .map(|i| self.inodes[*i].seen.len() as u64)
-            .sum()
+        self.names.values().map(|i| self.inodes[*i].seen.len() as u64).sum()
     }
 
     fn change_name(&mut self, change: NameChange) {
@@ -272,15 +269,7 @@ impl SimStorage {
 
 impl Storage for SimStorage {
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self
-            .disk
-            .disk
-            .lock()
-            .unwrap()
-            .names
-            .keys()
-            .cloned()
-            .collect())
+        Ok(self.disk.disk.lock().unwrap().names.keys().cloned().collect())
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
@@ -326,14 +315,8 @@ impl Storage for SimStorage {
 
     fn allocate(&self, name: &str, bytes: u64) -> io::Result<()> {
         let mut disk = self.disk.step(self.life)?;
-        let held = disk
-            .names
-            .get(name)
-            .map_or(0, |i| disk.inodes[*i].seen.len() as u64);
-        if disk
-            .capacity
-            .is_some_and(|c| disk.used() - held + bytes > c)
-        {
+        let held = disk.names.get(name).map_or(0, |i| disk.inodes[*i].seen.len() as u64);
+        if disk.capacity.is_some_and(|c| disk.used() - held + bytes > c) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         if held == 0 {
@@ -368,9 +351,7 @@ impl StorageFile for SimFile {
         let mut disk = self.disk.step(self.life)?;
         let (at, held) = (offset as usize, disk.inodes[self.inode].seen.len());
         let grown = (at + bytes.len()).saturating_sub(held) as u64;
-        let room = disk
-            .capacity
-            .map_or(u64::MAX, |c| c.saturating_sub(disk.used()));
+        let room = disk.capacity.map_or(u64::MAX, |c| c.saturating_sub(disk.used()));
         let fits = bytes.len() - grown.saturating_sub(room) as usize;
         disk.inodes[self.inode].change(Change::Write {
             at,

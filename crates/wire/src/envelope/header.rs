@@ -78,9 +78,7 @@ impl Header {
             return Err(EnvelopeError::Invalid("only a data batch may hold rows"));
         }
         if counts.dropped.len() > MAX_DROP_ENTRIES || counts.refused.len() > MAX_DROP_ENTRIES {
-            return Err(EnvelopeError::Invalid(
-                "more reasons for dropped events than allowed",
-            ));
+            return Err(EnvelopeError::Invalid("more reasons for dropped events than allowed"));
         }
         Ok(())
     }
@@ -161,10 +159,7 @@ impl From<&Header> for wire::Header {
             epoch_random: h.id.epoch.random,
             seq: h.id.seq,
             generation: h.generation,
-            kind: KINDS
-                .iter()
-                .find(|(k, _)| *k == h.kind)
-                .map_or(0, |(_, n)| *n),
+            kind: KINDS.iter().find(|(k, _)| *k == h.kind).map_or(0, |(_, n)| *n),
             rows: h.rows,
             counts: wire::Counts::from(&h.counts),
             journal_upto: h.journal_upto,

@@ -50,11 +50,7 @@ pub enum EnvelopeError {
     #[error("batch has the unknown codec {0}: upgrade this program")]
     Codec(u8),
     #[error("{what} is {found} bytes, at most {max} are allowed")]
-    TooLarge {
-        what: &'static str,
-        found: u64,
-        max: u64,
-    },
+    TooLarge { what: &'static str, found: u64, max: u64 },
     #[error("batch has {0} bytes after its end")]
     Trailing(usize),
     #[error("hash of the batch does not match its bytes")]
@@ -95,11 +91,7 @@ impl EnvelopeError {
 }
 
 /// Makes the bytes of a batch. The same arguments give the same bytes.
-pub fn seal(
-    header: &Header,
-    rows: Option<&RecordBatch>,
-    compression: Compression,
-) -> Result<Bytes, EnvelopeError> {
+pub fn seal(header: &Header, rows: Option<&RecordBatch>, compression: Compression) -> Result<Bytes, EnvelopeError> {
     header.check()?;
     let found = rows.map_or(0, |r| r.num_rows() as u64);
     if found != u64::from(header.rows) {
@@ -157,13 +149,11 @@ impl Envelope {
             return Err(EnvelopeError::Hash);
         }
         let head_end = FIXED_BYTES + fixed.header;
-        let message =
-            wire::Header::decode(&bytes[FIXED_BYTES..head_end]).map_err(EnvelopeError::Header)?;
+        let message = wire::Header::decode(&bytes[FIXED_BYTES..head_end]).map_err(EnvelopeError::Header)?;
         let header = Header::try_from(message)?;
         header.check()?;
         let payload = bytes.slice(head_end..body);
-        if (header.rows == 0) != payload.is_empty() || (fixed.raw_bytes == 0) != payload.is_empty()
-        {
+        if (header.rows == 0) != payload.is_empty() || (fixed.raw_bytes == 0) != payload.is_empty() {
             return Err(EnvelopeError::Invalid(
                 "rows are announced and missing, or there and not announced",
             ));
@@ -199,11 +189,7 @@ impl Envelope {
             return Ok(None);
         }
         // Before anything is allocated for it.
-        cap(
-            "rows before compression",
-            self.raw_bytes as usize,
-            limits.max_bytes,
-        )?;
+        cap("rows before compression", self.raw_bytes as usize, limits.max_bytes)?;
         let rows = match self.codec {
             CODEC_NONE => layout::from_ipc(&self.payload, limits)?,
             _ => layout::from_ipc(&self.decompress()?, limits)?,
@@ -219,8 +205,7 @@ impl Envelope {
 
     fn decompress(&self) -> Result<Vec<u8>, EnvelopeError> {
         let expected = self.raw_bytes as usize;
-        let raw =
-            zstd::bulk::decompress(&self.payload, expected).map_err(EnvelopeError::Decompress)?;
+        let raw = zstd::bulk::decompress(&self.payload, expected).map_err(EnvelopeError::Decompress)?;
         if raw.len() != expected {
             return Err(EnvelopeError::Invalid("rows are shorter than announced"));
         }
@@ -245,8 +230,7 @@ fn compress(raw: &[u8], compression: Compression) -> Result<(u8, Vec<u8>), Envel
     if raw.is_empty() || compression.zstd_level == 0 {
         return Ok((CODEC_NONE, raw.to_vec()));
     }
-    let packed =
-        zstd::bulk::compress(raw, compression.zstd_level).map_err(EnvelopeError::Compress)?;
+    let packed = zstd::bulk::compress(raw, compression.zstd_level).map_err(EnvelopeError::Compress)?;
     if packed.len() < raw.len() {
         Ok((CODEC_ZSTD, packed))
     } else {
@@ -291,10 +275,7 @@ impl Fixed {
         if at(4) != VERSION {
             return match at(4) {
                 0 => Err(EnvelopeError::Invalid("format 0 never existed")),
-                found => Err(EnvelopeError::Newer {
-                    found,
-                    newest: VERSION,
-                }),
+                found => Err(EnvelopeError::Newer { found, newest: VERSION }),
             };
         }
         if at(5) > CODEC_ZSTD {

@@ -4,8 +4,7 @@ use std::iter::repeat_n;
 use std::sync::{Arc, LazyLock};
 
 use arrow_array::{
-    ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
-    new_null_array,
+    ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray, new_null_array,
 };
 use arrow_schema::{ArrowError, DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 
@@ -39,10 +38,7 @@ fn added() -> Vec<(&'static str, Vec<(&'static str, DataType)>)> {
                 ("resource_types", map()),
             ],
         ),
-        (
-            "entity_refs",
-            vec![("scope", map()), ("scope_types", map())],
-        ),
+        ("entity_refs", vec![("scope", map()), ("scope_types", map())]),
         (
             "scope_dropped_attributes",
             vec![("attrs", map()), ("attr_types", map())],
@@ -81,9 +77,7 @@ fn added() -> Vec<(&'static str, Vec<(&'static str, DataType)>)> {
 /// The type that a core column has in the table.
 fn table_type(name: &str, kind: DataType) -> DataType {
     match name {
-        "time" | "observed_time" | "start_time" => {
-            DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))
-        }
+        "time" | "observed_time" | "start_time" => DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into())),
         "trace_id" | "span_id" | "parent_span_id" => DataType::Utf8,
         _ => kind,
     }
@@ -94,11 +88,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     let mut added = added();
     let mut add_after = |name: &str, fields: &mut Vec<Field>| {
         for (_, columns) in added.extract_if(.., |(after, _)| *after == name) {
-            fields.extend(
-                columns
-                    .into_iter()
-                    .map(|(name, kind)| Field::new(name, kind, true)),
-            );
+            fields.extend(columns.into_iter().map(|(name, kind)| Field::new(name, kind, true)));
         }
     };
     add_after("", &mut fields);
@@ -137,10 +127,7 @@ impl Columns {
     }
 
     pub(super) fn put_text(&mut self, name: &str, text: &str) {
-        self.put(
-            name,
-            Arc::new(StringArray::from_iter_values(repeat_n(text, self.rows))),
-        );
+        self.put(name, Arc::new(StringArray::from_iter_values(repeat_n(text, self.rows))));
     }
 
     fn put_int(&mut self, name: &str, int: i64) {
@@ -157,8 +144,7 @@ impl Columns {
         self.put_int("seq", id.seq as i64);
         self.put_int("partition", origin.partition.as_i64());
         self.put_int("offset", origin.offset as i64);
-        let at = TimestampMicrosecondArray::from_value(origin.ingested_at_us, self.rows)
-            .with_timezone("UTC");
+        let at = TimestampMicrosecondArray::from_value(origin.ingested_at_us, self.rows).with_timezone("UTC");
         self.put("ingested_at", Arc::new(at));
     }
 
@@ -167,9 +153,7 @@ impl Columns {
             .arrays
             .into_iter()
             .zip(SCHEMA.fields())
-            .map(|(array, field)| {
-                array.unwrap_or_else(|| new_null_array(field.data_type(), self.rows))
-            })
+            .map(|(array, field)| array.unwrap_or_else(|| new_null_array(field.data_type(), self.rows)))
             .collect();
         let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
         RecordBatch::try_new_with_options(schema(), columns, &options)

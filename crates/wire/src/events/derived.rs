@@ -47,11 +47,7 @@ impl<'a> Lookup<'a> {
 
     fn get(&mut self, row: usize) -> Option<&str> {
         for key in self.keys {
-            if let Some((_, cells)) = self
-                .columns
-                .iter()
-                .find(|(k, cells)| k == key && cells.is_valid(row))
-            {
+            if let Some((_, cells)) = self.columns.iter().find(|(k, cells)| k == key && cells.is_valid(row)) {
                 self.scratch.clear();
                 cells.write_text(row, &mut self.scratch);
                 return std::str::from_utf8(&self.scratch).ok();
@@ -83,11 +79,7 @@ impl<'a> Lookup<'a> {
     }
 
     pub(super) fn doubles(mut self, rows: usize) -> Option<Float64Array> {
-        (!self.is_empty()).then(|| {
-            (0..rows)
-                .map(|row| self.get(row).and_then(parse_double))
-                .collect()
-        })
+        (!self.is_empty()).then(|| (0..rows).map(|row| self.get(row).and_then(parse_double)).collect())
     }
 }
 
@@ -113,39 +105,26 @@ pub(super) fn values(batch: &RecordBatch) -> Option<Float64Array> {
         return doubles.cloned();
     }
     let value = |row| {
-        let int = ints
-            .filter(|c| c.is_valid(row))
-            .map(|c| c.value(row) as f64);
+        let int = ints.filter(|c| c.is_valid(row)).map(|c| c.value(row) as f64);
         int.or_else(|| doubles.filter(|c| c.is_valid(row)).map(|c| c.value(row)))
     };
     Some((0..batch.num_rows()).map(value).collect())
 }
 
 /// `gpu_utilization` and `gpu_memory_bytes`: an attribute, or the value of the metric that measures it.
-pub(super) fn gpu(
-    batch: &RecordBatch,
-    attrs: &GroupCells<'_>,
-) -> (Option<Float64Array>, Option<Int64Array>) {
+pub(super) fn gpu(batch: &RecordBatch, attrs: &GroupCells<'_>) -> (Option<Float64Array>, Option<Int64Array>) {
     let rows = batch.num_rows();
     let utilization = Lookup::new(attrs, &["gpu.utilization"]).doubles(rows);
     let memory = Lookup::new(attrs, &["gpu.memory.bytes"]).ints(rows);
-    let names = batch
-        .column_by_name("name")
-        .and_then(|c| Texts::of(c.as_ref()));
+    let names = batch.column_by_name("name").and_then(|c| Texts::of(c.as_ref()));
     let (Some(names), Some(values)) = (names, values(batch)) else {
         return (utilization, memory);
     };
-    let measured = |row: usize, metric: &str| {
-        (values.is_valid(row) && names.get(row) == Some(metric)).then(|| values.value(row))
-    };
+    let measured =
+        |row: usize, metric: &str| (values.is_valid(row) && names.get(row) == Some(metric)).then(|| values.value(row));
     let has = |metric: &str| (0..rows).any(|row| measured(row, metric).is_some());
     let utilization = if has("hw.gpu.utilization") {
-        let own = |row: usize| {
-            utilization
-                .as_ref()
-                .filter(|c| c.is_valid(row))
-                .map(|c| c.value(row))
-        };
+        let own = |row: usize| utilization.as_ref().filter(|c| c.is_valid(row)).map(|c| c.value(row));
         Some(
             (0..rows)
                 .map(|row| own(row).or_else(|| measured(row, "hw.gpu.utilization")))
@@ -155,12 +134,7 @@ pub(super) fn gpu(
         utilization
     };
     let memory = if has("hw.gpu.memory.usage") {
-        let own = |row: usize| {
-            memory
-                .as_ref()
-                .filter(|c| c.is_valid(row))
-                .map(|c| c.value(row))
-        };
+        let own = |row: usize| memory.as_ref().filter(|c| c.is_valid(row)).map(|c| c.value(row));
         Some(
             (0..rows)
                 .map(|row| own(row).or_else(|| to_whole(measured(row, "hw.gpu.memory.usage")?)))

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
-use arrow_array::{
-    Array, ArrayRef, Float64Array, Int32Array, RecordBatch, TimestampNanosecondArray,
-};
+use arrow_array::{Array, ArrayRef, Float64Array, Int32Array, RecordBatch, TimestampNanosecondArray};
 use arrow_schema::{ArrowError, DataType};
 
 use super::Origin;
@@ -44,9 +42,7 @@ pub fn fold(batch: &RecordBatch, origin: &Origin<'_>) -> Result<RecordBatch, Fol
     columns.put_origin(origin);
     columns.put(
         "row",
-        Arc::new(Int32Array::from_iter_values(
-            0..i32::try_from(rows).unwrap_or(i32::MAX),
-        )),
+        Arc::new(Int32Array::from_iter_values(0..i32::try_from(rows).unwrap_or(i32::MAX))),
     );
     put_core(&mut columns, batch)?;
     put_groups(&mut columns, batch)?;
@@ -84,8 +80,7 @@ fn table_column(name: &str, column: &ArrayRef) -> Result<ArrayRef, FoldError> {
     Ok(match wanted {
         DataType::Timestamp(..) => {
             let nanos = column.as_primitive_opt::<Int64Type>().ok_or_else(wrong)?;
-            let nanos =
-                TimestampNanosecondArray::new(nanos.values().clone(), nanos.nulls().cloned());
+            let nanos = TimestampNanosecondArray::new(nanos.values().clone(), nanos.nulls().cloned());
             Arc::new(nanos.with_timezone("UTC"))
         }
         _ if matches!(column.data_type(), DataType::FixedSizeBinary(_)) => {
@@ -127,10 +122,7 @@ type Names = (&'static str, &'static [&'static str]);
 
 const AI_TEXTS: &[Names] = &[
     ("ai_system", &["gen_ai.provider.name", "gen_ai.system"]),
-    (
-        "ai_model",
-        &["gen_ai.response.model", "gen_ai.request.model"],
-    ),
+    ("ai_model", &["gen_ai.response.model", "gen_ai.request.model"]),
     ("ai_operation", &["gen_ai.operation.name"]),
 ];
 const AI_INTS: &[Names] = &[
@@ -140,10 +132,7 @@ const AI_INTS: &[Names] = &[
     ),
     (
         "ai_output_tokens",
-        &[
-            "gen_ai.usage.output_tokens",
-            "gen_ai.usage.completion_tokens",
-        ],
+        &["gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens"],
     ),
 ];
 

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow_array::{
-    ArrayRef, Float64Array, Int32Array, RecordBatch, TimestampNanosecondArray, UInt64Array,
-};
+use arrow_array::{ArrayRef, Float64Array, Int32Array, RecordBatch, TimestampNanosecondArray, UInt64Array};
 use arrow_schema::ArrowError;
 
 use super::columns::Columns;
@@ -36,22 +34,11 @@ impl Outcome {
 }
 
 /// The ledger row of a log record; `row` is -1.
-pub fn ledger_row(
-    origin: &Origin<'_>,
-    outcome: Outcome,
-    counts: &Counts,
-    detail: &str,
-) -> RecordBatch {
-    build(origin, outcome, counts, detail)
-        .expect("one row with the types of the schema, text far below 2 GiB")
+pub fn ledger_row(origin: &Origin<'_>, outcome: Outcome, counts: &Counts, detail: &str) -> RecordBatch {
+    build(origin, outcome, counts, detail).expect("one row with the types of the schema, text far below 2 GiB")
 }
 
-fn build(
-    origin: &Origin<'_>,
-    outcome: Outcome,
-    counts: &Counts,
-    detail: &str,
-) -> Result<RecordBatch, ArrowError> {
+fn build(origin: &Origin<'_>, outcome: Outcome, counts: &Counts, detail: &str) -> Result<RecordBatch, ArrowError> {
     let mut columns = Columns::new(1);
     columns.put_origin(origin);
     columns.put("row", Arc::new(Int32Array::from_value(-1, 1)));
@@ -60,22 +47,12 @@ fn build(
     if !detail.is_empty() {
         columns.put_text("body", detail);
     }
-    let time = TimestampNanosecondArray::from_value(origin.ingested_at_us.saturating_mul(1000), 1)
-        .with_timezone("UTC");
+    let time = TimestampNanosecondArray::from_value(origin.ingested_at_us.saturating_mul(1000), 1).with_timezone("UTC");
     columns.put("time", Arc::new(time));
-    columns.put(
-        "count",
-        Arc::new(UInt64Array::from_value(counts.accepted, 1)),
-    );
+    columns.put("count", Arc::new(UInt64Array::from_value(counts.accepted, 1)));
     columns.put("weight", Arc::new(Float64Array::from_value(1.0, 1)));
     columns.put("attrs", counts_map(counts)?);
-    for name in [
-        "attr_types",
-        "resource",
-        "resource_types",
-        "scope",
-        "scope_types",
-    ] {
+    for name in ["attr_types", "resource", "resource_types", "scope", "scope_types"] {
         let mut empty = MapBuilder::new(1);
         empty.end_row();
         columns.put(name, empty.finish()?);

@@ -69,8 +69,7 @@ impl MapBuilder {
     pub(super) fn finish(self) -> Result<ArrayRef, ArrowError> {
         let keys = strings(self.keys.offsets, self.keys.data, None)?;
         let values = strings(self.values.offsets, self.values.data, None)?;
-        let entries =
-            StructArray::try_new(map_entries(), vec![Arc::new(keys), Arc::new(values)], None)?;
+        let entries = StructArray::try_new(map_entries(), vec![Arc::new(keys), Arc::new(values)], None)?;
         let offsets = OffsetBuffer::new(ScalarBuffer::from(self.offsets));
         Ok(Arc::new(MapArray::try_new(
             Arc::new(map_field()),

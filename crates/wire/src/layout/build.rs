@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use arrow_array::types::ArrowPrimitiveType;
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray,
-    StructArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray, StructArray,
 };
 use arrow_buffer::{BooleanBufferBuilder, Buffer, NullBufferBuilder, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType, Field};
@@ -107,10 +106,7 @@ impl Bools {
             return None;
         }
         self.pad(rows);
-        Some(Arc::new(BooleanArray::new(
-            self.values.finish(),
-            self.nulls.finish(),
-        )))
+        Some(Arc::new(BooleanArray::new(self.values.finish(), self.nulls.finish())))
     }
 }
 
@@ -150,11 +146,7 @@ impl<const N: usize> Ids<N> {
             return Ok(None);
         }
         self.pad(rows);
-        let array = FixedSizeBinaryArray::try_new(
-            N as i32,
-            Buffer::from_vec(self.bytes),
-            self.nulls.finish(),
-        )?;
+        let array = FixedSizeBinaryArray::try_new(N as i32, Buffer::from_vec(self.bytes), self.nulls.finish())?;
         Ok(Some(Arc::new(array)))
     }
 }
@@ -258,10 +250,7 @@ impl<T: ArrowPrimitiveType> Lists<T> {
             return Ok(None);
         }
         self.pad(rows);
-        let items = Arc::new(PrimitiveArray::<T>::new(
-            ScalarBuffer::from(self.values),
-            None,
-        ));
+        let items = Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(self.values), None));
         let field = Arc::new(Field::new_list_field(T::DATA_TYPE, true));
         let offsets = OffsetBuffer::new(ScalarBuffer::from(self.offsets));
         Ok(Some(Arc::new(ListArray::try_new(

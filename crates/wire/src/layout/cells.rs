@@ -3,8 +3,7 @@
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type, UInt16Type, UInt32Type};
 use arrow_array::{
-    Array, BinaryArray, BooleanArray, DictionaryArray, Float64Array, Int64Array, ListArray,
-    RecordBatch, StringArray,
+    Array, BinaryArray, BooleanArray, DictionaryArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray,
 };
 
 use super::{AttrColumn, AttrKind, Group, LayoutError, parse_column};
@@ -65,10 +64,7 @@ impl<'a> Texts<'a> {
                 continue;
             };
             let mut n = 1;
-            while key(row).is_some()
-                && row + n < self.len()
-                && key(row) == key(row + n)
-                && self.get(row + n).is_some()
+            while key(row).is_some() && row + n < self.len() && key(row) == key(row + n) && self.get(row + n).is_some()
             {
                 n += 1;
             }
@@ -166,11 +162,7 @@ impl<'a> RestCells<'a> {
         };
         Some(Self {
             list,
-            members: [
-                key.as_string_opt()?,
-                kind.as_string_opt()?,
-                text.as_string_opt()?,
-            ],
+            members: [key.as_string_opt()?, kind.as_string_opt()?, text.as_string_opt()?],
         })
     }
 
@@ -208,11 +200,9 @@ impl<'a> GroupCells<'a> {
             // The name lives in the schema, which the batch holds.
             match parse_column(field.name()) {
                 Some(AttrColumn::Typed { group, kind, key }) if group == wanted => {
-                    cells.columns.push((
-                        key,
-                        kind,
-                        Cells::of(kind, column.as_ref()).ok_or_else(wrong)?,
-                    ));
+                    cells
+                        .columns
+                        .push((key, kind, Cells::of(kind, column.as_ref()).ok_or_else(wrong)?));
                 }
                 Some(AttrColumn::Rest { group }) if group == wanted => {
                     cells.rest = Some(RestCells::of(column.as_ref()).ok_or_else(wrong)?);

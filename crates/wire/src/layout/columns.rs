@@ -85,7 +85,9 @@ pub enum AttrColumn<'a> {
         key: &'a str,
     },
     /// `<group>:*`: keys without a column of their own.
-    Rest { group: Group },
+    Rest {
+        group: Group,
+    },
 }
 
 /// `<group>:<type>:<key>`
@@ -333,11 +335,7 @@ fn expanded_column(column: &dyn Array) -> usize {
         );
     }
     if let Some(list) = column.as_list_opt::<i32>() {
-        let members = list
-            .values()
-            .as_struct_opt()
-            .map(|s| s.columns())
-            .unwrap_or_default();
+        let members = list.values().as_struct_opt().map(|s| s.columns()).unwrap_or_default();
         let text: usize = members.iter().map(|m| expanded_column(m.as_ref())).sum();
         return text
             + if members.is_empty() {
@@ -398,11 +396,6 @@ mod tests {
         ] {
             assert_eq!(parse_column(name), None, "{name}");
         }
-        assert_eq!(
-            parse_column("scope:*"),
-            Some(AttrColumn::Rest {
-                group: Group::Scope
-            })
-        );
+        assert_eq!(parse_column("scope:*"), Some(AttrColumn::Rest { group: Group::Scope }));
     }
 }

@@ -10,10 +10,7 @@ use super::build::{Rest, has_values};
 use super::cells::{Cells, RestCells, Texts};
 use super::columns::{check_column, rest_name};
 use super::text::TextColumn;
-use super::{
-    AttrColumn, AttrKind, CORE, CoreType, Group, IpcLimits, LayoutError, expanded_bytes,
-    parse_column,
-};
+use super::{AttrColumn, AttrKind, CORE, CoreType, Group, IpcLimits, LayoutError, expanded_bytes, parse_column};
 
 /// What 32-bit offsets can hold, with room.
 const MAX_EXPANDED_BYTES: usize = 1 << 30;
@@ -48,14 +45,8 @@ struct Source<'a> {
 }
 
 /// Joins batches in order. Row order is kept; columns without values go away.
-pub fn concat(
-    batches: &[RecordBatch],
-    options: &ConcatOptions,
-) -> Result<RecordBatch, LayoutError> {
-    let text = batches
-        .iter()
-        .map(expanded_bytes)
-        .fold(0, usize::saturating_add);
+pub fn concat(batches: &[RecordBatch], options: &ConcatOptions) -> Result<RecordBatch, LayoutError> {
+    let text = batches.iter().map(expanded_bytes).fold(0, usize::saturating_add);
     if text > options.max_expanded_bytes.min(MAX_EXPANDED_BYTES) {
         return Err(LayoutError::Limit {
             what: "bytes of text written out",
@@ -79,10 +70,7 @@ pub fn concat(
     };
     for (name, kind) in CORE {
         if let Some(source) = sources.iter().find(|s| s.name == *name) {
-            push(
-                name,
-                source.join(batches, &starts, rows, *kind == CoreType::Text)?,
-            );
+            push(name, source.join(batches, &starts, rows, *kind == CoreType::Text)?);
         }
     }
     for wanted in Group::ALL {
@@ -99,9 +87,7 @@ pub fn concat(
                         );
                     }
                 }
-                Some(AttrColumn::Rest { group }) if group == wanted => {
-                    source.move_rest(&starts, &mut moved)?
-                }
+                Some(AttrColumn::Rest { group }) if group == wanted => source.move_rest(&starts, &mut moved)?,
                 _ => {}
             }
         }

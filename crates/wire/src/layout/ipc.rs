@@ -77,13 +77,12 @@ fn walk(bytes: &[u8], limits: &IpcLimits) -> Result<(), LayoutError> {
         let (header, rest) = rest
             .split_at_checked(length as usize)
             .ok_or(LayoutError::Stream("header goes beyond the end"))?;
-        let message = arrow_ipc::root_as_message(header)
-            .map_err(|_| LayoutError::Stream("header is not a valid flatbuffer"))?;
+        let message =
+            arrow_ipc::root_as_message(header).map_err(|_| LayoutError::Stream("header is not a valid flatbuffer"))?;
         if message.version() != MetadataVersion::V5 {
             return Err(LayoutError::Stream("not version 5 of the format"));
         }
-        let body = usize::try_from(message.bodyLength())
-            .map_err(|_| LayoutError::Stream("negative length"))?;
+        let body = usize::try_from(message.bodyLength()).map_err(|_| LayoutError::Stream("negative length"))?;
         let (_, rest) = rest
             .split_at_checked(body)
             .ok_or(LayoutError::Stream("body goes beyond the end"))?;
@@ -111,9 +110,7 @@ fn walk(bytes: &[u8], limits: &IpcLimits) -> Result<(), LayoutError> {
             }
             MessageHeader::RecordBatch => walk_batch(message.header_as_record_batch(), body)?,
             _ => {
-                return Err(LayoutError::Stream(
-                    "message of a kind that does not belong here",
-                ));
+                return Err(LayoutError::Stream("message of a kind that does not belong here"));
             }
         }
         left = rest;
@@ -131,8 +128,7 @@ fn walk_batch(batch: Option<arrow_ipc::RecordBatch<'_>>, body: usize) -> Result<
         return Err(LayoutError::Stream("more rows than bytes"));
     }
     for node in batch.nodes().iter().flatten() {
-        if !(0..=most).contains(&node.length()) || !(0..=node.length()).contains(&node.null_count())
-        {
+        if !(0..=most).contains(&node.length()) || !(0..=node.length()).contains(&node.null_count()) {
             return Err(LayoutError::Stream(
                 "column has a length that its bytes do not bear out",
             ));
@@ -172,11 +168,7 @@ pub fn validate(batch: &RecordBatch, limits: &IpcLimits) -> Result<(), LayoutErr
     let mut names = HashSet::new();
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         let name = field.name();
-        limit(
-            "bytes of a column's name",
-            name.len(),
-            MAX_COLUMN_NAME_BYTES,
-        )?;
+        limit("bytes of a column's name", name.len(), MAX_COLUMN_NAME_BYTES)?;
         check_column(name, field.data_type())?;
         let wrong = |what| {
             Err(LayoutError::Column {
@@ -236,11 +228,7 @@ fn hidden_nulls(column: &dyn Array) -> bool {
         return dict.values().null_count() > 0;
     }
     if let Some(list) = column.as_list_opt::<i32>() {
-        let members = list
-            .values()
-            .as_struct_opt()
-            .map(|s| s.columns())
-            .unwrap_or_default();
+        let members = list.values().as_struct_opt().map(|s| s.columns()).unwrap_or_default();
         return list.values().null_count() > 0 || members.iter().any(|m| m.null_count() > 0);
     }
     false

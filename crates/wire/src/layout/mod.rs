@@ -8,10 +8,7 @@ mod ipc;
 pub(crate) mod text;
 
 pub use crate::limits::IpcLimits;
-pub use columns::{
-    AttrColumn, AttrKind, Group, column_name, core_columns, expanded_bytes, parse_column,
-    rest_fields,
-};
+pub use columns::{AttrColumn, AttrKind, Group, column_name, core_columns, expanded_bytes, parse_column, rest_fields};
 pub(crate) use columns::{CORE, CoreType, rest_name};
 pub use concat::{ConcatOptions, concat};
 pub use ipc::{from_ipc, to_ipc, validate};

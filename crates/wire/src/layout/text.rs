@@ -174,8 +174,7 @@ impl TextColumn {
         }
         self.pad(rows);
         if let Repr::Dict(dict) = &self.repr
-            && (dict.ends.len() * 2 > self.valid
-                || (self.rows < SMALL_ROWS && dict.expanded < SMALL_BYTES))
+            && (dict.ends.len() * 2 > self.valid || (self.rows < SMALL_ROWS && dict.expanded < SMALL_BYTES))
         {
             self.try_plain();
         }
@@ -242,11 +241,7 @@ fn value_of<'a>(ends: &[i32], data: &'a [u8], key: u32) -> &'a [u8] {
 }
 
 /// `offsets` begin with 0. Fails if the text passed 2 GiB, or is not UTF-8.
-pub(crate) fn strings(
-    offsets: Vec<i32>,
-    data: Vec<u8>,
-    nulls: Option<NullBuffer>,
-) -> Result<StringArray, ArrowError> {
+pub(crate) fn strings(offsets: Vec<i32>, data: Vec<u8>, nulls: Option<NullBuffer>) -> Result<StringArray, ArrowError> {
     if i32::try_from(data.len()).is_err() {
         return Err(ArrowError::OffsetOverflowError(data.len()));
     }
@@ -304,9 +299,7 @@ mod tests {
             Texts::of(build(&distinct).1.unwrap().as_ref()),
             Some(Texts::Plain(_))
         ));
-        let repeating: Vec<_> = (0..1000)
-            .map(|i| (0, 1, format!("value-{}", i % 9)))
-            .collect();
+        let repeating: Vec<_> = (0..1000).map(|i| (0, 1, format!("value-{}", i % 9))).collect();
         assert!(matches!(
             Texts::of(build(&repeating).1.unwrap().as_ref()),
             Some(Texts::Dict16(..))

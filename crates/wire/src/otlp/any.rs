@@ -159,11 +159,7 @@ impl Object {
         })
     }
 
-    pub(super) fn member(
-        &mut self,
-        out: &mut Vec<u8>,
-        pair: Reader<'_>,
-    ) -> Result<(), DecodeError> {
+    pub(super) fn member(&mut self, out: &mut Vec<u8>, pair: Reader<'_>) -> Result<(), DecodeError> {
         let (key, any) = read_pair(pair)?;
         if !self.first {
             out.push(b',');
@@ -189,9 +185,7 @@ pub(super) fn read_pair(mut pair: Reader<'_>) -> Result<(&str, Any<'_>), DecodeE
 }
 
 /// A `KeyValue` whose key is not yet checked to be UTF-8.
-pub(super) fn read_raw_pair<'a>(
-    mut pair: Reader<'a>,
-) -> Result<(Reader<'a>, Any<'a>), DecodeError> {
+pub(super) fn read_raw_pair<'a>(mut pair: Reader<'a>) -> Result<(Reader<'a>, Any<'a>), DecodeError> {
     if let Some((key, value)) = pair.short_pair() {
         return Ok((key, Any::read(value)?));
     }

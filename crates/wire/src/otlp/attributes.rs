@@ -126,11 +126,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// Reads the attributes of a resource or scope.
-    pub(super) fn read_shared(
-        &mut self,
-        group: Group,
-        pairs: &[Reader<'a>],
-    ) -> Result<SharedSet<'a>, DecodeError> {
+    pub(super) fn read_shared(&mut self, group: Group, pairs: &[Reader<'a>]) -> Result<SharedSet<'a>, DecodeError> {
         let mut set = SharedSet {
             group: Some(group),
             ..SharedSet::default()
@@ -141,21 +137,14 @@ impl<'a> Attributes<'a> {
             match self.place(group, key, any.kind(), &mut previous)? {
                 Place::Column(column) => set.columns.push((column, any)),
                 Place::Rest => set.rest.push((stranger(key)?, any)),
-                Place::Duplicate => {
-                    write_duplicate(&mut set.duplicates, stranger(key)?, &any, self.depth)?
-                }
+                Place::Duplicate => write_duplicate(&mut set.duplicates, stranger(key)?, &any, self.depth)?,
             }
         }
         Ok(set)
     }
 
     /// Writes a shared set for the `n` rows from `row` on.
-    pub(super) fn put_shared(
-        &mut self,
-        set: &SharedSet<'a>,
-        row: usize,
-        n: usize,
-    ) -> Result<(), DecodeError> {
+    pub(super) fn put_shared(&mut self, set: &SharedSet<'a>, row: usize, n: usize) -> Result<(), DecodeError> {
         for (column, any) in &set.columns {
             self.put(*column, row, n, any)?;
         }
@@ -245,12 +234,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// The key's number; `None` if it has none and gets none.
-    fn find(
-        &mut self,
-        group: Group,
-        key: Reader<'a>,
-        previous: u32,
-    ) -> Result<Option<u32>, DecodeError> {
+    fn find(&mut self, group: Group, key: Reader<'a>, previous: u32) -> Result<Option<u32>, DecodeError> {
         let bytes = key.rest();
         let guess = if previous == NONE {
             self.first[group as usize]
@@ -264,10 +248,7 @@ impl<'a> Attributes<'a> {
             return Ok(Some(guess));
         }
         let Self {
-            table,
-            keys,
-            hasher,
-            ..
+            table, keys, hasher, ..
         } = self;
         let hash = hasher.hash_one((group as u8, bytes));
         let same = |index: &u32| {
@@ -315,9 +296,7 @@ impl<'a> Attributes<'a> {
             }
             // A column is chosen by the kind of the value.
             _ => {
-                return Err(DecodeError::Build(
-                    "attribute in a column of another kind".into(),
-                ));
+                return Err(DecodeError::Build("attribute in a column of another kind".into()));
             }
         }
         Ok(())
@@ -386,12 +365,7 @@ impl Values {
     }
 }
 
-fn write_duplicate(
-    out: &mut Vec<u8>,
-    key: &str,
-    any: &Any<'_>,
-    depth: Depth,
-) -> Result<(), DecodeError> {
+fn write_duplicate(out: &mut Vec<u8>, key: &str, any: &Any<'_>, depth: Depth) -> Result<(), DecodeError> {
     if !out.is_empty() {
         out.push(b',');
     }
@@ -410,6 +384,5 @@ fn stranger<'a>(key: Reader<'a>) -> Result<&'a str, DecodeError> {
 
 /// Our own writers write text only; checked all the same, because the type system does not know.
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, DecodeError> {
-    std::str::from_utf8(bytes)
-        .map_err(|_| DecodeError::Build("text of a value is not UTF-8".into()))
+    std::str::from_utf8(bytes).map_err(|_| DecodeError::Build("text of a value is not UTF-8".into()))
 }

@@ -126,20 +126,14 @@ impl Core {
     }
 
     /// The columns in the order of the layout.
-    pub(super) fn finish(
-        self,
-        rows: usize,
-    ) -> Result<Vec<(&'static str, Option<ArrayRef>)>, ArrowError> {
+    pub(super) fn finish(self, rows: usize) -> Result<Vec<(&'static str, Option<ArrayRef>)>, ArrowError> {
         Ok(vec![
             ("time", self.time.finish(rows)),
             ("time_unset", self.time_unset.finish(rows)),
             ("observed_time", self.observed_time.finish(rows)),
             ("start_time", self.start_time.finish(rows)),
             ("duration_ns", self.duration_ns.finish(rows)),
-            (
-                "resource_schema_url",
-                self.resource_schema_url.finish(rows)?,
-            ),
+            ("resource_schema_url", self.resource_schema_url.finish(rows)?),
             (
                 "resource_dropped_attributes",
                 self.resource_dropped_attributes.finish(rows),
@@ -148,10 +142,7 @@ impl Core {
             ("scope_name", self.scope_name.finish(rows)?),
             ("scope_version", self.scope_version.finish(rows)?),
             ("scope_schema_url", self.scope_schema_url.finish(rows)?),
-            (
-                "scope_dropped_attributes",
-                self.scope_dropped_attributes.finish(rows),
-            ),
+            ("scope_dropped_attributes", self.scope_dropped_attributes.finish(rows)),
             ("name", self.name.finish(rows)?),
             ("body", self.body.finish(rows)?),
             ("body_type", self.body_type.finish(rows)?),

@@ -25,11 +25,7 @@ const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIEN
 
 /// The protobuf bytes of an export request given as OTLP/JSON. Unknown members are ignored, names may be lowerCamelCase or snake_case,
 /// 64-bit integers numbers or strings, enums numbers or names.
-pub fn json_to_protobuf(
-    signal: Signal,
-    json: &[u8],
-    limits: &DecodeLimits,
-) -> Result<Vec<u8>, DecodeError> {
+pub fn json_to_protobuf(signal: Signal, json: &[u8], limits: &DecodeLimits) -> Result<Vec<u8>, DecodeError> {
     if json.len() > limits.max_bytes {
         return Err(DecodeError::Limit {
             limit: "bytes of the request",
@@ -119,8 +115,7 @@ fn write_value(out: &mut Vec<u8>, field: &Field, json: &mut Json<'_>) -> Result<
             bytes_always(out, number, &bytes);
         }
         Kind::Hex => {
-            let bytes =
-                hex::decode(json.string()?.as_bytes()).map_err(|_| json.error("is not hex"))?;
+            let bytes = hex::decode(json.string()?.as_bytes()).map_err(|_| json.error("is not hex"))?;
             bytes_always(out, number, &bytes);
         }
         Kind::Bool => match json.literal()? {
@@ -171,10 +166,7 @@ fn read_int<T: std::str::FromStr + TryFrom<i128>>(json: &mut Json<'_>) -> Result
     if let Ok(int) = text.parse() {
         return Ok(int);
     }
-    let whole = text
-        .parse::<f64>()
-        .ok()
-        .filter(|f| f.fract() == 0.0 && f.abs() < 1e19);
+    let whole = text.parse::<f64>().ok().filter(|f| f.fract() == 0.0 && f.abs() < 1e19);
     whole
         .and_then(|f| T::try_from(f as i128).ok())
         .ok_or_else(|| json.error(range).into())

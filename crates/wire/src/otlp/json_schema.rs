@@ -58,9 +58,7 @@ const fn many(name: &'static str, number: u32, kind: Kind) -> Field {
 impl Message {
     /// The field of a member name, in lowerCamelCase or snake_case.
     pub(super) fn field(&self, name: &str) -> Option<&'static Field> {
-        self.fields
-            .iter()
-            .find(|f| f.name == name || is_snake_of(name, f.name))
+        self.fields.iter().find(|f| f.name == name || is_snake_of(name, f.name))
     }
 }
 
@@ -110,20 +108,10 @@ const SEVERITY: Kind = Enum(
 );
 const SPAN_KIND: Kind = Enum(
     "SPAN_KIND_",
-    &[
-        "UNSPECIFIED",
-        "INTERNAL",
-        "SERVER",
-        "CLIENT",
-        "PRODUCER",
-        "CONSUMER",
-    ],
+    &["UNSPECIFIED", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"],
 );
 const STATUS_CODE: Kind = Enum("STATUS_CODE_", &["UNSET", "OK", "ERROR"]);
-const TEMPORALITY: Kind = Enum(
-    "AGGREGATION_TEMPORALITY_",
-    &["UNSPECIFIED", "DELTA", "CUMULATIVE"],
-);
+const TEMPORALITY: Kind = Enum("AGGREGATION_TEMPORALITY_", &["UNSPECIFIED", "DELTA", "CUMULATIVE"]);
 
 static ANY: Message = Message {
     fields: &[
@@ -398,13 +386,7 @@ mod tests {
         for name in ["timeUnixNano", "time_unix_nano"] {
             assert_eq!(LOG_RECORD.field(name).map(|f| f.number), Some(1), "{name}");
         }
-        for name in [
-            "time_unix_nan",
-            "time_unix_nanos",
-            "timeunixnano",
-            "TimeUnixNano",
-            "",
-        ] {
+        for name in ["time_unix_nan", "time_unix_nanos", "timeunixnano", "TimeUnixNano", ""] {
             assert!(LOG_RECORD.field(name).is_none(), "{name}");
         }
     }

@@ -45,10 +45,7 @@ pub(super) fn read<'a>(
             _ => message.skip(number, wire)?,
         }
     }
-    put(table, &record)?
-        .then(|| table.end_row(pairs))
-        .transpose()
-        .map(drop)
+    put(table, &record)?.then(|| table.end_row(pairs)).transpose().map(drop)
 }
 
 /// Puts the core columns; false if the record is refused.

@@ -85,10 +85,9 @@ pub(super) fn read<'a>(
     if !metadata.is_empty() {
         write_pairs(&mut metadata_json, &metadata, table.attributes.depth)?;
     }
-    table.attributes.charge(
-        n,
-        name.len() + description.len() + unit.len() + metadata_json.len(),
-    )?;
+    table
+        .attributes
+        .charge(n, name.len() + description.len() + unit.len() + metadata_json.len())?;
     let core = &mut table.core;
     put_text_run(&mut core.name, start, n, name);
     put_text_run(&mut core.description, start, n, description);
@@ -351,11 +350,7 @@ fn write_quantile(out: &mut Vec<u8>, mut message: Reader<'_>) -> Result<(), Deco
     Ok(())
 }
 
-fn write_exemplar(
-    out: &mut Vec<u8>,
-    mut message: Reader<'_>,
-    depth: Depth,
-) -> Result<(), DecodeError> {
+fn write_exemplar(out: &mut Vec<u8>, mut message: Reader<'_>, depth: Depth) -> Result<(), DecodeError> {
     let (mut time, mut span_id, mut trace_id, mut value) = (0, &[][..], &[][..], None);
     let mut pairs = Vec::new();
     while let Some((number, wire)) = message.field()? {

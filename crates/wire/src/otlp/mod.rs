@@ -51,11 +51,7 @@ pub enum DecodeError {
     #[error("request exceeds a limit: {limit}, at most {max}")]
     Limit { limit: &'static str, max: usize },
     #[error("malformed JSON at {path} (byte {offset}): {what}")]
-    Json {
-        path: String,
-        offset: usize,
-        what: String,
-    },
+    Json { path: String, offset: usize, what: String },
     /// Never the sender's fault.
     #[error("batch cannot be built: {0}")]
     Build(String),
@@ -71,12 +67,7 @@ impl Decoder {
     }
 
     /// Reads the protobuf bytes of one export request.
-    pub fn decode(
-        &mut self,
-        signal: Signal,
-        body: &[u8],
-        received_ns: u64,
-    ) -> Result<Decoded, DecodeError> {
+    pub fn decode(&mut self, signal: Signal, body: &[u8], received_ns: u64) -> Result<Decoded, DecodeError> {
         if body.len() > self.limits.max_bytes {
             return Err(DecodeError::Limit {
                 limit: "bytes of the request",
@@ -184,11 +175,7 @@ fn count_rows(signal: Signal, body: Reader<'_>) -> Result<usize, DecodeError> {
 }
 
 /// An id of the right length, `Some(None)` for none at all; `None` refuses the row at hand.
-fn checked_id<'i, const N: usize>(
-    table: &mut Table<'_>,
-    name: &str,
-    id: &'i [u8],
-) -> Option<Option<&'i [u8; N]>> {
+fn checked_id<'i, const N: usize>(table: &mut Table<'_>, name: &str, id: &'i [u8]) -> Option<Option<&'i [u8; N]>> {
     if id.is_empty() {
         return Some(None);
     }
@@ -245,12 +232,7 @@ mod tests {
     fn a_record_with_an_id_of_the_wrong_length_is_rejected_alone() {
         let mut good = Vec::new();
         fixed64(&mut good, 1, 7);
-        let records = [
-            nested(9, &[1; 16]),
-            nested(9, &[1; 15]),
-            nested(10, &[1; 3]),
-            good,
-        ];
+        let records = [nested(9, &[1; 16]), nested(9, &[1; 15]), nested(10, &[1; 3]), good];
         let decoded = decode(DecodeLimits::default(), &request(&[], &records)).unwrap();
         assert_eq!((decoded.batch.num_rows(), decoded.rejected), (2, 2));
         assert_eq!(
@@ -258,10 +240,7 @@ mod tests {
             Some("trace_id has 15 bytes, 16 are needed")
         );
         assert_eq!(
-            decoded
-                .batch
-                .column_by_name("trace_id")
-                .map(|c| c.null_count()),
+            decoded.batch.column_by_name("trace_id").map(|c| c.null_count()),
             Some(1)
         );
     }
@@ -275,12 +254,7 @@ mod tests {
             &nested(1, &[records, nested(1, &resource)].concat()),
         )
         .unwrap();
-        assert!(
-            decoded
-                .batch
-                .column_by_name("resource:s:service.name")
-                .is_some()
-        );
+        assert!(decoded.batch.column_by_name("resource:s:service.name").is_some());
     }
 
     #[test]
@@ -313,14 +287,8 @@ mod tests {
             max_attributes: 2,
             ..DecodeLimits::default()
         };
-        let body = request(
-            &[],
-            &[["a", "b", "c"].map(|k| attribute(6, k, "")).concat()],
-        );
-        assert!(matches!(
-            decode(limits, &body),
-            Err(DecodeError::Limit { max: 2, .. })
-        ));
+        let body = request(&[], &[["a", "b", "c"].map(|k| attribute(6, k, "")).concat()]);
+        assert!(matches!(decode(limits, &body), Err(DecodeError::Limit { max: 2, .. })));
     }
 
     #[test]
@@ -361,15 +329,13 @@ mod tests {
                 .unwrap_err()
                 .to_string()
         };
-        let error =
-            at(r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{},{"traceId":"xyz"}]}]}]}"#);
+        let error = at(r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{},{"traceId":"xyz"}]}]}]}"#);
         assert!(
             error.contains("$.resourceLogs[0].scopeLogs[0].logRecords[1].traceId"),
             "{error}"
         );
         assert!(
-            at(r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"-1"}]}]}]}"#)
-                .contains("timeUnixNano")
+            at(r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"-1"}]}]}]}"#).contains("timeUnixNano")
         );
         for bad in ["", "[]", "{", "{}x", r#"{"resourceLogs":{}}"#] {
             assert!(at(bad).starts_with("malformed JSON at $"), "{bad}");
@@ -378,9 +344,7 @@ mod tests {
 
     #[test]
     fn json_may_be_spelled_in_every_way_that_is_allowed() {
-        let spell = |json: &str| {
-            json_to_protobuf(Signal::Log, json.as_bytes(), &DecodeLimits::default()).unwrap()
-        };
+        let spell = |json: &str| json_to_protobuf(Signal::Log, json.as_bytes(), &DecodeLimits::default()).unwrap();
         let one = spell(
             r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":"5","severityNumber":9,"flags":1,
                 "traceId":"5b8efff798038103d269b633813fc60c","body":{"bytesValue":"+/8="},"attributes":[{"key":"k","value":{"intValue":"-7"}}]}]}]}]}"#,
@@ -393,9 +357,7 @@ mod tests {
         assert_eq!(one, other);
         let deep = |n: usize| {
             let (open, close) = (r#"{"arrayValue":{"values":["#.repeat(n), "]}}".repeat(n));
-            format!(
-                r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{open}{{}}{close}}}]}}]}}]}}"#
-            )
+            format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"body":{open}{{}}{close}}}]}}]}}]}}"#)
         };
         let most = crate::limits::MAX_VALUE_DEPTH;
         let limits = DecodeLimits {

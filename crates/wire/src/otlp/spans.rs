@@ -89,8 +89,7 @@ fn put(table: &mut Table<'_>, span: &mut Span<'_>) -> Result<bool, DecodeError> 
         core.parent_span_id.put(row, id);
     }
     if span.end != 0 {
-        core.duration_ns
-            .put(row, span.end.wrapping_sub(span.start) as i64);
+        core.duration_ns.put(row, span.end.wrapping_sub(span.start) as i64);
     }
     put_text(&mut core.trace_state, row, span.trace_state);
     put_text(&mut core.name, row, span.name);
@@ -123,12 +122,7 @@ fn put(table: &mut Table<'_>, span: &mut Span<'_>) -> Result<bool, DecodeError> 
 }
 
 /// Puts the text of an enum: its name, or its number where it has none; nothing for 0.
-pub(super) fn put_enum(
-    column: &mut crate::layout::text::TextColumn,
-    row: usize,
-    number: i32,
-    names: &[&str],
-) {
+pub(super) fn put_enum(column: &mut crate::layout::text::TextColumn, row: usize, number: i32, names: &[&str]) {
     match usize::try_from(number) {
         Ok(0) => {}
         Ok(n) if n <= names.len() => column.put(row, names[n - 1]),
@@ -156,11 +150,7 @@ fn begin_item(out: &mut Vec<u8>) {
     out.push(b'{');
 }
 
-fn write_event(
-    out: &mut Vec<u8>,
-    mut message: Reader<'_>,
-    depth: Depth,
-) -> Result<(), DecodeError> {
+fn write_event(out: &mut Vec<u8>, mut message: Reader<'_>, depth: Depth) -> Result<(), DecodeError> {
     let (mut time, mut name, mut dropped) = (0, "", 0);
     let mut pairs = Vec::new();
     while let Some((number, wire)) = message.field()? {
@@ -182,8 +172,7 @@ fn write_event(
 }
 
 fn write_link(out: &mut Vec<u8>, mut message: Reader<'_>, depth: Depth) -> Result<(), DecodeError> {
-    let (mut trace_id, mut span_id, mut trace_state, mut dropped, mut flags) =
-        (&[][..], &[][..], "", 0, 0);
+    let (mut trace_id, mut span_id, mut trace_state, mut dropped, mut flags) = (&[][..], &[][..], "", 0, 0);
     let mut pairs = Vec::new();
     while let Some((number, wire)) = message.field()? {
         match number {
@@ -235,11 +224,7 @@ pub(super) fn write_pairs_member(
 }
 
 /// Key-value messages as a JSON object.
-pub(super) fn write_pairs(
-    out: &mut Vec<u8>,
-    pairs: &[Reader<'_>],
-    depth: Depth,
-) -> Result<(), DecodeError> {
+pub(super) fn write_pairs(out: &mut Vec<u8>, pairs: &[Reader<'_>], depth: Depth) -> Result<(), DecodeError> {
     let mut object = Object::open(out, depth)?;
     for pair in pairs {
         object.member(out, *pair)?;

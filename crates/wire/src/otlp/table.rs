@@ -79,8 +79,7 @@ impl<'a> Table<'a> {
     pub(super) fn end_row(&mut self, pairs: &[Reader<'a>]) -> Result<(), DecodeError> {
         let row = self.rows;
         self.duplicates[0].clear();
-        self.attributes
-            .put_row(row, pairs, &mut self.duplicates[0])?;
+        self.attributes.put_row(row, pairs, &mut self.duplicates[0])?;
         if self.duplicates.iter().any(|d| !d.is_empty()) {
             self.scratch.clear();
             self.scratch.push(b'{');
@@ -102,10 +101,7 @@ impl<'a> Table<'a> {
     }
 
     /// Reads a `Resource`; its rows follow.
-    pub(super) fn begin_resource(
-        &mut self,
-        message: Option<Reader<'a>>,
-    ) -> Result<Shared<'a>, DecodeError> {
+    pub(super) fn begin_resource(&mut self, message: Option<Reader<'a>>) -> Result<Shared<'a>, DecodeError> {
         let mut shared = self.begin_shared();
         let mut pairs = Vec::new();
         let mut message = message.unwrap_or(Reader::new(&[]));
@@ -126,35 +122,20 @@ impl<'a> Table<'a> {
     }
 
     /// Writes what a resource says to the rows that came since it began.
-    pub(super) fn end_resource(
-        &mut self,
-        shared: &Shared<'a>,
-        schema_url: &str,
-    ) -> Result<(), DecodeError> {
+    pub(super) fn end_resource(&mut self, shared: &Shared<'a>, schema_url: &str) -> Result<(), DecodeError> {
         let (row, n) = (shared.start, self.rows - shared.start);
         self.attributes.put_shared(&shared.set, row, n)?;
-        self.attributes
-            .charge(n, schema_url.len() + shared.entity_refs.len())?;
+        self.attributes.charge(n, schema_url.len() + shared.entity_refs.len())?;
         put_text_run(&mut self.core.resource_schema_url, row, n, schema_url);
-        put_text_run(
-            &mut self.core.entity_refs,
-            row,
-            n,
-            utf8(&shared.entity_refs)?,
-        );
+        put_text_run(&mut self.core.entity_refs, row, n, utf8(&shared.entity_refs)?);
         if shared.dropped != 0 {
-            self.core
-                .resource_dropped_attributes
-                .put_run(row, n, shared.dropped);
+            self.core.resource_dropped_attributes.put_run(row, n, shared.dropped);
         }
         Ok(())
     }
 
     /// Reads an `InstrumentationScope`; its rows follow.
-    pub(super) fn begin_scope(
-        &mut self,
-        message: Option<Reader<'a>>,
-    ) -> Result<Shared<'a>, DecodeError> {
+    pub(super) fn begin_scope(&mut self, message: Option<Reader<'a>>) -> Result<Shared<'a>, DecodeError> {
         let mut shared = self.begin_shared();
         let mut pairs = Vec::new();
         let mut message = message.unwrap_or(Reader::new(&[]));
@@ -173,24 +154,16 @@ impl<'a> Table<'a> {
     }
 
     /// Writes what a scope says to the rows that came since it began.
-    pub(super) fn end_scope(
-        &mut self,
-        shared: &Shared<'a>,
-        schema_url: &str,
-    ) -> Result<(), DecodeError> {
+    pub(super) fn end_scope(&mut self, shared: &Shared<'a>, schema_url: &str) -> Result<(), DecodeError> {
         let (row, n) = (shared.start, self.rows - shared.start);
         self.attributes.put_shared(&shared.set, row, n)?;
-        self.attributes.charge(
-            n,
-            schema_url.len() + shared.name.len() + shared.version.len(),
-        )?;
+        self.attributes
+            .charge(n, schema_url.len() + shared.name.len() + shared.version.len())?;
         put_text_run(&mut self.core.scope_name, row, n, shared.name);
         put_text_run(&mut self.core.scope_version, row, n, shared.version);
         put_text_run(&mut self.core.scope_schema_url, row, n, schema_url);
         if shared.dropped != 0 {
-            self.core
-                .scope_dropped_attributes
-                .put_run(row, n, shared.dropped);
+            self.core.scope_dropped_attributes.put_run(row, n, shared.dropped);
         }
         Ok(())
     }
@@ -228,8 +201,7 @@ impl<'a> Table<'a> {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch =
-            RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options)
-                .map_err(build)?;
+            RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), columns, &options).map_err(build)?;
         Ok(Decoded {
             batch,
             rejected: self.rejected,

@@ -335,9 +335,7 @@ impl Client {
     pub fn handle_frame(&mut self, now_ms: u64, frame: Frame) {
         match (&self.state, frame) {
             (State::Waiting { .. } | State::Connecting { .. }, _) => {}
-            (State::Greeting { .. }, Frame::Welcome(welcome)) => {
-                self.handle_welcome(now_ms, welcome)
-            }
+            (State::Greeting { .. }, Frame::Welcome(welcome)) => self.handle_welcome(now_ms, welcome),
             (_, Frame::Refused(refused)) => {
                 self.actions.push_back(Action::Close {
                     reason: "refused".to_owned(),
@@ -345,9 +343,7 @@ impl Client {
                 self.handle_refused(now_ms, &refused.reason);
             }
             (State::Live | State::Leaving { .. }, Frame::Ack(ack)) => self.handle_ack(now_ms, &ack),
-            (State::Live | State::Leaving { .. }, Frame::Nack(nack)) => {
-                self.handle_nack(now_ms, nack)
-            }
+            (State::Live | State::Leaving { .. }, Frame::Nack(nack)) => self.handle_nack(now_ms, nack),
             (State::Live, Frame::GoAway(_)) => {
                 self.state = State::Leaving {
                     until: now_ms + self.options.ack_timeout_ms,
@@ -395,9 +391,7 @@ impl Client {
                 for batch in self.batches.values() {
                     match batch.state {
                         BatchState::Held { until } => at(until),
-                        BatchState::Sent { delivered: Some(t) } => {
-                            at(t + self.options.ack_timeout_ms)
-                        }
+                        BatchState::Sent { delivered: Some(t) } => at(t + self.options.ack_timeout_ms),
                         _ => {}
                     }
                 }
@@ -461,9 +455,7 @@ impl Client {
                 *pause = (*pause).max(wait(after_ms));
             }
             Verdict::Hold { after_ms } => {
-                batch.state = BatchState::Held {
-                    until: wait(after_ms),
-                };
+                batch.state = BatchState::Held { until: wait(after_ms) };
                 self.actions.push_back(Action::Held {
                     key,
                     reason: nack.reason,
@@ -494,24 +486,13 @@ impl Client {
         match self.state {
             State::Waiting { until } if now_ms >= until => {
                 self.attempts = self.attempts.saturating_add(1);
-                let patience = if self.attempts.is_multiple_of(3) {
-                    3
-                } else {
-                    1
-                };
+                let patience = if self.attempts.is_multiple_of(3) { 3 } else { 1 };
                 let until = now_ms + self.options.connect_timeout_ms * patience;
-                self.state = State::Connecting {
-                    since: now_ms,
-                    until,
-                };
+                self.state = State::Connecting { since: now_ms, until };
                 self.actions.push_back(Action::Connect);
             }
-            State::Connecting { until, .. } if now_ms >= until => {
-                self.close(now_ms, "nothing answered")
-            }
-            State::Greeting { until } if now_ms >= until => {
-                self.close(now_ms, "HELLO was not answered")
-            }
+            State::Connecting { until, .. } if now_ms >= until => self.close(now_ms, "nothing answered"),
+            State::Greeting { until } if now_ms >= until => self.close(now_ms, "HELLO was not answered"),
             State::Leaving { until } => {
                 let busy = self
                     .batches
@@ -521,9 +502,7 @@ impl Client {
                     self.close(now_ms, "gateway is leaving");
                 }
             }
-            State::Live if self.is_ack_overdue(now_ms) => {
-                self.close(now_ms, "batches are not acknowledged")
-            }
+            State::Live if self.is_ack_overdue(now_ms) => self.close(now_ms, "batches are not acknowledged"),
             State::Live => self.send(now_ms),
             _ => {}
         }
@@ -552,17 +531,12 @@ impl Client {
             }
         }
         let (max_count, max_bytes) = self.window();
-        let max_batch = self
-            .welcome
-            .as_ref()
-            .map_or(u32::MAX, |w| w.max_batch_bytes);
+        let max_batch = self.welcome.as_ref().map_or(u32::MAX, |w| w.max_batch_bytes);
         let in_flight = self
             .batches
             .values()
             .filter(|b| matches!(b.state, BatchState::Sent { .. }));
-        let (mut count, mut bytes) = in_flight.fold((0, 0), |(n, sum), b| {
-            (n + 1, sum + u64::from(b.offer.bytes))
-        });
+        let (mut count, mut bytes) = in_flight.fold((0, 0), |(n, sum), b| (n + 1, sum + u64::from(b.offer.bytes)));
         for lane in Lane::ALL {
             if self.paused[lane as usize] > now_ms {
                 continue;
@@ -605,12 +579,8 @@ impl Client {
     fn fall_back(&mut self, until: u64) {
         self.state = State::Waiting { until };
         // Sends that the caller did not take yet would go to a connection that is gone.
-        self.actions.retain(|a| {
-            !matches!(
-                a,
-                Action::SendBatch { .. } | Action::SendHello(_) | Action::Connect
-            )
-        });
+        self.actions
+            .retain(|a| !matches!(a, Action::SendBatch { .. } | Action::SendHello(_) | Action::Connect));
         for batch in self.batches.values_mut() {
             if matches!(batch.state, BatchState::Sent { .. }) {
                 batch.state = BatchState::Queued;

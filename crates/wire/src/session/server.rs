@@ -5,9 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::frame::{
-    self, Ack, Frame, GoAway, Hello, Nack, Preamble, Refused, RefusedCode, Verdict, Welcome,
-};
+use super::frame::{self, Ack, Frame, GoAway, Hello, Nack, Preamble, Refused, RefusedCode, Verdict, Welcome};
 use crate::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
 
 /// What a gateway grants a session.
@@ -84,13 +82,7 @@ pub struct Server {
 
 impl Server {
     /// `tenant` and `node` are those of the verified certificate.
-    pub fn new(
-        options: ServerOptions,
-        tenant: TenantId,
-        node: NodeId,
-        session: u64,
-        now_ms: u64,
-    ) -> Self {
+    pub fn new(options: ServerOptions, tenant: TenantId, node: NodeId, session: u64, now_ms: u64) -> Self {
         let until = now_ms + options.hello_timeout_ms;
         Self {
             options,
@@ -154,8 +146,7 @@ impl Server {
             return None;
         }
         let full = self.taken.len() >= self.options.max_in_flight as usize
-            || (!self.taken.is_empty()
-                && self.taken_bytes + u64::from(bytes) > self.options.max_in_flight_bytes);
+            || (!self.taken.is_empty() && self.taken_bytes + u64::from(bytes) > self.options.max_in_flight_bytes);
         if full {
             self.nack(epoch, seq, busy, "more in flight than granted".to_owned());
             return None;
@@ -250,8 +241,7 @@ impl Server {
             code,
             reason: reason.to_owned(),
         };
-        self.actions
-            .push_back(Action::Send(Frame::Refused(refused)));
+        self.actions.push_back(Action::Send(Frame::Refused(refused)));
         self.actions.push_back(Action::Close {
             code,
             reason: reason.to_owned(),
@@ -300,9 +290,7 @@ impl Server {
         if self.draining {
             return self.refuse(RefusedCode::Overload, "gateway is leaving");
         }
-        self.state = State::Live {
-            stream: hello.stream,
-        };
+        self.state = State::Live { stream: hello.stream };
         self.actions.push_back(Action::Send(Frame::Welcome(Welcome {
             version,
             session: self.session,

@@ -11,9 +11,9 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::metrics::v1::exponential_histogram_data_point::Buckets;
 use opentelemetry_proto::tonic::metrics::v1::summary_data_point::ValueAtQuantile;
 use opentelemetry_proto::tonic::metrics::v1::{
-    Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram,
-    HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary,
-    SummaryDataPoint, exemplar, metric::Data, number_data_point,
+    Exemplar, ExponentialHistogram, ExponentialHistogramDataPoint, Gauge, Histogram, HistogramDataPoint, Metric,
+    NumberDataPoint, ResourceMetrics, ScopeMetrics, Sum, Summary, SummaryDataPoint, exemplar, metric::Data,
+    number_data_point,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::{Event, Link};
@@ -580,11 +580,7 @@ fn single_points(mut metric: Metric) -> Vec<Metric> {
         Some(Data::Gauge(g)) => g
             .data_points
             .into_iter()
-            .map(|p| {
-                Data::Gauge(Gauge {
-                    data_points: number(p),
-                })
-            })
+            .map(|p| Data::Gauge(Gauge { data_points: number(p) }))
             .collect(),
         Some(Data::Sum(sum)) => sum
             .data_points
@@ -620,11 +616,7 @@ fn single_points(mut metric: Metric) -> Vec<Metric> {
             .map(|mut p| {
                 set(&mut p.attributes);
                 exemplars(&mut p.exemplars);
-                p.sum
-                    .iter_mut()
-                    .chain(&mut p.min)
-                    .chain(&mut p.max)
-                    .for_each(nan);
+                p.sum.iter_mut().chain(&mut p.min).chain(&mut p.max).for_each(nan);
                 nan(&mut p.zero_threshold);
                 Data::ExponentialHistogram(ExponentialHistogram {
                     data_points: vec![p],
@@ -642,9 +634,7 @@ fn single_points(mut metric: Metric) -> Vec<Metric> {
                     nan(&mut q.quantile);
                     nan(&mut q.value);
                 });
-                Data::Summary(Summary {
-                    data_points: vec![p],
-                })
+                Data::Summary(Summary { data_points: vec![p] })
             })
             .collect(),
     };

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use arrow_array::types::{
-    ArrowDictionaryKeyType, ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    ArrowDictionaryKeyType, ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, DictionaryArray, FixedSizeBinaryArray, ListArray,
-    PrimitiveArray, RecordBatch, RecordBatchOptions, StringArray, StructArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, DictionaryArray, FixedSizeBinaryArray, ListArray, PrimitiveArray,
+    RecordBatch, RecordBatchOptions, StringArray, StructArray,
 };
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_ipc::{FieldNode, MessageHeader, root_as_message};
@@ -52,8 +51,7 @@ pub fn read(bytes: Vec<u8>) -> Result<RecordBatch, String> {
                 dictionaries.push((id, values));
             }
             MessageHeader::RecordBatch => {
-                let (Some(schema), Some(header)) = (schema, message.header_as_record_batch())
-                else {
+                let (Some(schema), Some(header)) = (schema, message.header_as_record_batch()) else {
                     return invalid("no schema before the rows");
                 };
                 let rows = usize::try_from(header.length()).map_err(|e| e.to_string())?;
@@ -67,8 +65,7 @@ pub fn read(bytes: Vec<u8>) -> Result<RecordBatch, String> {
                     arrays.push(columns.column(field.data_type(), dictionary)?);
                 }
                 let options = RecordBatchOptions::new().with_row_count(Some(rows));
-                return RecordBatch::try_new_with_options(schema, arrays, &options)
-                    .map_err(|e| e.to_string());
+                return RecordBatch::try_new_with_options(schema, arrays, &options).map_err(|e| e.to_string());
             }
             _ => return invalid("a message of another kind"),
         }
@@ -162,8 +159,7 @@ impl<'a> Columns<'a> {
         if values.len() < length.saturating_mul(size_of::<T::Native>()) {
             return invalid("values are missing");
         }
-        PrimitiveArray::try_new(ScalarBuffer::new(values, 0, length), nulls)
-            .map_err(|e| e.to_string())
+        PrimitiveArray::try_new(ScalarBuffer::new(values, 0, length), nulls).map_err(|e| e.to_string())
     }
 
     fn offsets(&mut self, length: usize) -> Result<OffsetBuffer<i32>, String> {
@@ -177,10 +173,7 @@ impl<'a> Columns<'a> {
         Ok(OffsetBuffer::new(ScalarBuffer::new(offsets, 0, length + 1)))
     }
 
-    fn dictionary<K: ArrowDictionaryKeyType>(
-        &mut self,
-        values: Option<&ArrayRef>,
-    ) -> Result<ArrayRef, String> {
+    fn dictionary<K: ArrowDictionaryKeyType>(&mut self, values: Option<&ArrayRef>) -> Result<ArrayRef, String> {
         let keys = self.values::<K>()?;
         let values = match values {
             Some(values) => values.clone(),
@@ -190,11 +183,7 @@ impl<'a> Columns<'a> {
         shared(DictionaryArray::try_new(keys, values))
     }
 
-    fn column(
-        &mut self,
-        data_type: &DataType,
-        dictionary: Option<&ArrayRef>,
-    ) -> Result<ArrayRef, String> {
+    fn column(&mut self, data_type: &DataType, dictionary: Option<&ArrayRef>) -> Result<ArrayRef, String> {
         match data_type {
             DataType::Utf8 => {
                 let (length, nulls) = self.node()?;
@@ -234,20 +223,14 @@ impl<'a> Columns<'a> {
                     .collect::<Result<Vec<_>, _>>()?;
                 shared(StructArray::try_new(fields.clone(), columns, nulls))
             }
-            DataType::Dictionary(keys, _) if **keys == DataType::UInt16 => {
-                self.dictionary::<UInt16Type>(dictionary)
-            }
-            DataType::Dictionary(keys, _) if **keys == DataType::UInt32 => {
-                self.dictionary::<UInt32Type>(dictionary)
-            }
+            DataType::Dictionary(keys, _) if **keys == DataType::UInt16 => self.dictionary::<UInt16Type>(dictionary),
+            DataType::Dictionary(keys, _) if **keys == DataType::UInt32 => self.dictionary::<UInt32Type>(dictionary),
             _ => invalid("a column of a type that batches do not have"),
         }
     }
 }
 
-fn shared<A: Array + 'static>(
-    array: Result<A, arrow_schema::ArrowError>,
-) -> Result<ArrayRef, String> {
+fn shared<A: Array + 'static>(array: Result<A, arrow_schema::ArrowError>) -> Result<ArrayRef, String> {
     array
         .map(|array| Arc::new(array) as ArrayRef)
         .map_err(|e| e.to_string())

@@ -2,15 +2,13 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    ArrowDictionaryKeyType, ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    ArrowDictionaryKeyType, ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, UInt16Type, UInt32Type, UInt64Type,
 };
 use arrow_array::{Array, ArrayRef};
 use arrow_buffer::{BooleanBuffer, Buffer, OffsetBuffer};
 use arrow_ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
 use arrow_ipc::{
-    DictionaryBatchBuilder, FieldNode, MessageBuilder, MessageHeader, MetadataVersion,
-    RecordBatchBuilder,
+    DictionaryBatchBuilder, FieldNode, MessageBuilder, MessageHeader, MetadataVersion, RecordBatchBuilder,
 };
 use arrow_schema::{DataType, Schema};
 use flatbuffers::FlatBufferBuilder;
@@ -39,9 +37,7 @@ pub fn write(schema: &Schema, columns: &[ArrayRef], rows: usize) -> Result<Vec<u
         }
     }
     let bodies = dictionaries.iter().map(|(_, body)| body).chain([&body]);
-    let bytes: usize = bodies
-        .map(|body| body.length + 64 * body.buffers.len() + 512)
-        .sum();
+    let bytes: usize = bodies.map(|body| body.length + 64 * body.buffers.len() + 512).sum();
     let mut out = Vec::with_capacity(head.ipc_message.len() + bytes);
     message(&mut out, &head.ipc_message);
     for (id, dictionary) in &dictionaries {
@@ -87,10 +83,7 @@ impl Body {
                 let mut dictionary = DictionaryBatchBuilder::new(&mut fb);
                 dictionary.add_id(id);
                 dictionary.add_data(records);
-                (
-                    MessageHeader::DictionaryBatch,
-                    dictionary.finish().as_union_value(),
-                )
+                (MessageHeader::DictionaryBatch, dictionary.finish().as_union_value())
             }
         };
         let mut builder = MessageBuilder::new(&mut fb);
@@ -121,8 +114,7 @@ impl Body {
     fn node(&mut self, array: &dyn Array) {
         let nulls = array.nulls().filter(|nulls| nulls.null_count() > 0);
         let count = nulls.map_or(0, |nulls| nulls.null_count());
-        self.nodes
-            .push(FieldNode::new(array.len() as i64, count as i64));
+        self.nodes.push(FieldNode::new(array.len() as i64, count as i64));
         match nulls {
             Some(nulls) => self.bits(nulls.inner()),
             None => self.buffer(Buffer::from_vec(Vec::<u8>::new())),

@@ -11,8 +11,7 @@ use crate::json::Json;
 use crate::layout::Group;
 use crate::otlp::metrics::{Kind, TEMPORALITIES};
 use crate::otlp::writer::{
-    bytes, bytes_always, double, double_always, fixed64, fixed64_always, fixed64s, int32, sint32,
-    text, uint, varint,
+    bytes, bytes_always, double, double_always, fixed64, fixed64_always, fixed64s, int32, sint32, text, uint, varint,
 };
 
 fn kind(rows: &Rows, row: usize) -> Result<Kind, EncodeError> {
@@ -62,16 +61,11 @@ pub(super) fn write_point(
         Kind::Exponential => (1, 11, 10),
         Kind::Summary => (7, 0, 8),
     };
-    rows.attrs.write(
-        &mut point,
-        attributes,
-        row,
-        &duplicates[Group::Attrs as usize],
-    )?;
+    rows.attrs
+        .write(&mut point, attributes, row, &duplicates[Group::Attrs as usize])?;
     uint(&mut point, flags, u64::from(rows.flags.or_zero(row)));
     if let Some(json) = rows.exemplars.get(row).filter(|_| exemplars != 0) {
-        write_items(&mut point, exemplars, json, write_exemplar)
-            .map_err(|bad| rows.exemplars.bad(row, bad))?;
+        write_items(&mut point, exemplars, json, write_exemplar).map_err(|bad| rows.exemplars.bad(row, bad))?;
     }
     match kind {
         Kind::Gauge | Kind::Sum => match (rows.value_int.get(row), rows.value.get(row)) {
@@ -82,18 +76,11 @@ pub(super) fn write_point(
         Kind::Histogram => {
             fixed64(&mut point, 4, rows.count.or_zero(row));
             write_statistics(&mut point, rows, row, [5, 11, 12]);
-            fixed64s(
-                &mut point,
-                6,
-                rows.buckets.get::<UInt64Type>(row).into_iter(),
-            );
+            fixed64s(&mut point, 6, rows.buckets.get::<UInt64Type>(row).into_iter());
             fixed64s(
                 &mut point,
                 7,
-                rows.bounds
-                    .get::<Float64Type>(row)
-                    .into_iter()
-                    .map(f64::to_bits),
+                rows.bounds.get::<Float64Type>(row).into_iter().map(f64::to_bits),
             );
         }
         Kind::Exponential => {
@@ -102,27 +89,14 @@ pub(super) fn write_point(
             sint32(&mut point, 6, rows.scale.or_zero(row));
             fixed64(&mut point, 7, rows.zero_count.or_zero(row));
             double(&mut point, 14, rows.zero_threshold.or_zero(row));
-            write_side(
-                &mut point,
-                8,
-                row,
-                &rows.positive_offset,
-                &rows.positive_buckets,
-            );
-            write_side(
-                &mut point,
-                9,
-                row,
-                &rows.negative_offset,
-                &rows.negative_buckets,
-            );
+            write_side(&mut point, 8, row, &rows.positive_offset, &rows.positive_buckets);
+            write_side(&mut point, 9, row, &rows.negative_offset, &rows.negative_buckets);
         }
         Kind::Summary => {
             fixed64(&mut point, 4, rows.count.or_zero(row));
             double(&mut point, 5, rows.sum.or_zero(row));
             if let Some(json) = rows.quantiles.get(row) {
-                write_items(&mut point, 6, json, write_quantile)
-                    .map_err(|bad| rows.quantiles.bad(row, bad))?;
+                write_items(&mut point, 6, json, write_quantile).map_err(|bad| rows.quantiles.bad(row, bad))?;
             }
         }
     }

@@ -25,8 +25,7 @@ pub(super) fn write_log(
         write_any(&mut any, kind, body).map_err(|bad| rows.body.bad(row, bad))?;
         bytes_always(&mut log, 5, &any);
     }
-    rows.attrs
-        .write(&mut log, 6, row, &duplicates[Group::Attrs as usize])?;
+    rows.attrs.write(&mut log, 6, row, &duplicates[Group::Attrs as usize])?;
     uint(&mut log, 7, u64::from(rows.dropped_attributes.or_zero(row)));
     fixed32(&mut log, 8, rows.flags.or_zero(row));
     bytes(&mut log, 9, &rows.trace_id.hex(row)?);
@@ -57,14 +56,9 @@ pub(super) fn write_span(
     }
     rows.attrs
         .write(&mut span, 9, row, &duplicates[Group::Attrs as usize])?;
-    uint(
-        &mut span,
-        10,
-        u64::from(rows.dropped_attributes.or_zero(row)),
-    );
+    uint(&mut span, 10, u64::from(rows.dropped_attributes.or_zero(row)));
     if let Some(events) = rows.span_events.get(row) {
-        write_items(&mut span, 11, events, write_event)
-            .map_err(|bad| rows.span_events.bad(row, bad))?;
+        write_items(&mut span, 11, events, write_event).map_err(|bad| rows.span_events.bad(row, bad))?;
     }
     uint(&mut span, 12, u64::from(rows.dropped_events.or_zero(row)));
     if let Some(links) = rows.links.get(row) {

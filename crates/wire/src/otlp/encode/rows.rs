@@ -2,13 +2,9 @@
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
-    ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, TimestampNanosecondType, UInt32Type,
-    UInt64Type,
+    ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, TimestampNanosecondType, UInt32Type, UInt64Type,
 };
-use arrow_array::{
-    Array, ArrayRef, BooleanArray, ListArray, PrimitiveArray, RecordBatch, StringArray,
-    new_null_array,
-};
+use arrow_array::{Array, ArrayRef, BooleanArray, ListArray, PrimitiveArray, RecordBatch, StringArray, new_null_array};
 use arrow_schema::{DataType, Field};
 
 use super::EncodeError;
@@ -139,15 +135,12 @@ impl Attrs {
                         .map(|i| types.values.value(i))
                 });
                 any.clear();
-                write_any(
-                    &mut any,
-                    kind.unwrap_or(type_name::STRING),
-                    texts.values.value(entry),
-                )
-                .map_err(|bad| EncodeError::Value {
-                    row,
-                    column: self.name,
-                    what: format!("{key}: {}", bad.0),
+                write_any(&mut any, kind.unwrap_or(type_name::STRING), texts.values.value(entry)).map_err(|bad| {
+                    EncodeError::Value {
+                        row,
+                        column: self.name,
+                        what: format!("{key}: {}", bad.0),
+                    }
                 })?;
                 write_pair(out, field, key, &any);
             }
@@ -229,18 +222,13 @@ impl Rows {
     pub(super) fn duplicates(&self, row: usize) -> Result<Duplicates<'_>, EncodeError> {
         let mut duplicates = Duplicates::default();
         if let Some(text) = self.duplicate_attrs.get(row) {
-            read_duplicates(text, &mut duplicates)
-                .map_err(|bad| self.duplicate_attrs.bad(row, bad))?;
+            read_duplicates(text, &mut duplicates).map_err(|bad| self.duplicate_attrs.bad(row, bad))?;
         }
         Ok(duplicates)
     }
 
     /// `Resource` and schema URL, as the fields of the message that holds both.
-    pub(super) fn resource(
-        &self,
-        row: usize,
-        duplicates: &Duplicates<'_>,
-    ) -> Result<Vec<u8>, EncodeError> {
+    pub(super) fn resource(&self, row: usize, duplicates: &Duplicates<'_>) -> Result<Vec<u8>, EncodeError> {
         let mut resource = Vec::new();
         self.resource
             .write(&mut resource, 1, row, &duplicates[Group::Resource as usize])?;
@@ -259,21 +247,13 @@ impl Rows {
     }
 
     /// `InstrumentationScope` and schema URL, likewise.
-    pub(super) fn scope(
-        &self,
-        row: usize,
-        duplicates: &Duplicates<'_>,
-    ) -> Result<Vec<u8>, EncodeError> {
+    pub(super) fn scope(&self, row: usize, duplicates: &Duplicates<'_>) -> Result<Vec<u8>, EncodeError> {
         let mut scope = Vec::new();
         writer::text(&mut scope, 1, self.scope_name.get(row));
         writer::text(&mut scope, 2, self.scope_version.get(row));
         self.scope
             .write(&mut scope, 3, row, &duplicates[Group::Scope as usize])?;
-        writer::uint(
-            &mut scope,
-            4,
-            u64::from(self.scope_dropped_attributes.or_zero(row)),
-        );
+        writer::uint(&mut scope, 4, u64::from(self.scope_dropped_attributes.or_zero(row)));
         let mut out = Vec::new();
         writer::bytes(&mut out, 1, &scope);
         writer::text(&mut out, 3, self.scope_schema_url.get(row));
@@ -332,10 +312,7 @@ fn write_entity_refs(out: &mut Vec<u8>, text: &str) -> Result<(), Bad> {
 
 /// A column with the type that the table gives it, whatever the reader of a store made of it; nulls if there is none.
 fn column(batch: &RecordBatch, name: &'static str) -> Result<ArrayRef, EncodeError> {
-    let wrong = |source| EncodeError::Column {
-        column: name,
-        source,
-    };
+    let wrong = |source| EncodeError::Column { column: name, source };
     let schema = events::schema();
     let wanted = schema.field_with_name(name).map_err(wrong)?.data_type();
     match batch.column_by_name(name) {
@@ -345,11 +322,7 @@ fn column(batch: &RecordBatch, name: &'static str) -> Result<ArrayRef, EncodeErr
     }
 }
 
-fn attrs(
-    batch: &RecordBatch,
-    texts: &'static str,
-    types: &'static str,
-) -> Result<Attrs, EncodeError> {
+fn attrs(batch: &RecordBatch, texts: &'static str, types: &'static str) -> Result<Attrs, EncodeError> {
     Ok(Attrs {
         name: texts,
         texts: map(batch, texts)?,
@@ -361,10 +334,7 @@ fn map(batch: &RecordBatch, name: &'static str) -> Result<Option<Map>, EncodeErr
     let Some(column) = batch.column_by_name(name) else {
         return Ok(None);
     };
-    let wrong = |source| EncodeError::Column {
-        column: name,
-        source,
-    };
+    let wrong = |source| EncodeError::Column { column: name, source };
     let Some(map) = column.as_map_opt() else {
         let what = format!(
             "expected a map, found {}",
@@ -372,9 +342,7 @@ fn map(batch: &RecordBatch, name: &'static str) -> Result<Option<Map>, EncodeErr
         );
         return Err(wrong(arrow_schema::ArrowError::SchemaError(what)));
     };
-    let text = |array: &ArrayRef| {
-        arrow_cast::cast(array, &DataType::Utf8).map(|a| a.as_string::<i32>().clone())
-    };
+    let text = |array: &ArrayRef| arrow_cast::cast(array, &DataType::Utf8).map(|a| a.as_string::<i32>().clone());
     Ok(Some(Map {
         offsets: map.value_offsets().to_vec(),
         nulls: map.nulls().cloned(),

@@ -36,12 +36,9 @@ pub(super) fn write_any(out: &mut Vec<u8>, kind: &str, text: &str) -> Result<(),
         type_name::INT => uint_always(
             out,
             3,
-            text.parse::<i64>()
-                .map_err(|_| Bad("is not a 64-bit integer"))? as u64,
+            text.parse::<i64>().map_err(|_| Bad("is not a 64-bit integer"))? as u64,
         ),
-        type_name::DOUBLE => {
-            double_always(out, 4, parse_double(text).ok_or(Bad("is not a double"))?)
-        }
+        type_name::DOUBLE => double_always(out, 4, parse_double(text).ok_or(Bad("is not a double"))?),
         type_name::BYTES => bytes_always(out, 7, &parse_base64(text).ok_or(Bad("is not base64"))?),
         type_name::ARRAY | type_name::KVLIST => {
             let mut json = parser(text);
@@ -112,9 +109,7 @@ pub(super) enum Number {
 /// A point or an exponent makes a double.
 fn number(text: &str) -> Result<Number, Bad> {
     if text.contains(['.', 'e', 'E']) {
-        return parse_double(text)
-            .map(Number::Double)
-            .ok_or(Bad("is not a double"));
+        return parse_double(text).map(Number::Double).ok_or(Bad("is not a double"));
     }
     text.parse()
         .map(Number::Int)

@@ -98,10 +98,7 @@ impl TryFrom<wire::Hello> for Hello {
     type Error = FrameError;
 
     fn try_from(f: wire::Hello) -> Result<Self, FrameError> {
-        let invalid = |what| FrameError::Invalid {
-            kind: "HELLO",
-            what,
-        };
+        let invalid = |what| FrameError::Invalid { kind: "HELLO", what };
         Ok(Self {
             stream: f
                 .stream
@@ -243,12 +240,8 @@ impl TryFrom<wire::Nack> for Nack {
 
     fn try_from(f: wire::Nack) -> Result<Self, FrameError> {
         let verdict = match f.verdict {
-            1 => Verdict::Retry {
-                after_ms: f.after_ms,
-            },
-            2 => Verdict::Hold {
-                after_ms: f.after_ms,
-            },
+            1 => Verdict::Retry { after_ms: f.after_ms },
+            2 => Verdict::Hold { after_ms: f.after_ms },
             3 => Verdict::Permanent,
             _ => {
                 return Err(FrameError::Invalid {

@@ -161,10 +161,7 @@ pub enum FrameError {
         source: prost::DecodeError,
     },
     #[error("frame {kind}: {what}")]
-    Invalid {
-        kind: &'static str,
-        what: &'static str,
-    },
+    Invalid { kind: &'static str, what: &'static str },
     #[error("frame has the unknown tag {0}")]
     Tag(u8),
 }
