@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{IngestConfig, Role};
 use crate::ends::EmbeddedEnds;
 use crate::gateway::{Gateway, GatewayConfig, GatewayError};
-use crate::log::{EmbeddedLog, EmbeddedOptions, Log, OpenError};
+use crate::log::{EmbeddedLog, EmbeddedOptions, GuardedLog, Log, OpenError};
 use crate::status::{StatusHandle, WriterCounters};
-use crate::writer::{ColdWriter, ColdWriterOptions, HotWriter, TrimOptions, WriterError};
+use crate::writer::{ColdWriter, ColdWriterOptions, HotWriter, TrimOptions, WriterError, check_log_reaches_cold};
 
 /// Kept free in every partition's folder, so that deleting works on a full disk.
 const BALLAST_BYTES: u64 = 1 << 20;
@@ -39,6 +39,10 @@ pub enum BuildError {
 pub enum RunError {
     #[error("the {writer} writer stopped")]
     Writer { writer: &'static str, source: WriterError },
+    #[error("ingest cannot begin")]
+    Begin(#[source] WriterError),
+    #[error("the log has failed; the next start reads again what is on disk")]
+    Log,
     #[error("a task of ingest ended: {0}")]
     Task(String),
 }
@@ -52,6 +56,7 @@ pub struct IngestService {
     config: IngestConfig,
     folder: PathBuf,
     counters: Arc<WriterCounters>,
+    log_failed: CancellationToken,
 }
 
 impl IngestService {
@@ -73,10 +78,15 @@ impl IngestService {
             path: folder.clone(),
             source,
         })?;
+        let log_failed = CancellationToken::new();
+        let guarded = GuardedLog {
+            inner: Arc::clone(&log) as Arc<dyn Log>,
+            failed: log_failed.clone(),
+        };
         let gateway = config
             .roles
             .contains(&Role::Gateway)
-            .then(|| Gateway::build(gateway_config(&config), Arc::clone(&log) as Arc<dyn Log>))
+            .then(|| Gateway::build(gateway_config(&config), Arc::new(guarded)))
             .transpose()?;
         Ok(IngestService {
             log,
@@ -85,6 +95,7 @@ impl IngestService {
             config,
             folder,
             counters: Arc::default(),
+            log_failed,
         })
     }
 
@@ -116,22 +127,27 @@ impl IngestService {
 
     /// Runs until told to stop, or until a writer cannot go on: then everything stops, loudly.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
+        check_log_reaches_cold(&(Arc::clone(&self.log) as Arc<dyn Log>), &self.stores)
+            .await
+            .map_err(RunError::Begin)?;
         let (writers_stop, gateway_stop) = (CancellationToken::new(), CancellationToken::new());
         let mut writers = self.start_writers(&writers_stop);
-        let gateway = self
-            .gateway
-            .map(|gateway| tokio::spawn(gateway.run(gateway_stop.clone())));
-        let failed = tokio::select! {
-            () = shutdown.cancelled() => None,
-            Some(ended) = writers.join_next() => Some(ended),
+        let mut gateway = JoinSet::new();
+        if let Some(door) = self.gateway {
+            gateway.spawn(door.run(gateway_stop.clone()));
+        }
+        let mut result = tokio::select! {
+            () = shutdown.cancelled() => Ok(()),
+            () = self.log_failed.cancelled() => Err(RunError::Log),
+            Some(ended) = writers.join_next() => flatten(ended).and(Err(RunError::Task("a writer".to_owned()))),
+            Some(ended) = gateway.join_next() => Err(RunError::Task(ended.err().map_or("the gateway".to_owned(), |e| e.to_string()))),
         };
         // No new batch, then the writers take in what the log has.
         gateway_stop.cancel();
-        if let Some(gateway) = gateway {
-            gateway.await.map_err(|error| RunError::Task(error.to_string()))?;
+        while let Some(ended) = gateway.join_next().await {
+            result = result.and(ended.map_err(|error| RunError::Task(error.to_string())));
         }
         writers_stop.cancel();
-        let mut result = failed.map_or(Ok(()), flatten);
         while let Some(ended) = writers.join_next().await {
             result = result.and(flatten(ended));
         }
@@ -166,6 +182,7 @@ impl IngestService {
                 stores: self.stores.clone(),
                 limits: IpcLimits::default(),
                 folder: self.folder.clone(),
+                beside_hot: self.config.roles.contains(&Role::Hot),
                 options: cold_options(&self.config),
                 counters: Arc::clone(&self.counters),
             };

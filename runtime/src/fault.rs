@@ -27,6 +27,21 @@ pub enum Fault {
     Open(u32),
 }
 
+impl Fault {
+    /// The same without what a guest may have chosen: the message of a mask may hold just what it should have masked, and faults
+    /// are written to disk, sent and logged.
+    pub(crate) fn without_text(self) -> Fault {
+        const HIDDEN: &str = "the text is not kept, as it may hold what should be masked";
+        match self {
+            Fault::Trap(_) => Fault::Trap(HIDDEN.to_owned()),
+            Fault::Invalid(_) => Fault::Invalid(HIDDEN.to_owned()),
+            Fault::Failed(_) => Fault::Failed(HIDDEN.to_owned()),
+            Fault::Start(_) => Fault::Start(HIDDEN.to_owned()),
+            other => other,
+        }
+    }
+}
+
 /// A guest chooses this text, so it is cut.
 fn short(text: &str) -> String {
     const MAX_CHARS: usize = 200;

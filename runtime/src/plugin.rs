@@ -229,6 +229,11 @@ impl Plugin {
         // Whatever a guest's answer does to the code that reads it stays a fault of the guest.
         let answer = catch_unwind(AssertUnwindSafe(|| self.apply_slices(batch, signal, now_ns)))
             .unwrap_or_else(|_| Err(Fault::Invalid("an answer that cannot be handled".to_owned())));
+        let answer = if self.about.kind == Kind::Mask {
+            answer.and_then(masked)
+        } else {
+            answer
+        };
         let cpu_ns = u64::try_from(thread.elapsed().as_nanos()).unwrap_or(u64::MAX);
         self.count(|counters| counters.cpu_ns = counters.cpu_ns.saturating_add(cpu_ns));
         match answer {
@@ -237,6 +242,11 @@ impl Plugin {
                 Ok(answer)
             }
             Err(fault) => {
+                let fault = if self.about.kind == Kind::Mask {
+                    fault.without_text()
+                } else {
+                    fault
+                };
                 lock(&self.breaker).failure(permit, self.started.elapsed_ms());
                 tracing::warn!(plugin = self.name, %fault, rows = batch.num_rows(), "plugin fault");
                 self.count(|counters| {
@@ -478,4 +488,11 @@ fn join_bits(
         }
     }
     Some(all.finish())
+}
+/// A mask that sets rows aside would let them through as they came.
+fn masked(answer: Answer) -> Result<Answer, Fault> {
+    match answer.quarantine {
+        None => Ok(answer),
+        Some(_) => Err(Fault::Invalid("a mask may not quarantine".to_owned())),
+    }
 }

@@ -30,6 +30,18 @@ pub(crate) fn guest_target_dir() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(root());
+    // What the outer cargo tells us of ourselves would reach build scripts that watch these variables, and half of the libraries
+    // would be built again at every change between `cargo xtask` and plain `cargo`.
+    for (name, _) in env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_")
+            || text.starts_with("CARGO_MANIFEST_")
+            || text == "CARGO_CRATE_NAME"
+            || text == "CARGO_BIN_NAME"
+        {
+            cargo.env_remove(&name);
+        }
+    }
     cargo
 }
 

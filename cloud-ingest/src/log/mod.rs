@@ -1,12 +1,14 @@
 //! The log between gateway and writers: partitions of records with gap-free offsets.
 
 mod embedded;
+mod guard;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use sluice_wire::ids::Partition;
 
 pub use embedded::{EmbeddedLog, EmbeddedOptions, OpenError};
+pub(crate) use guard::GuardedLog;
 
 /// At-least-once: a batch may stand in it twice, and its identity tells. Offsets of a partition count from 0 without gaps.
 #[async_trait]

@@ -16,9 +16,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hot::plan_all;
-use super::resume::{READ_BYTES, planner_at, snapshot_path};
+use super::resume::{READ_BYTES, begin, snapshot_path};
 use super::trim::{TrimOptions, trim};
 use super::{Planner, WriterError};
+use crate::dedup::Dedup;
 use crate::log::Log;
 use crate::status::WriterCounters;
 
@@ -47,6 +48,8 @@ pub struct ColdWriter {
     pub stores: Stores,
     pub limits: IpcLimits,
     pub folder: PathBuf,
+    /// Hot is written in this process too, so the log keeps what hot has not read.
+    pub beside_hot: bool,
     pub options: ColdWriterOptions,
     pub counters: Arc<WriterCounters>,
 }
@@ -65,12 +68,16 @@ struct Gathered {
     rows: usize,
     bytes: usize,
     since: Option<Instant>,
+    /// Hot has no room: drop all that may go.
+    pressed: bool,
 }
 
 struct Share {
     planner: Planner,
     /// The first offset that is not in cold.
     first: u64,
+    /// The durable state of duplicates covers everything below.
+    saved: u64,
     rows: Vec<RecordBatch>,
 }
 
@@ -80,18 +87,24 @@ impl ColdWriter {
         let mut gathered = self.begin().await?;
         let mut next_trim = Instant::now() + TRIM_EVERY;
         loop {
-            let moved = self.gather(&mut gathered).await?;
-            if gathered.is_due(&self.options) || (shutdown.is_cancelled() && !moved) {
-                let drained = shutdown.is_cancelled() && !moved;
+            // What is due was refused a moment ago: no more is read until it is in the table.
+            let was_due = gathered.is_due(&self.options);
+            let moved = !was_due && self.gather(&mut gathered).await?;
+            let stopping = shutdown.is_cancelled();
+            let drained = stopping && !moved && !was_due;
+            if gathered.is_due(&self.options) || drained {
                 match self.commit(&mut gathered).await {
+                    Ok(()) if drained => return Ok(()),
                     Ok(()) => {}
-                    Err(error) if drained => return Err(error),
+                    Err(error) if stopping => return Err(error),
                     Err(WriterError::Commit(CommitError::Overlap { .. })) => {
                         tracing::warn!("the cold table moved on by itself; cutting again from its end");
                         gathered = self.begin().await?;
                         continue;
                     }
-                    Err(WriterError::Commit(error @ CommitError::Gap { .. })) => return Err(error.into()),
+                    Err(WriterError::Commit(
+                        error @ (CommitError::Gap { .. } | CommitError::BadRange { .. } | CommitError::Encode(_)),
+                    )) => return Err(error.into()),
                     Err(error) => {
                         tracing::error!(%error, "cold commit failed; trying again");
                         self.counters
@@ -100,9 +113,6 @@ impl ColdWriter {
                         tokio::select! { () = shutdown.cancelled() => {}, () = tokio::time::sleep(RETRY) => {} }
                         continue;
                     }
-                }
-                if drained {
-                    return Ok(());
                 }
             }
             if Instant::now() >= next_trim {
@@ -116,27 +126,23 @@ impl ColdWriter {
     }
 
     async fn begin(&self) -> Result<Gathered, WriterError> {
-        let committed = self.stores.cold.committed().await?;
         let mut partitions = BTreeMap::new();
         for partition in self.log.partitions() {
-            let first = committed
-                .get(&partition)
-                .map_or_else(|| self.log.first(partition), |last| last + 1);
-            let planner = planner_at(&self.log, &self.folder, partition, first, &self.limits).await?;
-            partitions.insert(
-                partition,
-                Share {
-                    planner,
-                    first,
-                    rows: Vec::new(),
-                },
-            );
+            let begun = begin(&self.log, &self.stores, &self.folder, partition, &self.limits).await?;
+            let share = Share {
+                first: begun.planner.next(),
+                saved: begun.saved,
+                planner: begun.planner,
+                rows: Vec::new(),
+            };
+            partitions.insert(partition, share);
         }
         Ok(Gathered {
             partitions,
             rows: 0,
             bytes: 0,
             since: None,
+            pressed: false,
         })
     }
 
@@ -149,11 +155,16 @@ impl ColdWriter {
                 continue;
             }
             moved = true;
-            let (planner, rows, _) = plan_all(share.planner.clone(), records).await?;
+            // Moved, not copied: the state of duplicates may be large. An error ends the writer, and with it the empty one.
+            let planner = std::mem::replace(&mut share.planner, Planner::new(Dedup::default(), self.limits.clone()));
+            let (planner, rows, _) = plan_all(planner, records).await?;
             share.planner = planner;
             gathered.rows += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
             gathered.bytes += rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
             share.rows.extend(rows);
+            if gathered.rows >= self.options.max_rows || gathered.bytes >= self.options.max_bytes {
+                break;
+            }
         }
         if moved {
             gathered.since.get_or_insert_with(Instant::now);
@@ -185,6 +196,7 @@ impl ColdWriter {
             for (partition, share) in &mut gathered.partitions {
                 if pending(share) {
                     self.save_snapshot(*partition, share.planner.snapshot()).await?;
+                    share.saved = share.planner.next();
                 }
                 share.first = share.planner.next();
                 share.rows.clear();
@@ -193,25 +205,35 @@ impl ColdWriter {
             self.counters.committed(gathered.rows);
         }
         (gathered.rows, gathered.bytes, gathered.since) = (0, 0, None);
-        self.relieve_hot(gathered).await
+        let keep = if std::mem::take(&mut gathered.pressed) {
+            0
+        } else {
+            self.options.hot_keep_bytes
+        };
+        if let Err(error) = self.relieve_hot(gathered, keep).await {
+            // The rows are in cold; what hot keeps too long it drops after a later commit, or when it asks again.
+            tracing::warn!(%error, "the seam could not be moved");
+        }
+        self.counters.freed.send_modify(|count| *count += 1);
+        Ok(())
     }
 
     /// Saying so durably comes first; a query that read the older record finds out from hot itself what is gone.
-    async fn relieve_hot(&self, gathered: &Gathered) -> Result<(), WriterError> {
-        if self.stores.hot.bytes() > self.options.hot_keep_bytes {
-            for (partition, share) in &gathered.partitions {
-                let Some(low) = share.first.checked_sub(1) else {
-                    continue;
-                };
-                let held = self.stores.seam.load(*partition).await?.low;
-                if held.is_none_or(|held| held < low) {
-                    self.stores.seam.advance(*partition, low).await?;
-                }
-                crash_point("writer.seam.advanced");
-                self.stores.hot.drop_to(*partition, low);
-            }
+    async fn relieve_hot(&self, gathered: &Gathered, keep_bytes: u64) -> Result<(), WriterError> {
+        if self.stores.hot.bytes() <= keep_bytes {
+            return Ok(());
         }
-        self.counters.freed.send_modify(|count| *count += 1);
+        for (partition, share) in &gathered.partitions {
+            let Some(low) = share.first.checked_sub(1) else {
+                continue;
+            };
+            let held = self.stores.seam.load(*partition).await?.low;
+            if held.is_none_or(|held| held < low) {
+                self.stores.seam.advance(*partition, low).await?;
+            }
+            crash_point("writer.seam.advanced");
+            self.stores.hot.drop_to(*partition, low);
+        }
         Ok(())
     }
 
@@ -231,7 +253,9 @@ impl ColdWriter {
         for (partition, share) in &gathered.partitions {
             // What hot has not read yet must stay too.
             let hot = self.stores.hot.claimed(*partition).map_or(0, |(_, next)| next);
-            trim(&self.log, *partition, share.first.min(hot), now_us, &self.options.trim).await?;
+            let hot = if self.beside_hot { hot } else { u64::MAX };
+            let safe = share.first.min(share.saved).min(hot);
+            trim(&self.log, *partition, safe, now_us, &self.options.trim).await?;
         }
         Ok(())
     }
@@ -248,7 +272,7 @@ impl ColdWriter {
             () = shutdown.cancelled() => {}
             _ = futures::future::select_all(more) => {}
             () = tokio::time::sleep_until(due) => {}
-            () = self.counters.pressure.notified() => gathered.since = Some(Instant::now() - self.options.interval),
+            () = self.counters.pressure.notified() => gathered.pressed = true,
         }
     }
 }
@@ -257,6 +281,7 @@ impl Gathered {
     fn is_due(&self, options: &ColdWriterOptions) -> bool {
         self.rows >= options.max_rows
             || self.bytes >= options.max_bytes
+            || self.pressed
             || self.since.is_some_and(|since| since.elapsed() >= options.interval)
     }
 }

@@ -9,13 +9,16 @@ use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 use tokio_util::sync::CancellationToken;
 
-use super::resume::{READ_BYTES, planner_at};
+use super::resume::{READ_BYTES, begin};
 use super::{Planner, WriterError};
 use crate::log::{Log, LogRecord};
 use crate::status::WriterCounters;
 
 /// Who wrote the hot rows, for people who read seam records: columns in the memory of one process.
 const ENDPOINT: &str = "embedded";
+
+/// Rows that are planned at once; the rest of what was read is read again.
+const PLAN_BYTES: usize = 32 << 20;
 
 /// Owns one partition of the hot store.
 #[derive(Clone)]
@@ -40,10 +43,9 @@ impl std::fmt::Debug for HotWriter {
 impl HotWriter {
     /// Claims the partition from the end of cold and follows the log until told to stop.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
-        let cold = self.stores.cold.committed().await?;
-        let first = self.log.first(self.partition);
-        let from = cold.get(&self.partition).map_or(first, |committed| committed + 1);
-        let mut planner = planner_at(&self.log, &self.folder, self.partition, from, &self.limits).await?;
+        let begun = begin(&self.log, &self.stores, &self.folder, self.partition, &self.limits).await?;
+        let mut planner = begun.planner;
+        let from = planner.next();
         self.stores.seam.claim(self.partition, from, ENDPOINT).await?;
         self.stores.hot.claim(self.partition, from);
         tracing::info!(partition = %self.partition, from, "hot store claimed");
@@ -90,14 +92,26 @@ impl HotWriter {
     }
 }
 
-/// Plans on a thread for blocking work: decoding and folding take milliseconds. Returns the planner moved on, the rows, and the
-/// last offset.
+/// Plans on a thread for blocking work, as decoding and folding take milliseconds, and stops early when the rows grow large: a
+/// few bytes of log can hold many rows. Returns the planner moved on, the rows, and the last offset that is in them.
 pub(super) async fn plan_all(
     mut planner: Planner,
     records: Vec<LogRecord>,
 ) -> Result<(Planner, Vec<RecordBatch>, u64), WriterError> {
     tokio::task::spawn_blocking(move || {
-        let rows = records.iter().flat_map(|record| planner.plan(record).rows).collect();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        for record in &records {
+            let planned = planner.plan(record);
+            bytes += planned
+                .rows
+                .iter()
+                .map(RecordBatch::get_array_memory_size)
+                .sum::<usize>();
+            rows.extend(planned.rows);
+            if bytes >= PLAN_BYTES {
+                break;
+            }
+        }
         let last = planner.next() - 1;
         (planner, rows, last)
     })

@@ -12,6 +12,7 @@ use sluice_store::{ColdError, CommitError, HotError, SeamError};
 pub use cold::{ColdWriter, ColdWriterOptions};
 pub use hot::HotWriter;
 pub use plan::{Planned, Planner};
+pub(crate) use resume::check_log_reaches_cold;
 pub use trim::TrimOptions;
 
 use crate::log::LogError;
@@ -43,6 +44,15 @@ pub enum WriterError {
         known: u64,
         first: u64,
         path: std::path::PathBuf,
+    },
+    #[error(
+        "partition {partition}: the log ends at offset {end}, but cold holds everything below {held}; the log was lost or is an old copy. \
+         Put the newest copy back, or begin a new generation of the log"
+    )]
+    LogBehind {
+        partition: sluice_wire::ids::Partition,
+        end: u64,
+        held: u64,
     },
     #[error("a task of the writer ended: {0}")]
     Task(String),

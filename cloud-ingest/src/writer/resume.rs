@@ -1,8 +1,10 @@
 //! Where a writer begins: the state of duplicates as of an offset, folded up to what its store holds already.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use sluice_store::Stores;
 use sluice_wal::cursor;
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
@@ -19,39 +21,55 @@ pub(super) fn snapshot_path(folder: &Path, partition: Partition) -> PathBuf {
     folder.join(format!("duplicates-{partition}"))
 }
 
-/// A planner that stands at `next`: the last snapshot, and the log's records from there on folded in.
-pub(super) async fn planner_at(
+/// Where a writer stands at its start.
+pub(super) struct Begin {
+    /// Stands at the first offset that cold does not hold.
+    pub(super) planner: Planner,
+    /// The durable state of duplicates covers everything below this offset.
+    pub(super) saved: u64,
+}
+
+/// Refuses a log that ends before cold does: what it takes from now on would get offsets that cold holds already, and nobody would
+/// ever read it. To be asked before anything is appended.
+pub(crate) async fn check_log_reaches_cold(log: &Arc<dyn Log>, stores: &Stores) -> Result<(), WriterError> {
+    let committed = stores.cold.committed().await?;
+    for partition in log.partitions() {
+        let (end, held) = (log.end(partition), committed.get(&partition).map_or(0, |last| last + 1));
+        if end < held {
+            return Err(WriterError::LogBehind { partition, end, held });
+        }
+    }
+    Ok(())
+}
+
+/// The last snapshot, and the log's records from there to the end of cold folded in.
+pub(super) async fn begin(
     log: &Arc<dyn Log>,
+    stores: &Stores,
     folder: &Path,
     partition: Partition,
-    next: u64,
     limits: &IpcLimits,
-) -> Result<Planner, WriterError> {
+) -> Result<Begin, WriterError> {
     let path = snapshot_path(folder, partition);
-    let saved = cursor::load(&path).map_err(|source| WriterError::Snapshot {
-        path: path.clone(),
-        source,
-    })?;
-    let restored = match saved.as_deref().map(Dedup::decode) {
-        Some(Ok(dedup)) if dedup.next() <= next => Some(dedup),
-        Some(Ok(dedup)) => {
-            // Saved after a commit that the table no longer holds: the table was restored from a backup, say.
-            tracing::warn!(%partition, upto = dedup.next(), next, "state of duplicates is newer than its table; folding the log anew");
-            None
-        }
-        Some(Err(error)) => {
-            tracing::warn!(%partition, %error, "state of duplicates cannot be used; folding the log anew");
-            None
-        }
-        None => None,
-    };
-    let dedup = restored.unwrap_or_default();
-    let known = dedup.next();
+    // In this order: a snapshot is saved after the commit that it belongs to, so the table read next is never behind it.
+    let restored = load(&path, partition)?;
+    let committed = stores.cold.committed().await?;
     let first = log.first(partition);
-    if first > known {
+    let next = committed.get(&partition).map_or(first, |last| last + 1);
+    let dedup = restored.filter(|dedup| {
+        let fits = dedup.next() <= next;
+        if !fits {
+            // The table was restored from a backup, say.
+            tracing::warn!(%partition, upto = dedup.next(), next, "state of duplicates is newer than its table; folding the log anew");
+        }
+        fits
+    });
+    let dedup = dedup.unwrap_or_default();
+    let saved = dedup.next();
+    if first > saved {
         return Err(WriterError::Forgotten {
             partition,
-            known,
+            known: saved,
             first,
             path,
         });
@@ -60,12 +78,10 @@ pub(super) async fn planner_at(
     while planner.next() < next {
         let records = log.read(partition, planner.next(), READ_BYTES).await?;
         if records.is_empty() {
-            // The table holds more than the log: the log was lost. What comes next would repeat offsets.
-            return Err(WriterError::Forgotten {
+            return Err(WriterError::LogBehind {
                 partition,
-                known: planner.next(),
-                first: log.end(partition),
-                path,
+                end: planner.next(),
+                held: next,
             });
         }
         records
@@ -73,5 +89,22 @@ pub(super) async fn planner_at(
             .take_while(|record| record.offset < next)
             .for_each(|record| planner.pass(record));
     }
-    Ok(planner)
+    Ok(Begin { planner, saved })
+}
+
+/// `None` when there is no snapshot that can be used; whether the log can stand in for it, its first offset says.
+fn load(path: &Path, partition: Partition) -> Result<Option<Dedup>, WriterError> {
+    let unusable = |error: &dyn std::fmt::Display| {
+        tracing::warn!(%partition, %error, "state of duplicates cannot be used; folding the log anew");
+        Ok(None)
+    };
+    match cursor::load(path) {
+        Ok(None) => Ok(None),
+        Ok(Some(bytes)) => Dedup::decode(&bytes).map(Some).or_else(|error| unusable(&error)),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => unusable(&error),
+        Err(source) => Err(WriterError::Snapshot {
+            path: path.to_owned(),
+            source,
+        }),
+    }
 }

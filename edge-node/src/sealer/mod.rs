@@ -45,10 +45,11 @@ impl Sealer {
             let decision = self.queue.decide(self.started.elapsed(), link);
             self.note_waiting();
             let wait = match decision {
-                Decision::Seal => {
+                Decision::Seal if !self.finished.is_cancelled() => {
                     self.seal_next().await?;
                     continue;
                 }
+                Decision::Seal => Duration::ZERO,
                 Decision::Wait(wait) => wait,
                 Decision::Nothing => Duration::from_secs(3600),
             };
@@ -67,7 +68,8 @@ impl Sealer {
         while let Some(pending) = self.accepted.recv().await {
             self.queue.push(pending);
         }
-        while self.queue.waiting().1.is_some() {
+        // On a full disk the journal keeps what is left for the next start.
+        while self.queue.waiting().1.is_some() && !self.counters.disk_full.load(Ordering::Relaxed) {
             self.seal_next().await?;
         }
         Ok(())
@@ -123,7 +125,10 @@ impl Sealer {
                     tracing::warn!("disk is full, new events are refused until there is room");
                 }
                 // What was acknowledged meanwhile is deleted by the cursor's keeper; then there is room again.
-                tokio::time::sleep(FULL_PAUSE).await;
+                tokio::select! {
+                    () = tokio::time::sleep(FULL_PAUSE) => {}
+                    () = self.finished.cancelled() => {}
+                }
                 Ok(())
             }
             Err((_, error)) => Err(error),

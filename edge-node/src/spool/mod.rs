@@ -163,10 +163,15 @@ impl Spool {
             max_record_bytes: 64 << 20,
             ballast_bytes: options.ballast,
         };
-        let (wal, recovery) = Wal::open(&dir, wal_options)?;
-        let reader = wal.reader();
+        let (mut wal, recovery) = Wal::open(&dir, wal_options)?;
         let cursor_path = options.data_dir.join("cursor");
         let saved = Saved::load(&cursor_path).map_err(SpoolError::Cursor)?;
+        // A spool that lost its end must not give the indices that the cursor speaks of to other batches: they would count as
+        // acknowledged. What is lost becomes a counted gap.
+        if wal.next() < saved.next {
+            wal.skip_to(saved.next)?;
+        }
+        let reader = wal.reader();
 
         let identity_path = options.data_dir.join("identity");
         let (mut identity, identity_rebuilt) = match Identity::load(&identity_path)? {

@@ -40,10 +40,7 @@ fn p5_a_full_disk_loses_nothing_and_accepts_again_when_there_is_room() {
     config.seal.zstd_level = 0;
     // Small segments, so that what is acknowledged is soon deleted.
     config.spool.max_bytes = 16 << 20;
-    let node = TestNode::start(config);
-    // Others use the disk, too: the cap is never reached.
-    let filler_file = dir.path().join("filler");
-    std::fs::write(&filler_file, vec![1u8; 14 << 20]).unwrap();
+    let node = TestNode::start(config.clone());
     let filler = "0123456789abcdef".repeat(4096);
     let address = node.address("otlp-http");
     let send = |k: usize| {
@@ -51,24 +48,44 @@ fn p5_a_full_disk_loses_nothing_and_accepts_again_when_there_is_room() {
         node.runtime
             .block_on(async { post(&http(), address, "/v1/logs", PROTOBUF, body).await.unwrap() })
     };
-    let mut accepted = 0;
-    let refusal = loop {
-        let answer = send(accepted);
-        if answer.status != 200 {
-            break answer;
+    // Others use the disk, too: the cap is never reached.
+    let filler_file = dir.path().join("filler");
+    let fill = |from: usize| {
+        std::fs::write(&filler_file, vec![1u8; 14 << 20]).unwrap();
+        for accepted in 0..200 {
+            let answer = send(from + accepted);
+            if answer.status != 200 {
+                assert_eq!((answer.status, answer.retry_after.as_deref()), (429, Some("2")));
+                return accepted;
+            }
         }
-        accepted += 1;
-        assert!(accepted < 200, "the disk is never full");
+        panic!("the disk is never full");
     };
-    assert_eq!((refusal.status, refusal.retry_after.as_deref()), (429, Some("2")));
+    let accepted = fill(0);
     // Somebody cleans up; what was accepted is sealed and delivered, and new events are taken, without a restart.
     std::fs::remove_file(&filler_file).unwrap();
     eventually("what was accepted is sealed", || {
         node.status.snapshot().journal.unsealed_bytes == 0
     });
-    let cloud = Cloud::of(&node.spool);
-    assert_eq!(cloud.events.len(), 8 * accepted);
+    assert_eq!(Cloud::of(&node.spool).events.len(), 8 * accepted);
     (0..node.spool.status().next).for_each(|index| node.spool.acked(index));
     eventually("there is room again", || send(1000).status == 200);
+    eventually("it is sealed", || !node.spool.is_drained());
+    (0..node.spool.status().next).for_each(|index| node.spool.acked(index));
+    eventually("what is acknowledged is deleted", || {
+        node.spool.bytes_on_disk() < 4 << 20
+    });
+
+    // A node that is told to stop on a full disk stops; its journal keeps what is not sealed.
+    let accepted = fill(2000);
+    node.stop();
+    std::fs::remove_file(&filler_file).unwrap();
+    let node = TestNode::start(config);
+    let cloud = Cloud::of(&node.spool);
+    assert_eq!(
+        cloud.events.keys().filter(|id| id.starts_with("d2")).count(),
+        8 * accepted
+    );
+    assert!(cloud.events.values().all(|n| *n == 1));
     node.stop();
 }
