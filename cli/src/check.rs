@@ -5,8 +5,10 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 use sluice_edge::EdgeConfig;
+use sluice_ingest::IngestConfig;
+use sluice_query::QueryConfig;
+use sluice_settings::{ConfigError, Setting};
 
-use crate::roles::{edge_config, ingest_config, query_config};
 use crate::up::UpConfig;
 
 /// Check a configuration file.
@@ -34,9 +36,19 @@ enum RoleArg {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let role = args.role.unwrap_or_else(|| guess(&args.file));
-    if let Err(error) = check(role, &args.file, args.json) {
-        eprintln!("error: {error:#}");
-        return Ok(ExitCode::FAILURE);
+    let settings = match sluice_settings::load(&args.file, |text| explain(role, text)) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    if args.json {
+        println!("{:#}", serde_json::to_value(&settings)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for setting in settings {
+        println!("{:<40} = {:<28} # {}", setting.key, setting.value, setting.origin);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -57,37 +69,12 @@ fn guess(file: &Path) -> RoleArg {
     }
 }
 
-fn check(role: RoleArg, file: &Path, json: bool) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
-    match role {
-        RoleArg::Edge => {
-            let config = edge_config(file)?;
-            explain(&config, &text, json)?;
-        }
-        RoleArg::Ingest => print(file, &format!("{:#?}", ingest_config(file)?), json),
-        RoleArg::Query => print(file, &format!("{:#?}", query_config(file)?), json),
-        RoleArg::Up => print(file, &format!("{:#?}", UpConfig::read(file)?), json),
-    }
-    Ok(())
-}
-
 /// Every key with its value and who gave it.
-fn explain(config: &EdgeConfig, text: &str, json: bool) -> anyhow::Result<()> {
-    let settings = config.explain(text);
-    if json {
-        println!("{:#}", serde_json::to_value(&settings)?);
-        return Ok(());
-    }
-    for setting in settings {
-        println!("{:<40} = {:<28} # {}", setting.key, setting.value, setting.origin);
-    }
-    Ok(())
-}
-
-fn print(file: &Path, settings: &str, json: bool) {
-    if json {
-        println!("{:#}", serde_json::json!({ "file": file, "settings": settings }));
-    } else {
-        println!("{settings}");
-    }
+fn explain(role: RoleArg, text: &str) -> Result<Vec<Setting>, ConfigError> {
+    Ok(match role {
+        RoleArg::Up => UpConfig::from_toml(text)?.explain(text),
+        RoleArg::Edge => EdgeConfig::from_toml(text)?.explain(text),
+        RoleArg::Ingest => IngestConfig::from_toml(text)?.explain(text),
+        RoleArg::Query => QueryConfig::from_toml(text)?.explain(text),
+    })
 }

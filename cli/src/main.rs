@@ -6,7 +6,6 @@ mod check;
 #[path = "gen.rs"]
 mod gen_load;
 mod http_client;
-mod refused;
 mod reports;
 mod roles;
 mod running;

@@ -1,20 +1,19 @@
 //! `sluice edge`, `sluice ingest`, `sluice query`: one role each, for a fleet.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use sluice_edge::{EdgeConfig, EdgeError, EdgeNode};
+use sluice_edge::{EdgeConfig, EdgeError, program};
 use sluice_ingest::config::Role;
 use sluice_ingest::{IngestConfig, IngestService};
 use sluice_query::{QueryConfig, QueryService, Tokens};
+use sluice_settings::ConfigError;
 use sluice_store::{LogEnds, Stores, Tables, TablesOptions};
 use sluice_wire::ids::Partition;
 
-use crate::refused::Refused;
 use crate::reports::NodeReports;
 use crate::running::{self, RunArgs};
 
@@ -24,7 +23,10 @@ pub(crate) fn exit_code_of(error: &anyhow::Error) -> ExitCode {
         if let Some(edge) = cause.downcast_ref::<EdgeError>() {
             return ExitCode::from(edge.exit_code());
         }
-        if cause.is::<Refused>() || cause.is::<sluice_query::BuildError>() {
+        if let Some(program) = cause.downcast_ref::<program::ProgramError>() {
+            return ExitCode::from(program.exit_code());
+        }
+        if cause.is::<ConfigError>() || cause.is::<sluice_query::BuildError>() {
             return ExitCode::from(3);
         }
         if let Some(build) = cause.downcast_ref::<sluice_ingest::BuildError>() {
@@ -49,27 +51,13 @@ pub(crate) struct EdgeArgs {
 }
 
 pub(crate) async fn edge(args: EdgeArgs) -> anyhow::Result<ExitCode> {
-    running::start_logging();
+    program::start_logging(running::LOG);
     args.run.check_names(&["otlp-grpc", "otlp-http", "http"])?;
-    let mut config = edge_config(&args.config)?;
+    let mut config = EdgeConfig::load(&args.config)?;
     for (name, address) in &args.run.listen {
         config.listen.set(name, &address.to_string())?;
     }
-    let shutdown = running::shutdown_on_signal()?;
-    let node = EdgeNode::build(config).await?;
-    let (status, listen) = (node.status(), bound(node.listen()));
-    let ready = async {
-        if status.serving().await
-            && let Some(path) = &args.run.ready_file
-        {
-            running::write_ready_file(path, &listen, None)?;
-        }
-        std::future::pending::<anyhow::Result<()>>().await
-    };
-    tokio::select! {
-        ended = node.run(shutdown) => ended?,
-        failed = ready => failed?,
-    }
+    program::run(config, Some(args.config), args.run.ready_file).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -94,9 +82,9 @@ enum RoleArg {
 }
 
 pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
-    running::start_logging();
+    program::start_logging(running::LOG);
     args.run.check_names(&["link"])?;
-    let mut config = ingest_config(&args.config)?;
+    let mut config = sluice_settings::load(&args.config, IngestConfig::from_toml)?;
     if !args.role.is_empty() {
         let role = |arg: &RoleArg| match arg {
             RoleArg::Gateway => Role::Gateway,
@@ -106,11 +94,11 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
         config.roles = args.role.iter().map(role).collect();
     }
     config.gateway.listen = args.run.address("link").unwrap_or(config.gateway.listen);
-    let shutdown = running::shutdown_on_signal()?;
+    let shutdown = program::shutdown_on_signal()?;
     let stores = Stores::open(&config.lake, config.hot.max_memory).await?;
     let service = IngestService::build(config, stores)?;
     if let Some(path) = &args.run.ready_file {
-        running::write_ready_file(path, &bound(service.listen()), None)?;
+        program::write_ready_file(path, service.listen(), None)?;
     }
     service.run(shutdown).await?;
     Ok(ExitCode::SUCCESS)
@@ -147,12 +135,12 @@ impl LogEnds for UnknownEnds {
 }
 
 pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
-    running::start_logging();
+    program::start_logging(running::LOG);
     args.run.check_names(&["http"])?;
-    let mut config = query_config(&args.config)?;
+    let mut config = sluice_settings::load(&args.config, QueryConfig::from_toml)?;
     config.listen = args.run.address("http").unwrap_or(config.listen);
     let tokens = Tokens::open(&config.tokens).with_context(|| "the query layer needs a token file")?;
-    let shutdown = running::shutdown_on_signal()?;
+    let shutdown = program::shutdown_on_signal()?;
     let stores = Stores::open(&args.lake, 0).await?;
     let tables = Tables::new(stores, Arc::new(UnknownEnds), TablesOptions::default());
     let reports = NodeReports::new(None, None);
@@ -161,32 +149,9 @@ pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
         .with_status(reports.source());
     let reporting = tokio::spawn(reports.keep(shutdown.clone()));
     if let Some(path) = &args.run.ready_file {
-        running::write_ready_file(path, &bound(service.listen()), None)?;
+        program::write_ready_file(path, service.listen(), None)?;
     }
     service.run(shutdown).await?;
     drop(reporting.await);
     Ok(ExitCode::SUCCESS)
-}
-
-fn bound(doors: Vec<(&'static str, std::net::SocketAddr)>) -> BTreeMap<String, std::net::SocketAddr> {
-    doors
-        .into_iter()
-        .map(|(name, address)| (name.to_owned(), address))
-        .collect()
-}
-
-fn read(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-}
-
-pub(crate) fn edge_config(path: &Path) -> anyhow::Result<EdgeConfig> {
-    EdgeConfig::from_toml(&read(path)?).map_err(|error| Refused::new(error.to_string()).in_file(path).into())
-}
-
-pub(crate) fn ingest_config(path: &Path) -> anyhow::Result<IngestConfig> {
-    IngestConfig::from_toml(&read(path)?).map_err(|error| Refused::new(error.to_string()).in_file(path).into())
-}
-
-pub(crate) fn query_config(path: &Path) -> anyhow::Result<QueryConfig> {
-    QueryConfig::from_toml(&read(path)?).map_err(|error| Refused::new(error.to_string()).in_file(path).into())
 }

@@ -10,6 +10,8 @@ mod node;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use sluice_edge::program;
+
 use crate::running::{self, RunArgs};
 pub(crate) use config::UpConfig;
 
@@ -33,13 +35,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    running::start_logging();
+    program::start_logging(running::LOG);
     args.run.check_names(&["otlp-grpc", "otlp-http", "http", "link"])?;
     let config = match &args.config {
-        Some(path) => UpConfig::read(path)?,
+        Some(path) => UpConfig::load(path)?,
         None => UpConfig::default(),
     };
-    let shutdown = running::shutdown_on_signal()?;
+    let shutdown = program::shutdown_on_signal()?;
     node::run(&args.data, config, &args.run, shutdown).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -4,12 +4,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
-
-use crate::units;
+use serde::{Deserialize, Serialize};
+use sluice_settings::{ConfigError, Setting, units};
 
 /// The ingest role's configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IngestConfig {
     /// Any of `gateway`, `hot`, `cold`.
@@ -25,7 +24,7 @@ pub struct IngestConfig {
 }
 
 /// A part of ingest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     Gateway,
@@ -34,7 +33,7 @@ pub enum Role {
 }
 
 /// Where edges connect, and what they may use.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GatewaySettings {
     pub listen: SocketAddr,
@@ -45,47 +44,47 @@ pub struct GatewaySettings {
     /// Serial numbers of revoked certificates; empty: none.
     pub deny_list: PathBuf,
     pub max_sessions: usize,
-    #[serde(deserialize_with = "units::size")]
+    #[serde(with = "units::size")]
     pub max_batch: u64,
     /// Batches in memory over all sessions.
-    #[serde(deserialize_with = "units::size")]
+    #[serde(with = "units::size")]
     pub max_memory: u64,
 }
 
 /// The embedded log.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
     pub generation: u32,
     pub partitions: u16,
-    #[serde(deserialize_with = "units::size")]
+    #[serde(with = "units::size")]
     pub segment: u64,
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub replay_window: Duration,
     /// Of one partition.
-    #[serde(deserialize_with = "units::size")]
+    #[serde(with = "units::size")]
     pub max_size: u64,
 }
 
 /// The hot store.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HotSettings {
-    #[serde(deserialize_with = "units::size")]
+    #[serde(with = "units::size")]
     pub max_memory: u64,
     /// Above this, hot drops what cold has taken over.
-    #[serde(deserialize_with = "units::size")]
+    #[serde(with = "units::size")]
     pub keep: u64,
 }
 
 /// The cold store.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ColdSettings {
-    #[serde(deserialize_with = "units::duration")]
+    #[serde(with = "units::duration")]
     pub commit_every: Duration,
     pub commit_rows: usize,
-    #[serde(deserialize_with = "units::size")]
+    #[serde(with = "units::size")]
     pub commit_memory: u64,
 }
 
@@ -149,29 +148,22 @@ impl Default for ColdSettings {
     }
 }
 
-/// Why a configuration was refused.
-#[derive(Debug, thiserror::Error)]
-#[error("line {line}: {message}")]
-pub struct ConfigError {
-    pub line: usize,
-    pub message: String,
-}
-
 impl IngestConfig {
     /// Reads the text of a configuration file.
     pub fn from_toml(text: &str) -> Result<IngestConfig, ConfigError> {
-        let config: IngestConfig = toml::from_str(text).map_err(|error| ConfigError {
-            line: error
-                .span()
-                .map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count()),
-            message: error.message().to_owned(),
-        })?;
-        config.check().map_err(|message| ConfigError { line: 1, message })?;
+        let config: IngestConfig = sluice_settings::parse(text)?;
+        config.check(text)?;
         Ok(config)
     }
 
-    /// What the types do not say.
-    pub fn check(&self) -> Result<(), String> {
+    /// Every key with its value and whether the file or the default gave it.
+    pub fn explain(&self, text: &str) -> Vec<Setting> {
+        sluice_settings::explain(self, text)
+    }
+
+    /// The rules that a type cannot hold. `text` is where the lines of mistakes are looked up.
+    pub fn check(&self, text: &str) -> Result<(), ConfigError> {
+        let refuse = |key: &str, message: &str| Err(ConfigError::value(text, key, message));
         let positive = [
             ("gateway.max_sessions", self.gateway.max_sessions as u64),
             ("gateway.max_memory", self.gateway.max_memory),
@@ -181,19 +173,22 @@ impl IngestConfig {
             ("hot.max_memory", self.hot.max_memory),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("`{key}` must be more than 0"));
+            return refuse(key, "must be more than 0");
         }
         if !((64 << 10)..=(48 << 20)).contains(&self.gateway.max_batch) {
-            return Err("`gateway.max_batch` goes from 64 KiB to 48 MiB".to_owned());
+            return refuse("gateway.max_batch", "goes from 64 KiB to 48 MiB");
         }
         if self.log.segment < (1 << 20) {
-            return Err("`log.segment` is at least 1 MiB".to_owned());
+            return refuse("log.segment", "is at least 1 MiB");
         }
         if self.hot.keep >= self.hot.max_memory {
-            return Err("`hot.keep` must be less than `hot.max_memory`, else hot never gets room again".to_owned());
+            return refuse(
+                "hot.keep",
+                "must be less than hot.max_memory, else hot never gets room again",
+            );
         }
         if self.roles.is_empty() {
-            return Err("`roles` names no role: gateway, hot, cold".to_owned());
+            return refuse("roles", "names no role: gateway, hot, cold");
         }
         Ok(())
     }
@@ -208,45 +203,22 @@ mod tests {
     fn the_shipped_file_shows_every_key_with_its_default() {
         let text = include_str!("../../deploy/config/ingest.toml");
         let shipped = IngestConfig::from_toml(text).unwrap();
-        assert_eq!(format!("{shipped:?}"), format!("{:?}", IngestConfig::default()));
-        for key in [
-            "roles",
-            "data_dir",
-            "lake",
-            "listen",
-            "certificate",
-            "key",
-            "ca",
-            "deny_list",
-            "max_sessions",
-            "max_batch",
-            "max_memory",
-            "generation",
-            "partitions",
-            "segment",
-            "replay_window",
-            "max_size",
-            "keep",
-            "commit_every",
-            "commit_rows",
-            "commit_memory",
-        ] {
-            assert!(
-                text.lines().any(|l| l.starts_with(&format!("{key} = "))),
-                "{key} is missing"
-            );
-        }
+        assert_eq!(shipped, IngestConfig::default());
+        let missing: Vec<_> = shipped
+            .explain(text)
+            .into_iter()
+            .filter(|s| s.origin == "default")
+            .collect();
+        assert!(missing.is_empty(), "{missing:?}");
     }
 
     #[test]
     fn a_mistake_is_told_with_its_line() {
-        let error = IngestConfig::from_toml("lake = \"x\"\n[hot]\nkep = \"1 MiB\"\n").unwrap_err();
-        assert_eq!(error.line, 3);
-        assert!(
-            IngestConfig::from_toml("[hot]\nkeep = \"300 MiB\"\n")
-                .unwrap_err()
-                .message
-                .contains("hot.keep")
-        );
+        let check = |text: &str, line: usize, key: &str| {
+            let error = IngestConfig::from_toml(text).unwrap_err();
+            assert_eq!((error.line, error.key.as_deref()), (Some(line), Some(key)), "{error}");
+        };
+        check("lake = \"x\"\n[hot]\nkep = \"1 MiB\"\n", 3, "kep");
+        check("[hot]\nkeep = \"300 MiB\"\n", 2, "hot.keep");
     }
 }

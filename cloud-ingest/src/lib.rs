@@ -14,10 +14,9 @@ pub mod gateway;
 pub mod log;
 pub mod service;
 pub mod status;
-mod units;
 pub mod writer;
 
-pub use config::{ConfigError, IngestConfig};
+pub use config::IngestConfig;
 pub use log::{EmbeddedLog, Log, LogError, LogRecord};
 pub use service::{BuildError, IngestService, RunError};
 pub use status::{IngestStatus, StatusHandle};

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use sluice_settings::ConfigError;
 use sluice_store::{LogEnds, Stores};
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
@@ -24,8 +25,8 @@ const BALLAST_BYTES: u64 = 1 << 20;
 /// Why ingest did not come to be.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    #[error("{0}")]
-    Config(String),
+    #[error("configuration")]
+    Config(#[from] ConfigError),
     #[error("the log did not open")]
     Log(#[from] OpenError),
     #[error("the gateway did not start")]
@@ -62,7 +63,7 @@ pub struct IngestService {
 impl IngestService {
     /// Opens the log, binds the gateway, prepares the writers. Needs a running tokio runtime.
     pub fn build(config: IngestConfig, stores: Stores) -> Result<IngestService, BuildError> {
-        config.check().map_err(BuildError::Config)?;
+        config.check("")?;
         let log = Arc::new(EmbeddedLog::open(
             &config.data_dir.join("log"),
             &EmbeddedOptions {

@@ -14,6 +14,7 @@ mod journal;
 pub mod link;
 mod metrics;
 pub mod node;
+pub mod program;
 mod record;
 pub mod recovery;
 mod refusal;

@@ -20,7 +20,6 @@ mod service;
 mod status;
 mod tls;
 pub mod tokens;
-mod units;
 
 pub use config::QueryConfig;
 pub use service::{BuildError, QueryService, RunError};

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_settings::ConfigError;
 use sluice_store::Tables;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,8 +44,8 @@ impl std::fmt::Debug for Status {
 /// Why the query role did not come to be.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    #[error("{0}")]
-    Config(String),
+    #[error("configuration")]
+    Config(#[from] ConfigError),
     #[error(
         "listening on {address} without TLS would show tokens and answers to the network; \
          name a certificate in [tls], listen on loopback, or set `insecure = true`"
@@ -68,7 +69,7 @@ pub enum RunError {
 impl QueryService {
     /// Binds, reads the certificate, prepares the engine.
     pub async fn build(config: QueryConfig, tables: Tables, tokens: Tokens) -> Result<QueryService, BuildError> {
-        config.check().map_err(|(_, message)| BuildError::Config(message))?;
+        config.check("")?;
         if !config.listen.ip().is_loopback() && config.tls.is_none() && !config.insecure {
             return Err(BuildError::Insecure { address: config.listen });
         }

@@ -2,16 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::Context;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sluice_edge::EdgeConfig;
 use sluice_ingest::IngestConfig;
 use sluice_query::QueryConfig;
-
-use crate::refused::Refused;
+use sluice_settings::{ConfigError, Setting};
 
 /// `deploy/config/sluice.toml` shows it. Addresses, folders and certificates that are not named are those of one machine.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct UpConfig {
     pub(crate) edge: EdgeConfig,
@@ -20,13 +18,23 @@ pub(crate) struct UpConfig {
 }
 
 impl UpConfig {
-    pub(crate) fn read(path: &Path) -> anyhow::Result<UpConfig> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        Self::from_toml(&text).map_err(|error| error.in_file(path).into())
+    /// Reads the file. Plugins are looked for beside it.
+    pub(crate) fn load(path: &Path) -> Result<UpConfig, ConfigError> {
+        let mut config = sluice_settings::load(path, Self::from_toml)?;
+        config.edge.resolve(path.parent().unwrap_or(Path::new("")));
+        Ok(config)
     }
 
-    pub(crate) fn from_toml(text: &str) -> Result<UpConfig, Refused> {
-        toml::from_str(text).map_err(|error| Refused::of_toml(text, &error))
+    pub(crate) fn from_toml(text: &str) -> Result<UpConfig, ConfigError> {
+        let config: UpConfig = sluice_settings::parse(text)?;
+        config.edge.check("").map_err(|error| error.within("edge", text))?;
+        config.ingest.check("").map_err(|error| error.within("ingest", text))?;
+        config.query.check("").map_err(|error| error.within("query", text))?;
+        Ok(config)
+    }
+
+    pub(crate) fn explain(&self, text: &str) -> Vec<Setting> {
+        sluice_settings::explain(self, text)
     }
 }
 
@@ -38,17 +46,21 @@ mod tests {
     #[test]
     fn the_shipped_file_holds_the_defaults() {
         let shipped = UpConfig::from_toml(include_str!("../../../deploy/config/sluice.toml")).unwrap();
-        assert_eq!(format!("{shipped:?}"), format!("{:?}", UpConfig::default()));
+        assert_eq!(shipped, UpConfig::default());
     }
 
     #[test]
-    fn a_mistyped_key_is_told_with_its_line_and_what_was_meant() {
-        let error = UpConfig::from_toml("[edge.seal]\nfreshnes = \"1 s\"\n")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("line 2") && error.contains("did you mean `freshness`"),
-            "{error}"
+    fn a_mistake_in_any_role_is_told_with_its_line_and_a_way_out() {
+        let check = |text: &str, says: [&str; 2]| {
+            let error = UpConfig::from_toml(text).unwrap_err().to_string();
+            assert!(says.iter().all(|part| error.contains(part)), "{error}");
+        };
+        check(
+            "[edge.seal]\nfreshnes = \"1 s\"\n",
+            ["line 2", "did you mean `freshness`"],
         );
+        check("\n[edge.seal]\nmax_rows = 0\n", ["line 3", "edge.seal.max_rows"]);
+        check("[ingest.hot]\nkeep = \"300 MiB\"\n", ["line 2", "ingest.hot.keep"]);
+        check("[query.limits]\nthreads = 5000\n", ["line 2", "query.limits.threads"]);
     }
 }

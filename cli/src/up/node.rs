@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::Context;
-use sluice_edge::EdgeNode;
+use sluice_edge::{EdgeNode, program};
 use sluice_ingest::IngestService;
 use sluice_query::QueryService;
 use sluice_store::{Stores, Tables, TablesOptions};
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::config::UpConfig;
 use super::identity::{self, Identity};
 use crate::reports::NodeReports;
-use crate::running::{self, RunArgs};
+use crate::running::RunArgs;
 
 /// Where `sluice sql` and `sluice status` look for a running node.
 const READY_FILE: &str = "ready.json";
@@ -47,9 +47,9 @@ pub(super) async fn run(
     let parts = Box::pin(build(&data, config, args, identity)).await?;
     let listen = parts.listen.clone();
     let ended = Box::pin(serve(parts, shutdown, || {
-        running::write_ready_file(&ready_file, &listen, Some(&token_file))?;
-        if let Some(path) = &args.ready_file {
-            running::write_ready_file(path, &listen, Some(&token_file))?;
+        for path in [Some(&ready_file), args.ready_file.as_ref()].into_iter().flatten() {
+            let doors = listen.iter().map(|(name, address)| (name.as_str(), *address));
+            program::write_ready_file(path, doors, Some(&token_file))?;
         }
         announce(&data, &listen);
         Ok(())

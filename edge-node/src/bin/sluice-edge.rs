@@ -1,6 +1,5 @@
 //! `sluice-edge`: the edge node as one small program.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,9 +9,7 @@ use clap::{Parser, Subcommand};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use sluice_edge::{ConfigError, EdgeConfig, EdgeError, EdgeNode, StatusHandle};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use sluice_edge::{EdgeConfig, program};
 
 const FAILED: u8 = 1;
 const CONFIG_REFUSED: u8 = 3;
@@ -91,24 +88,11 @@ fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn load(path: Option<&Path>) -> anyhow::Result<EdgeConfig> {
-    match path {
-        Some(path) => EdgeConfig::load(path).with_context(|| path.display().to_string()),
-        None => Ok(EdgeConfig::default()),
-    }
-}
-
 async fn run(path: Option<&Path>, listen: &[String], data: Option<PathBuf>, ready_file: Option<PathBuf>) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SLUICE_LOG").unwrap_or_else(|_| "info".into());
-    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(colour)
-        .with_writer(std::io::stderr)
-        .init();
-    let mut config = match load(path) {
+    program::start_logging("info");
+    let mut config = match path.map_or_else(|| Ok(EdgeConfig::default()), EdgeConfig::load) {
         Ok(config) => config,
-        Err(error) => return fail(CONFIG_REFUSED, &error),
+        Err(error) => return fail(CONFIG_REFUSED, &error.into()),
     };
     for entry in listen {
         let Some((name, address)) = entry.split_once('=') else {
@@ -121,75 +105,10 @@ async fn run(path: Option<&Path>, listen: &[String], data: Option<PathBuf>, read
     if let Some(data) = data {
         config.data_dir = data;
     }
-    match serve(config, path, ready_file).await {
+    match program::run(config, path.map(Path::to_owned), ready_file).await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let code = error.downcast_ref::<EdgeError>().map_or(FAILED, EdgeError::exit_code);
-            fail(code, &error)
-        }
+        Err(error) => fail(error.exit_code(), &error.into()),
     }
-}
-
-async fn serve(config: EdgeConfig, path: Option<&Path>, ready_file: Option<PathBuf>) -> anyhow::Result<()> {
-    let node = EdgeNode::build(config).await?;
-    let (listen, status) = (node.listen(), node.status());
-    let shutdown = CancellationToken::new();
-    let signals = tokio::spawn(signals(shutdown.clone(), status.clone(), path.map(Path::to_owned)));
-    let ready = tokio::spawn(async move {
-        if status.serving().await {
-            for (door, address) in &listen {
-                tracing::info!(door, %address, "listening");
-            }
-            if let Some(file) = ready_file
-                && let Err(error) = write_ready(&file, &listen)
-            {
-                tracing::error!(%error, "ready file cannot be written");
-            }
-        }
-    });
-    let result = node.run(shutdown).await;
-    ready.abort();
-    signals.abort();
-    Ok(result?)
-}
-
-/// The first SIGTERM or ctrl-c drains, the second leaves at once.
-async fn signals(shutdown: CancellationToken, status: StatusHandle, path: Option<PathBuf>) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hang_up = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hang_up.recv() => {
-                match load(path.as_deref()) {
-                    Ok(config) => status.reload(&config),
-                    Err(error) => tracing::error!(error = format!("{error:#}"), "configuration refused, nothing changed"),
-                }
-                continue;
-            }
-        }
-        if shutdown.is_cancelled() {
-            tracing::warn!("leaving at once");
-            std::process::exit(i32::from(FAILED));
-        }
-        tracing::info!("draining");
-        shutdown.cancel();
-    }
-}
-
-/// Beside it first, so that whoever waits for the file never reads half of it.
-fn write_ready(file: &Path, listen: &[(&'static str, std::net::SocketAddr)]) -> std::io::Result<()> {
-    let listen: serde_json::Map<String, serde_json::Value> = listen
-        .iter()
-        .map(|(name, address)| ((*name).to_owned(), address.to_string().into()))
-        .collect();
-    let text = serde_json::json!({ "listen": listen, "pid": std::process::id() }).to_string();
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(".tmp");
-    std::fs::write(&beside, text)?;
-    std::fs::rename(&beside, file)
 }
 
 async fn status(url: &str, json: bool) -> anyhow::Result<()> {
@@ -253,16 +172,10 @@ fn text(value: &serde_json::Value) -> String {
 }
 
 fn check(file: &Path, json: bool) -> ExitCode {
-    let checked = std::fs::read_to_string(file)
-        .map_err(anyhow::Error::from)
-        .and_then(|text| Ok((EdgeConfig::from_toml(&text).map(|config| config.explain(&text)))?));
-    let settings = match checked {
+    let explained = sluice_settings::load(file, |text| Ok(EdgeConfig::from_toml(text)?.explain(text)));
+    let settings = match explained {
         Ok(settings) => settings,
-        Err(error) => {
-            let place = error.downcast_ref::<ConfigError>().and_then(|e| e.line);
-            let place = place.map_or(file.display().to_string(), |line| format!("{}:{line}", file.display()));
-            return fail(FAILED, &error.context(place));
-        }
+        Err(error) => return fail(FAILED, &error.into()),
     };
     if json {
         println!("{}", serde_json::json!(settings));

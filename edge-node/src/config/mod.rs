@@ -1,19 +1,18 @@
 //! The configuration of an edge: one TOML file, every key with a default. `deploy/config/edge.toml` shows them all.
 
-mod error;
 mod plugin;
-pub mod units;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use sluice_settings::units;
+pub use sluice_settings::{ConfigError, Setting};
 use sluice_wire::ids::{NodeId, TenantId};
 use sluice_wire::otlp::DecodeLimits;
 
 use crate::link::LinkConfig;
-pub use error::ConfigError;
 pub use plugin::{PluginEntry, PluginLimits};
 
 /// Everything that an edge can be told.
@@ -239,20 +238,14 @@ impl Default for Link {
 impl EdgeConfig {
     /// Parses and checks a configuration file.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|e| ConfigError::from_toml(text, &e))?;
+        let config: Self = sluice_settings::parse(text)?;
         config.check(text)?;
         Ok(config)
     }
 
     /// Reads a configuration file. Plugins and certificates are looked for beside it.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|e| ConfigError {
-            line: None,
-            key: None,
-            message: format!("{} cannot be read: {e}", path.display()),
-            hint: None,
-        })?;
-        let mut config = Self::from_toml(&text)?;
+        let mut config = sluice_settings::load(path, Self::from_toml)?;
         config.resolve(path.parent().unwrap_or(Path::new("")));
         Ok(config)
     }
@@ -362,11 +355,7 @@ impl EdgeConfig {
 
     /// Every key with its value and whether the file or the default gave it.
     pub fn explain(&self, text: &str) -> Vec<Setting> {
-        let given = text.parse::<toml::Table>().unwrap_or_default();
-        let all = toml::Table::try_from(self).unwrap_or_default();
-        let mut settings = Vec::new();
-        flatten("", &all, Some(&given), &mut settings);
-        settings
+        sluice_settings::explain(self, text)
     }
 
     pub(crate) fn decode_limits(&self) -> DecodeLimits {
@@ -428,36 +417,6 @@ impl Listen {
         };
         *place = address.to_owned();
         Ok(())
-    }
-}
-
-/// One key of a resolved configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Setting {
-    pub key: String,
-    pub value: String,
-    /// `file` or `default`
-    pub origin: &'static str,
-}
-
-fn flatten(prefix: &str, all: &toml::Table, given: Option<&toml::Table>, out: &mut Vec<Setting>) {
-    for (name, value) in all {
-        let key = if prefix.is_empty() {
-            name.clone()
-        } else {
-            format!("{prefix}.{name}")
-        };
-        let here = given.and_then(|g| g.get(name));
-        if let toml::Value::Table(table) = value {
-            flatten(&key, table, here.and_then(toml::Value::as_table), out);
-        } else {
-            let origin = if here.is_some() { "file" } else { "default" };
-            out.push(Setting {
-                key,
-                value: value.to_string(),
-                origin,
-            });
-        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sluice_runtime::{Limits, OnFault};
+use sluice_settings::units;
 use sluice_wire::Signal;
 
 use super::ConfigError;
-use super::units;
 
 /// One `[[plugin]]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

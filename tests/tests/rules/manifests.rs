@@ -9,14 +9,24 @@ use toml::{Table, Value};
 use super::{refuse, root};
 
 /// Our crates and which of ours each may depend on. `cli`, `tests` and `bench` may use any.
-const ALLOWED: [(&str, &[&str]); 8] = [
+const ALLOWED: [(&str, &[&str]); 9] = [
+    ("sluice-settings", &[]),
     ("sluice-wire", &[]),
     ("sluice-wal", &[]),
     ("sluice-runtime", &["sluice-wire"]),
     ("sluice-store", &["sluice-wire"]),
-    ("sluice-edge", &["sluice-runtime", "sluice-wire", "sluice-wal"]),
-    ("sluice-ingest", &["sluice-wire", "sluice-wal", "sluice-store"]),
-    ("sluice-query", &["sluice-store", "sluice-wire", "sluice-runtime"]),
+    (
+        "sluice-edge",
+        &["sluice-settings", "sluice-runtime", "sluice-wire", "sluice-wal"],
+    ),
+    (
+        "sluice-ingest",
+        &["sluice-settings", "sluice-wire", "sluice-wal", "sluice-store"],
+    ),
+    (
+        "sluice-query",
+        &["sluice-settings", "sluice-store", "sluice-wire", "sluice-runtime"],
+    ),
     ("xtask", &[]),
 ];
 const ANY: [&str; 3] = ["sluice", "sluice-tests", "sluice-bench"];

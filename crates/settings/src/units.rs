@@ -10,15 +10,19 @@ const TIME_UNITS: [(&str, u64); 5] = [
     ("s", 1_000),
     ("ms", 1),
 ];
-const SIZE_UNITS: [(&str, u64); 7] = [
+const SIZE_UNITS: [(&str, u64); 9] = [
+    ("TiB", 1 << 40),
     ("GiB", 1 << 30),
     ("MiB", 1 << 20),
     ("KiB", 1 << 10),
     ("GB", 1_000_000_000),
     ("MB", 1_000_000),
+    ("kB", 1_000),
     ("KB", 1_000),
     ("B", 1),
 ];
+/// Sizes are shown in these alone: one spelling for one value.
+const SHOWN_SIZES: usize = 4;
 
 /// `"30 s"`, `"5ms"`, `"1.5 h"`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
@@ -35,7 +39,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     parse(
         text,
         &SIZE_UNITS,
-        "a size such as \"64 MiB\" (units: B, KiB, MiB, GiB, KB, MB, GB)",
+        "a size such as \"64 MiB\" (units: B, KiB, MiB, GiB, TiB, kB, MB, GB)",
     )
 }
 
@@ -44,7 +48,7 @@ pub fn show_duration(value: Duration) -> String {
 }
 
 pub fn show_size(value: u64) -> String {
-    show(value, &SIZE_UNITS[..3], "B")
+    show(value, &SIZE_UNITS[..SHOWN_SIZES], "B")
 }
 
 fn parse(text: &str, units: &[(&str, u64)], expected: &str) -> Result<u64, String> {
@@ -54,10 +58,13 @@ fn parse(text: &str, units: &[(&str, u64)], expected: &str) -> Result<u64, Strin
         .find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_')
         .ok_or_else(|| format!("{text:?} has no unit: write {expected}"))?;
     let (number, unit) = text_trimmed.split_at(split);
-    let number: f64 = number.replace('_', "").parse().map_err(|_| refuse())?;
+    let number = number.replace('_', "");
     let unit = unit.trim();
     let (_, factor) = units.iter().find(|(name, _)| *name == unit).ok_or_else(refuse)?;
-    let value = number * *factor as f64;
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(*factor).ok_or_else(refuse);
+    }
+    let value = number.parse::<f64>().map_err(|_| refuse())? * *factor as f64;
     // Above this a float skips integers, and no setting here is that large.
     if !(0.0..9e15).contains(&value) {
         return Err(refuse());
@@ -75,28 +82,28 @@ fn show(value: u64, units: &[(&str, u64)], smallest: &str) -> String {
 }
 
 /// For `#[serde(with = …)]`.
-pub(crate) mod duration {
+pub mod duration {
     use super::{parse_duration, show_duration};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
     use std::time::Duration;
 
-    pub(crate) fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(value: &Duration, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&show_duration(*value))
     }
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Duration, D::Error> {
         parse_duration(&String::deserialize(d)?).map_err(D::Error::custom)
     }
 }
 
 /// For `#[serde(with = …)]`.
-pub(crate) mod size {
+pub mod size {
     use super::{parse_size, show_size};
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(crate) fn serialize<S: Serializer>(value: &u64, s: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(value: &u64, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str(&show_size(*value))
     }
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
         parse_size(&String::deserialize(d)?).map_err(D::Error::custom)
     }
 }
@@ -113,10 +120,10 @@ mod tests {
         assert_eq!(parse_duration("1.5h").unwrap(), Duration::from_secs(5400));
         assert_eq!(parse_size("64 MiB").unwrap(), 64 << 20);
         assert_eq!(parse_size("1_000 KB").unwrap(), 1_000_000);
-        for bad in ["", "5", "5 parsec", "s", "-1 s", "1e99 s", "1..2 s", "9999999999 d"] {
+        for bad in ["", "5", "5 parsec", "s", "-1 s", "1e99 s", "1..2 s", "999999999999 d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
-        for bad in ["64", "64 mib", "MiB", "1 s"] {
+        for bad in ["64", "64 mib", "MiB", "1 s", "99999999 TiB"] {
             assert!(parse_size(bad).is_err(), "{bad}");
         }
     }
