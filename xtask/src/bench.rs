@@ -1,32 +1,35 @@
 //! `cargo xtask bench`: optimised builds, then the measurements of bench.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::guests;
-use crate::run::{self, cargo_with};
+use crate::run;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Write the table to bench/RESULTS.md.
+    /// Put the table into bench/RESULTS.md.
     #[arg(long)]
     write: bool,
-    /// Only the measurements whose name contains this.
+    /// Only the measurements whose name contains this: codec, log, plugins, stages, idle, node.
     filter: Option<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     guests::build()?;
-    cargo_with(&["build", "--locked", "--release", "-p", "sluice"])?;
-    let mut cargo = run::cargo();
-    cargo
-        .args(["bench", "--locked", "-p", "sluice-bench", "--bench", "measure", "--"])
+    let programs = run::build_programs("release", &["sluice", "sluice-edge", "measure"])?;
+    let mut measure = Command::new(programs.join("measure"));
+    measure
         .arg("--binary")
-        .arg(run::target_dir().join("release/sluice"))
+        .arg(programs.join("sluice"))
+        .arg("--edge")
+        .arg(programs.join("sluice-edge"))
         .arg("--plugins")
         .arg(run::root().join("plugins/dist"));
     if arguments.write {
-        cargo.arg("--write").arg(run::root().join("bench/RESULTS.md"));
+        measure.arg("--write").arg(run::root().join("bench/RESULTS.md"));
     }
-    cargo.args(&arguments.filter);
-    run::run(&mut cargo)
+    measure.args(&arguments.filter);
+    run::run(&mut measure)
 }

@@ -1,9 +1,11 @@
 //! `cargo xtask demo`: builds what it needs and hands over to the demo program of bench.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::guests;
-use crate::run::{self, cargo_with};
+use crate::run;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -24,35 +26,20 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     guests::build()?;
     let profile = if arguments.dev { "dev" } else { "release" };
-    cargo_with(&["build", "--locked", "--profile", profile, "-p", "sluice"])?;
-    let folder = if arguments.dev { "debug" } else { "release" };
-    let binary = run::target_dir().join(folder).join("sluice");
-    let mut cargo = run::cargo();
-    cargo
-        .args([
-            "run",
-            "--quiet",
-            "--locked",
-            "--profile",
-            profile,
-            "-p",
-            "sluice-bench",
-            "--bin",
-            "demo",
-            "--",
-        ])
-        .args([
-            "--events",
-            &arguments.events.to_string(),
-            "--seed",
-            &arguments.seed.to_string(),
-        ])
-        .arg("--binary")
-        .arg(binary)
-        .arg("--plugins")
-        .arg(run::root().join("plugins/dist"));
+    let programs = run::build_programs(profile, &["sluice", "demo"])?;
+    let mut demo = Command::new(programs.join("demo"));
+    demo.args([
+        "--events",
+        &arguments.events.to_string(),
+        "--seed",
+        &arguments.seed.to_string(),
+    ])
+    .arg("--binary")
+    .arg(programs.join("sluice"))
+    .arg("--plugins")
+    .arg(run::root().join("plugins/dist"));
     if arguments.exit {
-        cargo.arg("--exit");
+        demo.arg("--exit");
     }
-    run::run(&mut cargo)
+    run::run(&mut demo)
 }

@@ -50,6 +50,17 @@ pub(crate) fn cargo_with(arguments: &[&str]) -> Result<()> {
     run(cargo().args(arguments))
 }
 
+/// Builds programs that are run, not tested. Always of the same three packages: another choice of packages would give the
+/// libraries other features and build them again. Returns the programs' folder.
+pub(crate) fn build_programs(profile: &str, programs: &[&str]) -> Result<PathBuf> {
+    let mut cargo = cargo();
+    cargo.args(["build", "--locked", "--profile", profile]);
+    cargo.args(["-p", "sluice", "-p", "sluice-edge", "-p", "sluice-bench"]);
+    programs.iter().for_each(|program| drop(cargo.args(["--bin", program])));
+    run(&mut cargo)?;
+    Ok(target_dir().join(if profile == "dev" { "debug" } else { profile }))
+}
+
 /// Runs, with what it prints going where ours goes; fails if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);

@@ -69,6 +69,12 @@ fn format(headers: &HeaderMap) -> Result<Format, QueryError> {
 
 /// JSON, or the bare text of a query when the request says so.
 async fn read(api: &Api, request: Request) -> Result<Question, QueryError> {
+    if let Some(encoding) = request.headers().get(header::CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        let message = format!("the request is compressed ({encoding:?}), which is not offered here");
+        return Err(QueryError::new(Kind::BadRequest, message).hint("a query is short: send it as it is"));
+    }
     let kind = request
         .headers()
         .get(header::CONTENT_TYPE)

@@ -4,6 +4,7 @@
 mod crash;
 mod doors;
 mod hostile;
+mod hostile_sql;
 mod identical;
 mod order;
 mod otlp;

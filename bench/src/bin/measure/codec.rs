@@ -85,7 +85,7 @@ fn sealing(corpus: &Corpus, decoder: &mut Decoder) -> Vec<Line> {
     ]
 }
 
-fn header() -> Header {
+pub(crate) fn header() -> Header {
     let stream = StreamId {
         tenant: TenantId::new("bench").unwrap(),
         node: NodeId::new("bench").unwrap(),

@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod codec;
+mod idle;
 mod log;
 mod node;
 mod plugins;
+mod stages;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -27,15 +29,15 @@ struct Arguments {
     /// The `sluice` program; without it, nothing is measured end to end.
     #[arg(long)]
     binary: Option<PathBuf>,
+    /// The `sluice-edge` program.
+    #[arg(long)]
+    edge: Option<PathBuf>,
     /// The folder of sample.wasm and mask.wasm.
     #[arg(long)]
     plugins: Option<PathBuf>,
-    /// Write the table here.
+    /// Put the table into this file, between its two marks.
     #[arg(long)]
     write: Option<PathBuf>,
-    /// What cargo passes to every bench.
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 /// One line of the table.
@@ -61,6 +63,10 @@ fn main() {
     let mut all: Vec<Measurement<'_>> = vec![("codec", Box::new(codec::measure)), ("log", Box::new(log::measure))];
     if let Some(dist) = &arguments.plugins {
         all.push(("plugins", Box::new(|| plugins::measure(dist))));
+        all.push(("stages", Box::new(|| stages::measure(dist))));
+    }
+    if let Some(edge) = &arguments.edge {
+        all.push(("idle", Box::new(|| idle::measure(edge))));
     }
     if let (Some(binary), Some(dist)) = (&arguments.binary, &arguments.plugins) {
         all.push(("node", Box::new(|| node::measure(binary, dist))));
@@ -74,17 +80,25 @@ fn main() {
         }
     }
     if let Some(path) = arguments.write {
-        std::fs::write(&path, document(&table)).unwrap();
+        let document = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, with_table(&document, &table)).unwrap();
         println!("written to {}", path.display());
     }
 }
 
-fn document(table: &str) -> String {
+const BEGIN: &str = "<!-- table of the last full run -->\n";
+const END: &str = "<!-- end of the table -->\n";
+
+/// What stands around the table is written by people and stays.
+fn with_table(document: &str, table: &str) -> String {
+    let (before, rest) = document.split_once(BEGIN).expect("the mark that begins the table");
+    let (_, after) = rest.split_once(END).expect("the mark that ends the table");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let today = std::process::Command::new("date").args(["-u", "+%F"]).output().unwrap();
+    let today = String::from_utf8(today.stdout).unwrap();
     format!(
-        "# Measurements\n\nMade by `cargo xtask bench --write` on a machine with {cores} cores, which also ran the load \
-         generator. The corpus is that of `sluice gen`: distinct events, logs of about 520 bytes as OTLP. Compare lines \
-         of this table with each other, not with those of another machine.\n\n{table}"
+        "{before}{BEGIN}\n{}, {cores} cores, which also ran the load generator.\n\n{table}\n{END}{after}",
+        today.trim()
     )
 }
 

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use sluice_bench::corpus::{Corpus, Signal};
-use sluice_runtime::{Chain, Host, HostOptions, Limits, PluginConfig};
+use sluice_runtime::{Host, HostOptions};
 use sluice_wire::otlp::{DecodeLimits, Decoder};
 
+use crate::stages::chain;
 use crate::{Line, line};
 
 const ROWS: usize = 1_000;
@@ -24,29 +25,17 @@ pub(crate) fn measure(dist: &Path) -> Vec<Line> {
     });
 
     let host = Host::new(HostOptions::default()).unwrap();
-    let load = |name: &str, config: Value| {
-        let component = std::fs::read(dist.join(format!("{name}.wasm"))).unwrap();
-        let plugin = PluginConfig {
-            name: name.to_owned(),
-            component,
-            config,
-            limits: Limits::default(),
-            on_fault: None,
-            enabled: true,
-            signals: Vec::new(),
-        };
-        host.load(plugin).unwrap()
-    };
-    let sample = || load("sample", json!({"rate": 0.2, "keep_errors": true}));
-    let mask = || load("mask", json!({}));
+    let sample = ("sample", json!({"rate": 0.2, "keep_errors": true}));
+    let mask = ("mask", json!({}));
     let chains = [
-        ("sample", Chain::new(vec![sample()])),
-        ("mask", Chain::new(vec![mask()])),
-        ("mask, then sample", Chain::new(vec![mask(), sample()])),
+        ("sample", vec![sample.clone()]),
+        ("mask", vec![mask.clone()]),
+        ("mask, then sample", vec![mask, sample]),
     ];
     chains
         .into_iter()
-        .map(|(name, chain)| {
+        .map(|(name, plugins)| {
+            let chain = chain(&host, dist, &plugins);
             let cost = sluice_runtime::measure(&chain, &batches, sluice_wire::Signal::Log, ROUNDS).unwrap();
             let of_decoding = cost.cpu_s / cost.rows as f64 / (decoding / ROWS as f64);
             line(

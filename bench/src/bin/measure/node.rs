@@ -13,10 +13,10 @@ use sluice_bench::process::Start;
 
 use crate::{Line, line};
 
-const EVENTS_PER_SECOND: f64 = 20_000.0;
 const EVENTS: u64 = 600_000;
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(180);
-const SAMPLE_RATE: f64 = 0.2;
+/// How many requests of 1,000 events are under way at once.
+const CONCURRENCY: usize = 8;
 
 struct Run {
     report: LoadReport,
@@ -26,22 +26,30 @@ struct Run {
 
 pub(crate) fn measure(binary: &Path, dist: &Path) -> Vec<Line> {
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let plain = runtime.block_on(run(binary, "", 1.0));
+    let run = |config: &str, offered: Option<f64>, kept: f64| runtime.block_on(run(binary, config, offered, kept));
     let dist = dist.canonicalize().unwrap();
-    let chain = format!(
-        "[[edge.plugin]]\nname = \"sample\"\npath = '{0}/sample.wasm'\nconfig = {{ rate = {SAMPLE_RATE:?}, keep_errors = true }}\n\n\
-         [[edge.plugin]]\nname = \"mask\"\npath = '{0}/mask.wasm'\n",
-        dist.display()
-    );
-    let sampled = runtime.block_on(run(binary, &chain, SAMPLE_RATE));
-    let ratio = sampled.cpu_seconds_per_million / plain.cpu_seconds_per_million;
+    let chain = |rate: f64| {
+        format!(
+            "[[edge.plugin]]\nname = \"sample\"\npath = '{0}/sample.wasm'\nconfig = {{ rate = {rate:?}, keep_errors = true }}\n\n\
+             [[edge.plugin]]\nname = \"mask\"\npath = '{0}/mask.wasm'\n",
+            dist.display()
+        )
+    };
+    let plain = run("", Some(20_000.0), 1.0);
+    let both = run(&chain(1.0), Some(20_000.0), 1.0);
+    let sampled = run(&chain(0.2), Some(20_000.0), 0.2);
+    let fast = run(&chain(1.0), Some(50_000.0), 1.0);
+    let most = run(&chain(1.0), None, 1.0);
+    let times = |run: &Run| {
+        let ratio = run.cpu_seconds_per_million / plain.cpu_seconds_per_million;
+        format!("; {ratio:.2} times the processor time of the first")
+    };
     vec![
         shown("node, no plugins, 20 k logs/s", &plain, String::new()),
-        shown(
-            "node, sample 20 % and mask, 20 k logs/s",
-            &sampled,
-            format!("; {ratio:.2} times the processor time"),
-        ),
+        shown("node, sample 100 % and mask, 20 k logs/s", &both, times(&both)),
+        shown("node, sample 20 % and mask, 20 k logs/s", &sampled, times(&sampled)),
+        shown("node, sample 100 % and mask, 50 k logs/s", &fast, times(&fast)),
+        shown("node, sample 100 % and mask, as fast as it takes", &most, times(&most)),
     ]
 }
 
@@ -50,7 +58,8 @@ fn shown(what: &str, run: &Run, more: String) -> Line {
         what,
         format!("{:.1} CPU-s/M events", run.cpu_seconds_per_million),
         format!(
-            "acknowledged p50 {:.1} ms, p99 {:.1} ms; peak memory {} MiB{more}",
+            "accepted {:.0} logs/s, p50 {:.1} ms, p99 {:.1} ms; peak memory {} MiB{more}",
+            run.report.accepted as f64 / run.report.seconds,
             run.report.latency_ms.p50,
             run.report.latency_ms.p99,
             run.peak_bytes >> 20
@@ -58,7 +67,7 @@ fn shown(what: &str, run: &Run, more: String) -> Line {
     )
 }
 
-async fn run(binary: &Path, config: &str, rate: f64) -> Run {
+async fn run(binary: &Path, config: &str, offered: Option<f64>, kept: f64) -> Run {
     let folder = tempfile::tempdir().unwrap();
     let mut start = Start::up(binary, &folder.path().join("data"));
     if !config.is_empty() {
@@ -77,8 +86,8 @@ async fn run(binary: &Path, config: &str, rate: f64) -> Run {
         batch: 1_000,
         count: EVENTS,
         until_accepted: false,
-        rate: Some(EVENTS_PER_SECOND),
-        concurrency: 8,
+        rate: offered,
+        concurrency: CONCURRENCY,
     };
     let report = load::run(options, oracle.clone(), Arc::new(AtomicBool::new(false)))
         .await
@@ -87,7 +96,7 @@ async fn run(binary: &Path, config: &str, rate: f64) -> Run {
     let cpu = process.cpu_seconds().unwrap() - before;
     let peak_bytes = process.memory().unwrap().1;
     // A fast node that loses events is not fast.
-    let audit = Audit::run(&process, &oracle, |event| event.kept_at(rate), ARRIVAL_LIMIT)
+    let audit = Audit::run(&process, &oracle, |event| event.kept_at(kept), ARRIVAL_LIMIT)
         .await
         .unwrap();
     assert!(audit.holds(), "{audit}");
