@@ -152,13 +152,15 @@ class Handler(BaseHTTPRequestHandler):
             )
         with engine.connection(settings, database, values, session) as connection:
             if isinstance(parsed, statement.Rows):
-                self._rows(connection, parsed)
+                end = self._rows(connection, parsed)
             elif isinstance(parsed, statement.Other):
                 done = run(connection, parsed.text.decode("utf-8", "surrogateescape"), self.format)
-                self._answer([done.bytes()], [done])
+                end = self._answer([done.bytes()], [done])
             else:
                 written, size = insert(connection, parsed, pieces)
-                self._answer([], [], {"written_rows": written, "written_bytes": size})
+                end = self._answer([], [], {"written_rows": written, "written_bytes": size})
+        # Only now: who has read an answer to its end may use its session again at once.
+        end()
 
     def _statement(self, url, pieces):
         """The statement, and the data behind it. Statement and body are one text to the parser, with a line end between."""
@@ -195,11 +197,12 @@ class Handler(BaseHTTPRequestHandler):
     def _rows(self, connection, parsed):
         counts = []
         self.format = parsed.format or self.format
-        self._answer(rows(connection, parsed, self.format, counts), counts)
+        return self._answer(rows(connection, parsed, self.format, counts), counts)
 
     # The answer.
 
     def _answer(self, pieces, counts, summary=None):
+        """Sends what there is to send while the query runs; returns what sends the end."""
         coder = body.answer_coder(self.compress, self.headers.get("Accept-Encoding"), self.encode)
         tag = body.tag()
         held = []
@@ -217,15 +220,19 @@ class Handler(BaseHTTPRequestHandler):
         except ClickHouseError as failure:
             if not self.sent:
                 raise
-            self._fail_late(coder, tag, failure, held)
-            return
+            return lambda failure=failure: self._fail_late(coder, tag, failure, held)
         finally:
             if hasattr(pieces, "close"):
                 pieces.close()
-        if not self.sent:
-            self._head(coder, tag, self._summary(counts, summary))
-        self._chunk(coder.add(b"".join(held)) + coder.finish())
-        self._end()
+        summary = self._summary(counts, summary)
+
+        def end():
+            if not self.sent:
+                self._head(coder, tag, summary)
+            self._chunk(coder.add(b"".join(held)) + coder.finish())
+            self._end()
+
+        return end
 
     @staticmethod
     def _summary(counts, summary):
