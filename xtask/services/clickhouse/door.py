@@ -197,7 +197,7 @@ class Handler(BaseHTTPRequestHandler):
     def _rows(self, connection, parsed):
         counts = []
         self.format = parsed.format or self.format
-        return self._answer(rows(connection, parsed, self.format, counts), counts)
+        return self._answer(rows(self.server.engine, connection, parsed, self.format, counts), counts)
 
     # The answer.
 

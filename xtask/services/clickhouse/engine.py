@@ -16,6 +16,7 @@ SESSION_LIMIT = 1000  # sessions at once
 SESSION_SECONDS_LIMIT = 3600  # the server's default
 PIPE_BYTES = 1 << 20
 READ_BYTES = 1 << 18
+KILL_SECONDS = 0.2  # between attempts to end a query that nobody waits for
 
 
 def quoted(value):
@@ -74,6 +75,11 @@ class Engine:
                     if value is not None:
                         run(connection, f"SET {name_quoted(name)} = {quoted(value)}")
 
+    def kill(self, mark):
+        """Ends the queries that have this in their text."""
+        with self._fresh() as connection:
+            run(connection, f"KILL QUERY WHERE position(query, {quoted(mark + chr(39))}) > 0 AND query_id != queryID() ASYNC")
+
     @contextmanager
     def _fresh(self):
         connection = chdb.connect(self._path)
@@ -121,7 +127,7 @@ def run(connection, query, format="TabSeparatedRaw"):
         raise from_engine(failure) from failure
 
 
-def rows(connection, parsed, default_format, result):
+def rows(engine, connection, parsed, default_format, result):
     """The answer in pieces, while the engine writes it: through a pipe, because its own pieces are whole files each.
 
     An error comes out after the pieces that were written before it. `result` gets the engine's counts at the end."""
@@ -150,9 +156,11 @@ def rows(connection, parsed, default_format, result):
         while piece := os.read(read, READ_BYTES):
             yield piece
     finally:
-        # Closed too early, it ends the query: nobody reads its answer any more.
         os.close(read)
-        worker.join()
+        # Nobody reads the answer of a query that still runs, which the engine does not notice by itself. It may not have begun yet.
+        while worker.is_alive():
+            engine.kill(f"/dev/fd/{write}")
+            worker.join(KILL_SECONDS)
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     result.append(outcome[0])

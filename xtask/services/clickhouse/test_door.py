@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import threading
+import time
 import unittest
 import urllib.parse
 import uuid
@@ -152,6 +153,18 @@ class Door(unittest.TestCase):
         connection.close()
         self.ok(f"INSERT INTO {self.table} FORMAT CSV\n2,y\n")
         self.assertEqual(self.ok(f"SELECT * FROM {self.table}"), "2\ty\n")
+
+    def test_a_query_whose_reader_vanishes_ends(self):
+        mark = uuid.uuid4().hex
+        connection = http.client.HTTPConnection(URL.hostname, URL.port, timeout=60)
+        connection.request("POST", "/", f"SELECT number, '{mark}' FROM numbers(1000000000000)")
+        connection.getresponse().read(1000)
+        count = f"SELECT count() FROM system.processes WHERE position(query, '{mark}') > 0 AND query_id != queryID()"
+        self.assertEqual(self.ok(count), "1\n")
+        connection.close()
+        give_up = time.monotonic() + 60
+        while self.ok(count) != "0\n":
+            self.assertLess(time.monotonic(), give_up, "the query goes on")
 
     def test_an_error_behind_the_first_rows_is_marked_and_cuts_the_answer(self):
         answer = ask("SELECT number, throwIf(number = 5000000) FROM numbers(10000000)", max_block_size="65536")
