@@ -12,8 +12,8 @@ use super::engine::{Launch, free_ports};
 use super::probe;
 use super::tools::GO;
 
-/// The release tags of MinIO are no versions in Go's sense; this is the newest commit that the module proxy serves under one. The
-/// checksum database knows it, so `go install` builds these bytes or nothing.
+/// What `@latest` was on 2026-11-21. MinIO's release tags (`RELEASE.…`) are no versions in Go's sense, and a module proxy need not serve
+/// them. `go install` compares what it gets with Go's checksum database, unless the developer has turned that off.
 const MODULE: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
 const ACCESS_KEY: &str = "sluice";
 const SECRET_KEY: &str = "sluice-secret";
