@@ -1,4 +1,4 @@
-//! What a developer types: `cargo xtask test`, `lint`, `guests`, `demo`, `bench`.
+//! What a developer types: `cargo xtask test`, `lint`, `guests`, `demo`, `bench`, `services`.
 
 mod bench;
 mod demo;
@@ -6,6 +6,7 @@ mod docs;
 mod guests;
 mod lint;
 mod run;
+mod services;
 mod test;
 
 use std::process::ExitCode;
@@ -31,21 +32,25 @@ enum Task {
     Demo(demo::Arguments),
     /// Measure, as ratios within one run.
     Bench(bench::Arguments),
+    /// Real engines for tests: Kafka, ClickHouse, S3.
+    Services(services::Arguments),
+    #[command(hide = true)]
+    ServicesKeeper(services::keeper::Arguments),
 }
 
 fn main() -> ExitCode {
+    let success = |()| ExitCode::SUCCESS;
     let done = match Arguments::parse().task {
-        Task::Guests => guests::build(),
-        Task::Test(arguments) => test::run(&arguments),
-        Task::Lint => lint::run(),
-        Task::Demo(arguments) => demo::run(&arguments),
-        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Guests => guests::build().map(success),
+        Task::Test(arguments) => test::run(&arguments).map(success),
+        Task::Lint => lint::run().map(success),
+        Task::Demo(arguments) => demo::run(&arguments).map(success),
+        Task::Bench(arguments) => bench::run(&arguments).map(success),
+        Task::Services(arguments) => services::run(&arguments),
+        Task::ServicesKeeper(arguments) => services::keeper::run(&arguments),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
