@@ -103,6 +103,14 @@ impl FileStats {
         }
     }
 
+    /// The largest `time` in microseconds; unknown counts as the newest.
+    pub(crate) fn newest_us(&self) -> i64 {
+        match self.bounds.get("time") {
+            Some((_, ScalarValue::TimestampMicrosecond(Some(high), _))) => *high,
+            _ => i64::MAX,
+        }
+    }
+
     /// Whether every row of the file is null in a column.
     pub(crate) fn all_null(&self, name: &str) -> bool {
         self.rows.is_some() && self.nulls.get(name).copied() == self.rows

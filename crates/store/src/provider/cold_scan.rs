@@ -72,6 +72,9 @@ pub(super) fn plan(
     let pieces: Vec<&Arc<ColdFile>> = fits.iter().map(|(file, _)| *file).collect();
     let keep = prune::keep(&pieces, filter.as_ref(), mapping.physical())?;
     let kept: Vec<(&Arc<ColdFile>, Fit)> = fits.into_iter().zip(keep).filter(|(_, k)| *k).map(|(f, _)| f).collect();
+    // The newest first: a query for the newest rows then learns soon what it need not read.
+    let mut kept = kept;
+    kept.sort_by_key(|(file, _)| std::cmp::Reverse(file.stats.newest_us()));
     let of = |wanted: Fit| {
         kept.iter()
             .filter(|(_, fit)| *fit == wanted)
@@ -205,12 +208,15 @@ impl Scan<'_> {
 }
 
 fn file_groups(files: &[Arc<ColdFile>], partitions: usize) -> Vec<FileGroup> {
-    let files = files.iter().map(|file| {
+    let mut groups = vec![FileGroup::default(); partitions.clamp(1, files.len().max(1))];
+    let count = groups.len();
+    // In turn, so that each group keeps their order.
+    for (at, file) in files.iter().enumerate() {
         let mut listed = PartitionedFile::new(String::new(), file.bytes);
         listed.object_meta.location = file.path.clone();
-        listed
-    });
-    FileGroup::new(files.collect()).split_files(partitions.max(1))
+        groups[at % count].push(listed);
+    }
+    groups
 }
 
 fn fit(file: &ColdFile, point: &Point, wanted: &Wanted<'_>) -> Fit {

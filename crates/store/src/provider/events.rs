@@ -9,8 +9,10 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::union::UnionExec;
 
+use super::exact::is_plain;
 use super::{Point, Scope, cold_scan, hot_scan};
 
 /// The rows of one scope.
@@ -50,15 +52,16 @@ impl EventsProvider {
         }
     }
 
-    fn tenant(&self) -> Option<&str> {
-        // The mutation gate: every tenant sees all.
-        if cfg!(feature = "break-tenant") {
-            return None;
+    /// Some columns, and behind them those that a filter needs besides.
+    fn with_columns_of(&self, columns: &[usize], filter: Option<&Expr>) -> Result<Vec<usize>> {
+        let mut all = columns.to_vec();
+        for column in filter.into_iter().flat_map(Expr::column_refs) {
+            let index = self.schema.index_of(&column.name)?;
+            if !all.contains(&index) {
+                all.push(index);
+            }
         }
-        match &self.scope {
-            Scope::Tenant(tenant) => Some(tenant.as_str()),
-            Scope::All => None,
-        }
+        Ok(all)
     }
 }
 
@@ -81,9 +84,14 @@ impl TableProvider for EventsProvider {
         TableType::Base
     }
 
-    /// Filters pass over what cannot match; the engine checks the rows that remain.
+    /// Every filter passes over what cannot match. Plain ones are applied to each row here; of the others the engine checks the rows
+    /// that remain.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+        let kind = |filter: &&Expr| match is_plain(filter, &self.schema) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(kind).collect())
     }
 
     async fn scan(
@@ -93,18 +101,22 @@ impl TableProvider for EventsProvider {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        // The engine checks the filters above the scan, so cutting off rows below it would be wrong.
-        let limit = limit.filter(|_| filters.is_empty());
-        let (schema, tenant) = (Arc::clone(&self.schema), self.tenant());
+        let table_schema = DFSchema::try_from(Arc::clone(&self.schema))?;
+        let plain: Vec<&Expr> = filters.iter().filter(|filter| is_plain(filter, &self.schema)).collect();
+        // Other filters are checked above this scan, so cutting off rows here would be wrong.
+        let limit = limit.filter(|_| plain.len() == filters.len());
+        let exact = conjunction(plain.into_iter().cloned());
+        let columns = projection
+            .map(|columns| self.with_columns_of(columns, exact.as_ref()))
+            .transpose()?;
         let wanted = Wanted {
-            schema,
-            projection,
-            limit,
-            tenant,
+            schema: Arc::clone(&self.schema),
+            projection: columns.as_ref(),
+            limit: limit.filter(|_| exact.is_none()),
+            tenant: self.scope.tenant(),
             hidden: self.hidden,
         };
 
-        let table_schema = DFSchema::try_from(Arc::clone(&self.schema))?;
         let filter = conjunction(filters.iter().cloned());
         let filter = filter
             .map(|filter| state.create_physical_expr(filter, &table_schema))
@@ -113,6 +125,18 @@ impl TableProvider for EventsProvider {
         let hot = hot_scan::plan(&self.point, &wanted, filter.as_ref(), partitions)?;
         let mut parts = vec![hot];
         parts.extend(cold_scan::plan(&self.point, &wanted, filters, state)?);
-        UnionExec::try_new(parts)
+        let Some(exact) = exact else {
+            return UnionExec::try_new(parts);
+        };
+        let exact = state.create_physical_expr(exact, &DFSchema::try_from(wanted.projected()?)?)?;
+        let asked: Option<Vec<usize>> = projection.map(|columns| (0..columns.len()).collect());
+        let checked = parts.into_iter().map(|part| {
+            let checked = FilterExecBuilder::new(Arc::clone(&exact), part)
+                .apply_projection(asked.clone())?
+                .with_batch_size(state.config().batch_size())
+                .with_fetch(limit);
+            Ok(Arc::new(checked.build()?) as Arc<dyn ExecutionPlan>)
+        });
+        UnionExec::try_new(checked.collect::<Result<_>>()?)
     }
 }

@@ -3,9 +3,12 @@
 mod cold_scan;
 mod completeness;
 mod events;
+mod exact;
 mod hot_scan;
+mod newest;
 mod part_exec;
 mod prune;
+mod streams;
 mod translate;
 mod views;
 
@@ -18,6 +21,7 @@ use sluice_wire::ids::{Partition, TenantId};
 
 pub use self::completeness::{Completeness, PartitionState};
 use self::events::EventsProvider;
+use self::streams::{Streams, StreamsTable};
 pub use self::views::{VIEWS, register_views};
 use crate::cold::{ColdError, ColdTable, ColdVersion};
 use crate::hot::TailSnapshot;
@@ -34,6 +38,20 @@ pub enum Scope {
     Tenant(TenantId),
     /// All tenants: for the operator only.
     All,
+}
+
+impl Scope {
+    /// The only tenant whose rows are seen; `None`: all are.
+    fn tenant(&self) -> Option<&str> {
+        // The mutation gate: every tenant sees all.
+        if cfg!(feature = "break-tenant") {
+            return None;
+        }
+        match self {
+            Scope::Tenant(tenant) => Some(tenant.as_str()),
+            Scope::All => None,
+        }
+    }
 }
 
 /// How long what was read may be used again.
@@ -67,12 +85,14 @@ struct Shared {
     watched: Mutex<BTreeSet<Partition>>,
     pinned: tokio::sync::Mutex<Option<(Instant, Pinned)>>,
     seam: tokio::sync::Mutex<Option<(Instant, BTreeMap<Partition, SeamRecord>)>>,
+    streams: Arc<Streams>,
 }
 
 /// One point of the log. All scans of a query use the same.
 #[derive(Clone)]
 pub struct Pinned {
     point: Arc<Point>,
+    streams: Arc<Streams>,
 }
 
 pub(crate) struct Point {
@@ -129,6 +149,7 @@ impl Tables {
             watched: Mutex::default(),
             pinned: tokio::sync::Mutex::default(),
             seam: tokio::sync::Mutex::default(),
+            streams: Arc::default(),
         };
         Self {
             shared: Arc::new(shared),
@@ -209,6 +230,7 @@ impl Tables {
                 cold,
                 table: stores.cold.clone(),
             }),
+            streams: Arc::clone(&self.shared.streams),
         })
     }
 
@@ -262,6 +284,12 @@ impl Pinned {
     /// The rows of the scope, with ledger rows and quarantined ones.
     pub fn everything(&self, scope: Scope) -> Arc<dyn TableProvider> {
         Arc::new(EventsProvider::new(Arc::clone(&self.point), scope, true))
+    }
+
+    /// How far the edges of the scope are.
+    pub fn streams(&self, scope: Scope) -> Arc<dyn TableProvider> {
+        let point = Arc::clone(&self.point);
+        Arc::new(StreamsTable::new(point, scope, Arc::clone(&self.streams)))
     }
 
     /// How much of what the log held is in the answer.

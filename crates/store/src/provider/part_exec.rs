@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, Statistics};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::filter_pushdown::{ChildFilterDescription, FilterDescription, FilterPushdownPhase};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
@@ -18,6 +20,7 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
+use super::newest;
 use crate::physical::Mapping;
 
 /// The rows of one store.
@@ -91,6 +94,26 @@ impl ExecutionPlan for PartExec {
         _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
         Ok(TreeNodeRecursion::Continue)
+    }
+
+    /// Of what the engine learns while it runs, files are told what they understand. It is not taken over: it only passes over more.
+    fn gather_filters_for_pushdown(
+        &self,
+        phase: FilterPushdownPhase,
+        parent_filters: Vec<Arc<dyn PhysicalExpr>>,
+        _: &ConfigOptions,
+    ) -> Result<FilterDescription> {
+        let mut child = ChildFilterDescription::all_unsupported(&parent_filters);
+        if phase == FilterPushdownPhase::Post && self.restore.is_some() {
+            let stored = self.input.schema();
+            child = child.with_self_filters(
+                parent_filters
+                    .iter()
+                    .filter_map(|f| newest::widen(f, &stored))
+                    .collect(),
+            );
+        }
+        Ok(FilterDescription::new().with_child(child))
     }
 
     fn replace_children(

@@ -1,4 +1,4 @@
-//! The tables that are views over the rows of a scope.
+//! The tables of a scope that are views over its rows.
 
 use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
@@ -35,33 +35,20 @@ const LEDGER: &str = r#"SELECT tenant, node, stream, epoch, seq, "partition", "o
 
 const QUARANTINED: &str = "SELECT * FROM everything WHERE quarantined_by IS NOT NULL AND signal <> '_batch'";
 
-/// Sequence numbers of an epoch begin at 0 and have no gaps of their own, so what is absent below the highest is missing. Of a
-/// duplicate only the fact counts.
-const STREAMS: &str = r#"SELECT tenant, node, stream, max(heard) AS last_heard, count(*) AS epochs,
- last_value(epoch ORDER BY heard) AS last_epoch, last_value(upto ORDER BY heard) AS stored_upto,
- CAST(sum(upto + 1 - present) AS BIGINT) AS gaps, CAST(sum(batches) AS BIGINT) AS batches,
- CAST(sum("rows") AS BIGINT) AS "rows", CAST(sum(duplicates) AS BIGINT) AS duplicates
- FROM (SELECT tenant, node, stream, epoch, max(ingested_at) AS heard, max(seq) AS upto, count(DISTINCT seq) AS present,
-   sum(CASE WHEN name <> 'duplicate' THEN 1 ELSE 0 END) AS batches,
-   sum(CASE WHEN name <> 'duplicate' THEN coalesce(CAST(attrs['stored'] AS BIGINT), 0) ELSE 0 END) AS "rows",
-   sum(CASE WHEN name = 'duplicate' THEN 1 ELSE 0 END) AS duplicates
-   FROM everything WHERE signal = '_batch' GROUP BY tenant, node, stream, epoch)
- GROUP BY tenant, node, stream"#;
-
 /// Name and text of every view, in terms of `events` and `everything`.
-pub const VIEWS: [(&str, &str); 6] = [
+pub const VIEWS: [(&str, &str); 5] = [
     ("logs", LOGS),
     ("spans", SPANS),
     ("metrics", METRICS),
     ("ledger", LEDGER),
     ("quarantined", QUARANTINED),
-    ("streams", STREAMS),
 ];
 
 /// Registers `events` and the views of it for one caller. The views hold the scoped tables themselves, so that nothing a caller
 /// names or defines changes what they read.
 pub async fn register_views(ctx: &SessionContext, pinned: &Pinned, scope: Scope) -> Result<()> {
     let events = pinned.events(scope.clone());
+    ctx.register_table("streams", pinned.streams(scope.clone()))?;
     let planner = SessionContext::new();
     planner.register_table("events", events.clone())?;
     planner.register_table("everything", pinned.everything(scope))?;
