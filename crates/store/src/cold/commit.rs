@@ -62,25 +62,69 @@ impl From<object_store::Error> for CommitError {
 #[derive(Debug)]
 pub(super) struct Staged {
     pub(super) adds: Vec<Add>,
+    rows: usize,
     at: Instant,
+    at_ms: i64,
+}
+
+/// What a failed commit left, for the next attempt at the same ranges.
+#[derive(Debug)]
+pub(super) struct Unnamed {
+    ranges: Vec<OffsetRange>,
+    staged: Staged,
+}
+
+impl Staged {
+    /// Neither clock alone sees everything: one stands still while the machine sleeps, the other may be set.
+    fn is_old(&self) -> bool {
+        let by_date = u64::try_from(now_ms().saturating_sub(self.at_ms)).unwrap_or(0);
+        self.at.elapsed().max(Duration::from_millis(by_date)) > MAX_STAGED_AGE
+    }
 }
 
 impl ColdTable {
     /// Adds the rows of some ranges, all or none, durably. Each range must begin where the table ends; a partition that the table
     /// does not know yet may begin anywhere. Returns the version that holds them.
+    ///
+    /// What ranges hold is a function of the log, so an attempt that failed leaves its files to the next one at the same ranges.
     pub async fn commit(&self, ranges: &[OffsetRange], rows: Vec<RecordBatch>) -> Result<i64, CommitError> {
         check_ranges(ranges)?;
-        let _writer = self.shared.writer.lock().await;
-        let mut version = self.refresh().await?;
+        let mut left = self.shared.writer.lock().await;
+        let version = self.refresh().await?;
         check_continues(&version.committed, ranges)?;
-        let staged = self.stage(ranges, rows).await?;
+        let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        let staged = match left.take() {
+            Some(Unnamed { ranges: of, staged }) if of == ranges && staged.rows == count && !staged.is_old() => staged,
+            _ => self.stage(ranges, rows).await?,
+        };
+        let done = self.name(version, &staged, ranges).await;
+        match &done {
+            // Another writer has the next version, so no answer that is still on its way can name these files any more.
+            Err(CommitError::Overlap { .. } | CommitError::Gap { .. }) => self.discard(&staged.adds).await,
+            Ok(_) | Err(CommitError::Stale) => {}
+            Err(_) => {
+                *left = Some(Unnamed {
+                    ranges: ranges.to_vec(),
+                    staged,
+                });
+            }
+        }
+        done
+    }
 
+    /// Makes a version that names the files.
+    async fn name(
+        &self,
+        mut version: Arc<ColdVersion>,
+        staged: &Staged,
+        ranges: &[OffsetRange],
+    ) -> Result<i64, CommitError> {
         let mut failures = 0;
         loop {
-            if staged.at.elapsed() > MAX_STAGED_AGE {
+            if staged.is_old() {
                 return Err(CommitError::Stale);
             }
-            let failure = match self.try_commit(&version, &staged, ranges).await {
+            let failure = match self.try_commit(&version, staged, ranges).await {
                 Ok(number) => return Ok(i64::try_from(number).unwrap_or(i64::MAX)),
                 Err(error) => error,
             };
@@ -104,7 +148,8 @@ impl ColdTable {
 
     /// Writes the files; nothing is visible yet.
     pub(super) async fn stage(&self, ranges: &[OffsetRange], rows: Vec<RecordBatch>) -> Result<Staged, CommitError> {
-        let at = Instant::now();
+        let (at, at_ms) = (Instant::now(), now_ms());
+        let count = rows.iter().map(RecordBatch::num_rows).sum();
         let (mapping, ranges) = (self.mapping().clone(), ranges.to_vec());
         let files = tokio::task::spawn_blocking(move || {
             rows.iter().try_for_each(|batch| rows::check(batch, &ranges))?;
@@ -118,7 +163,9 @@ impl ColdTable {
         })??;
         Ok(Staged {
             adds: self.write(files, true).await?,
+            rows: count,
             at,
+            at_ms,
         })
     }
 
@@ -129,7 +176,10 @@ impl ColdTable {
             let folder = file.day.as_deref().unwrap_or(NO_DAY);
             let path = Path::from(format!("{DAY}={folder}/{}.parquet", uuid::Uuid::new_v4()));
             let size = file.bytes.len() as i64;
-            store.put(&path, PutPayload::from(file.bytes)).await?;
+            if let Err(error) = store.put(&path, PutPayload::from(file.bytes)).await {
+                self.discard(&adds).await;
+                return Err(error.into());
+            }
             let stats = file.stats.to_json().map_err(EncodeError::from)?;
             let offsets = serde_json::to_string(&file.offsets).ok();
             adds.push(Add {
@@ -144,6 +194,16 @@ impl ColdTable {
             });
         }
         Ok(adds)
+    }
+
+    /// Removes files that no version names and none ever will; what stays, the janitor removes after days.
+    pub(super) async fn discard(&self, adds: &[Add]) {
+        let store = self.store();
+        for add in adds {
+            if let Err(error) = store.delete(&Path::from(add.path.as_str())).await {
+                tracing::debug!(path = add.path, %error, "a file that no version names stays");
+            }
+        }
     }
 
     async fn try_commit(
@@ -316,6 +376,36 @@ mod tests {
             (version.files.len(), &version.committed),
             (1, &BTreeMap::from([(P, 0)]))
         );
+    }
+
+    fn parquet_files(folder: &std::path::Path) -> usize {
+        let inner = |path: &std::path::Path| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+        let days = inner(folder).filter(|path| path.is_dir() && !path.ends_with("_delta_log"));
+        let files = days.flat_map(|day| inner(&day).collect::<Vec<_>>());
+        files
+            .filter(|path| path.extension().is_some_and(|e| e == "parquet"))
+            .count()
+    }
+
+    /// A commit that could not be made leaves its files to the next attempt.
+    #[tokio::test]
+    async fn the_files_of_a_failed_commit_are_used_by_the_next_attempt() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = ColdTable::open(folder.path().to_str().unwrap()).await.unwrap();
+        table.commit(&one(0), rows(0)).await.unwrap();
+        // Something stands where the next version should.
+        let number = table.version().await.unwrap() + 1;
+        let obstacle = folder.path().join(format!("_delta_log/{number:020}.json"));
+        std::fs::create_dir(&obstacle).unwrap();
+        for _ in 0..2 {
+            let failed = table.commit(&one(1), rows(1)).await;
+            assert!(matches!(failed, Err(CommitError::Cold(_))), "{failed:?}");
+            assert_eq!(parquet_files(folder.path()), 2);
+        }
+        std::fs::remove_dir(&obstacle).unwrap();
+        table.commit(&one(1), rows(1)).await.unwrap();
+        let version = table.refresh().await.unwrap();
+        assert_eq!((version.files.len(), parquet_files(folder.path())), (2, 2));
     }
 
     /// The commit is refused when the version it is based on is no longer the newest, even by a change that has nothing to do

@@ -26,6 +26,7 @@ use sluice_wire::ids::Partition;
 use tokio::sync::Mutex;
 
 pub use self::commit::CommitError;
+use self::commit::Unnamed;
 pub use self::files::EncodeError;
 pub use self::maintain::{CompactOptions, CompactReport, VacuumReport};
 pub(crate) use self::version::{ColdFile, ColdVersion};
@@ -44,8 +45,15 @@ struct Shared {
     /// Names the table's files to the query engine.
     url: ObjectStoreUrl,
     newest: Mutex<Arc<ColdVersion>>,
-    /// One commit at a time in this process; others are met at the version number.
-    writer: Mutex<()>,
+    /// One commit at a time in this process; others are met at the version number. Holds what a failed one left.
+    writer: Mutex<Option<Unnamed>>,
+}
+
+/// What the table takes in the lake, but for files that no version needs any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ColdSize {
+    pub files: u64,
+    pub bytes: u64,
 }
 
 /// Why the table could not be read.
@@ -103,7 +111,7 @@ impl ColdTable {
                 mapping,
                 url,
                 newest,
-                writer: Mutex::new(()),
+                writer: Mutex::default(),
             }),
         })
     }
@@ -111,6 +119,15 @@ impl ColdTable {
     /// C: the last offset that the newest version holds, by partition.
     pub async fn committed(&self) -> Result<BTreeMap<Partition, u64>, ColdError> {
         Ok(self.refresh().await?.committed.clone())
+    }
+
+    /// How large the newest version is.
+    pub async fn size(&self) -> Result<ColdSize, ColdError> {
+        let version = self.refresh().await?;
+        Ok(ColdSize {
+            files: version.files.len() as u64,
+            bytes: version.files.iter().map(|file| file.bytes).sum(),
+        })
     }
 
     /// The number of the newest version.
