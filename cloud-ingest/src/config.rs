@@ -7,6 +7,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sluice_settings::{ConfigError, Setting, units};
 
+use crate::gateway::{DEFAULT_EDGE_STATE, MIN_EDGE_STATE};
+
+/// Merging decodes files in memory, where rows are about ten times as large.
+const MAX_FILE_BYTES: u64 = 128 << 20;
+const MIN_FILE_BYTES: u64 = 1 << 20;
+/// Far above what a query may take.
+const MIN_VACUUM_AFTER: Duration = Duration::from_secs(3600);
+
 /// The ingest role's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -49,6 +57,8 @@ pub struct GatewaySettings {
     /// Batches in memory over all sessions.
     #[serde(with = "units::size")]
     pub max_memory: u64,
+    /// Pieces of the state of duplicates that one edge may cause.
+    pub max_edge_state: u64,
 }
 
 /// The embedded log.
@@ -86,6 +96,16 @@ pub struct ColdSettings {
     pub commit_rows: usize,
     #[serde(with = "units::size")]
     pub commit_memory: u64,
+    /// How often small files are merged, up to about `file_size`.
+    #[serde(with = "units::duration")]
+    pub compact_every: Duration,
+    #[serde(with = "units::size")]
+    pub file_size: u64,
+    /// How often files that nothing needs are removed, and for how long they are kept for queries that began before.
+    #[serde(with = "units::duration")]
+    pub vacuum_every: Duration,
+    #[serde(with = "units::duration")]
+    pub vacuum_after: Duration,
 }
 
 impl Default for IngestConfig {
@@ -113,6 +133,7 @@ impl Default for GatewaySettings {
             max_sessions: 4096,
             max_batch: 8 << 20,
             max_memory: 128 << 20,
+            max_edge_state: DEFAULT_EDGE_STATE,
         }
     }
 }
@@ -144,6 +165,10 @@ impl Default for ColdSettings {
             commit_every: Duration::from_secs(30),
             commit_rows: 200_000,
             commit_memory: 192 << 20,
+            compact_every: Duration::from_secs(600),
+            file_size: 32 << 20,
+            vacuum_every: Duration::from_secs(86_400),
+            vacuum_after: Duration::from_secs(7 * 86_400),
         }
     }
 }
@@ -171,6 +196,8 @@ impl IngestConfig {
             ("cold.commit_rows", self.cold.commit_rows as u64),
             ("cold.commit_memory", self.cold.commit_memory),
             ("hot.max_memory", self.hot.max_memory),
+            ("cold.compact_every", self.cold.compact_every.as_millis() as u64),
+            ("cold.vacuum_every", self.cold.vacuum_every.as_millis() as u64),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return refuse(key, "must be more than 0");
@@ -185,6 +212,21 @@ impl IngestConfig {
             return refuse(
                 "hot.keep",
                 "must be less than hot.max_memory, else hot never gets room again",
+            );
+        }
+        if self.gateway.max_edge_state < MIN_EDGE_STATE {
+            return refuse(
+                "gateway.max_edge_state",
+                "is at least 16: an edge needs two for each of its starts",
+            );
+        }
+        if !(MIN_FILE_BYTES..=MAX_FILE_BYTES).contains(&self.cold.file_size) {
+            return refuse("cold.file_size", "goes from 1 MiB to 128 MiB");
+        }
+        if self.cold.vacuum_after < MIN_VACUUM_AFTER {
+            return refuse(
+                "cold.vacuum_after",
+                "is at least 1 h: a query may still read what was replaced, see limits.max_timeout of the query role",
             );
         }
         if self.roles.is_empty() {
@@ -220,5 +262,9 @@ mod tests {
         };
         check("lake = \"x\"\n[hot]\nkep = \"1 MiB\"\n", 3, "kep");
         check("[hot]\nkeep = \"300 MiB\"\n", 2, "hot.keep");
+        check("[cold]\nvacuum_after = \"5 min\"\n", 2, "cold.vacuum_after");
+        check("[cold]\nfile_size = \"1 GiB\"\n", 2, "cold.file_size");
+        check("[cold]\ncompact_every = \"0 s\"\n", 2, "cold.compact_every");
+        check("\n[gateway]\nmax_edge_state = 3\n", 3, "gateway.max_edge_state");
     }
 }

@@ -3,15 +3,13 @@
 //! [`gateway`] knows who sends, checks each batch once and appends its bytes to the [`log`]. The writers read the log, each by
 //! itself: `writer` plans what a record becomes as a pure function of the log and hands it to hot or cold. [`service`] puts the
 //! parts together.
-// LEAD'S NOTE TO THE BUILDER OF PART 3: writer/**, config.rs, status.rs, service.rs, ends.rs are written by the lead (done, see them).
-// Keep your dedup.rs and log/embedded.rs; next, write cloud-ingest/tests/writers.rs (crash/restart, exactly once, replay, ledger) against
-// these writers and mend what the tests find. Remove this note when read.
 
 pub mod config;
 pub mod dedup;
 mod ends;
 pub mod gateway;
 pub mod log;
+pub mod quota;
 pub mod service;
 pub mod status;
 pub mod writer;

@@ -17,7 +17,9 @@ use crate::ends::EmbeddedEnds;
 use crate::gateway::{Gateway, GatewayConfig, GatewayError};
 use crate::log::{EmbeddedLog, EmbeddedOptions, GuardedLog, Log, OpenError};
 use crate::status::{StatusHandle, WriterCounters};
-use crate::writer::{ColdWriter, ColdWriterOptions, HotWriter, TrimOptions, WriterError, check_log_reaches_cold};
+use crate::writer::{
+    ColdWriter, ColdWriterOptions, HotWriter, TidyOptions, TrimOptions, WriterError, check_log_reaches_cold,
+};
 
 /// Kept free in every partition's folder, so that deleting works on a full disk.
 const BALLAST_BYTES: u64 = 1 << 20;
@@ -131,6 +133,7 @@ impl IngestService {
         check_log_reaches_cold(&(Arc::clone(&self.log) as Arc<dyn Log>), &self.stores)
             .await
             .map_err(RunError::Begin)?;
+        let log = Arc::clone(&self.log);
         let (writers_stop, gateway_stop) = (CancellationToken::new(), CancellationToken::new());
         let mut writers = self.start_writers(&writers_stop);
         let mut gateway = JoinSet::new();
@@ -152,12 +155,14 @@ impl IngestService {
         while let Some(ended) = writers.join_next().await {
             result = result.and(flatten(ended));
         }
+        log.close().await;
         result
     }
 
     fn start_writers(&self, stop: &CancellationToken) -> JoinSet<Result<(), RunError>> {
         let mut writers = JoinSet::new();
         let log: Arc<dyn Log> = Arc::clone(&self.log) as Arc<dyn Log>;
+        let quota = self.gateway.as_ref().map(Gateway::quota);
         if self.config.roles.contains(&Role::Hot) {
             for partition in self.log.partitions() {
                 let writer = HotWriter {
@@ -167,6 +172,7 @@ impl IngestService {
                     limits: IpcLimits::default(),
                     folder: self.folder.clone(),
                     counters: Arc::clone(&self.counters),
+                    quota: quota.clone(),
                 };
                 let stop = stop.clone();
                 writers.spawn(async move {
@@ -186,6 +192,7 @@ impl IngestService {
                 beside_hot: self.config.roles.contains(&Role::Hot),
                 options: cold_options(&self.config),
                 counters: Arc::clone(&self.counters),
+                quota,
             };
             let stop = stop.clone();
             writers.spawn(async move {
@@ -215,6 +222,7 @@ fn gateway_config(config: &IngestConfig) -> GatewayConfig {
     gateway.max_sessions = settings.max_sessions;
     gateway.max_batch_bytes = settings.max_batch as u32;
     gateway.max_total_bytes = settings.max_memory;
+    gateway.max_edge_state = settings.max_edge_state;
     gateway
 }
 
@@ -227,6 +235,12 @@ fn cold_options(config: &IngestConfig) -> ColdWriterOptions {
         trim: TrimOptions {
             replay_window: config.log.replay_window,
             max_bytes: config.log.max_size,
+        },
+        tidy: TidyOptions {
+            compact_every: config.cold.compact_every,
+            file_bytes: config.cold.file_size,
+            vacuum_every: config.cold.vacuum_every,
+            vacuum_after: config.cold.vacuum_after,
         },
     }
 }

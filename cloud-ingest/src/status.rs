@@ -19,6 +19,10 @@ pub struct WriterCounters {
     pub(crate) commits: AtomicU64,
     pub(crate) committed_rows: AtomicU64,
     pub(crate) commit_failures: AtomicU64,
+    /// Cold files that were replaced by fewer ones, and files that were deleted.
+    pub(crate) merged_files: AtomicU64,
+    pub(crate) removed_files: AtomicU64,
+    pub(crate) tidy_failures: AtomicU64,
     /// Hot is full and waits for cold.
     pub(crate) pressure: Notify,
     /// Counts the times that hot may have got room.
@@ -42,6 +46,13 @@ pub struct IngestStatus {
     pub commits: u64,
     pub committed_rows: u64,
     pub commit_failures: u64,
+    /// Files and bytes of the cold table; unknown while it cannot be read.
+    pub cold_files: Option<u64>,
+    pub cold_bytes: Option<u64>,
+    /// Small files that became fewer ones, and files that were removed from the lake.
+    pub merged_files: u64,
+    pub removed_files: u64,
+    pub tidy_failures: u64,
 }
 
 /// How far one partition is. Ends are next offsets.
@@ -82,14 +93,21 @@ impl StatusHandle {
             .into_iter()
             .map(|p| self.partition(p, &cold))
             .collect();
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let size = self.stores.cold.size().await.ok();
         IngestStatus {
             gateway: self.gateway.as_ref().map(gateway::StatusHandle::snapshot),
             partitions,
             hot_bytes: self.stores.hot.bytes(),
             hot_cap_bytes: self.stores.hot.cap_bytes(),
-            commits: self.counters.commits.load(Ordering::Relaxed),
-            committed_rows: self.counters.committed_rows.load(Ordering::Relaxed),
-            commit_failures: self.counters.commit_failures.load(Ordering::Relaxed),
+            commits: load(&self.counters.commits),
+            committed_rows: load(&self.counters.committed_rows),
+            commit_failures: load(&self.counters.commit_failures),
+            cold_files: size.map(|size| size.files),
+            cold_bytes: size.map(|size| size.bytes),
+            merged_files: load(&self.counters.merged_files),
+            removed_files: load(&self.counters.removed_files),
+            tidy_failures: load(&self.counters.tidy_failures),
         }
     }
 
@@ -180,6 +198,42 @@ impl IngestStatus {
             "Commits that failed and were tried again.",
             one(self.commit_failures),
         );
+        let known = |value: Option<u64>| {
+            value
+                .map(|value| (String::new(), value))
+                .into_iter()
+                .collect::<Vec<_>>()
+        };
+        put(
+            "sluice_cold_files",
+            "gauge",
+            "Files of the cold table.",
+            known(self.cold_files),
+        );
+        put(
+            "sluice_cold_bytes",
+            "gauge",
+            "Bytes of the cold table's files.",
+            known(self.cold_bytes),
+        );
+        put(
+            "sluice_cold_merged_files_total",
+            "counter",
+            "Small cold files that became fewer ones.",
+            one(self.merged_files),
+        );
+        put(
+            "sluice_cold_removed_files_total",
+            "counter",
+            "Cold files that nothing needed any more.",
+            one(self.removed_files),
+        );
+        put(
+            "sluice_cold_tidy_failures_total",
+            "counter",
+            "Times that merging or removing cold files failed.",
+            one(self.tidy_failures),
+        );
         if let Some(g) = &self.gateway {
             put("sluice_gateway_sessions", "gauge", "Edges connected.", one(g.sessions));
             put(
@@ -211,6 +265,12 @@ impl IngestStatus {
                 "counter",
                 "Batches refused for good.",
                 one(g.batches_invalid),
+            );
+            put(
+                "sluice_gateway_quota_holds_total",
+                "counter",
+                "Batches held back: their edge's share of the state of duplicates is used up.",
+                one(g.quota_holds),
             );
             put(
                 "sluice_gateway_identity_refused_total",

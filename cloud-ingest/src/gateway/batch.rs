@@ -7,19 +7,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use sluice_wire::envelope::{Envelope, EnvelopeError};
-use sluice_wire::ids::{BatchId, Partition};
+use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 use sluice_wire::session::frame::{FrameError, Preamble};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::log::{Log, LogError};
+use crate::log::{Head, Log, LogError};
+use crate::quota::{Quota, QuotaError, Share};
 
 /// What all sessions share.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) log: Arc<dyn Log>,
     pub(super) limits: Arc<IpcLimits>,
+    pub(super) quota: Arc<Quota>,
     /// In KiB.
     pub(super) memory: Arc<Semaphore>,
     pub(super) validations: Arc<Semaphore>,
@@ -29,7 +31,7 @@ pub(super) struct Shared {
 
 /// A batch that passed every check, with the memory it is accounted for.
 pub(super) struct Validated {
-    pub(super) id: BatchId,
+    pub(super) head: Head,
     pub(super) hash: [u8; 32],
     pub(super) generation: u32,
     pub(super) rows: u64,
@@ -54,6 +56,8 @@ pub(super) enum BatchError {
     Panicked,
     #[error("generation {0} of the log is not served here")]
     Generation(u32),
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
     #[error("batch is not in the log")]
     Append(#[from] LogError),
 }
@@ -94,7 +98,7 @@ pub(super) async fn receive(shared: Shared, mut recv: quinn::RecvStream, length:
     let checked = tokio::task::spawn_blocking(move || validate(bytes, &limits)).await;
     let envelope = checked.map_err(|_| BatchError::Panicked)??;
     Ok(Validated {
-        id: envelope.header.id.clone(),
+        head: Head::from(&envelope.header),
         hash: envelope.hash,
         generation: envelope.header.generation,
         rows: u64::from(envelope.header.rows),
@@ -104,11 +108,12 @@ pub(super) async fn receive(shared: Shared, mut recv: quinn::RecvStream, length:
 }
 
 /// Appends a batch to the partition of its stream; durable when it returns.
-pub(super) async fn append(log: Arc<dyn Log>, batch: Validated) -> Result<(), BatchError> {
+pub(super) async fn append(log: Arc<dyn Log>, batch: Validated, share: Share) -> Result<(), BatchError> {
     let partition = partition_of(&log.partitions(), &batch).ok_or(BatchError::Generation(batch.generation))?;
     sluice_wal::crash_point("gw.before_append");
-    log.append(partition, batch.bytes, now_us()).await?;
+    let offset = log.append(partition, &batch.head, batch.bytes, now_us()).await?;
     sluice_wal::crash_point("gw.after_append");
+    share.stands_at(partition, offset);
     drop(batch.memory);
     Ok(())
 }
@@ -134,6 +139,7 @@ fn partition_of(partitions: &[Partition], batch: &Validated) -> Option<Partition
         .collect();
     served.sort_unstable();
     let index = batch
+        .head
         .id
         .stream
         .partition_index(u16::try_from(served.len()).unwrap_or(u16::MAX));

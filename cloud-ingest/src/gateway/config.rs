@@ -9,6 +9,11 @@ use sluice_wire::layout::IpcLimits;
 use super::deny::DenyError;
 use super::tls::TlsError;
 
+/// An edge that starts every day for 89 years, in some 8 MiB.
+pub(crate) const DEFAULT_EDGE_STATE: u64 = 65_536;
+/// Below this even an honest edge would soon be held back.
+pub(crate) const MIN_EDGE_STATE: u64 = 16;
+
 /// What a gateway needs to run.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
@@ -30,6 +35,9 @@ pub struct GatewayConfig {
     pub max_batch_bytes: u32,
     /// Bytes of batches in memory over all sessions, from their announcement to their answer.
     pub max_total_bytes: u64,
+    /// What one edge's batches may cost in the state that recognises duplicates: pieces, one for each start of the edge and each run of
+    /// its numbers. An honest edge needs two for each start.
+    pub max_edge_state: u64,
     /// What the transport may buffer for one session that was welcomed.
     pub session_window_bytes: u32,
     /// What it may buffer for all of them; a session beyond it gets the smallest window.
@@ -66,6 +74,7 @@ impl GatewayConfig {
             max_in_flight_bytes: 16 << 20,
             max_batch_bytes: 8 << 20,
             max_total_bytes: 128 << 20,
+            max_edge_state: DEFAULT_EDGE_STATE,
             session_window_bytes: 2 << 20,
             total_window_bytes: 128 << 20,
             max_validations: std::thread::available_parallelism().map_or(2, usize::from),

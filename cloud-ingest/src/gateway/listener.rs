@@ -14,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::batch::Shared;
-use super::config::{GatewayConfig, GatewayError};
+use super::config::{GatewayConfig, GatewayError, MIN_EDGE_STATE};
 use super::deny::DenyList;
 use super::identity::{IdentityError, PeerIdentity, identity_of};
 use super::session::{Session, SessionContext};
 use super::status::{Counters, Level, StatusHandle, add};
 use super::tls::{self, TlsError, Watched};
 use crate::log::Log;
+use crate::quota::Quota;
 
 /// What the transport may buffer of a peer that was not welcomed yet, or for which no larger window is left.
 const SMALL_WINDOW_BYTES: u32 = 128 << 10;
@@ -82,6 +83,7 @@ impl Gateway {
             shared: Shared {
                 log,
                 limits: Arc::new(config.limits),
+                quota: Arc::new(Quota::new(config.max_edge_state)),
                 memory: Arc::new(Semaphore::new(kib(config.max_total_bytes))),
                 validations: Arc::new(Semaphore::new(config.max_validations)),
                 stall_timeout: config.stream_stall_timeout,
@@ -111,6 +113,11 @@ impl Gateway {
     /// The bound address, also when port 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the writers say what each edge's batches cost them.
+    pub(crate) fn quota(&self) -> Arc<Quota> {
+        Arc::clone(&self.context.shared.quota)
     }
 
     pub fn status(&self) -> StatusHandle {
@@ -310,6 +317,7 @@ fn check(config: &GatewayConfig) -> Result<(), GatewayError> {
         ("max_sessions", config.max_sessions as u64, 1, 1 << 20),
         ("max_handshakes", config.max_handshakes as u64, 1, 1 << 16),
         ("max_in_flight", u64::from(config.max_in_flight), 1, 4096),
+        ("max_edge_state", config.max_edge_state, MIN_EDGE_STATE, u64::MAX),
         ("max_validations", config.max_validations as u64, 1, 1024),
         (
             "max_batch_bytes",

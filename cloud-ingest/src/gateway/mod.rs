@@ -12,6 +12,7 @@ mod session;
 mod status;
 mod tls;
 
+pub(crate) use config::{DEFAULT_EDGE_STATE, MIN_EDGE_STATE};
 pub use config::{GatewayConfig, GatewayError};
 pub use deny::{DenyError, DenyList};
 pub use identity::{IdentityError, PeerIdentity, identity_of};

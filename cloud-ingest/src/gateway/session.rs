@@ -248,9 +248,16 @@ impl Session {
         };
         add(&self.context.counters.batches_received, 1);
         add(&self.context.counters.bytes_received, validated.bytes.len() as u64);
-        if self.core.handle_batch(ticket, &validated.id, validated.hash) {
+        if self.core.handle_batch(ticket, &validated.head.id, validated.hash) {
+            let share = match self.context.shared.quota.admit(&validated.head.id) {
+                Ok(share) => share,
+                Err(error) => {
+                    add(&self.context.counters.quota_holds, 1);
+                    return self.fail(ticket, &error.into());
+                }
+            };
             let rows = validated.rows;
-            let appended = batch::append(Arc::clone(&self.context.shared.log), validated);
+            let appended = batch::append(Arc::clone(&self.context.shared.log), validated, share);
             self.appending
                 .push(appended.map(move |result| (ticket, level, rows, result)).boxed());
         }
@@ -275,8 +282,8 @@ impl Session {
         let verdict = match error {
             BatchError::Abandoned => return self.core.handle_abandoned(ticket),
             BatchError::Longer(_) => return self.core.refuse(RefusedCode::Protocol, &reason),
-            // The log's limit can be raised.
-            BatchError::Append(LogError::TooLarge { .. }) => Verdict::Hold { after_ms: HOLD_MS },
+            // These limits can be raised.
+            BatchError::Quota(_) | BatchError::Append(LogError::TooLarge { .. }) => Verdict::Hold { after_ms: HOLD_MS },
             BatchError::Slow | BatchError::Memory(_) | BatchError::Append(_) => Verdict::Retry {
                 after_ms: self.retry_after_ms(),
             },

@@ -23,6 +23,8 @@ pub struct GatewayStatus {
     pub rows_acknowledged: u64,
     pub retries_asked: u64,
     pub holds_asked: u64,
+    /// Batches held back because their edge used up its share of the state that recognises duplicates.
+    pub quota_holds: u64,
     pub batches_invalid: u64,
     pub append_failures: u64,
     pub revoked_serials: u64,
@@ -57,6 +59,7 @@ counters!(
     rows_acknowledged,
     retries_asked,
     holds_asked,
+    quota_holds,
     batches_invalid,
     append_failures,
     revoked_serials,

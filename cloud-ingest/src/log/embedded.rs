@@ -1,21 +1,26 @@
 //! The log on the local disk: one directory per partition, records grouped into one sync by the committer.
 //!
 //! `meta.json` names generation and number of partitions; a mismatch is refused, because the partition of a stream depends on
-//! both. A record is 8 bytes of `ingested_at` (microseconds, little endian) and the envelope.
+//! both. A record is a head and the envelope; FORMAT.md describes both versions of it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sluice_wal::{Committer, CommitterOptions, Entry, Options, Reader, Recovery, Wal, WalError, cursor};
 use sluice_wire::ids::Partition;
 
-use super::{Log, LogError, LogRecord};
+use super::head::{self, Head, MAX_HEAD_BYTES, Opening};
+use super::{Log, LogError, LogRecord, salvage};
 
+/// What stands before the envelope in a record of version 1.
 const STAMP_BYTES: usize = 8;
-const META_VERSION: u32 = 1;
+/// A program that knows only the first version must not take heads for time stamps.
+const META_VERSION: u32 = 2;
+const FIRST_META_VERSION: u32 = 1;
 /// Readers kept per partition, so that each of the writers goes on where it was.
 const KEPT_READERS: usize = 4;
 /// Records in one answer.
@@ -51,6 +56,8 @@ pub enum OpenError {
         partitions: u16,
         generation: u32,
     },
+    #[error("log {path} has version {version}, this program reads up to {META_VERSION}: upgrade it")]
+    Newer { path: PathBuf, version: u32 },
     #[error("log {path}: the number of partitions must be at least 1")]
     NoPartitions { path: PathBuf },
     #[error("partition in {path}")]
@@ -75,6 +82,7 @@ pub struct EmbeddedLog {
 #[derive(Debug)]
 struct PartitionLog {
     id: Partition,
+    dir: PathBuf,
     committer: Committer,
     reader: Reader,
     /// Readers with the offset where each of them ended.
@@ -119,7 +127,7 @@ impl EmbeddedLog {
     /// When a record was taken in, in microseconds since 1970. Blocking.
     pub fn ingested_at_us(&self, partition: Partition, offset: u64) -> Option<i64> {
         match self.find(partition).ok()?.reader.read(offset) {
-            Ok(Some(Entry::Record(bytes))) => stamp(&bytes),
+            Ok(Some(Entry::Record(bytes))) => open_record(&bytes).map(|(at, _, _)| at),
             _ => None,
         }
     }
@@ -149,9 +157,16 @@ fn check_meta(dir: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {
                 path: path.clone(),
                 source,
             })?;
-            if (meta.version, meta.generation, meta.partitions)
-                == (META_VERSION, options.generation, options.partitions)
-            {
+            if meta.version > META_VERSION {
+                return Err(OpenError::Newer {
+                    path: dir.to_owned(),
+                    version: meta.version,
+                });
+            }
+            if (meta.generation, meta.partitions) == (options.generation, options.partitions) {
+                if meta.version == FIRST_META_VERSION {
+                    save_meta(&path, options)?;
+                }
                 return Ok(());
             }
             Err(OpenError::Mismatch {
@@ -164,18 +179,22 @@ fn check_meta(dir: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {
         }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             std::fs::create_dir_all(dir).map_err(io)?;
-            let meta = Meta {
-                version: META_VERSION,
-                generation: options.generation,
-                partitions: options.partitions,
-            };
-            let bytes = serde_json::to_vec(&meta).map_err(|source| OpenError::MetaContent {
-                path: path.clone(),
-                source,
-            })?;
-            cursor::replace(&path, &bytes).map_err(io)
+            save_meta(&path, options)
         }
         Err(e) => Err(io(e)),
+    }
+}
+
+fn save_meta(path: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {
+    let meta = Meta {
+        version: META_VERSION,
+        generation: options.generation,
+        partitions: options.partitions,
+    };
+    let path = path.to_owned();
+    match serde_json::to_vec(&meta) {
+        Ok(bytes) => cursor::replace(&path, &bytes).map_err(|source| OpenError::Meta { path, source }),
+        Err(source) => Err(OpenError::MetaContent { path, source }),
     }
 }
 
@@ -184,7 +203,7 @@ impl PartitionLog {
         let path = dir.join(format!("g{}-p{}", id.generation, id.index));
         let wal_options = Options {
             segment_bytes: options.segment_bytes,
-            max_record_bytes: options.max_envelope_bytes.saturating_add(STAMP_BYTES as u32),
+            max_record_bytes: options.max_envelope_bytes.saturating_add(MAX_HEAD_BYTES as u32),
             ballast_bytes: options.ballast_bytes,
         };
         let (wal, recovery) = Wal::open(&path, wal_options).map_err(|source| OpenError::Partition {
@@ -201,6 +220,7 @@ impl PartitionLog {
         let committer = Committer::start(wal, CommitterOptions::default());
         Ok(Self {
             id,
+            dir: path,
             committer,
             reader,
             readers: Arc::default(),
@@ -214,6 +234,7 @@ impl PartitionLog {
         max_bytes: usize,
     ) -> impl FnOnce() -> Result<Vec<LogRecord>, LogError> + Send + 'static {
         let (id, spare, readers) = (self.id, self.reader.clone(), self.readers.clone());
+        let dir = self.dir.clone();
         move || {
             let lock = || readers.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = {
@@ -239,44 +260,58 @@ impl PartitionLog {
             }
             kept.push((from + entries.len() as u64, reader));
             drop(kept);
+            let is_damaged = |entry: &Entry| matches!(entry, Entry::Damaged { .. });
+            let damaged: BTreeSet<u64> = entries
+                .iter()
+                .filter(|(_, e)| is_damaged(e))
+                .map(|(offset, _)| *offset)
+                .collect();
+            let mut heads = match damaged.is_empty() {
+                true => BTreeMap::new(),
+                false => salvage::heads(&dir, &damaged),
+            };
             Ok(entries
                 .into_iter()
-                .map(|(offset, entry)| record(id, offset, entry))
+                .map(|(offset, entry)| record(id, offset, entry, heads.remove(&offset)))
                 .collect())
         }
     }
 }
 
-fn record(partition: Partition, offset: u64, entry: Entry) -> LogRecord {
-    let damaged = |what: String| LogRecord {
+/// `opening`: what is left of a damaged record.
+fn record(partition: Partition, offset: u64, entry: Entry, opening: Option<Opening>) -> LogRecord {
+    let damaged = |what: String, opening: Option<Opening>| LogRecord {
         partition,
         offset,
-        ingested_at_us: 0,
+        ingested_at_us: opening.as_ref().map_or(0, |opening| opening.ingested_at_us),
         envelope: Bytes::new(),
+        head: opening.map(|opening| opening.head),
         damaged: Some(what),
     };
     match entry {
-        Entry::Record(bytes) => match stamp(&bytes) {
-            Some(ingested_at_us) => {
-                let envelope = bytes.slice(STAMP_BYTES..);
-                LogRecord {
-                    partition,
-                    offset,
-                    ingested_at_us,
-                    envelope,
-                    damaged: None,
-                }
-            }
-            None => damaged("record is shorter than its time stamp".to_owned()),
+        Entry::Record(bytes) => match open_record(&bytes) {
+            Some((ingested_at_us, head, length)) => LogRecord {
+                partition,
+                offset,
+                ingested_at_us,
+                envelope: bytes.slice(length..),
+                head,
+                damaged: None,
+            },
+            None => damaged("record has no readable head".to_owned(), None),
         },
-        Entry::Damaged { what, .. } => damaged(what),
+        Entry::Damaged { what, .. } => damaged(what, opening),
     }
 }
 
-fn stamp(bytes: &[u8]) -> Option<i64> {
-    bytes
-        .first_chunk::<STAMP_BYTES>()
-        .map(|stamp| i64::from_le_bytes(*stamp))
+/// When a record was taken in, its head, and where its envelope begins.
+fn open_record(bytes: &[u8]) -> Option<(i64, Option<Head>, usize)> {
+    if head::has_head(bytes) {
+        let opening = head::take(bytes)?;
+        return Some((opening.ingested_at_us, Some(opening.head), opening.length));
+    }
+    let stamp = bytes.first_chunk::<STAMP_BYTES>()?;
+    Some((i64::from_le_bytes(*stamp), None, STAMP_BYTES))
 }
 
 fn log_error(error: WalError) -> LogError {
@@ -285,8 +320,8 @@ fn log_error(error: WalError) -> LogError {
             reason: error.to_string(),
         },
         WalError::TooLarge { bytes, max } => LogError::TooLarge {
-            bytes: bytes.saturating_sub(STAMP_BYTES as u64),
-            max: max.saturating_sub(STAMP_BYTES as u64),
+            bytes,
+            max: max.saturating_sub(MAX_HEAD_BYTES as u64),
         },
         other => LogError::Failed {
             reason: other.to_string(),
@@ -300,7 +335,13 @@ impl Log for EmbeddedLog {
         self.partitions.iter().map(|p| p.id).collect()
     }
 
-    async fn append(&self, partition: Partition, envelope: Bytes, ingested_at_us: i64) -> Result<u64, LogError> {
+    async fn append(
+        &self,
+        partition: Partition,
+        head: &Head,
+        envelope: Bytes,
+        ingested_at_us: i64,
+    ) -> Result<u64, LogError> {
         let found = self.find(partition)?;
         if envelope.len() as u64 > u64::from(self.max_envelope_bytes) {
             return Err(LogError::TooLarge {
@@ -308,10 +349,11 @@ impl Log for EmbeddedLog {
                 max: u64::from(self.max_envelope_bytes),
             });
         }
-        let mut record = BytesMut::with_capacity(STAMP_BYTES + envelope.len());
-        record.put_i64_le(ingested_at_us);
-        record.put_slice(&envelope);
-        found.committer.append(record.freeze()).await.map_err(log_error)
+        // Most heads are shorter than this.
+        let mut record = Vec::with_capacity(512 + envelope.len());
+        head::put(&mut record, head, ingested_at_us);
+        record.extend_from_slice(&envelope);
+        found.committer.append(Bytes::from(record)).await.map_err(log_error)
     }
 
     async fn read(&self, partition: Partition, from: u64, max_bytes: usize) -> Result<Vec<LogRecord>, LogError> {
@@ -353,79 +395,4 @@ impl Log for EmbeddedLog {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    fn options(partitions: u16) -> EmbeddedOptions {
-        EmbeddedOptions {
-            generation: 1,
-            partitions,
-            segment_bytes: 500,
-            max_envelope_bytes: 1000,
-            ballast_bytes: 0,
-        }
-    }
-
-    #[tokio::test]
-    async fn p4_what_append_returned_for_is_there_after_reopening_with_its_offset_and_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = EmbeddedLog::open(dir.path(), &options(2)).unwrap();
-        let [a, b] = log.partitions()[..] else {
-            panic!("two partitions")
-        };
-        for n in 0..30u8 {
-            let partition = if n % 3 == 0 { a } else { b };
-            log.append(partition, Bytes::from(vec![n; 40]), i64::from(n))
-                .await
-                .unwrap();
-        }
-        let too_large = log.append(a, Bytes::from(vec![0; 1001]), 0).await;
-        assert!(matches!(too_large, Err(LogError::TooLarge { bytes: 1001, max: 1000 })));
-        log.close().await;
-        drop(log);
-        let log = EmbeddedLog::open(dir.path(), &options(2)).unwrap();
-        assert_eq!((log.end(a), log.end(b)), (10, 20));
-        log.wait_beyond(b, 19).await;
-        let mut offsets = Vec::new();
-        while (offsets.len() as u64) < log.end(a) {
-            for record in log.read(a, offsets.len() as u64, 100).await.unwrap() {
-                assert_eq!(record.ingested_at_us, 3 * record.offset as i64);
-                assert_eq!(record.envelope, vec![3 * record.offset as u8; 40]);
-                offsets.push(record.offset);
-            }
-        }
-        assert_eq!(offsets, (0..10).collect::<Vec<_>>());
-        log.trim(a, 10).await.unwrap();
-        assert!(matches!(
-            log.read(a, 0, 100).await,
-            Err(LogError::Trimmed { wanted: 0, .. })
-        ));
-    }
-
-    #[tokio::test]
-    async fn another_number_of_partitions_or_generation_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        EmbeddedLog::open(dir.path(), &options(2)).unwrap().close().await;
-        let refused = EmbeddedLog::open(dir.path(), &options(3)).unwrap_err();
-        assert!(
-            matches!(
-                refused,
-                OpenError::Mismatch {
-                    found_partitions: 2,
-                    partitions: 3,
-                    ..
-                }
-            ),
-            "{refused}"
-        );
-        let other = EmbeddedOptions {
-            generation: 2,
-            ..options(2)
-        };
-        assert!(matches!(
-            EmbeddedLog::open(dir.path(), &other),
-            Err(OpenError::Mismatch { .. })
-        ));
-    }
-}
+mod tests;

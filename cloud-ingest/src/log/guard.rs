@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sluice_wire::ids::Partition;
 use tokio_util::sync::CancellationToken;
 
-use super::{Log, LogError, LogRecord};
+use super::{Head, Log, LogError, LogRecord};
 
 /// A log that cancels a token at the first [`LogError::Failed`].
 #[derive(Clone)]
@@ -32,8 +32,14 @@ impl Log for GuardedLog {
         self.inner.partitions()
     }
 
-    async fn append(&self, partition: Partition, envelope: Bytes, ingested_at_us: i64) -> Result<u64, LogError> {
-        self.seen(self.inner.append(partition, envelope, ingested_at_us).await)
+    async fn append(
+        &self,
+        partition: Partition,
+        head: &Head,
+        envelope: Bytes,
+        ingested_at_us: i64,
+    ) -> Result<u64, LogError> {
+        self.seen(self.inner.append(partition, head, envelope, ingested_at_us).await)
     }
 
     async fn read(&self, partition: Partition, from: u64, max_bytes: usize) -> Result<Vec<LogRecord>, LogError> {
@@ -58,5 +64,85 @@ impl Log for GuardedLog {
 
     async fn trim(&self, partition: Partition, below: u64) -> Result<(), LogError> {
         self.seen(self.inner.trim(partition, below).await)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use sluice_wire::counts::Counts;
+    use sluice_wire::envelope::Kind;
+    use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
+
+    use super::*;
+
+    /// Answers everything with one error.
+    struct Broken(LogError);
+
+    #[async_trait]
+    impl Log for Broken {
+        fn partitions(&self) -> Vec<Partition> {
+            vec![Partition::default()]
+        }
+
+        async fn append(&self, _: Partition, _: &Head, _: Bytes, _: i64) -> Result<u64, LogError> {
+            Err(self.0.clone())
+        }
+
+        async fn read(&self, _: Partition, _: u64, _: usize) -> Result<Vec<LogRecord>, LogError> {
+            Err(self.0.clone())
+        }
+
+        async fn wait_beyond(&self, _: Partition, _: u64) {}
+
+        fn end(&self, _: Partition) -> u64 {
+            0
+        }
+
+        async fn trim(&self, _: Partition, _: u64) -> Result<(), LogError> {
+            Err(self.0.clone())
+        }
+    }
+
+    fn head() -> Head {
+        let stream = StreamId {
+            tenant: TenantId::new("acme").unwrap(),
+            node: NodeId::new("site-1").unwrap(),
+            spool: [1; 16],
+        };
+        let epoch = Epoch { number: 1, random: 7 };
+        Head {
+            id: BatchId { stream, epoch, seq: 0 },
+            kind: Kind::Data,
+            counts: Counts::default(),
+        }
+    }
+
+    /// P4: whichever call meets the failure, it is noticed; what passes by itself or concerns one record is not taken for one.
+    #[tokio::test]
+    async fn p4_only_a_failure_for_good_is_noticed_by_every_call() {
+        let p = Partition::default();
+        let reason = "fsync".to_owned();
+        let errors = [
+            (LogError::Failed { reason: reason.clone() }, true),
+            (LogError::Retry { reason }, false),
+            (LogError::TooLarge { bytes: 2, max: 1 }, false),
+            (LogError::NoPartition(p), false),
+        ];
+        for (error, is_noticed) in errors {
+            for call in 0..3 {
+                let log = GuardedLog {
+                    inner: Arc::new(Broken(error.clone())),
+                    failed: CancellationToken::new(),
+                };
+                let refused = match call {
+                    0 => log.append(p, &head(), Bytes::new(), 0).await.is_err(),
+                    1 => log.read(p, 0, 1).await.is_err(),
+                    _ => log.trim(p, 0).await.is_err(),
+                };
+                assert!(refused);
+                assert_eq!(log.failed.is_cancelled(), is_noticed, "call {call}: {error}");
+            }
+        }
     }
 }

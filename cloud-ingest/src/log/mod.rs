@@ -2,6 +2,8 @@
 
 mod embedded;
 mod guard;
+mod head;
+mod salvage;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,6 +11,7 @@ use sluice_wire::ids::Partition;
 
 pub use embedded::{EmbeddedLog, EmbeddedOptions, OpenError};
 pub(crate) use guard::GuardedLog;
+pub use head::Head;
 
 /// At-least-once: a batch may stand in it twice, and its identity tells. Offsets of a partition count from 0 without gaps.
 #[async_trait]
@@ -16,8 +19,14 @@ pub trait Log: Send + Sync + 'static {
     /// All partitions of the current generation, by index.
     fn partitions(&self) -> Vec<Partition>;
 
-    /// Adds one record and returns its offset; durable when it returns.
-    async fn append(&self, partition: Partition, envelope: Bytes, ingested_at_us: i64) -> Result<u64, LogError>;
+    /// Adds one record and returns its offset; durable when it returns. `head` is what the envelope says too, kept apart from it.
+    async fn append(
+        &self,
+        partition: Partition,
+        head: &Head,
+        envelope: Bytes,
+        ingested_at_us: i64,
+    ) -> Result<u64, LogError>;
 
     /// Records from `from` on, in order, at least one if there is any, else about `max_bytes`; empty if nothing is there yet.
     async fn read(&self, partition: Partition, from: u64, max_bytes: usize) -> Result<Vec<LogRecord>, LogError>;
@@ -50,6 +59,8 @@ pub struct LogRecord {
     pub ingested_at_us: i64,
     /// Empty when the record is damaged.
     pub envelope: Bytes,
+    /// Whose batch it is, as the log itself noted it; unknown for old records, and when that is damaged too.
+    pub head: Option<Head>,
     /// Why the record cannot be read any more.
     pub damaged: Option<String>,
 }

@@ -12,15 +12,18 @@ use sluice_store::{CommitError, OffsetRange, Stores};
 use sluice_wal::{crash_point, cursor};
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hot::plan_all;
 use super::resume::{READ_BYTES, begin, snapshot_path};
+use super::tidy::{Tidy, TidyOptions};
 use super::trim::{TrimOptions, trim};
 use super::{Planner, WriterError};
 use crate::dedup::Dedup;
 use crate::log::Log;
+use crate::quota::Quota;
 use crate::status::WriterCounters;
 
 /// Pause after a commit that failed; the log keeps what waits.
@@ -39,6 +42,14 @@ pub struct ColdWriterOptions {
     /// Above this, hot drops what cold has taken over.
     pub hot_keep_bytes: u64,
     pub trim: TrimOptions,
+    pub tidy: TidyOptions,
+}
+
+impl ColdWriterOptions {
+    /// As much as one commit shall hold.
+    fn is_large(&self, rows: usize, bytes: usize) -> bool {
+        rows >= self.max_rows || bytes >= self.max_bytes
+    }
 }
 
 /// Writes all partitions, in one task: one commit covers them all.
@@ -52,6 +63,8 @@ pub struct ColdWriter {
     pub beside_hot: bool,
     pub options: ColdWriterOptions,
     pub counters: Arc<WriterCounters>,
+    /// Is told what each edge's batches cost in the state of duplicates.
+    pub quota: Option<Arc<Quota>>,
 }
 
 impl std::fmt::Debug for ColdWriter {
@@ -85,6 +98,9 @@ impl ColdWriter {
     /// Follows the log until told to stop; then commits what is there.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
         let mut gathered = self.begin().await?;
+        // Ends with this writer.
+        let mut tidying = JoinSet::new();
+        tidying.spawn(self.tidy().run(shutdown.clone()));
         let mut next_trim = Instant::now() + TRIM_EVERY;
         loop {
             // What is due was refused a moment ago: no more is read until it is in the table.
@@ -115,6 +131,9 @@ impl ColdWriter {
                     }
                 }
             }
+            if let Some(Err(error)) = tidying.try_join_next() {
+                return Err(WriterError::Task(error.to_string()));
+            }
             if Instant::now() >= next_trim {
                 self.trim_all(&gathered).await?;
                 next_trim = Instant::now() + TRIM_EVERY;
@@ -125,10 +144,21 @@ impl ColdWriter {
         }
     }
 
+    fn tidy(&self) -> Tidy {
+        Tidy {
+            log: Arc::clone(&self.log),
+            stores: self.stores.clone(),
+            beside_hot: self.beside_hot,
+            options: self.options.tidy.clone(),
+            counters: Arc::clone(&self.counters),
+        }
+    }
+
     async fn begin(&self) -> Result<Gathered, WriterError> {
         let mut partitions = BTreeMap::new();
         for partition in self.log.partitions() {
-            let begun = begin(&self.log, &self.stores, &self.folder, partition, &self.limits).await?;
+            let quota = self.quota.as_ref();
+            let begun = begin(&self.log, &self.stores, &self.folder, partition, &self.limits, quota).await?;
             let share = Share {
                 first: begun.planner.next(),
                 saved: begun.saved,
@@ -162,7 +192,7 @@ impl ColdWriter {
             gathered.rows += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
             gathered.bytes += rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
             share.rows.extend(rows);
-            if gathered.rows >= self.options.max_rows || gathered.bytes >= self.options.max_bytes {
+            if self.options.is_large(gathered.rows, gathered.bytes) {
                 break;
             }
         }
@@ -279,8 +309,7 @@ impl ColdWriter {
 
 impl Gathered {
     fn is_due(&self, options: &ColdWriterOptions) -> bool {
-        self.rows >= options.max_rows
-            || self.bytes >= options.max_bytes
+        options.is_large(self.rows, self.bytes)
             || self.pressed
             || self.since.is_some_and(|since| since.elapsed() >= options.interval)
     }

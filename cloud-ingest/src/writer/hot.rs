@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::resume::{READ_BYTES, begin};
 use super::{Planner, WriterError};
 use crate::log::{Log, LogRecord};
+use crate::quota::Quota;
 use crate::status::WriterCounters;
 
 /// Who wrote the hot rows, for people who read seam records: columns in the memory of one process.
@@ -30,6 +31,8 @@ pub struct HotWriter {
     /// Holds the state of duplicates that the cold writer saves.
     pub folder: PathBuf,
     pub counters: Arc<WriterCounters>,
+    /// Is told what each edge's batches cost in the state of duplicates.
+    pub quota: Option<Arc<Quota>>,
 }
 
 impl std::fmt::Debug for HotWriter {
@@ -43,7 +46,15 @@ impl std::fmt::Debug for HotWriter {
 impl HotWriter {
     /// Claims the partition from the end of cold and follows the log until told to stop.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
-        let begun = begin(&self.log, &self.stores, &self.folder, self.partition, &self.limits).await?;
+        let begun = begin(
+            &self.log,
+            &self.stores,
+            &self.folder,
+            self.partition,
+            &self.limits,
+            self.quota.as_ref(),
+        )
+        .await?;
         let mut planner = begun.planner;
         let from = planner.next();
         self.stores.seam.claim(self.partition, from, ENDPOINT).await?;
@@ -117,4 +128,87 @@ pub(super) async fn plan_all(
     })
     .await
     .map_err(|error| WriterError::Task(error.to_string()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+    use arrow::datatypes::DataType;
+    use sluice_wire::counts::Counts;
+    use sluice_wire::envelope::{Compression, Header, Kind, seal};
+    use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
+
+    use super::*;
+    use crate::dedup::Dedup;
+
+    const TEXT_BYTES: usize = 12 << 20;
+
+    /// One row that is tiny in the log and large in memory.
+    fn record(offset: u64) -> LogRecord {
+        let stream = StreamId {
+            tenant: TenantId::new("acme").unwrap(),
+            node: NodeId::new("site-1").unwrap(),
+            spool: [1; 16],
+        };
+        let epoch = Epoch { number: 1, random: 7 };
+        let header = Header {
+            id: BatchId {
+                stream,
+                epoch,
+                seq: offset,
+            },
+            generation: 0,
+            kind: Kind::Data,
+            rows: 1,
+            counts: Counts {
+                accepted: 1,
+                stored: 1,
+                ..Counts::default()
+            },
+            journal_upto: 0,
+            time_min_ns: 0,
+            time_max_ns: 0,
+            sealed_at_ns: 0,
+            detail: String::new(),
+        };
+        let dictionary = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
+        let signal = arrow::compute::cast(&StringArray::from(vec!["log"]), &dictionary).unwrap();
+        let time: ArrayRef = Arc::new(Int64Array::from(vec![0]));
+        let body: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(TEXT_BYTES)]));
+        let rows = [("signal", signal, false), ("time", time, false), ("body", body, true)];
+        let rows = RecordBatch::try_from_iter_with_nullable(rows).unwrap();
+        LogRecord {
+            partition: Partition::default(),
+            offset,
+            ingested_at_us: 0,
+            envelope: seal(&header, Some(&rows), Compression::default()).unwrap(),
+            head: None,
+            damaged: None,
+        }
+    }
+
+    /// P15: a few bytes of log cannot fill the memory; what was not planned is read again, and nothing is passed over.
+    #[tokio::test]
+    async fn p15_planning_stops_when_the_rows_grow_large_and_goes_on_behind_them() {
+        let log: Vec<_> = (0..5).map(record).collect();
+        assert!(
+            log.iter().map(|r| r.envelope.len()).sum::<usize>() < READ_BYTES,
+            "one read gives all of it"
+        );
+        let mut planner = Planner::new(Dedup::default(), IpcLimits::default());
+        let (mut ends, mut seen) = (Vec::new(), 0);
+        while (planner.next() as usize) < log.len() {
+            let rest = log[planner.next() as usize..].to_vec();
+            let (moved, rows, last) = plan_all(planner, rest).await.unwrap();
+            assert_eq!(moved.next(), last + 1);
+            let bytes: usize = rows.iter().map(RecordBatch::get_array_memory_size).sum();
+            assert!(bytes < PLAN_BYTES + 3 * TEXT_BYTES, "{bytes}");
+            seen += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+            (planner, ends) = (moved, [ends, vec![last]].concat());
+        }
+        // Each record has its ledger row too.
+        assert_eq!(seen, 2 * log.len());
+        assert!(ends.len() > 1, "all at once: {ends:?}");
+    }
 }

@@ -1,10 +1,11 @@
 //! The two writers: independent readers of the log. `plan` says what a log record becomes, `hot` and `cold` put it there,
-//! `resume` says where a writer begins, `trim` what the log may forget.
+//! `resume` says where a writer begins, `trim` what the log may forget, `tidy` keeps the cold table small.
 
 mod cold;
 mod hot;
 mod plan;
 mod resume;
+mod tidy;
 mod trim;
 
 use sluice_store::{ColdError, CommitError, HotError, SeamError};
@@ -13,6 +14,7 @@ pub use cold::{ColdWriter, ColdWriterOptions};
 pub use hot::HotWriter;
 pub use plan::{Planned, Planner};
 pub(crate) use resume::check_log_reaches_cold;
+pub use tidy::TidyOptions;
 pub use trim::TrimOptions;
 
 use crate::log::LogError;

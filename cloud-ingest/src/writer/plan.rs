@@ -9,16 +9,21 @@ use sluice_wire::ids::{BatchId, Epoch, NodeId, Partition, StreamId, TenantId};
 use sluice_wire::layout::IpcLimits;
 
 use crate::dedup::{Dedup, Verdict};
-use crate::log::LogRecord;
+use crate::log::{Head, LogRecord};
+use crate::quota::{Meter, edge_of};
 
 /// Owner of log records that nobody can read any more: no tenant can have this name by certificate, as it is reserved.
 const UNKNOWN_TENANT: &str = "_unknown";
+
+/// Stands where the content of a batch is not known.
+const NO_HASH: [u8; 32] = [0; 32];
 
 /// Plans the records of one partition in the order of their offsets.
 #[derive(Clone, Debug)]
 pub struct Planner {
     dedup: Dedup,
     limits: IpcLimits,
+    meter: Option<Meter>,
 }
 
 /// What one log record becomes.
@@ -39,7 +44,19 @@ impl Planned {
 impl Planner {
     /// Goes on where the state of duplicates stands.
     pub fn new(dedup: Dedup, limits: IpcLimits) -> Planner {
-        Planner { dedup, limits }
+        Planner {
+            dedup,
+            limits,
+            meter: None,
+        }
+    }
+
+    /// Tells from now on, and once of all that is known, what each edge's batches cost.
+    pub(super) fn report_to(&mut self, meter: Meter) {
+        for (edge, pieces) in self.dedup.edges() {
+            meter.planned(self.dedup.next(), edge, pieces);
+        }
+        self.meter = Some(meter);
     }
 
     /// The offset of the record to plan next.
@@ -54,13 +71,24 @@ impl Planner {
 
     /// Folds a record in without making rows of it: some store holds them already.
     pub fn pass(&mut self, record: &LogRecord) {
-        match self.read(record) {
-            Ok(envelope) => {
-                self.dedup
-                    .observe(&envelope.header.id, envelope.header.kind, &envelope.hash);
+        match (self.read(record), &record.head) {
+            (Ok(envelope), _) => {
+                self.observe(&envelope.header.id, envelope.header.kind, &envelope.hash);
             }
-            Err(_) => self.dedup.pass(),
+            (Err(_), Some(head)) => {
+                self.observe(&head.id, Kind::Tombstone, &NO_HASH);
+            }
+            (Err(_), None) => self.dedup.pass(),
         }
+    }
+
+    fn observe(&mut self, id: &BatchId, kind: Kind, hash: &[u8; 32]) -> Verdict {
+        let verdict = self.dedup.observe(id, kind, hash);
+        if let Some(meter) = &self.meter {
+            let edge = edge_of(&id.stream);
+            meter.planned(self.dedup.next(), &edge, self.dedup.pieces(&edge));
+        }
+        verdict
     }
 
     /// Plans the next record.
@@ -68,8 +96,13 @@ impl Planner {
         let envelope = match self.read(record) {
             Ok(envelope) => envelope,
             Err(what) => {
-                self.dedup.pass();
-                return unreadable(record, &what);
+                return match &record.head {
+                    Some(head) => self.plan_lost(record, head, &what),
+                    None => {
+                        self.dedup.pass();
+                        unreadable(record, &what)
+                    }
+                };
             }
         };
         let header = &envelope.header;
@@ -78,7 +111,7 @@ impl Planner {
             outcome,
             rows: vec![events::ledger_row(&origin, outcome, counts, detail)],
         };
-        match self.dedup.observe(&header.id, header.kind, &envelope.hash) {
+        match self.observe(&header.id, header.kind, &envelope.hash) {
             Verdict::New => {}
             // Its rows are counted where it occurred first: here it adds nothing.
             Verdict::Duplicate => return ledger(Outcome::Duplicate, &Counts::default(), "seen before"),
@@ -108,6 +141,24 @@ impl Planner {
                     ledger(Outcome::Quarantined, &lost(&header.counts), &what)
                 }
             },
+        }
+    }
+
+    /// A record of which only the head is left. It stands for its batch as a tombstone does, so that a copy that comes later counts
+    /// nothing twice.
+    fn plan_lost(&mut self, record: &LogRecord, head: &Head, what: &str) -> Planned {
+        let id = &head.id;
+        tracing::error!(stream = %id.stream, epoch = %id.epoch, seq = id.seq, offset = record.offset, what, "a log record is lost");
+        let verdict = self.observe(id, Kind::Tombstone, &NO_HASH);
+        let (outcome, counts) = match (verdict, head.kind) {
+            (Verdict::Duplicate | Verdict::Conflict, _) => (Outcome::Duplicate, Counts::default()),
+            // A tombstone has nothing but what its head says.
+            (Verdict::New, Kind::Tombstone) => (Outcome::Tombstone, head.counts.clone()),
+            (Verdict::New, Kind::Data | Kind::Report) => (Outcome::Quarantined, lost(&head.counts)),
+        };
+        Planned {
+            outcome,
+            rows: vec![events::ledger_row(&origin(record, id), outcome, &counts, what)],
         }
     }
 
@@ -171,7 +222,7 @@ fn nobody(partition: Partition, offset: u64) -> BatchId {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use arrow::array::AsArray;
+    use arrow::array::{Array, AsArray};
     use arrow::datatypes::Int32Type;
     use bytes::Bytes;
     use proptest::prelude::*;
@@ -242,8 +293,24 @@ mod tests {
             offset,
             ingested_at_us: 1000,
             envelope,
+            head: None,
             damaged: None,
         }
+    }
+
+    /// What the log gives for a record whose envelope is damaged.
+    fn damaged(offset: u64, head: Header) -> LogRecord {
+        LogRecord {
+            head: Some(Head::from(&head)),
+            damaged: Some("bit flip".into()),
+            ..record(offset, Bytes::new())
+        }
+    }
+
+    fn count(planned: &Planned, name: &str) -> Option<u64> {
+        let counts = planned.rows.last()?.column_by_name("attrs")?.as_map().value(0);
+        let at = (0..counts.len()).find(|at| counts.column(0).as_string::<i32>().value(*at) == name)?;
+        counts.column(1).as_string::<i32>().value(at).parse().ok()
     }
 
     fn planner() -> Planner {
@@ -288,6 +355,38 @@ mod tests {
         };
         check(&planner.plan(&damaged), Outcome::Quarantined, 0);
         assert_eq!(planner.next(), 8);
+    }
+
+    /// P3: as long as the head of a damaged record is left, its tenant's ledger says how many events were lost, once.
+    #[test]
+    fn p3_a_damaged_record_with_a_head_is_counted_damage_of_its_tenant() {
+        let mut planner = planner();
+        let lost = planner.plan(&damaged(0, header(0, Kind::Data, 2)));
+        check(&lost, Outcome::Quarantined, 0);
+        assert_eq!(
+            ["accepted", "stored", "damaged"].map(|name| count(&lost, name)),
+            [Some(2), Some(0), Some(2)]
+        );
+        let tenant = lost.rows[0]
+            .column_by_name("tenant")
+            .unwrap()
+            .as_string::<i32>()
+            .value(0);
+        assert_eq!(tenant, "acme");
+        // A copy that comes later, or came earlier, adds nothing.
+        check(&planner.plan(&record(1, batch(0, "again"))), Outcome::Duplicate, 0);
+        check(&planner.plan(&record(2, batch(1, "b"))), Outcome::Accepted, 2);
+        let copy = planner.plan(&damaged(3, header(1, Kind::Data, 2)));
+        check(&copy, Outcome::Duplicate, 0);
+        assert_eq!(count(&copy, "damaged"), Some(0));
+        // A tombstone loses nothing.
+        let tombstone = planner.plan(&damaged(4, header(2, Kind::Tombstone, 0)));
+        check(&tombstone, Outcome::Tombstone, 0);
+        assert_eq!(count(&tombstone, "damaged"), Some(2));
+        // Who only passes over the records knows the same afterwards.
+        let mut passed = Planner::new(Dedup::default(), IpcLimits::default());
+        passed.pass(&damaged(0, header(0, Kind::Data, 2)));
+        check(&passed.plan(&record(1, batch(0, "again"))), Outcome::Duplicate, 0);
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use sluice_wire::layout::IpcLimits;
 use super::{Planner, WriterError};
 use crate::dedup::Dedup;
 use crate::log::Log;
+use crate::quota::{Meter, Quota};
 
 /// Bytes of log records read at once.
 pub(super) const READ_BYTES: usize = 4 << 20;
@@ -49,6 +50,7 @@ pub(super) async fn begin(
     folder: &Path,
     partition: Partition,
     limits: &IpcLimits,
+    quota: Option<&Arc<Quota>>,
 ) -> Result<Begin, WriterError> {
     let path = snapshot_path(folder, partition);
     // In this order: a snapshot is saved after the commit that it belongs to, so the table read next is never behind it.
@@ -88,6 +90,10 @@ pub(super) async fn begin(
             .iter()
             .take_while(|record| record.offset < next)
             .for_each(|record| planner.pass(record));
+    }
+    if let Some(quota) = quota {
+        let quota = Arc::clone(quota);
+        planner.report_to(Meter { quota, partition });
     }
     Ok(Begin { planner, saved })
 }

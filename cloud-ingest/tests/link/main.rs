@@ -2,9 +2,11 @@
 //! hostile bytes. Rows T1 to T5 and R1 to R3 of the failure matrix.
 #![allow(clippy::unwrap_used)]
 
+mod failing_log;
 mod memory_log;
 mod peer;
 mod pki;
+mod quota;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sluice_ingest::log::Head;
 use sluice_ingest::{Log, LogError, LogRecord};
 use sluice_wire::ids::Partition;
 use tokio::sync::watch;
@@ -46,7 +47,13 @@ impl Log for MemoryLog {
             .collect()
     }
 
-    async fn append(&self, partition: Partition, envelope: Bytes, ingested_at_us: i64) -> Result<u64, LogError> {
+    async fn append(
+        &self,
+        partition: Partition,
+        head: &Head,
+        envelope: Bytes,
+        ingested_at_us: i64,
+    ) -> Result<u64, LogError> {
         self.begun.send_modify(|n| *n += 1);
         {
             let mut left = self.fail_next.lock().unwrap();
@@ -65,6 +72,7 @@ impl Log for MemoryLog {
             offset,
             ingested_at_us,
             envelope,
+            head: Some(head.clone()),
             damaged: None,
         });
         Ok(offset)
