@@ -1,0 +1,266 @@
+//! The writers through the service: what they do with the log, the stores and their own files over restarts.
+#![allow(clippy::unwrap_used)]
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::DataType;
+use bytes::Bytes;
+use sluice_ingest::config::Role;
+use sluice_ingest::log::{EmbeddedOptions, Head};
+use sluice_ingest::writer::WriterError;
+use sluice_ingest::{EmbeddedLog, IngestConfig, IngestService, IngestStatus, Log, RunError, StatusHandle};
+use sluice_store::Stores;
+use sluice_wire::counts::Counts;
+use sluice_wire::envelope::{Compression, Envelope, Header, Kind, seal};
+use sluice_wire::ids::{BatchId, Epoch, NodeId, Partition, StreamId, TenantId};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Only a failure waits so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+const ROWS: u64 = 3;
+
+/// The folders of one ingest and its configuration.
+struct World {
+    dir: tempfile::TempDir,
+    config: IngestConfig,
+}
+
+struct Running {
+    status: StatusHandle,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+impl World {
+    fn new(roles: &[Role], partitions: u16) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = IngestConfig {
+            roles: roles.to_vec(),
+            data_dir: dir.path().join("data"),
+            ..IngestConfig::default()
+        };
+        config.log.partitions = partitions;
+        // Nothing happens by itself unless a test says so.
+        config.cold.commit_every = Duration::from_secs(3600);
+        Self { dir, config }
+    }
+
+    /// Puts batches into the log while nothing runs.
+    async fn append(&self, batches: &[(u16, Bytes)]) {
+        let options = EmbeddedOptions {
+            generation: 0,
+            partitions: self.config.log.partitions,
+            segment_bytes: self.config.log.segment,
+            max_envelope_bytes: self.config.gateway.max_batch as u32,
+            ballast_bytes: 1 << 20,
+        };
+        let log = EmbeddedLog::open(&self.config.data_dir.join("log"), &options).unwrap();
+        for (index, envelope) in batches {
+            let partition = Partition {
+                generation: 0,
+                index: *index,
+            };
+            let head = Head::from(&Envelope::parse(envelope.clone()).unwrap().header);
+            log.append(partition, &head, envelope.clone(), now_us()).await.unwrap();
+        }
+        log.close().await;
+    }
+
+    async fn start(&self) -> Running {
+        let lake = self.dir.path().join("lake");
+        let stores = Stores::open(lake.to_str().unwrap(), self.config.hot.max_memory)
+            .await
+            .unwrap();
+        let service = IngestService::build(self.config.clone(), stores).unwrap();
+        let (status, stop) = (service.status(), CancellationToken::new());
+        let task = tokio::spawn(service.run(stop.clone()));
+        Running { status, stop, task }
+    }
+
+    /// Runs until the writers have taken in what the log holds.
+    async fn run(&self) -> IngestStatus {
+        let running = self.start().await;
+        running.stop.cancel();
+        let status = running.status.clone();
+        running.end().await.unwrap();
+        status.snapshot().await
+    }
+}
+
+impl Running {
+    /// The first status for which a condition holds.
+    async fn until(&self, holds: impl Fn(&IngestStatus) -> bool) -> IngestStatus {
+        let seen = async {
+            loop {
+                let status = self.status.snapshot().await;
+                if holds(&status) {
+                    return status;
+                }
+                assert!(!self.task.is_finished(), "ingest ended by itself");
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        patiently(seen).await
+    }
+
+    async fn end(self) -> Result<(), RunError> {
+        self.stop.cancel();
+        patiently(self.task).await.unwrap()
+    }
+}
+
+async fn patiently<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("in time")
+}
+
+fn now_us() -> i64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_micros() as i64
+}
+
+/// Three log records of `bytes` of text each.
+fn batch(node: u16, seq: u64, bytes: usize) -> Bytes {
+    let header = Header {
+        id: BatchId {
+            stream: StreamId {
+                tenant: TenantId::new("acme").unwrap(),
+                node: NodeId::new(&format!("site-{node}")).unwrap(),
+                spool: [1; 16],
+            },
+            epoch: Epoch { number: 1, random: 7 },
+            seq,
+        },
+        generation: 0,
+        kind: Kind::Data,
+        rows: ROWS as u32,
+        counts: Counts {
+            accepted: ROWS,
+            stored: ROWS,
+            ..Counts::default()
+        },
+        journal_upto: 0,
+        time_min_ns: 0,
+        time_max_ns: 2,
+        sealed_at_ns: 3,
+        detail: String::new(),
+    };
+    let signal = StringArray::from_iter_values((0..ROWS).map(|_| "log"));
+    let dictionary = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
+    let signal = arrow::compute::cast(&signal, &dictionary).unwrap();
+    let time: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS as i64));
+    let body: ArrayRef = Arc::new(StringArray::from_iter_values((0..ROWS).map(|_| "x".repeat(bytes))));
+    let rows = [("signal", signal, false), ("time", time, false), ("body", body, true)];
+    let rows = RecordBatch::try_from_iter_with_nullable(rows).unwrap();
+    seal(&header, Some(&rows), Compression::default()).unwrap()
+}
+
+/// Small files become few by themselves; what no commit names goes after a week, and not before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_files_are_merged_and_old_orphans_removed_by_schedule() {
+    let mut world = World::new(&[Role::Cold], 6);
+    // One commit for each partition.
+    world.config.cold.commit_rows = 1;
+    world.config.cold.compact_every = Duration::from_millis(50);
+    world.config.cold.vacuum_every = Duration::from_millis(50);
+    let batches: Vec<_> = (0..6).map(|index| (index, batch(index, 0, 10))).collect();
+    world.append(&batches).await;
+    let day = world.dir.path().join("lake/events/day=2026-01-01");
+    std::fs::create_dir_all(&day).unwrap();
+    let orphan = |name: &str, age: Duration| {
+        let path = day.join(name);
+        std::fs::write(&path, b"left by a writer that died").unwrap();
+        let file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::now() - age).unwrap();
+        path
+    };
+    let hour = Duration::from_secs(3600);
+    let (old, young) = (
+        orphan("old.parquet", 8 * 24 * hour),
+        orphan("young.parquet", 6 * 24 * hour),
+    );
+
+    let running = world.start().await;
+    // Data rows and ledger rows stay apart.
+    let status = running
+        .until(|status| status.commits == 6 && status.cold_files == Some(2) && status.removed_files > 0)
+        .await;
+    assert!(status.merged_files >= 12 && status.tidy_failures == 0, "{status:?}");
+    assert_eq!(status.committed_rows, 6 * (ROWS + 1));
+    assert!(!old.exists() && young.exists());
+    running.end().await.unwrap();
+    // The log can still be followed on, and nothing comes twice.
+    world.append(&batches).await;
+    assert_eq!(world.run().await.committed_rows, 6);
+}
+
+/// P15: hot that is full makes cold commit at once, then drops all that cold holds, and goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p15_a_full_hot_store_is_relieved_although_nothing_is_due() {
+    const PARTITIONS: u16 = 8;
+    let mut world = World::new(&[Role::Hot, Role::Cold], PARTITIONS);
+    world.config.hot.max_memory = 10 << 20;
+    // More than one partition's rows: only force drops them.
+    world.config.hot.keep = 9 << 20;
+    let batches: Vec<_> = (0..PARTITIONS).map(|index| (index, batch(index, 0, 1 << 20))).collect();
+    world.append(&batches).await;
+    let running = world.start().await;
+    let status = running
+        .until(|status| status.partitions.iter().all(|p| p.hot_end == Some(1)))
+        .await;
+    assert!(
+        status.commits > 0 && status.hot_bytes <= status.hot_cap_bytes,
+        "{status:?}"
+    );
+    running.end().await.unwrap();
+}
+
+/// A log that was lost or replaced by an old copy is refused before anything is appended to it (P2).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_a_log_that_ends_before_cold_is_refused() {
+    for roles in [&[Role::Cold][..], &[Role::Hot, Role::Cold]] {
+        let world = World::new(roles, 1);
+        world.append(&[(0, batch(0, 0, 10)), (0, batch(0, 1, 10))]).await;
+        world.run().await;
+        std::fs::remove_dir_all(world.config.data_dir.join("log")).unwrap();
+        world.append(&[(0, batch(0, 2, 10))]).await;
+        let ended = patiently(world.start().await.task).await.unwrap();
+        let refused = matches!(
+            ended,
+            Err(RunError::Begin(WriterError::LogBehind { end: 1, held: 2, .. }))
+        );
+        assert!(refused, "{ended:?}");
+    }
+}
+
+/// P16: without a usable state of duplicates the log is folded anew, so what came before is still recognised; and a good one is used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p16_a_damaged_state_of_duplicates_is_folded_anew() {
+    let break_it: [fn(&std::path::Path); 4] = [
+        |_| {},
+        |path| std::fs::remove_file(path).unwrap(),
+        |path| std::fs::write(path, b"").unwrap(),
+        |path| {
+            let mut bytes = std::fs::read(path).unwrap();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        },
+    ];
+    for damage in break_it {
+        let world = World::new(&[Role::Cold], 1);
+        world.append(&[(0, batch(0, 0, 10)), (0, batch(0, 1, 10))]).await;
+        assert_eq!(world.run().await.committed_rows, 2 * (ROWS + 1));
+        damage(&world.config.data_dir.join("writers/duplicates-0"));
+        world
+            .append(&[(0, batch(0, 1, 10)), (0, batch(0, 0, 10)), (0, batch(0, 2, 10))])
+            .await;
+        // Two ledger rows for the copies; one batch with its ledger row.
+        assert_eq!(world.run().await.committed_rows, 2 + ROWS + 1);
+    }
+}
