@@ -336,6 +336,45 @@ async fn streams_grow_with_the_log_and_equal_a_fresh_look() {
     assert_eq!(seen.len() as u64, LAST + 1, "every record changed what is shown");
 }
 
+/// What was folded into `streams` is never read again: it is there even when its files are not.
+#[tokio::test]
+async fn streams_read_only_what_came_since() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = lake(&folder, 0).await;
+    let p = partition(0);
+    let commit = async |first, last| {
+        let range = OffsetRange {
+            partition: p,
+            first,
+            last,
+        };
+        stores.cold.commit(&[range], records(p, first..=last)).await.unwrap();
+    };
+    let carried = tables(&stores);
+    let batches = async |tables: &Tables| {
+        let ctx = with_views(&tables.pin().await.unwrap(), Scope::All).await;
+        let rows = ctx
+            .sql("SELECT sum(batches) FROM streams")
+            .await
+            .unwrap()
+            .collect()
+            .await;
+        rows.map(|rows| pretty_format_batches(&rows).unwrap().to_string())
+    };
+    commit(0, 5).await;
+    assert!(batches(&carried).await.unwrap().contains(" 6 "));
+    for day in std::fs::read_dir(folder.path().join("lake/events")).unwrap() {
+        let day = day.unwrap();
+        if day.file_name().to_string_lossy().starts_with("day=") {
+            std::fs::remove_dir_all(day.path()).unwrap();
+        }
+    }
+    commit(6, 7).await;
+    assert!(batches(&carried).await.unwrap().contains(" 8 "));
+    let fresh = batches(&tables(&stores)).await;
+    assert!(fresh.is_err(), "who begins anew needs the files: {fresh:?}");
+}
+
 /// Files and chunks that cannot match are passed over, and EXPLAIN says so.
 #[tokio::test]
 async fn explain_says_what_was_passed_over() {
