@@ -242,7 +242,8 @@ mod tests {
     /// only its own batches wait.
     #[test]
     fn p15_an_edge_cannot_make_the_state_of_duplicates_grow_beyond_its_limit() {
-        let hostile: [(&str, fn(u64) -> BatchId); 4] = [
+        type Numbering = fn(u64) -> BatchId;
+        let hostile: [(&str, Numbering); 4] = [
             ("every second number", |n| id("bad", 1, 1, 2 * n)),
             ("ever new starts", |n| id("bad", 1, n as u32, 0)),
             ("ever new spools", |n| id("bad", n as u8, 1, 0)),
@@ -251,7 +252,7 @@ mod tests {
         for (what, batch) in hostile {
             for lag in [1, 7, 1000] {
                 let mut world = World::new(lag);
-                let mut send = |world: &mut World, numbers: std::ops::Range<u64>| {
+                let send = |world: &mut World, numbers: std::ops::Range<u64>| {
                     numbers.take_while(|n| world.send(&batch(*n)).is_ok()).count()
                 };
                 let sent = send(&mut world, 0..200);
