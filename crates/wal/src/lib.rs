@@ -13,6 +13,7 @@ mod open;
 mod reader;
 mod recovery;
 mod retention;
+mod salvage;
 mod segment;
 pub mod storage;
 mod wal;
