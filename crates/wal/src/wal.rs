@@ -1,5 +1,7 @@
 //! The one writer of a log directory.
 
+mod full;
+
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::ops::Range;
 use std::path::Path;
@@ -108,13 +110,13 @@ impl Wal {
 
     /// The same on any storage.
     pub fn open_on(storage: Arc<dyn Storage>, options: Options) -> Result<(Wal, Recovery), WalError> {
-        let found = open::open(&*storage)?;
+        let found = on_ballast(&*storage, || open::open(&*storage))?;
         let recovery = found.recovery;
         let newest = match found.newest {
             Some(newest) => newest,
             None => {
                 let header = header(recovery.next, found.before, recovery.note.clone());
-                let (segment, newest) = create_segment(&*storage, &header)?;
+                let (segment, newest) = on_ballast(&*storage, || create_segment(&*storage, &header))?;
                 return Ok((
                     Self::new(
                         storage,
@@ -162,13 +164,7 @@ impl Wal {
 
     /// Adds a record to the open group and returns the index that it has once the group is synced.
     pub fn append(&mut self, record: &[u8]) -> Result<u64, WalError> {
-        let max = self.options.max_record_bytes.min(MAX_PAYLOAD_BYTES);
-        if record.len() as u64 > u64::from(max) {
-            return Err(WalError::TooLarge {
-                bytes: record.len() as u64,
-                max: u64::from(max),
-            });
-        }
+        self.check_size(record)?;
         self.check_health()?;
         if !self.is_open_group() && self.newest.synced_len >= self.options.segment_bytes {
             self.roll()?;
@@ -241,7 +237,7 @@ impl Wal {
         if index <= self.next {
             Ok(())
         } else {
-            self.begin_segment(index)
+            self.begin_on_ballast(index)
         }
     }
 
@@ -297,6 +293,19 @@ impl Wal {
 
     fn is_open_group(&self) -> bool {
         self.written > self.newest.synced_len || !self.pending.is_empty()
+    }
+
+    /// Whether a record of this size is taken at all.
+    pub(crate) fn check_size(&self, record: &[u8]) -> Result<(), WalError> {
+        let (bytes, max) = (
+            record.len() as u64,
+            u64::from(self.options.max_record_bytes.min(MAX_PAYLOAD_BYTES)),
+        );
+        if bytes > max {
+            Err(WalError::TooLarge { bytes, max })
+        } else {
+            Ok(())
+        }
     }
 
     fn check_health(&mut self) -> Result<(), WalError> {
@@ -371,22 +380,6 @@ impl Wal {
         Ok(())
     }
 
-    fn enter_full(&mut self) {
-        self.health = Health::Full;
-        if self.options.ballast_bytes > 0 {
-            // If even this fails there is nothing more to give.
-            let _ = self.storage.remove(BALLAST);
-        }
-    }
-
-    fn leave_full(&mut self) {
-        if self.health == Health::Full
-            && (self.options.ballast_bytes == 0 || self.storage.allocate(BALLAST, self.options.ballast_bytes).is_ok())
-        {
-            self.health = Health::Good;
-        }
-    }
-
     fn poison_unless_done(&mut self, action: &'static str, result: std::io::Result<()>) -> Result<(), WalError> {
         result.map_err(|source| {
             self.health = Health::Poisoned;
@@ -395,6 +388,17 @@ impl Wal {
                 source: Arc::new(source),
             }
         })
+    }
+}
+
+/// A step of opening that may need a little room; a full disk may be why the process before ended.
+fn on_ballast<T>(storage: &dyn Storage, step: impl Fn() -> Result<T, WalError>) -> Result<T, WalError> {
+    match step() {
+        Err(WalError::Full) => {
+            let _ = storage.remove(BALLAST);
+            step()
+        }
+        other => other,
     }
 }
 

@@ -18,6 +18,7 @@ enum Op {
     Sync,
     Roll,
     Trim { percent: u64 },
+    Relieve,
     DieAfter { steps: u64, power: bool },
     Die { power: bool },
     FailSync,
@@ -32,6 +33,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => Just(Op::Sync),
         1 => Just(Op::Roll),
         2 => (0u64..=100).prop_map(|percent| Op::Trim { percent }),
+        1 => Just(Op::Relieve),
         3 => (0u64..12, any::<bool>()).prop_map(|(steps, power)| Op::DieAfter { steps, power }),
         2 => any::<bool>().prop_map(|power| Op::Die { power }),
         1 => Just(Op::FailSync),
@@ -240,6 +242,15 @@ impl Run {
                 self.model.trimmed = self.model.trimmed.max(below);
                 wal.trim_below(below).map(drop)
             }
+            Op::Relieve => {
+                // Between groups, as whoever deletes does it; the note says so before anything is deleted.
+                wal.sync().and_then(|()| {
+                    self.model.synced(wal);
+                    self.model.trimmed = wal.next();
+                    wal.set_note(&wal.next().to_le_bytes());
+                    wal.relieve(wal.next()).map(drop)
+                })
+            }
             Op::DieAfter { steps, power } => {
                 self.power = *power;
                 self.disk.die_after(*steps);
@@ -268,7 +279,7 @@ impl Run {
             }),
         };
         match result {
-            Ok(()) if matches!(op, Op::Sync | Op::Roll | Op::Skip { .. }) => {
+            Ok(()) if matches!(op, Op::Sync | Op::Roll | Op::Relieve | Op::Skip { .. }) => {
                 let wal = self.wal.take().unwrap();
                 self.model.synced(&wal);
                 self.model.check(&wal, None);
