@@ -2,7 +2,7 @@
 
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::journal::Journal;
 use crate::record::{self, Head};
 use crate::refusal::Refusal;
-use crate::sealer::{Content, Pending, blocking};
+use crate::sealer::{Content, Pending, blocking, quarantined};
 use crate::status::{Counters, StatusShared, now_ns};
 
 /// Decompressors may look this far back, as a power of two: what a stream claims is memory that it gets.
@@ -43,6 +43,8 @@ pub(crate) struct Intake {
     /// Requests at work outlive their connection: what is in the journal must reach the sealer.
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
+    /// Whether what an earlier life accepted is sealed; nothing new comes before it.
+    pub(crate) recovered: AtomicBool,
     /// Ends the node: the disk cannot be trusted any more.
     pub(crate) fatal: mpsc::Sender<WalError>,
     pub(crate) start: u32,
@@ -101,16 +103,38 @@ struct Prepared {
     counts: Counts,
 }
 
+/// What became of a request before any of it is written.
+struct Work {
+    prepared: Vec<Prepared>,
+    taken: Taken,
+    /// The share of the budget that its body had.
+    body: OwnedSemaphorePermit,
+}
+
 impl Intake {
     /// Says no early, before a body is read.
     pub(crate) fn gate(&self) -> Result<(), Refusal> {
         if self.stopping.is_cancelled() {
             return Err(Refusal::Stopping);
         }
-        if self.counters.disk_full.load(Ordering::Relaxed) || !self.status.has_room(0) {
+        // Only a full disk makes recovery wait while the doors are open.
+        let recovered = self.recovered.load(Ordering::Acquire);
+        if !recovered || self.counters.is_full() {
             return Err(Refusal::Full);
         }
-        Ok(())
+        self.check_disk(0)
+    }
+
+    fn check_disk(&self, bytes: usize) -> Result<(), Refusal> {
+        if !self.status.disk_has_room(bytes as u64) {
+            self.counters.note_full();
+            return Err(Refusal::Full);
+        }
+        if self.status.has_room(bytes as u64) {
+            Ok(())
+        } else {
+            Err(Refusal::Full)
+        }
     }
 
     /// Room in memory for a body of this size; waits a while for it.
@@ -158,26 +182,34 @@ impl Intake {
             .await
             .map_err(|_| Refusal::Stopping)?;
         let (this, signal) = (self.clone(), submission.signal);
-        let (prepared, taken) = blocking(move || {
-            let _worker = worker;
-            this.prepare(submission)
-        })
-        .await?;
+        let (work, worker) = blocking(move || (this.prepare(submission), worker)).await;
+        let Work { prepared, taken, body } = work?;
         crash_point("edge.after_decode");
-        // Each is handed to the sealer if it reached the disk, whatever became of the others.
-        let appends = prepared.into_iter().map(|p| self.append(signal, p));
-        let results = futures::future::join_all(appends).await;
-        results.into_iter().collect::<Result<(), Refusal>>().map(|()| taken)
+        if prepared.is_empty() {
+            return Ok(taken);
+        }
+        let bytes = prepared.iter().map(|p| p.bytes.len()).sum();
+        // Until there is room for all that became of it, a request keeps its share of the budget and its worker: so what
+        // is prepared and waits is never more than the workers can hold.
+        let room = self.reserve(bytes).await?;
+        drop((body, worker));
+        self.append(signal, prepared, bytes, room).await.map(|()| taken)
+    }
+
+    /// Room for accepted rows, on the disk and in memory.
+    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.check_disk(bytes)?;
+        acquire(&self.unsealed, bytes, self.limits.unsealed_bytes, self.limits.wait).await
     }
 
     /// Decodes a request and runs the chain over it. Blocks; uses the CPU.
-    fn prepare(&self, submission: Submission) -> Result<(Vec<Prepared>, Taken), Refusal> {
+    fn prepare(&self, submission: Submission) -> Result<Work, Refusal> {
         let Submission {
             signal,
             format,
             encoding,
             body,
-            room,
+            room: body_room,
         } = submission;
         let limits = &self.limits.decode;
         let body = unpack(body, encoding, limits.max_bytes)?;
@@ -187,20 +219,24 @@ impl Intake {
         };
         let received_ns = now_ns();
         let decoded = Decoder::new(limits.clone()).decode(signal, &body, received_ns)?;
-        drop((body, room));
+        drop(body);
         let mut taken = Taken {
             rejected: decoded.rejected,
             reason: decoded.reject_reason,
         };
         let accepted = decoded.batch.num_rows() as u64;
         if accepted == 0 {
-            return Ok((Vec::new(), taken));
+            return Ok(Work {
+                prepared: Vec::new(),
+                taken,
+                body: body_room,
+            });
         }
         let outcome = match self.chain.run(decoded.batch, signal, received_ns) {
             Ok(outcome) => outcome,
             Err(refused) => {
-                self.counters
-                    .refused_by_plugin(&refused.plugin, &refused.fault, accepted);
+                let reason = self.chain.reasons().name(&refused.plugin, &refused.fault);
+                self.counters.refused_by_plugin(&refused.plugin, &reason, accepted);
                 let text = refused.to_string();
                 return Err(if refused.retryable {
                     Refusal::PluginDown(text)
@@ -221,46 +257,63 @@ impl Intake {
         cutter.name_the_rest(accepted, outcome.batch.num_rows() as u64);
         cutter.cut(outcome.batch)?;
         let prepared = cutter.finish();
-        Ok((prepared, taken))
+        Ok(Work {
+            prepared,
+            taken,
+            body: body_room,
+        })
     }
 
-    /// Writes one record and hands it over. Must run to its end.
-    async fn append(&self, signal: Signal, prepared: Prepared) -> Result<(), Refusal> {
-        let Prepared { bytes, rows, counts } = prepared;
-        let size = bytes.len();
-        if !self.status.has_room(size as u64) {
-            return Err(Refusal::Full);
-        }
-        let room = acquire(&self.unsealed, size, self.limits.unsealed_bytes, self.limits.wait).await?;
-        self.counters.unsealed_bytes.fetch_add(size as u64, Ordering::Relaxed);
-        let index = match self.journal.append(bytes, counts.accepted).await {
-            Ok(index) => index,
+    /// Writes the records of one request, all or none, and hands them over. Must run to its end.
+    async fn append(
+        &self,
+        signal: Signal,
+        mut prepared: Vec<Prepared>,
+        bytes: usize,
+        mut room: OwnedSemaphorePermit,
+    ) -> Result<(), Refusal> {
+        let sizes: Vec<usize> = prepared.iter().map(|p| p.bytes.len()).collect();
+        let records = prepared
+            .iter_mut()
+            .map(|p| (std::mem::take(&mut p.bytes), p.counts.accepted))
+            .collect();
+        self.counters.unsealed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let first = match self.journal.append(records).await {
+            Ok(first) => first,
             Err(error) => {
-                self.counters.unsealed_bytes.fetch_sub(size as u64, Ordering::Relaxed);
+                self.counters.unsealed_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
                 return Err(self.journal_failed(error));
             }
         };
         crash_point("edge.journal.synced");
-        self.counters.accepted(signal, &counts);
-        let pending = Pending {
-            index,
-            accepted: self.started.elapsed(),
-            rows: rows.as_ref().map_or(0, RecordBatch::num_rows),
-            bytes: size,
-            content: Content {
-                counts,
-                rows,
-                _room: Some(room),
-            },
-        };
-        // The sealer ends only after the last of these; a failed one has ended the node already.
-        let _ = self.sealer.send(pending).await;
+        for ((index, prepared), size) in (first..).zip(prepared).zip(sizes) {
+            let Prepared { rows, counts, .. } = prepared;
+            self.counters.accepted(signal, &counts);
+            // What was larger than everything holds less than its size.
+            let own = room.split(size.min(room.num_permits()));
+            let pending = Pending {
+                index,
+                accepted: self.started.elapsed(),
+                rows: rows.as_ref().map_or(0, RecordBatch::num_rows),
+                bytes: size,
+                content: Content {
+                    counts,
+                    rows,
+                    _room: own,
+                },
+            };
+            // The sealer ends only after the last of these; a failed one has ended the node already.
+            let _ = self.sealer.send(pending).await;
+        }
         Ok(())
     }
 
     fn journal_failed(&self, error: WalError) -> Refusal {
         match error {
-            WalError::Full => Refusal::Full,
+            WalError::Full => {
+                self.counters.note_full();
+                Refusal::Full
+            }
             WalError::TooLarge { max, .. } => Refusal::TooLarge { max },
             error => {
                 tracing::error!(%error, "journal cannot be written, nothing more is accepted");
@@ -364,14 +417,6 @@ impl Cutter<'_> {
             counts,
         });
     }
-}
-
-/// Rows that a plugin set aside.
-fn quarantined(batch: &RecordBatch) -> u64 {
-    use arrow_array::Array;
-    batch
-        .column_by_name("quarantined_by")
-        .map_or(0, |c| (c.len() - c.logical_null_count()) as u64)
 }
 
 /// Undoes the compression of a body, as far as `max` bytes.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::FutureExt;
-use sluice_wal::{Committer, CommitterOptions, Options, Wal, WalError};
+use sluice_wal::{Committer, CommitterOptions, Options, Reader, Wal, WalError};
 use tokio::sync::Mutex;
 
 use crate::record;
@@ -37,13 +37,22 @@ impl Journal {
         }
     }
 
-    /// Appends a record of `record::encode`; durable when it returns. Not to be cancelled: a record that is on disk and
-    /// never handed to the sealer would hold up everything behind it.
-    pub(crate) async fn append(&self, mut bytes: Vec<u8>, accepted: u64) -> Result<u64, WalError> {
+    /// Appends records of `record::encode` with the events that each accepts, all of them or none; durable when it returns
+    /// the index of the first. Not to be cancelled: a record that is on disk and never handed to the sealer would hold up
+    /// everything behind it.
+    pub(crate) async fn append(&self, records: Vec<(Vec<u8>, u64)>) -> Result<u64, WalError> {
         let mut total = self.total.lock().await;
-        let next = total.saturating_add(accepted);
-        record::set_total(&mut bytes, next);
-        let mut appending = Box::pin(self.committer.append(Bytes::from(bytes)));
+        let mut next = *total;
+        let records: Vec<Bytes> = records
+            .into_iter()
+            .map(|(mut bytes, accepted)| {
+                next = next.saturating_add(accepted);
+                record::set_total(&mut bytes, next);
+                Bytes::from(bytes)
+            })
+            .collect();
+        let accepted = next - *total;
+        let mut appending = Box::pin(self.committer.append_all(records));
         // The first poll takes a place in the queue; waiting for the disk happens without the lock.
         let first = appending.as_mut().now_or_never();
         if !matches!(first, Some(Err(_))) {
@@ -61,6 +70,10 @@ impl Journal {
         result
     }
 
+    pub(crate) fn reader(&self) -> Reader {
+        self.committer.reader()
+    }
+
     pub(crate) fn bytes_on_disk(&self) -> u64 {
         self.committer.bytes_on_disk()
     }
@@ -69,6 +82,12 @@ impl Journal {
     pub(crate) async fn covered(&self, upto: u64) -> Result<u64, WalError> {
         self.committer.set_note(upto.to_le_bytes().to_vec()).await?;
         self.committer.trim_below(upto).await
+    }
+
+    /// On a full disk: lets go of everything below `upto`, and tells whether records are taken again.
+    pub(crate) async fn relieve(&self, upto: u64) -> Result<bool, WalError> {
+        self.committer.set_note(upto.to_le_bytes().to_vec()).await?;
+        self.committer.relieve(upto).await
     }
 
     /// Finishes what waits; the folder's lock is free when it returns.

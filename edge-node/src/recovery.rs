@@ -1,5 +1,8 @@
 //! The start after an end of any kind: journal records that no batch in the spool covers are sealed now.
 
+use std::time::Duration;
+
+use sluice_runtime::Reasons;
 use sluice_wal::{Entry, Reader, WalError};
 use sluice_wire::counts::Counts;
 use sluice_wire::layout::{self, IpcLimits};
@@ -11,6 +14,9 @@ use crate::status::{Recovered, now_ns};
 
 const READ_RECORDS: usize = 64;
 const READ_BYTES: usize = 8 << 20;
+/// Attempts at records that the disk does not give, and the pause between two.
+const READ_ATTEMPTS: u32 = 4;
+const READ_PAUSE: Duration = Duration::from_millis(250);
 
 /// Why recovery stopped.
 #[derive(Debug, thiserror::Error)]
@@ -29,10 +35,12 @@ pub(crate) fn recover(
     journal: &Reader,
     policy: &Policy,
     spool: &Spool,
+    reasons: &Reasons,
     recovered: &mut Recovered,
 ) -> Result<(), RecoveryError> {
     let from = journal.first().max(spool.covered());
     let mut walk = Walk {
+        reasons,
         before: total_before(journal, from),
         damaged_run: false,
         recovered,
@@ -40,16 +48,14 @@ pub(crate) fn recover(
     let mut queue = Queue::new(policy.clone(), from);
     let mut at = from;
     loop {
-        let entries = journal
-            .read_range(at, READ_RECORDS, READ_BYTES)
-            .map_err(RecoveryError::Journal)?;
+        let entries = read(journal, at).map_err(RecoveryError::Journal)?;
         let Some((last, _)) = entries.last() else {
             break;
         };
         at = last + 1;
         for (index, entry) in entries {
             queue.push(walk.pending(index, entry)?);
-            while queue.decide(std::time::Duration::ZERO, Link::Offline) == Decision::Seal {
+            while queue.decide(Duration::ZERO, Link::Offline) == Decision::Seal {
                 seal_group(queue.cut(), spool)?;
             }
         }
@@ -63,6 +69,20 @@ pub(crate) fn recover(
     }
 }
 
+/// A sector that stays unreadable is damage; at first it may be a mood of the disk.
+fn read(journal: &Reader, at: u64) -> Result<Vec<(u64, Entry)>, WalError> {
+    for _ in 1..READ_ATTEMPTS {
+        match journal.read_range(at, READ_RECORDS, READ_BYTES) {
+            Err(error) if error.is_unreadable() => {
+                tracing::warn!(at, %error, "journal cannot be read, trying again");
+                std::thread::sleep(READ_PAUSE);
+            }
+            other => return other,
+        }
+    }
+    journal.salvage_range(at, READ_RECORDS, READ_BYTES)
+}
+
 fn seal_group(group: Vec<Pending<Content>>, spool: &Spool) -> Result<(), RecoveryError> {
     match seal(group, Counts::default(), spool, now_ns()) {
         Ok(_) => Ok(()),
@@ -73,7 +93,7 @@ fn seal_group(group: Vec<Pending<Content>>, spool: &Spool) -> Result<(), Recover
 /// The running total that the last readable record before an index ends with, and of which start.
 fn total_before(journal: &Reader, index: u64) -> Option<(u32, u64)> {
     let before = index.checked_sub(1).filter(|i| *i >= journal.first())?;
-    match journal.read(before) {
+    match journal.salvage(before) {
         Ok(Some(Entry::Record(bytes))) => {
             let (head, _) = record::decode(&bytes).ok()?;
             Some((head.start, head.total_accepted))
@@ -83,6 +103,7 @@ fn total_before(journal: &Reader, index: u64) -> Option<(u32, u64)> {
 }
 
 struct Walk<'a> {
+    reasons: &'a Reasons,
     before: Option<(u32, u64)>,
     damaged_run: bool,
     recovered: &'a mut Recovered,
@@ -106,7 +127,7 @@ impl Walk<'_> {
         // What it held is counted with the next record that can be read: the totals around it tell.
         Ok(Pending {
             index,
-            accepted: std::time::Duration::ZERO,
+            accepted: Duration::ZERO,
             rows: 0,
             bytes: 0,
             content: Content::default(),
@@ -115,6 +136,7 @@ impl Walk<'_> {
 
     fn readable(&mut self, index: u64, bytes: usize, head: &Head, ipc: &[u8]) -> Pending<Content> {
         let mut counts = head.counts.clone();
+        self.reasons.limit(&mut counts.dropped);
         let mut rows = None;
         if !ipc.is_empty() {
             match layout::from_ipc(ipc, &IpcLimits::default()) {
@@ -146,7 +168,7 @@ impl Walk<'_> {
         };
         Pending {
             index,
-            accepted: std::time::Duration::ZERO,
+            accepted: Duration::ZERO,
             rows: held,
             bytes,
             content,
