@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::{Reader, Wal, WalError};
+use crate::{Mark, Reader, Wal, WalError};
 
 /// Limits of the queue and of a group.
 #[derive(Clone, Debug)]
@@ -48,6 +48,7 @@ type Reply<T> = oneshot::Sender<Result<T, WalError>>;
 enum Request {
     Append {
         records: Vec<Bytes>,
+        mark: Option<Mark>,
         reply: Reply<u64>,
         _room: OwnedSemaphorePermit,
     },
@@ -106,12 +107,12 @@ impl Committer {
     /// Adds a record and returns its index once it is durable. When this future is dropped the record may be in the log or
     /// not, as after any lost answer.
     pub async fn append(&self, record: Bytes) -> Result<u64, WalError> {
-        self.append_all(vec![record]).await
+        self.append_all(vec![record], None).await
     }
 
     /// Adds records side by side and returns the index of the first once all are durable. Whatever happens, also to the
-    /// process, all of them are in the log or none is.
-    pub async fn append_all(&self, records: Vec<Bytes>) -> Result<u64, WalError> {
+    /// process, all of them are in the log or none is. The mark is that of the last one, see [`Wal::set_mark`].
+    pub async fn append_all(&self, records: Vec<Bytes>, mark: Option<Mark>) -> Result<u64, WalError> {
         let bytes = records.iter().map(Bytes::len).fold(0, usize::saturating_add);
         let permits = bytes.min(self.room_bytes) as u32;
         let room = self
@@ -122,6 +123,7 @@ impl Committer {
             .map_err(|_| WalError::Closed)?;
         self.ask(|reply| Request::Append {
             records,
+            mark,
             reply,
             _room: room,
         })
@@ -230,7 +232,18 @@ impl Worker {
         let mut request = first;
         let left_over = loop {
             match request {
-                Request::Append { records, reply, _room } => self.append(&mut group, &records, reply, _room),
+                Request::Append {
+                    records,
+                    mark,
+                    reply,
+                    _room,
+                } => {
+                    let first = self.append(&mut group, &records, mark);
+                    match first {
+                        Ok(first) => group.waiters.push((first, reply, _room)),
+                        Err(error) => answer(reply, Err(error)),
+                    }
+                }
                 other => break Some(other),
             }
             if group.bytes >= self.options.group_bytes || begun.elapsed() >= self.options.group_delay {
@@ -247,21 +260,22 @@ impl Worker {
         left_over
     }
 
-    fn append(&mut self, group: &mut Group, records: &[Bytes], reply: Reply<u64>, room: OwnedSemaphorePermit) {
+    fn append(&mut self, group: &mut Group, records: &[Bytes], mark: Option<Mark>) -> Result<u64, WalError> {
         // Before any of them is in the group, which is left as it was.
-        if let Err(error) = records.iter().try_for_each(|record| self.wal.check_size(record)) {
-            return answer(reply, Err(error));
-        }
+        records.iter().try_for_each(|record| self.wal.check_size(record))?;
         let first = self.wal.next();
         for record in records {
             if let Err(error) = self.wal.append(record) {
                 // All that was not synced is taken back, what is here of this request with it.
                 std::mem::take(group).finish(Err(error.clone()));
-                return answer(reply, Err(error));
+                return Err(error);
             }
             group.bytes += record.len();
         }
-        group.waiters.push((first, reply, room));
+        if let Some(mark) = mark {
+            self.wal.set_mark(mark);
+        }
+        Ok(first)
     }
 
     fn publish(&self) {

@@ -26,6 +26,9 @@ pub use wal::{Options, Recovery, VERIFY_AT_OPEN_BYTES, Wal};
 
 use bytes::Bytes;
 
+/// What a writer says of itself with its last record, kept in the marker behind it: see [`Wal::open_marked`].
+pub type Mark = [u8; 16];
+
 /// What stands at one index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entry {

@@ -116,6 +116,8 @@ pub(crate) fn open(storage: &dyn Storage) -> Result<Opened, WalError> {
         file: last.file.clone(),
         first: last.first,
         salt: header.salt,
+        marked: header.marked,
+        synced_mark: tail.mark,
         synced_len: tail.end,
         synced_totals: tail.totals,
         sparse: segment.sparse.clone(),

@@ -10,7 +10,7 @@ use crate::recovery::SparseIndex;
 use crate::salvage::Salvaged;
 use crate::segment::{Item, Source, Walk};
 use crate::storage::{Storage, StorageFile};
-use crate::{Entry, WalError};
+use crate::{Entry, Mark, WalError};
 
 /// No answer has more entries: a gap may be of any size.
 const MAX_ENTRIES: usize = 65_536;
@@ -126,6 +126,33 @@ impl Reader {
         max_bytes: usize,
     ) -> Result<Vec<(u64, Entry)>, WalError> {
         self.range(from, max_records, max_bytes, true)
+    }
+
+    /// The marks from that of the segment which holds `from` to the end, each with the index behind the last record that it
+    /// speaks of. Empty where the log carries none.
+    pub fn marks(&self, from: u64) -> Result<Vec<(u64, Mark)>, WalError> {
+        let mut marks = Vec::new();
+        let mut at = from;
+        while let Some(portion) = self.portion(at)? {
+            let segment = &portion.segment;
+            let file = match self.shared.storage.open(&segment.name) {
+                // Reading its records tells that it is missing.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    at = portion.end;
+                    continue;
+                }
+                other => other.map_err(WalError::io("open a segment"))?,
+            };
+            let source = Salvaged(&*file);
+            let mut walk = Walk::new(&source, segment.start, segment.len, segment.first, segment.salt);
+            while let Some(item) = walk.next().map_err(WalError::io("read a segment"))? {
+                if let Item::Commit { mark: Some(mark), .. } = item {
+                    marks.push((walk.expected(), mark));
+                }
+            }
+            at = portion.end;
+        }
+        Ok(marks)
     }
 
     fn range(

@@ -13,7 +13,7 @@ use crate::recovery::SparseIndex;
 use crate::retention::deletable;
 use crate::segment::{Header, MAX_NOTE_BYTES, MAX_PAYLOAD_BYTES, Totals, put_commit, put_record};
 use crate::storage::{Directory, Storage, StorageFile};
-use crate::{Reader, WalError, crash_point};
+use crate::{Mark, Reader, WalError, crash_point};
 
 /// Limits of one log.
 #[derive(Clone, Debug)]
@@ -76,6 +76,10 @@ pub struct Wal {
     /// Of the segment, with what is pending.
     totals: Totals,
     note: Vec<u8>,
+    /// Whether segments begun from now on carry marks.
+    marks: bool,
+    /// Of the last record, synced or not.
+    mark: Option<Mark>,
     health: Health,
 }
 
@@ -85,6 +89,8 @@ pub(crate) struct Newest {
     pub(crate) file: Arc<dyn StorageFile>,
     pub(crate) first: u64,
     pub(crate) salt: u32,
+    pub(crate) marked: bool,
+    pub(crate) synced_mark: Option<Mark>,
     pub(crate) synced_len: u64,
     pub(crate) synced_totals: Totals,
     pub(crate) sparse: Arc<Mutex<SparseIndex>>,
@@ -101,22 +107,48 @@ enum Health {
 impl Wal {
     /// Opens or makes the directory, cuts a torn tail, and reports what is missing or damaged.
     pub fn open(dir: &Path, options: Options) -> Result<(Wal, Recovery), WalError> {
-        let directory = Directory::lock(dir).map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => WalError::Locked,
-            _ => WalError::io("open the directory")(e),
-        })?;
-        Self::open_on(Arc::new(directory), options)
+        Self::open_on(Self::lock(dir)?, options)
+    }
+
+    /// The same for a log whose groups end with what [`Wal::set_mark`] said.
+    pub fn open_marked(dir: &Path, options: Options) -> Result<(Wal, Recovery), WalError> {
+        Self::open_marked_on(Self::lock(dir)?, options)
     }
 
     /// The same on any storage.
+    pub fn open_marked_on(storage: Arc<dyn Storage>, options: Options) -> Result<(Wal, Recovery), WalError> {
+        let (mut wal, recovery) = Self::begin(storage, options, true)?;
+        if !wal.newest.marked {
+            match wal.roll() {
+                // Then it goes on with the segment as it is.
+                Ok(()) | Err(WalError::Full) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok((wal, recovery))
+    }
+
+    /// As [`Wal::open`] on any storage.
     pub fn open_on(storage: Arc<dyn Storage>, options: Options) -> Result<(Wal, Recovery), WalError> {
+        Self::begin(storage, options, false)
+    }
+
+    fn lock(dir: &Path) -> Result<Arc<Directory>, WalError> {
+        match Directory::lock(dir) {
+            Ok(directory) => Ok(Arc::new(directory)),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Err(WalError::Locked),
+            Err(e) => Err(WalError::io("open the directory")(e)),
+        }
+    }
+
+    fn begin(storage: Arc<dyn Storage>, options: Options, marks: bool) -> Result<(Wal, Recovery), WalError> {
         let found = on_ballast(&*storage, || open::open(&*storage))?;
         let recovery = found.recovery;
         let newest = match found.newest {
             Some(newest) => newest,
             None => {
-                let header = header(recovery.next, found.before, recovery.note.clone());
-                let (segment, newest) = on_ballast(&*storage, || create_segment(&*storage, &header))?;
+                let header = header(recovery.next, found.before, recovery.note.clone(), marks);
+                let (segment, newest) = on_ballast(&*storage, || create_segment(&*storage, &header, None))?;
                 return Ok((
                     Self::new(
                         storage,
@@ -124,12 +156,16 @@ impl Wal {
                         [found.segments, vec![segment]].concat(),
                         newest,
                         &recovery,
+                        marks,
                     ),
                     recovery,
                 ));
             }
         };
-        Ok((Self::new(storage, options, found.segments, newest, &recovery), recovery))
+        Ok((
+            Self::new(storage, options, found.segments, newest, &recovery, marks),
+            recovery,
+        ))
     }
 
     fn new(
@@ -138,6 +174,7 @@ impl Wal {
         segments: Vec<Segment>,
         newest: Newest,
         recovery: &Recovery,
+        marks: bool,
     ) -> Wal {
         let bytes = segments.iter().map(|s| s.len).sum();
         let visible = Visible {
@@ -153,6 +190,8 @@ impl Wal {
             written: newest.synced_len,
             next: recovery.next,
             totals: newest.synced_totals,
+            marks,
+            mark: newest.synced_mark,
             newest,
             note: recovery.note.clone(),
             health: Health::Full,
@@ -190,7 +229,15 @@ impl Wal {
             return Ok(());
         }
         let offset = self.written + self.pending.len() as u64;
-        put_commit(&mut self.pending, offset, self.newest.salt, self.next, self.totals);
+        let mark = self.newest.marked.then(|| self.mark.unwrap_or_default());
+        put_commit(
+            &mut self.pending,
+            offset,
+            self.newest.salt,
+            self.next,
+            self.totals,
+            mark,
+        );
         self.write_pending()?;
         crash_point("wal.after_write");
         let result = sync_records(&*self.newest.file);
@@ -210,6 +257,7 @@ impl Wal {
         drop(visible);
         self.newest.synced_len = self.written;
         self.newest.synced_totals = self.totals;
+        self.newest.synced_mark = self.mark;
         Ok(())
     }
 
@@ -218,6 +266,11 @@ impl Wal {
     /// the newest header's, and records behind that header may say more: set it again from them.
     pub fn set_note(&mut self, note: &[u8]) {
         self.note = note.to_vec();
+    }
+
+    /// What the marker behind the records appended since the last sync says: how far their writer is with the last of them.
+    pub fn set_mark(&mut self, mark: Mark) {
+        self.mark = Some(mark);
     }
 
     /// Closes the newest segment, so that it can be trimmed once it is read; nothing happens if it is empty.
@@ -339,6 +392,7 @@ impl Wal {
                 self.written = self.newest.synced_len;
                 self.next = self.shared.read().synced;
                 self.totals = self.newest.synced_totals;
+                self.mark = self.newest.synced_mark;
                 self.enter_full();
                 Err(WalError::Full)
             }
@@ -356,8 +410,9 @@ impl Wal {
                 max: MAX_NOTE_BYTES as u64,
             });
         }
-        let header = header(first, Some((self.newest.first, self.next)), self.note.clone());
-        let (segment, newest) = match create_segment(&*self.storage, &header) {
+        let before = Some((self.newest.first, self.next));
+        let header = header(first, before, self.note.clone(), self.marks);
+        let (segment, newest) = match create_segment(&*self.storage, &header, self.newest.synced_mark) {
             Ok(made) => made,
             Err(WalError::Full) => {
                 self.enter_full();
@@ -410,7 +465,7 @@ fn sync_records(file: &dyn StorageFile) -> std::io::Result<()> {
     }
 }
 
-fn header(first: u64, before: Option<(u64, u64)>, note: Vec<u8>) -> Header {
+fn header(first: u64, before: Option<(u64, u64)>, note: Vec<u8>, marked: bool) -> Header {
     // Unpredictable for whoever sends records; quality beyond that does not matter.
     let salt = RandomState::new().build_hasher().finish() as u32;
     Header {
@@ -419,13 +474,19 @@ fn header(first: u64, before: Option<(u64, u64)>, note: Vec<u8>) -> Header {
         prev_end: before.map_or(0, |b| b.1),
         salt,
         note,
+        marked,
     }
 }
 
 /// Header, sync, directory sync: only then may records follow.
-fn create_segment(storage: &dyn Storage, header: &Header) -> Result<(Segment, Newest), WalError> {
+fn create_segment(storage: &dyn Storage, header: &Header, mark: Option<Mark>) -> Result<(Segment, Newest), WalError> {
     let (name, file) = create_file(storage, header.first)?;
-    let bytes = header.encode();
+    let mut bytes = header.encode();
+    let start = bytes.len() as u64;
+    if header.marked {
+        let (first, mark) = (header.first, mark.unwrap_or_default());
+        put_commit(&mut bytes, start, header.salt, first, Totals::default(), Some(mark));
+    }
     if let Err(error) = file
         .write_at(0, &bytes)
         .map_err(WalError::io("write a segment's header"))
@@ -444,11 +505,11 @@ fn create_segment(storage: &dyn Storage, header: &Header) -> Result<(Segment, Ne
     file.sync_data().map_err(io("sync a segment's header"))?;
     crash_point("wal.before_dir_sync");
     storage.sync_dir().map_err(io("sync the directory"))?;
-    let (len, salt, sparse) = (header.encoded_len(), header.salt, Arc::<Mutex<SparseIndex>>::default());
+    let (len, salt, sparse) = (bytes.len() as u64, header.salt, Arc::<Mutex<SparseIndex>>::default());
     let segment = Segment {
         name: name.into(),
         first: header.first,
-        start: len,
+        start,
         len,
         salt: Some(salt),
         sparse: sparse.clone(),
@@ -460,6 +521,8 @@ fn create_segment(storage: &dyn Storage, header: &Header) -> Result<(Segment, Ne
             file,
             first: header.first,
             salt,
+            marked: header.marked,
+            synced_mark: mark,
             synced_len: len,
             synced_totals,
             sparse,
