@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::FutureExt;
-use sluice_wal::{Committer, CommitterOptions, Options, Reader, Wal, WalError};
+use sluice_wal::{Committer, CommitterOptions, Mark, Options, Reader, Wal, WalError};
 use tokio::sync::Mutex;
 
 use crate::record;
@@ -10,6 +10,8 @@ use crate::record;
 /// The running journal. Appends come from many tasks at once and share syncs.
 #[derive(Debug)]
 pub(crate) struct Journal {
+    /// Number of this start.
+    start: u32,
     committer: Committer,
     /// Events accepted since the start. Held while a record gets its place, so that totals grow with the index.
     total: Mutex<u64>,
@@ -26,12 +28,13 @@ pub(crate) fn options(max_bytes: u64, ballast: u64) -> Options {
 
 impl Journal {
     /// Takes the log over and starts its writer.
-    pub(crate) fn start(wal: Wal) -> Self {
+    pub(crate) fn start(wal: Wal, start: u32) -> Self {
         let options = CommitterOptions {
             queue_bytes: 32 << 20,
             ..CommitterOptions::default()
         };
         Self {
+            start,
             committer: Committer::start(wal, options),
             total: Mutex::new(0),
         }
@@ -52,7 +55,7 @@ impl Journal {
             })
             .collect();
         let accepted = next - *total;
-        let mut appending = Box::pin(self.committer.append_all(records));
+        let mut appending = Box::pin(self.committer.append_all(records, Some(mark(self.start, next))));
         // The first poll takes a place in the queue; waiting for the disk happens without the lock.
         let first = appending.as_mut().now_or_never();
         if !matches!(first, Some(Err(_))) {
@@ -94,6 +97,21 @@ impl Journal {
     pub(crate) async fn close(&self) {
         self.committer.clone().close().await;
     }
+}
+
+/// What a marker of the journal says: the start, and the events accepted since.
+fn mark(start: u32, total: u64) -> Mark {
+    let mut mark = Mark::default();
+    mark[..4].copy_from_slice(&start.to_le_bytes());
+    mark[8..].copy_from_slice(&total.to_le_bytes());
+    mark
+}
+
+/// The reverse. A journal without any record says start 0, which there never was.
+pub(crate) fn marked(mark: Mark) -> (u32, u64) {
+    let start = u32::from_le_bytes([mark[0], mark[1], mark[2], mark[3]]);
+    let total = mark[8..].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    (start, total)
 }
 
 /// The position that a journal's note names; 0 for a fresh one.

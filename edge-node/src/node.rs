@@ -243,7 +243,7 @@ fn open(config: &EdgeConfig, tenant: &TenantId, node: &NodeId) -> Result<Folder,
     };
     let (spool, opened) = Spool::open(options, tenant, node)?;
     let journal_options = journal::options(config.spool.max_bytes, config.spool.ballast);
-    let (mut journal, found) = Wal::open(&dir.join("journal"), journal_options).map_err(EdgeError::Journal)?;
+    let (mut journal, found) = Wal::open_marked(&dir.join("journal"), journal_options).map_err(EdgeError::Journal)?;
     spool.raise_covered(journal::noted(&found.note).max(opened.covered));
     // A journal that lost its end must not give positions that the spool already speaks of to other records.
     if journal.next() < spool.covered() {

@@ -7,6 +7,7 @@ use sluice_wal::{Entry, Reader, WalError};
 use sluice_wire::counts::Counts;
 use sluice_wire::layout::{self, IpcLimits};
 
+use crate::journal;
 use crate::record::{self, Head, RecordError};
 use crate::sealer::{Content, Decision, Link, Pending, Policy, Queue, seal};
 use crate::spool::{Spool, SpoolError};
@@ -40,25 +41,41 @@ pub(crate) fn recover(
 ) -> Result<(), RecoveryError> {
     let from = journal.first().max(spool.covered());
     let mut walk = Walk {
+        journal,
         reasons,
         before: total_before(journal, from),
-        damaged_run: false,
+        run: None,
+        marks: None,
         recovered,
     };
     let mut queue = Queue::new(policy.clone(), from);
     let mut at = from;
+    // One stays back: if it turns out to be the last, it tells what was lost with it and before it.
+    let mut last: Option<Pending<Content>> = None;
     loop {
         let entries = read(journal, at).map_err(RecoveryError::Journal)?;
-        let Some((last, _)) = entries.last() else {
+        let Some((end, _)) = entries.last() else {
             break;
         };
-        at = last + 1;
+        at = end + 1;
         for (index, entry) in entries {
-            queue.push(walk.pending(index, entry)?);
+            let pending = walk.pending(index, entry)?;
+            let Some(earlier) = last.replace(pending) else {
+                continue;
+            };
+            queue.push(earlier);
             while queue.decide(Duration::ZERO, Link::Offline) == Decision::Seal {
                 seal_group(queue.cut(), spool)?;
             }
         }
+    }
+    if let Some(mut last) = last {
+        let lost = walk.lost_before(at, None);
+        walk.recovered.events += lost;
+        walk.recovered.damaged_events += lost;
+        last.content.counts.accepted += lost;
+        last.content.counts.damaged += lost;
+        queue.push(last);
     }
     loop {
         let group = queue.cut();
@@ -104,8 +121,13 @@ fn total_before(journal: &Reader, index: u64) -> Option<(u32, u64)> {
 
 struct Walk<'a> {
     reasons: &'a Reasons,
+    journal: &'a Reader,
+    /// Start and total of the last record that could be read.
     before: Option<(u32, u64)>,
-    damaged_run: bool,
+    /// Where the damaged records before this one begin.
+    run: Option<u64>,
+    /// What the journal's markers say; looked up when something is damaged.
+    marks: Option<Vec<(u64, (u32, u64))>>,
     recovered: &'a mut Recovered,
 }
 
@@ -123,8 +145,8 @@ impl Walk<'_> {
         };
         tracing::warn!(index, what, "journal record is damaged");
         self.recovered.damaged_records += 1;
-        self.damaged_run = true;
-        // What it held is counted with the next record that can be read: the totals around it tell.
+        self.run.get_or_insert(index);
+        // What it held is counted with the next record that can be read, or the last one: the totals around it tell.
         Ok(Pending {
             index,
             accepted: Duration::ZERO,
@@ -152,14 +174,14 @@ impl Walk<'_> {
                 }
             }
         }
-        let lost = self.lost_before(head);
+        let own_begin = head.total_accepted.saturating_sub(head.counts.accepted);
+        let lost = self.lost_before(index, Some((head.start, own_begin)));
         counts.accepted += lost;
         counts.damaged += lost;
         self.recovered.records += 1;
         self.recovered.events += counts.accepted;
         self.recovered.damaged_events += counts.damaged;
         self.before = Some((head.start, head.total_accepted));
-        self.damaged_run = false;
         let held = rows.as_ref().map_or(0, arrow_array::RecordBatch::num_rows);
         let content = Content {
             counts,
@@ -175,17 +197,39 @@ impl Walk<'_> {
         }
     }
 
-    /// Events of the damaged records just before this one.
-    fn lost_before(&self, head: &Head) -> u64 {
-        if !self.damaged_run {
+    /// Events of the damaged records just before `end`, where totals stand at `after` if a record there tells.
+    fn lost_before(&mut self, end: u64, after: Option<(u32, u64)>) -> u64 {
+        let Some(begin) = self.run.take() else {
             return 0;
+        };
+        let journal = self.journal;
+        let marks = self.marks.get_or_insert_with(|| read_marks(journal, begin));
+        let begins_with = marks.iter().find(|(at, _)| *at == begin).map(|(_, total)| *total);
+        let inside = marks.iter().filter(|(at, _)| begin < *at && *at <= end);
+        let (mut known, mut lost) = (self.before.or(begins_with), 0u64);
+        for (start, total) in inside.map(|(_, total)| *total).chain(after) {
+            lost = lost.saturating_add(match known {
+                Some((same, before)) if same == start => total.saturating_sub(before),
+                // What was known is of an earlier start, so this start's totals began at zero after it.
+                Some(_) => total,
+                None => 0,
+            });
+            known = Some((start, total));
         }
-        let own_begin = head.total_accepted.saturating_sub(head.counts.accepted);
-        match self.before {
-            Some((start, total)) if start == head.start => own_begin.saturating_sub(total),
-            // The record before was of an earlier start, so this start's totals began at zero after it.
-            Some(_) => own_begin,
-            None => 0,
+        lost
+    }
+}
+
+/// Without marks counts may stay unknown, which is no reason not to go on.
+fn read_marks(journal: &Reader, from: u64) -> Vec<(u64, (u32, u64))> {
+    match journal.marks(from) {
+        Ok(marks) => marks
+            .into_iter()
+            .map(|(at, mark)| (at, journal::marked(mark)))
+            .collect(),
+        Err(error) => {
+            tracing::warn!(%error, "markers of the journal cannot be read");
+            Vec::new()
         }
     }
 }

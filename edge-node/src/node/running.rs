@@ -80,7 +80,7 @@ impl Running {
             stop: running.stop_keeper.clone(),
         };
         running.keeper.spawn(keeper.run());
-        let journal = Arc::new(Journal::start(journal));
+        let journal = Arc::new(Journal::start(journal, running.spool.epoch().0.number));
         running.serve(journal, chain, doors, shutdown).await
     }
 

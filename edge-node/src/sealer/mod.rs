@@ -246,7 +246,7 @@ mod tests {
             link: None,
             max_in_flight: 1,
             spool: Arc::new(spool),
-            journal: Arc::new(Journal::start(journal)),
+            journal: Arc::new(Journal::start(journal, 1)),
             counters: counters.clone(),
             started: Instant::now(),
             at_most: usize::MAX,
