@@ -11,7 +11,7 @@ use sluice_runtime::Chain;
 use sluice_wal::{WalError, crash_point};
 use sluice_wire::Signal;
 use sluice_wire::counts::{Counts, Dropped};
-use sluice_wire::layout;
+use sluice_wire::layout::{self, IpcLimits};
 use sluice_wire::otlp::{DecodeLimits, Decoder, json_to_protobuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -245,6 +245,9 @@ impl Intake {
                 });
             }
         };
+        // What the journal holds must be readable at the next start, and storable in the cloud: afterwards nobody can be told.
+        layout::validate(&outcome.batch, &IpcLimits::default())
+            .map_err(|e| Refusal::Internal(format!("events are not a batch: {e}")))?;
         let mut cutter = Cutter {
             signal,
             start: self.start,
