@@ -1,5 +1,7 @@
 //! The intake: decode, run the chain, append to the journal, hand over to the sealer, answer. In this order.
 
+mod cutter;
+
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +12,6 @@ use bytes::Bytes;
 use sluice_runtime::Chain;
 use sluice_wal::{WalError, crash_point};
 use sluice_wire::Signal;
-use sluice_wire::counts::{Counts, Dropped};
 use sluice_wire::layout::{self, IpcLimits};
 use sluice_wire::otlp::{DecodeLimits, Decoder, json_to_protobuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -18,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::journal::Journal;
-use crate::record::{self, Head};
 use crate::refusal::Refusal;
-use crate::sealer::{Content, Pending, blocking, quarantined};
+use crate::sealer::{Content, Pending, blocking};
 use crate::status::{Counters, StatusShared, now_ns};
+use cutter::{Cutter, Prepared};
 
 /// Decompressors may look this far back, as a power of two: what a stream claims is memory that it gets.
 const ZSTD_WINDOW_LOG: u32 = 23;
@@ -96,13 +97,6 @@ pub(crate) struct Taken {
     pub(crate) reason: Option<String>,
 }
 
-/// One journal record, ready to be written.
-struct Prepared {
-    bytes: Vec<u8>,
-    rows: Option<RecordBatch>,
-    counts: Counts,
-}
-
 /// What became of a request before any of it is written.
 struct Work {
     prepared: Vec<Prepared>,
@@ -175,12 +169,7 @@ impl Intake {
     }
 
     async fn process(self: Arc<Self>, submission: Submission) -> Result<Taken, Refusal> {
-        let worker = self
-            .workers
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| Refusal::Stopping)?;
+        let worker = acquire(&self.workers, 1, 1, self.limits.wait).await?;
         let (this, signal) = (self.clone(), submission.signal);
         let (work, worker) = blocking(move || (this.prepare(submission), worker)).await;
         let Work { prepared, taken, body } = work?;
@@ -335,93 +324,6 @@ impl std::fmt::Debug for Intake {
     }
 }
 
-/// Cuts what is left of a request into journal records.
-struct Cutter<'a> {
-    signal: Signal,
-    start: u32,
-    received_ns: u64,
-    limits: &'a IntakeLimits,
-    /// Told by the first record.
-    dropped: Vec<Dropped>,
-    prepared: Vec<Prepared>,
-    taken: &'a mut Taken,
-}
-
-impl Cutter<'_> {
-    /// Every accepted event has a name, even should a plugin keep the reason to itself.
-    fn name_the_rest(&mut self, accepted: u64, kept: u64) {
-        let named = self.dropped.iter().map(|d| d.rows).sum::<u64>() + kept;
-        if named < accepted {
-            let (plugin, reason) = ("chain".to_owned(), "unnamed".to_owned());
-            self.dropped.push(Dropped {
-                plugin,
-                reason,
-                rows: accepted - named,
-            });
-        }
-    }
-
-    /// Halves a batch until every part fits into one record. A single row that does not fit is left out and told.
-    fn cut(&mut self, batch: RecordBatch) -> Result<(), Refusal> {
-        let rows = batch.num_rows();
-        if rows == 0 {
-            return Ok(());
-        }
-        if rows <= self.limits.record_rows {
-            let ipc = layout::to_ipc(&batch).map_err(|e| Refusal::Internal(e.to_string()))?;
-            if ipc.len() <= self.limits.record_bytes {
-                self.push(Some(batch), &ipc);
-                return Ok(());
-            }
-            if rows == 1 {
-                let (bytes, max) = (ipc.len(), self.limits.record_bytes);
-                self.taken.rejected += 1;
-                self.taken
-                    .reason
-                    .get_or_insert_with(|| format!("an event of {bytes} bytes, at most {max} are taken"));
-                return Ok(());
-            }
-        }
-        let half = rows / 2;
-        self.cut(batch.slice(0, half))?;
-        self.cut(batch.slice(half, rows - half))
-    }
-
-    /// What was dropped is told even when no rows remain.
-    fn finish(mut self) -> Vec<Prepared> {
-        if self.dropped.iter().any(|d| d.rows > 0) {
-            self.push(None, &[]);
-        }
-        self.prepared
-    }
-
-    fn push(&mut self, rows: Option<RecordBatch>, ipc: &[u8]) {
-        let dropped = std::mem::take(&mut self.dropped);
-        let held = rows.as_ref().map_or(0, RecordBatch::num_rows) as u64;
-        let quarantined = rows.as_ref().map_or(0, quarantined);
-        let accepted = held + dropped.iter().map(|d| d.rows).sum::<u64>();
-        let counts = Counts {
-            accepted,
-            stored: held - quarantined,
-            quarantined,
-            dropped,
-            ..Counts::default()
-        };
-        let head = Head {
-            signal: self.signal,
-            start: self.start,
-            received_ns: self.received_ns,
-            total_accepted: 0,
-            counts: counts.clone(),
-        };
-        self.prepared.push(Prepared {
-            bytes: record::encode(&head, ipc),
-            rows,
-            counts,
-        });
-    }
-}
-
 /// Undoes the compression of a body, as far as `max` bytes.
 fn unpack(body: Bytes, encoding: Encoding, max: usize) -> Result<Bytes, Refusal> {
     let too_large = Refusal::TooLarge { max: max as u64 };
@@ -448,14 +350,15 @@ fn unpack(body: Bytes, encoding: Encoding, max: usize) -> Result<Bytes, Refusal>
     }
 }
 
+/// Takes `wanted` of a limited thing, of which there are so many in all; waits a while for it.
 async fn acquire(
     from: &Arc<Semaphore>,
-    bytes: usize,
+    wanted: usize,
     all: usize,
     wait: Duration,
 ) -> Result<OwnedSemaphorePermit, Refusal> {
     // What is larger than everything takes everything.
-    let permits = u32::try_from(bytes.min(all)).unwrap_or(u32::MAX);
+    let permits = u32::try_from(wanted.min(all)).unwrap_or(u32::MAX);
     match tokio::time::timeout(wait, from.clone().acquire_many_owned(permits)).await {
         Ok(Ok(room)) => Ok(room),
         Ok(Err(_)) => Err(Refusal::Stopping),
