@@ -143,8 +143,8 @@ fn candidates(storage: &dyn Storage, recovery: &mut Recovery) -> Result<Vec<Cand
         let file = storage.open(&name).map_err(WalError::io("open a segment"))?;
         let size = file.size().map_err(WalError::io("size a segment"))?;
         let header = match Header::decode(&Salvaged(&*file)).map_err(read)? {
-            // Half a header is the beginning of a segment that never was.
-            Ok(header) => Some(header).filter(|h| h.encoded_len() <= size),
+            // Half a beginning is that of a segment that never was.
+            Ok(header) => Some(header).filter(|h| h.begun_len() <= size),
             Err(HeaderError::Unreadable) => None,
             Err(HeaderError::Newer(version)) => {
                 let what = format!("has the newer format {version}: upgrade this program");

@@ -86,6 +86,16 @@ impl Header {
         (2 * BLOCK_BYTES + 2 * self.note.len()) as u64
     }
 
+    /// What is written at once when the segment is begun: with marks its first marker, too. A shorter file was never finished.
+    pub(crate) fn begun_len(&self) -> u64 {
+        let marker = if self.marked {
+            FRAME_BYTES + TOTALS_BYTES + MARK_BYTES
+        } else {
+            0
+        };
+        self.encoded_len() + marker as u64
+    }
+
     pub(crate) fn decode<S: Source + ?Sized>(source: &S) -> io::Result<Result<Header, HeaderError>> {
         let mut blocks = [0u8; 2 * BLOCK_BYTES];
         let found = source.read_at(0, &mut blocks)?;
