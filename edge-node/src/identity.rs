@@ -139,6 +139,15 @@ impl Identity {
 
     /// Begins an epoch at a spool index; durable when it returns. Epochs that end at or before `first_kept` are forgotten.
     pub(crate) fn begin(&mut self, random: u64, first_index: u64, first_kept: u64) -> Result<Epoch, IdentityError> {
+        let mut changed = self.clone();
+        let epoch = changed.draw(random, first_index, first_kept);
+        changed.save()?;
+        *self = changed;
+        Ok(epoch)
+    }
+
+    /// The same in memory only: `save` before anything is sealed under the epoch.
+    pub(crate) fn draw(&mut self, random: u64, first_index: u64, first_kept: u64) -> Epoch {
         let number = self
             .epochs
             .iter()
@@ -146,23 +155,20 @@ impl Identity {
             .max()
             .unwrap_or(0)
             .saturating_add(1);
-        let mut changed = self.clone();
         let epoch = Epoch { number, random };
-        changed.epochs.push(EpochStart {
+        self.epochs.push(EpochStart {
             epoch,
             first_index,
             generation: self.generation,
         });
-        let next_starts: Vec<u64> = changed.epochs.iter().skip(1).map(|e| e.first_index).collect();
+        let next_starts: Vec<u64> = self.epochs.iter().skip(1).map(|e| e.first_index).collect();
         let mut place = 0;
-        changed.epochs.retain(|_| {
+        self.epochs.retain(|_| {
             let keep = next_starts.get(place).is_none_or(|next| *next > first_kept);
             place += 1;
             keep
         });
-        changed.save()?;
-        *self = changed;
-        Ok(epoch)
+        epoch
     }
 
     /// Remembers the log's generation; true if it is another one than before.
@@ -197,7 +203,8 @@ impl Identity {
         })
     }
 
-    fn save(&self) -> Result<(), IdentityError> {
+    /// Durable when it returns.
+    pub(crate) fn save(&self) -> Result<(), IdentityError> {
         let epochs = self.epochs.iter().map(|e| FileEpoch {
             epoch: e.epoch.to_string(),
             first_index: e.first_index,

@@ -1,8 +1,10 @@
 //! The intake: decode, run the chain, append to the journal, hand over to the sealer, answer. In this order.
 
+mod cutter;
+
 use std::io::Read;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
@@ -10,18 +12,17 @@ use bytes::Bytes;
 use sluice_runtime::Chain;
 use sluice_wal::{WalError, crash_point};
 use sluice_wire::Signal;
-use sluice_wire::counts::{Counts, Dropped};
-use sluice_wire::layout;
+use sluice_wire::layout::{self, IpcLimits};
 use sluice_wire::otlp::{DecodeLimits, Decoder, json_to_protobuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::journal::Journal;
-use crate::record::{self, Head};
 use crate::refusal::Refusal;
 use crate::sealer::{Content, Pending, blocking};
 use crate::status::{Counters, StatusShared, now_ns};
+use cutter::{Cutter, Prepared};
 
 /// Decompressors may look this far back, as a power of two: what a stream claims is memory that it gets.
 const ZSTD_WINDOW_LOG: u32 = 23;
@@ -43,6 +44,8 @@ pub(crate) struct Intake {
     /// Requests at work outlive their connection: what is in the journal must reach the sealer.
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
+    /// Whether what an earlier life accepted is sealed; nothing new comes before it.
+    pub(crate) recovered: AtomicBool,
     /// Ends the node: the disk cannot be trusted any more.
     pub(crate) fatal: mpsc::Sender<WalError>,
     pub(crate) start: u32,
@@ -94,11 +97,12 @@ pub(crate) struct Taken {
     pub(crate) reason: Option<String>,
 }
 
-/// One journal record, ready to be written.
-struct Prepared {
-    bytes: Vec<u8>,
-    rows: Option<RecordBatch>,
-    counts: Counts,
+/// What became of a request before any of it is written.
+struct Work {
+    prepared: Vec<Prepared>,
+    taken: Taken,
+    /// The share of the budget that its body had.
+    body: OwnedSemaphorePermit,
 }
 
 impl Intake {
@@ -107,10 +111,24 @@ impl Intake {
         if self.stopping.is_cancelled() {
             return Err(Refusal::Stopping);
         }
-        if self.counters.disk_full.load(Ordering::Relaxed) || !self.status.has_room(0) {
+        // Only a full disk makes recovery wait while the doors are open.
+        let recovered = self.recovered.load(Ordering::Acquire);
+        if !recovered || self.counters.is_full() {
             return Err(Refusal::Full);
         }
-        Ok(())
+        self.check_disk(0)
+    }
+
+    fn check_disk(&self, bytes: usize) -> Result<(), Refusal> {
+        if !self.status.disk_has_room(bytes as u64) {
+            self.counters.note_full();
+            return Err(Refusal::Full);
+        }
+        if self.status.has_room(bytes as u64) {
+            Ok(())
+        } else {
+            Err(Refusal::Full)
+        }
     }
 
     /// Room in memory for a body of this size; waits a while for it.
@@ -151,33 +169,36 @@ impl Intake {
     }
 
     async fn process(self: Arc<Self>, submission: Submission) -> Result<Taken, Refusal> {
-        let worker = self
-            .workers
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| Refusal::Stopping)?;
+        let worker = acquire(&self.workers, 1, 1, self.limits.wait).await?;
         let (this, signal) = (self.clone(), submission.signal);
-        let (prepared, taken) = blocking(move || {
-            let _worker = worker;
-            this.prepare(submission)
-        })
-        .await?;
+        let (work, worker) = blocking(move || (this.prepare(submission), worker)).await;
+        let Work { prepared, taken, body } = work?;
         crash_point("edge.after_decode");
-        // Each is handed to the sealer if it reached the disk, whatever became of the others.
-        let appends = prepared.into_iter().map(|p| self.append(signal, p));
-        let results = futures::future::join_all(appends).await;
-        results.into_iter().collect::<Result<(), Refusal>>().map(|()| taken)
+        if prepared.is_empty() {
+            return Ok(taken);
+        }
+        let bytes = prepared.iter().map(|p| p.bytes.len()).sum();
+        // Until there is room for all that became of it, a request keeps its share of the budget and its worker: so what
+        // is prepared and waits is never more than the workers can hold.
+        let room = self.reserve(bytes).await?;
+        drop((body, worker));
+        self.append(signal, prepared, bytes, room).await.map(|()| taken)
+    }
+
+    /// Room for accepted rows, on the disk and in memory.
+    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.check_disk(bytes)?;
+        acquire(&self.unsealed, bytes, self.limits.unsealed_bytes, self.limits.wait).await
     }
 
     /// Decodes a request and runs the chain over it. Blocks; uses the CPU.
-    fn prepare(&self, submission: Submission) -> Result<(Vec<Prepared>, Taken), Refusal> {
+    fn prepare(&self, submission: Submission) -> Result<Work, Refusal> {
         let Submission {
             signal,
             format,
             encoding,
             body,
-            room,
+            room: body_room,
         } = submission;
         let limits = &self.limits.decode;
         let body = unpack(body, encoding, limits.max_bytes)?;
@@ -187,20 +208,24 @@ impl Intake {
         };
         let received_ns = now_ns();
         let decoded = Decoder::new(limits.clone()).decode(signal, &body, received_ns)?;
-        drop((body, room));
+        drop(body);
         let mut taken = Taken {
             rejected: decoded.rejected,
             reason: decoded.reject_reason,
         };
         let accepted = decoded.batch.num_rows() as u64;
         if accepted == 0 {
-            return Ok((Vec::new(), taken));
+            return Ok(Work {
+                prepared: Vec::new(),
+                taken,
+                body: body_room,
+            });
         }
         let outcome = match self.chain.run(decoded.batch, signal, received_ns) {
             Ok(outcome) => outcome,
             Err(refused) => {
-                self.counters
-                    .refused_by_plugin(&refused.plugin, &refused.fault, accepted);
+                let reason = self.chain.reasons().name(&refused.plugin, &refused.fault);
+                self.counters.refused_by_plugin(&refused.plugin, &reason, accepted);
                 let text = refused.to_string();
                 return Err(if refused.retryable {
                     Refusal::PluginDown(text)
@@ -209,6 +234,9 @@ impl Intake {
                 });
             }
         };
+        // What the journal holds must be readable at the next start, and storable in the cloud: afterwards nobody can be told.
+        layout::validate(&outcome.batch, &IpcLimits::default())
+            .map_err(|e| Refusal::Internal(format!("events are not a batch: {e}")))?;
         let mut cutter = Cutter {
             signal,
             start: self.start,
@@ -221,46 +249,63 @@ impl Intake {
         cutter.name_the_rest(accepted, outcome.batch.num_rows() as u64);
         cutter.cut(outcome.batch)?;
         let prepared = cutter.finish();
-        Ok((prepared, taken))
+        Ok(Work {
+            prepared,
+            taken,
+            body: body_room,
+        })
     }
 
-    /// Writes one record and hands it over. Must run to its end.
-    async fn append(&self, signal: Signal, prepared: Prepared) -> Result<(), Refusal> {
-        let Prepared { bytes, rows, counts } = prepared;
-        let size = bytes.len();
-        if !self.status.has_room(size as u64) {
-            return Err(Refusal::Full);
-        }
-        let room = acquire(&self.unsealed, size, self.limits.unsealed_bytes, self.limits.wait).await?;
-        self.counters.unsealed_bytes.fetch_add(size as u64, Ordering::Relaxed);
-        let index = match self.journal.append(bytes, counts.accepted).await {
-            Ok(index) => index,
+    /// Writes the records of one request, all or none, and hands them over. Must run to its end.
+    async fn append(
+        &self,
+        signal: Signal,
+        mut prepared: Vec<Prepared>,
+        bytes: usize,
+        mut room: OwnedSemaphorePermit,
+    ) -> Result<(), Refusal> {
+        let sizes: Vec<usize> = prepared.iter().map(|p| p.bytes.len()).collect();
+        let records = prepared
+            .iter_mut()
+            .map(|p| (std::mem::take(&mut p.bytes), p.counts.accepted))
+            .collect();
+        self.counters.unsealed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let first = match self.journal.append(records).await {
+            Ok(first) => first,
             Err(error) => {
-                self.counters.unsealed_bytes.fetch_sub(size as u64, Ordering::Relaxed);
+                self.counters.unsealed_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
                 return Err(self.journal_failed(error));
             }
         };
         crash_point("edge.journal.synced");
-        self.counters.accepted(signal, &counts);
-        let pending = Pending {
-            index,
-            accepted: self.started.elapsed(),
-            rows: rows.as_ref().map_or(0, RecordBatch::num_rows),
-            bytes: size,
-            content: Content {
-                counts,
-                rows,
-                _room: Some(room),
-            },
-        };
-        // The sealer ends only after the last of these; a failed one has ended the node already.
-        let _ = self.sealer.send(pending).await;
+        for ((index, prepared), size) in (first..).zip(prepared).zip(sizes) {
+            let Prepared { rows, counts, .. } = prepared;
+            self.counters.accepted(signal, &counts);
+            // What was larger than everything holds less than its size.
+            let own = room.split(size.min(room.num_permits()));
+            let pending = Pending {
+                index,
+                accepted: self.started.elapsed(),
+                rows: rows.as_ref().map_or(0, RecordBatch::num_rows),
+                bytes: size,
+                content: Content {
+                    counts,
+                    rows,
+                    _room: own,
+                },
+            };
+            // The sealer ends only after the last of these; a failed one has ended the node already.
+            let _ = self.sealer.send(pending).await;
+        }
         Ok(())
     }
 
     fn journal_failed(&self, error: WalError) -> Refusal {
         match error {
-            WalError::Full => Refusal::Full,
+            WalError::Full => {
+                self.counters.note_full();
+                Refusal::Full
+            }
             WalError::TooLarge { max, .. } => Refusal::TooLarge { max },
             error => {
                 tracing::error!(%error, "journal cannot be written, nothing more is accepted");
@@ -277,101 +322,6 @@ impl std::fmt::Debug for Intake {
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
-}
-
-/// Cuts what is left of a request into journal records.
-struct Cutter<'a> {
-    signal: Signal,
-    start: u32,
-    received_ns: u64,
-    limits: &'a IntakeLimits,
-    /// Told by the first record.
-    dropped: Vec<Dropped>,
-    prepared: Vec<Prepared>,
-    taken: &'a mut Taken,
-}
-
-impl Cutter<'_> {
-    /// Every accepted event has a name, even should a plugin keep the reason to itself.
-    fn name_the_rest(&mut self, accepted: u64, kept: u64) {
-        let named = self.dropped.iter().map(|d| d.rows).sum::<u64>() + kept;
-        if named < accepted {
-            let (plugin, reason) = ("chain".to_owned(), "unnamed".to_owned());
-            self.dropped.push(Dropped {
-                plugin,
-                reason,
-                rows: accepted - named,
-            });
-        }
-    }
-
-    /// Halves a batch until every part fits into one record. A single row that does not fit is left out and told.
-    fn cut(&mut self, batch: RecordBatch) -> Result<(), Refusal> {
-        let rows = batch.num_rows();
-        if rows == 0 {
-            return Ok(());
-        }
-        if rows <= self.limits.record_rows {
-            let ipc = layout::to_ipc(&batch).map_err(|e| Refusal::Internal(e.to_string()))?;
-            if ipc.len() <= self.limits.record_bytes {
-                self.push(Some(batch), &ipc);
-                return Ok(());
-            }
-            if rows == 1 {
-                let (bytes, max) = (ipc.len(), self.limits.record_bytes);
-                self.taken.rejected += 1;
-                self.taken
-                    .reason
-                    .get_or_insert_with(|| format!("an event of {bytes} bytes, at most {max} are taken"));
-                return Ok(());
-            }
-        }
-        let half = rows / 2;
-        self.cut(batch.slice(0, half))?;
-        self.cut(batch.slice(half, rows - half))
-    }
-
-    /// What was dropped is told even when no rows remain.
-    fn finish(mut self) -> Vec<Prepared> {
-        if self.dropped.iter().any(|d| d.rows > 0) {
-            self.push(None, &[]);
-        }
-        self.prepared
-    }
-
-    fn push(&mut self, rows: Option<RecordBatch>, ipc: &[u8]) {
-        let dropped = std::mem::take(&mut self.dropped);
-        let held = rows.as_ref().map_or(0, RecordBatch::num_rows) as u64;
-        let quarantined = rows.as_ref().map_or(0, quarantined);
-        let accepted = held + dropped.iter().map(|d| d.rows).sum::<u64>();
-        let counts = Counts {
-            accepted,
-            stored: held - quarantined,
-            quarantined,
-            dropped,
-            ..Counts::default()
-        };
-        let head = Head {
-            signal: self.signal,
-            start: self.start,
-            received_ns: self.received_ns,
-            total_accepted: 0,
-            counts: counts.clone(),
-        };
-        self.prepared.push(Prepared {
-            bytes: record::encode(&head, ipc),
-            rows,
-            counts,
-        });
-    }
-}
-
-/// Rows that a plugin set aside.
-fn quarantined(batch: &RecordBatch) -> u64 {
-    use arrow_array::Array;
-    batch
-        .column_by_name("quarantined_by")
-        .map_or(0, |c| (c.len() - c.logical_null_count()) as u64)
 }
 
 /// Undoes the compression of a body, as far as `max` bytes.
@@ -400,14 +350,15 @@ fn unpack(body: Bytes, encoding: Encoding, max: usize) -> Result<Bytes, Refusal>
     }
 }
 
+/// Takes `wanted` of a limited thing, of which there are so many in all; waits a while for it.
 async fn acquire(
     from: &Arc<Semaphore>,
-    bytes: usize,
+    wanted: usize,
     all: usize,
     wait: Duration,
 ) -> Result<OwnedSemaphorePermit, Refusal> {
     // What is larger than everything takes everything.
-    let permits = u32::try_from(bytes.min(all)).unwrap_or(u32::MAX);
+    let permits = u32::try_from(wanted.min(all)).unwrap_or(u32::MAX);
     match tokio::time::timeout(wait, from.clone().acquire_many_owned(permits)).await {
         Ok(Ok(room)) => Ok(room),
         Ok(Err(_)) => Err(Refusal::Stopping),

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures::FutureExt;
-use sluice_wal::{Committer, CommitterOptions, Options, Wal, WalError};
+use sluice_wal::{Committer, CommitterOptions, Mark, Options, Reader, Wal, WalError};
 use tokio::sync::Mutex;
 
 use crate::record;
@@ -10,6 +10,8 @@ use crate::record;
 /// The running journal. Appends come from many tasks at once and share syncs.
 #[derive(Debug)]
 pub(crate) struct Journal {
+    /// Number of this start.
+    start: u32,
     committer: Committer,
     /// Events accepted since the start. Held while a record gets its place, so that totals grow with the index.
     total: Mutex<u64>,
@@ -26,24 +28,34 @@ pub(crate) fn options(max_bytes: u64, ballast: u64) -> Options {
 
 impl Journal {
     /// Takes the log over and starts its writer.
-    pub(crate) fn start(wal: Wal) -> Self {
+    pub(crate) fn start(wal: Wal, start: u32) -> Self {
         let options = CommitterOptions {
             queue_bytes: 32 << 20,
             ..CommitterOptions::default()
         };
         Self {
+            start,
             committer: Committer::start(wal, options),
             total: Mutex::new(0),
         }
     }
 
-    /// Appends a record of `record::encode`; durable when it returns. Not to be cancelled: a record that is on disk and
-    /// never handed to the sealer would hold up everything behind it.
-    pub(crate) async fn append(&self, mut bytes: Vec<u8>, accepted: u64) -> Result<u64, WalError> {
+    /// Appends records of `record::encode` with the events that each accepts, all of them or none; durable when it returns
+    /// the index of the first. Not to be cancelled: a record that is on disk and never handed to the sealer would hold up
+    /// everything behind it.
+    pub(crate) async fn append(&self, records: Vec<(Vec<u8>, u64)>) -> Result<u64, WalError> {
         let mut total = self.total.lock().await;
-        let next = total.saturating_add(accepted);
-        record::set_total(&mut bytes, next);
-        let mut appending = Box::pin(self.committer.append(Bytes::from(bytes)));
+        let mut next = *total;
+        let records: Vec<Bytes> = records
+            .into_iter()
+            .map(|(mut bytes, accepted)| {
+                next = next.saturating_add(accepted);
+                record::set_total(&mut bytes, next);
+                Bytes::from(bytes)
+            })
+            .collect();
+        let accepted = next - *total;
+        let mut appending = Box::pin(self.committer.append_all(records, Some(mark(self.start, next))));
         // The first poll takes a place in the queue; waiting for the disk happens without the lock.
         let first = appending.as_mut().now_or_never();
         if !matches!(first, Some(Err(_))) {
@@ -61,6 +73,10 @@ impl Journal {
         result
     }
 
+    pub(crate) fn reader(&self) -> Reader {
+        self.committer.reader()
+    }
+
     pub(crate) fn bytes_on_disk(&self) -> u64 {
         self.committer.bytes_on_disk()
     }
@@ -71,10 +87,31 @@ impl Journal {
         self.committer.trim_below(upto).await
     }
 
+    /// On a full disk: lets go of everything below `upto`, and tells whether records are taken again.
+    pub(crate) async fn relieve(&self, upto: u64) -> Result<bool, WalError> {
+        self.committer.set_note(upto.to_le_bytes().to_vec()).await?;
+        self.committer.relieve(upto).await
+    }
+
     /// Finishes what waits; the folder's lock is free when it returns.
     pub(crate) async fn close(&self) {
         self.committer.clone().close().await;
     }
+}
+
+/// What a marker of the journal says: the start, and the events accepted since.
+fn mark(start: u32, total: u64) -> Mark {
+    let mut mark = Mark::default();
+    mark[..4].copy_from_slice(&start.to_le_bytes());
+    mark[8..].copy_from_slice(&total.to_le_bytes());
+    mark
+}
+
+/// The reverse. A journal without any record says start 0, which there never was.
+pub(crate) fn marked(mark: Mark) -> (u32, u64) {
+    let start = u32::from_le_bytes([mark[0], mark[1], mark[2], mark[3]]);
+    let total = mark[8..].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    (start, total)
 }
 
 /// The position that a journal's note names; 0 for a fresh one.

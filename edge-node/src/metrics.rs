@@ -159,6 +159,12 @@ impl Page {
             link.in_flight as u64,
         );
         self.one(
+            "sluice_edge_link_held",
+            "gauge",
+            "Batches that no gateway takes now, such as those larger than its log allows.",
+            link.held as u64,
+        );
+        self.one(
             "sluice_edge_link_sent_bytes_total",
             "counter",
             "Bytes of batches sent.",

@@ -1,9 +1,13 @@
 //! The start after an end of any kind: journal records that no batch in the spool covers are sealed now.
 
+use std::time::Duration;
+
+use sluice_runtime::Reasons;
 use sluice_wal::{Entry, Reader, WalError};
 use sluice_wire::counts::Counts;
 use sluice_wire::layout::{self, IpcLimits};
 
+use crate::journal;
 use crate::record::{self, Head, RecordError};
 use crate::sealer::{Content, Decision, Link, Pending, Policy, Queue, seal};
 use crate::spool::{Spool, SpoolError};
@@ -11,6 +15,9 @@ use crate::status::{Recovered, now_ns};
 
 const READ_RECORDS: usize = 64;
 const READ_BYTES: usize = 8 << 20;
+/// Attempts at records that the disk does not give, and the pause between two.
+const READ_ATTEMPTS: u32 = 4;
+const READ_PAUSE: Duration = Duration::from_millis(250);
 
 /// Why recovery stopped.
 #[derive(Debug, thiserror::Error)]
@@ -29,30 +36,46 @@ pub(crate) fn recover(
     journal: &Reader,
     policy: &Policy,
     spool: &Spool,
+    reasons: &Reasons,
     recovered: &mut Recovered,
 ) -> Result<(), RecoveryError> {
     let from = journal.first().max(spool.covered());
     let mut walk = Walk {
+        journal,
+        reasons,
         before: total_before(journal, from),
-        damaged_run: false,
+        run: None,
+        marks: None,
         recovered,
     };
     let mut queue = Queue::new(policy.clone(), from);
     let mut at = from;
+    // One stays back: if it turns out to be the last, it tells what was lost with it and before it.
+    let mut last: Option<Pending<Content>> = None;
     loop {
-        let entries = journal
-            .read_range(at, READ_RECORDS, READ_BYTES)
-            .map_err(RecoveryError::Journal)?;
-        let Some((last, _)) = entries.last() else {
+        let entries = read(journal, at).map_err(RecoveryError::Journal)?;
+        let Some((end, _)) = entries.last() else {
             break;
         };
-        at = last + 1;
+        at = end + 1;
         for (index, entry) in entries {
-            queue.push(walk.pending(index, entry)?);
-            while queue.decide(std::time::Duration::ZERO, Link::Offline) == Decision::Seal {
+            let pending = walk.pending(index, entry)?;
+            let Some(earlier) = last.replace(pending) else {
+                continue;
+            };
+            queue.push(earlier);
+            while queue.decide(Duration::ZERO, Link::Offline) == Decision::Seal {
                 seal_group(queue.cut(), spool)?;
             }
         }
+    }
+    if let Some(mut last) = last {
+        let lost = walk.lost_before(at, None);
+        walk.recovered.events += lost;
+        walk.recovered.damaged_events += lost;
+        last.content.counts.accepted += lost;
+        last.content.counts.damaged += lost;
+        queue.push(last);
     }
     loop {
         let group = queue.cut();
@@ -61,6 +84,20 @@ pub(crate) fn recover(
         }
         seal_group(group, spool)?;
     }
+}
+
+/// A sector that stays unreadable is damage; at first it may be a mood of the disk.
+fn read(journal: &Reader, at: u64) -> Result<Vec<(u64, Entry)>, WalError> {
+    for _ in 1..READ_ATTEMPTS {
+        match journal.read_range(at, READ_RECORDS, READ_BYTES) {
+            Err(error) if error.is_unreadable() => {
+                tracing::warn!(at, %error, "journal cannot be read, trying again");
+                std::thread::sleep(READ_PAUSE);
+            }
+            other => return other,
+        }
+    }
+    journal.salvage_range(at, READ_RECORDS, READ_BYTES)
 }
 
 fn seal_group(group: Vec<Pending<Content>>, spool: &Spool) -> Result<(), RecoveryError> {
@@ -73,7 +110,7 @@ fn seal_group(group: Vec<Pending<Content>>, spool: &Spool) -> Result<(), Recover
 /// The running total that the last readable record before an index ends with, and of which start.
 fn total_before(journal: &Reader, index: u64) -> Option<(u32, u64)> {
     let before = index.checked_sub(1).filter(|i| *i >= journal.first())?;
-    match journal.read(before) {
+    match journal.salvage(before) {
         Ok(Some(Entry::Record(bytes))) => {
             let (head, _) = record::decode(&bytes).ok()?;
             Some((head.start, head.total_accepted))
@@ -83,8 +120,14 @@ fn total_before(journal: &Reader, index: u64) -> Option<(u32, u64)> {
 }
 
 struct Walk<'a> {
+    reasons: &'a Reasons,
+    journal: &'a Reader,
+    /// Start and total of the last record that could be read.
     before: Option<(u32, u64)>,
-    damaged_run: bool,
+    /// Where the damaged records before this one begin.
+    run: Option<u64>,
+    /// What the journal's markers say; looked up when something is damaged.
+    marks: Option<Vec<(u64, (u32, u64))>>,
     recovered: &'a mut Recovered,
 }
 
@@ -102,11 +145,11 @@ impl Walk<'_> {
         };
         tracing::warn!(index, what, "journal record is damaged");
         self.recovered.damaged_records += 1;
-        self.damaged_run = true;
-        // What it held is counted with the next record that can be read: the totals around it tell.
+        self.run.get_or_insert(index);
+        // What it held is counted with the next record that can be read, or the last one: the totals around it tell.
         Ok(Pending {
             index,
-            accepted: std::time::Duration::ZERO,
+            accepted: Duration::ZERO,
             rows: 0,
             bytes: 0,
             content: Content::default(),
@@ -115,6 +158,7 @@ impl Walk<'_> {
 
     fn readable(&mut self, index: u64, bytes: usize, head: &Head, ipc: &[u8]) -> Pending<Content> {
         let mut counts = head.counts.clone();
+        self.reasons.limit(&mut counts.dropped);
         let mut rows = None;
         if !ipc.is_empty() {
             match layout::from_ipc(ipc, &IpcLimits::default()) {
@@ -130,14 +174,14 @@ impl Walk<'_> {
                 }
             }
         }
-        let lost = self.lost_before(head);
+        let own_begin = head.total_accepted.saturating_sub(head.counts.accepted);
+        let lost = self.lost_before(index, Some((head.start, own_begin)));
         counts.accepted += lost;
         counts.damaged += lost;
         self.recovered.records += 1;
         self.recovered.events += counts.accepted;
         self.recovered.damaged_events += counts.damaged;
         self.before = Some((head.start, head.total_accepted));
-        self.damaged_run = false;
         let held = rows.as_ref().map_or(0, arrow_array::RecordBatch::num_rows);
         let content = Content {
             counts,
@@ -146,24 +190,46 @@ impl Walk<'_> {
         };
         Pending {
             index,
-            accepted: std::time::Duration::ZERO,
+            accepted: Duration::ZERO,
             rows: held,
             bytes,
             content,
         }
     }
 
-    /// Events of the damaged records just before this one.
-    fn lost_before(&self, head: &Head) -> u64 {
-        if !self.damaged_run {
+    /// Events of the damaged records just before `end`, where totals stand at `after` if a record there tells.
+    fn lost_before(&mut self, end: u64, after: Option<(u32, u64)>) -> u64 {
+        let Some(begin) = self.run.take() else {
             return 0;
+        };
+        let journal = self.journal;
+        let marks = self.marks.get_or_insert_with(|| read_marks(journal, begin));
+        let begins_with = marks.iter().find(|(at, _)| *at == begin).map(|(_, total)| *total);
+        let inside = marks.iter().filter(|(at, _)| begin < *at && *at <= end);
+        let (mut known, mut lost) = (self.before.or(begins_with), 0u64);
+        for (start, total) in inside.map(|(_, total)| *total).chain(after) {
+            lost = lost.saturating_add(match known {
+                Some((same, before)) if same == start => total.saturating_sub(before),
+                // What was known is of an earlier start, so this start's totals began at zero after it.
+                Some(_) => total,
+                None => 0,
+            });
+            known = Some((start, total));
         }
-        let own_begin = head.total_accepted.saturating_sub(head.counts.accepted);
-        match self.before {
-            Some((start, total)) if start == head.start => own_begin.saturating_sub(total),
-            // The record before was of an earlier start, so this start's totals began at zero after it.
-            Some(_) => own_begin,
-            None => 0,
+        lost
+    }
+}
+
+/// Without marks counts may stay unknown, which is no reason not to go on.
+fn read_marks(journal: &Reader, from: u64) -> Vec<(u64, (u32, u64))> {
+    match journal.marks(from) {
+        Ok(marks) => marks
+            .into_iter()
+            .map(|(at, mark)| (at, journal::marked(mark)))
+            .collect(),
+        Err(error) => {
+            tracing::warn!(%error, "markers of the journal cannot be read");
+            Vec::new()
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One listening socket with limits: connections, streams, header sizes, windows. Shared by all doors.
+//! One listening socket with limits: connections, streams, header sizes, windows, silence. Shared by all doors.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,11 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -19,11 +24,11 @@ const CONNECTION_WINDOW_BYTES: u32 = 256 << 10;
 const STREAM_WINDOW_BYTES: u32 = 128 << 10;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 const MAX_HEADERS: usize = 100;
-/// Also the longest pause between two requests on one HTTP/1 connection; exporters send every 60 s at least.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 /// A peer that is silent for the sum of the two is gone.
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A connection that is closed for its silence may finish what it began for so long.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
 /// After `accept` failed, most likely for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,6 +45,10 @@ pub(crate) struct Door {
 pub(crate) struct DoorLimits {
     pub(crate) connections: usize,
     pub(crate) streams: u32,
+    /// From the connection to the whole head of its first request.
+    pub(crate) first_request: Duration,
+    /// Without a request, after the first.
+    pub(crate) idle: Duration,
 }
 
 impl Door {
@@ -77,7 +86,7 @@ impl Door {
                     let (builder, router, shutdown) = (builder.clone(), router.clone(), shutdown.clone());
                     connections.spawn(async move {
                         let _slot = slot;
-                        connection(&builder, stream, router, shutdown).await;
+                        connection(&builder, stream, router, limits, shutdown).await;
                     });
                 }
                 Err(error) => {
@@ -97,7 +106,7 @@ fn builder(limits: DoorLimits) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(limits.idle)
         .max_headers(MAX_HEADERS)
         .max_buf_size(64 << 10)
         .http2()
@@ -115,13 +124,27 @@ async fn connection(
     builder: &auto::Builder<TokioExecutor>,
     stream: TcpStream,
     router: Router,
+    limits: DoorLimits,
     shutdown: CancellationToken,
 ) {
     let _ = stream.set_nodelay(true);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let activity = Arc::new(watch::Sender::new(Activity::default()));
+    let service = Watched {
+        inner: TowerToHyperService::new(router),
+        activity: activity.clone(),
+    };
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let result = tokio::select! {
         result = connection.as_mut() => result,
+        () = silence(activity.subscribe(), limits) => {
+            tracing::debug!("connection is closed, it sends no request");
+            connection.as_mut().graceful_shutdown();
+            match tokio::time::timeout(CLOSE_GRACE, connection).await {
+                Ok(result) => result,
+                Err(_) => Ok(()),
+            }
+        }
         () = shutdown.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -129,5 +152,74 @@ async fn connection(
     };
     if let Err(error) = result {
         tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// What a connection does.
+#[derive(Clone, Copy, Debug, Default)]
+struct Activity {
+    /// Requests that are worked on.
+    at_work: usize,
+    /// Whether there was ever one.
+    seen: bool,
+}
+
+/// Returns when a connection has sent no request for as long as it may. Whether it answers pings does not count.
+async fn silence(mut activity: watch::Receiver<Activity>, limits: DoorLimits) {
+    loop {
+        let now = *activity.borrow_and_update();
+        let patience = match now {
+            Activity {
+                at_work: 0,
+                seen: false,
+            } => limits.first_request,
+            Activity { at_work: 0, .. } => limits.idle,
+            _ => Duration::MAX,
+        };
+        if tokio::time::timeout(patience, activity.changed()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Counts the requests of one connection.
+#[derive(Clone)]
+struct Watched {
+    inner: TowerToHyperService<Router>,
+    activity: Arc<watch::Sender<Activity>>,
+}
+
+impl Service<Request<Incoming>> for Watched {
+    type Response = axum::response::Response;
+    type Error = std::convert::Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let at_work = AtWork::new(self.activity.clone());
+        let answer = self.inner.call(request);
+        async move {
+            let _at_work = at_work;
+            answer.await
+        }
+        .boxed()
+    }
+}
+
+/// One request at work.
+struct AtWork(Arc<watch::Sender<Activity>>);
+
+impl AtWork {
+    fn new(activity: Arc<watch::Sender<Activity>>) -> Self {
+        activity.send_modify(|now| {
+            now.at_work += 1;
+            now.seen = true;
+        });
+        Self(activity)
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.send_modify(|now| now.at_work -= 1);
     }
 }

@@ -1,8 +1,9 @@
 //! What the node says of itself: counters, the status page and the metrics made of them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
@@ -16,6 +17,9 @@ use crate::journal::Journal;
 use crate::link::LinkStatus;
 use crate::sealer::Sealed;
 use crate::spool::{Spool, SpoolStatus};
+
+/// Left free beside what sealing the journal takes: headers, a new segment, cursor and identity while they are replaced.
+const DISK_RESERVE_BYTES: u64 = 1 << 20;
 
 /// Nanoseconds since 1970; 0 on a clock before that.
 pub(crate) fn now_ns() -> u64 {
@@ -38,7 +42,8 @@ pub(crate) struct Counters {
     pub(crate) unsealed_bytes: AtomicU64,
     /// Milliseconds after the start plus one; 0 when nothing waits.
     pub(crate) unsealed_since_ms: AtomicU64,
-    pub(crate) disk_full: AtomicBool,
+    /// Events are refused until there is room.
+    disk_full: watch::Sender<bool>,
     dropped: Mutex<BTreeMap<(String, String), u64>>,
     /// Requests that were turned away, by the name of the refusal.
     refused: Mutex<BTreeMap<&'static str, u64>>,
@@ -54,6 +59,27 @@ impl Counters {
         for entry in &counts.dropped {
             *dropped.entry((entry.plugin.clone(), entry.reason.clone())).or_default() += entry.rows;
         }
+    }
+
+    /// The disk takes nothing more: the cursor's keeper looks for room from now on.
+    pub(crate) fn note_full(&self) {
+        if !self.disk_full.send_replace(true) {
+            tracing::warn!("disk is full, new events are refused until there is room");
+        }
+    }
+
+    pub(crate) fn note_room(&self) {
+        if self.disk_full.send_replace(false) {
+            tracing::info!("disk has room again, new events are taken");
+        }
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        *self.disk_full.borrow()
+    }
+
+    pub(crate) fn full(&self) -> watch::Receiver<bool> {
+        self.disk_full.subscribe()
     }
 
     pub(crate) fn refused(&self, name: &'static str) {
@@ -179,6 +205,7 @@ pub(crate) struct StatusShared {
     pub(crate) chain: Chain,
     pub(crate) link: Option<watch::Receiver<LinkStatus>>,
     pub(crate) max_bytes: u64,
+    pub(crate) data_dir: PathBuf,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) state: RwLock<State>,
 }
@@ -195,7 +222,7 @@ impl StatusHandle {
         let counters = &*shared.counters;
         let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let (recovered, journal_bytes) = {
-            let state = shared.state.read().unwrap_or_else(PoisonError::into_inner);
+            let state = shared.state();
             (
                 state.recovered.clone(),
                 state.journal.as_ref().map_or(0, |j| j.bytes_on_disk()),
@@ -227,7 +254,7 @@ impl StatusHandle {
             dropped,
             quarantined: load(&counters.quarantined),
             damaged: load(&counters.damaged),
-            disk_full: counters.disk_full.load(Ordering::Relaxed),
+            disk_full: counters.is_full(),
             journal: JournalStatus {
                 bytes: journal_bytes,
                 unsealed_records: load(&counters.unsealed_records),
@@ -245,7 +272,7 @@ impl StatusHandle {
     /// Whether events are taken: running, with room on the disk.
     pub fn is_ready(&self) -> bool {
         let running = *self.shared.phase.borrow() == Phase::Running;
-        running && !self.shared.counters.disk_full.load(Ordering::Relaxed) && self.shared.has_room(0)
+        running && !self.shared.counters.is_full() && self.shared.has_room(0) && self.shared.disk_has_room(0)
     }
 
     /// Returns when the node serves, or false when it never will.
@@ -276,18 +303,40 @@ impl StatusHandle {
 }
 
 impl StatusShared {
+    // No code that holds this lock can panic half way through a change.
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether `bytes` more fit under the disk cap. What is not sealed counts twice: sealing writes it once more before
     /// the journal lets go of it.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
-        let journal = state.journal.as_ref().map_or(0, |j| j.bytes_on_disk());
-        let unsealed = self.counters.unsealed_bytes.load(Ordering::Relaxed);
+        let journal = self.state().journal.as_ref().map_or(0, |j| j.bytes_on_disk());
         let used = self
             .spool
             .bytes_on_disk()
             .saturating_add(journal)
-            .saturating_add(unsealed);
+            .saturating_add(self.unsealed());
         used.saturating_add(bytes.saturating_mul(2)) <= self.max_bytes
+    }
+
+    /// The same for the disk as it is, of which others may take their share: a journal that cannot be sealed any more, for
+    /// want of room, would never let go of anything.
+    pub(crate) fn disk_has_room(&self, bytes: u64) -> bool {
+        // Where nobody knows, the first write that fails tells.
+        let Ok(disk) = rustix::fs::statvfs(&self.data_dir) else {
+            return true;
+        };
+        let needed = self.unsealed().saturating_add(bytes.saturating_mul(2));
+        disk.f_bavail.saturating_mul(disk.f_frsize) >= needed.saturating_add(DISK_RESERVE_BYTES)
+    }
+
+    fn unsealed(&self) -> u64 {
+        self.counters.unsealed_bytes.load(Ordering::Relaxed)
     }
 }
 

@@ -10,9 +10,10 @@ use arrow_buffer::{BooleanBuffer, Buffer};
 use arrow_ipc::reader::StreamDecoder;
 use arrow_ipc::{MessageHeader, root_as_message};
 use arrow_schema::{DataType, Schema};
+use sluice_wire::layout::{self, IpcLimits};
 
 use crate::abi;
-use crate::columns::{QUARANTINE_REASON, QUARANTINED_BY, plain};
+use crate::columns::{self, QUARANTINE_REASON, QUARANTINED_BY, plain};
 use crate::fault::Fault;
 use crate::pattern::Patterns;
 use crate::types::expected_type;
@@ -31,6 +32,8 @@ pub(crate) struct Answer {
     pub(crate) keep: Option<BooleanBuffer>,
     /// Columns that changed or are new.
     pub(crate) columns: Option<RecordBatch>,
+    /// The whole batch with them; `carry_out` makes it.
+    pub(crate) changed: Option<RecordBatch>,
     pub(crate) drops: BTreeMap<String, u64>,
     pub(crate) quarantine: Option<(BooleanBuffer, String)>,
 }
@@ -63,9 +66,21 @@ pub(crate) fn check(outcome: abi::Outcome, batch: &RecordBatch, writes: &Pattern
     Ok(Answer {
         keep: keep.filter(|_| dropped > 0),
         columns,
+        changed: None,
         drops,
         quarantine,
     })
+}
+
+/// Puts the columns of an answer into the batch, and looks at it as a whole: what is right by itself can be too much, or of a form
+/// that the cloud refuses, and then it is too late to tell the sender. Done once for a batch, however many slices it had.
+pub(crate) fn carry_out(mut answer: Answer, batch: &RecordBatch) -> Result<Answer, Fault> {
+    if let Some(columns) = answer.columns.take() {
+        let changed = columns::replace(batch, &columns).map_err(|e| Fault::Invalid(e.to_string()))?;
+        layout::validate(&changed, &IpcLimits::default()).map_err(|e| Fault::Invalid(format!("a batch whose {e}")))?;
+        answer.changed = Some(changed);
+    }
+    Ok(answer)
 }
 
 fn bits(bytes: Vec<u8>, rows: usize, what: &str) -> Result<BooleanBuffer, Fault> {
@@ -236,4 +251,78 @@ fn check_weights(column: &dyn Array) -> Result<(), Fault> {
 
 fn invalid<T>(what: impl Into<String>) -> Result<T, Fault> {
     Err(Fault::Invalid(what.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use arrow_array::types::UInt16Type;
+    use arrow_array::{ArrayRef, DictionaryArray, Int64Array, StringArray, UInt16Array};
+    use std::sync::Arc;
+
+    const ROWS: usize = 1000;
+
+    fn batch(columns: Vec<(String, ArrayRef)>) -> RecordBatch {
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    fn given() -> RecordBatch {
+        batch(vec![
+            ("signal".to_owned(), Arc::new(StringArray::from(vec!["log"; ROWS]))),
+            ("time".to_owned(), Arc::new(Int64Array::from(vec![1; ROWS]))),
+        ])
+    }
+
+    fn numbers(name: String) -> (String, ArrayRef) {
+        (name, Arc::new(Int64Array::from(vec![7; ROWS])))
+    }
+
+    /// A dictionary whose one value is so long, and may be null.
+    fn dictionary(value: Option<String>) -> ArrayRef {
+        let values = Arc::new(StringArray::from(vec![value]));
+        Arc::new(DictionaryArray::<UInt16Type>::try_new(UInt16Array::from(vec![0; ROWS]), values).unwrap())
+    }
+
+    #[test]
+    fn p2_an_answer_whose_batch_the_cloud_would_refuse_is_a_fault_before_anything_is_acknowledged() {
+        let check = |what: &str, columns: Vec<(String, ArrayRef)>, good: bool| {
+            let answer = Answer {
+                columns: Some(batch(columns)),
+                ..Answer::default()
+            };
+            match carry_out(answer, &given()) {
+                Ok(answer) => {
+                    assert!(good, "{what}");
+                    let changed = answer.changed.unwrap();
+                    layout::validate(&changed, &IpcLimits::default()).unwrap();
+                }
+                Err(fault) => assert!(!good && matches!(fault, Fault::Invalid(_)), "{what}: {fault}"),
+            }
+        };
+        let many = |from: usize| {
+            (from..from + 512)
+                .map(|n| numbers(format!("attrs:i:k{n}")))
+                .collect::<Vec<_>>()
+        };
+        check("an answer that is right", many(0), true);
+        check(
+            "more columns than a batch may have",
+            [many(0), many(512)].concat(),
+            false,
+        );
+        check(
+            "a name that is too long",
+            vec![numbers(format!("attrs:i:{}", "k".repeat(2000)))],
+            false,
+        );
+        let text = |value| vec![("attrs:s:t".to_owned(), dictionary(value))];
+        check("text that is right", text(Some("x".to_owned())), true);
+        check(
+            "text that is huge once written out",
+            text(Some("x".repeat(300_000))),
+            false,
+        );
+        check("nulls where no reader expects them", text(None), false);
+    }
 }

@@ -14,12 +14,14 @@ use crate::columns;
 use crate::fault::Fault;
 use crate::plugin::{Failure, Plugin};
 use crate::policy::{Kind, Verdict};
+use crate::reasons::Reasons;
 use crate::stats::PluginStats;
 
 /// An ordered list of plugins. Cheap to clone; to change it, make a new one and put it in place of the old.
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
     plugins: Arc<[Arc<Plugin>]>,
+    reasons: Arc<Reasons>,
 }
 
 /// What is left of a batch, and what became of the rest.
@@ -46,11 +48,17 @@ impl Chain {
     pub fn new(plugins: Vec<Arc<Plugin>>) -> Chain {
         Chain {
             plugins: plugins.into(),
+            reasons: Arc::default(),
         }
     }
 
     pub fn plugins(&self) -> &[Arc<Plugin>] {
         &self.plugins
+    }
+
+    /// The names under which what the plugins did is counted.
+    pub fn reasons(&self) -> &Reasons {
+        &self.reasons
     }
 
     pub fn stats(&self) -> Vec<PluginStats> {
@@ -60,7 +68,7 @@ impl Chain {
     /// Runs all plugins over a batch. Blocks while guests run; call it where blocking is allowed, on a thread with a
     /// stack of at least 2 MiB.
     pub fn run(&self, batch: RecordBatch, signal: Signal, now_ns: u64) -> Result<ChainOutcome, Refused> {
-        let mut work = Work::new(batch);
+        let mut work = Work::new(batch, &self.reasons);
         for plugin in self.plugins.iter().filter(|p| p.applies_to(signal)) {
             work.apply(plugin, signal, now_ns)?;
         }
@@ -84,16 +92,18 @@ impl Rows {
     }
 }
 
-struct Work {
+struct Work<'a> {
+    reasons: &'a Reasons,
     active: Rows,
     /// Set aside by an earlier plugin; only masks see them.
     held: Vec<Rows>,
     dropped: BTreeMap<(String, String), u64>,
 }
 
-impl Work {
-    fn new(batch: RecordBatch) -> Work {
+impl<'a> Work<'a> {
+    fn new(batch: RecordBatch, reasons: &'a Reasons) -> Work<'a> {
         Work {
+            reasons,
             active: Rows { batch, places: None },
             held: Vec::new(),
             dropped: BTreeMap::new(),
@@ -121,8 +131,8 @@ impl Work {
     }
 
     fn accept(&mut self, plugin: &Plugin, answer: Answer) -> Result<(), ArrowError> {
-        if let Some(changed) = &answer.columns {
-            self.active.batch = columns::replace(&self.active.batch, changed)?;
+        if let Some(changed) = answer.changed {
+            self.active.batch = changed;
         }
         if let Some((rows, reason)) = &answer.quarantine {
             let rows = match &answer.keep {
@@ -187,8 +197,8 @@ impl Work {
         let answer = plugin
             .apply(&held.batch, signal, now_ns)
             .map_err(|failure| refused(plugin, &failure.fault, rows))?;
-        if let Some(changed) = &answer.columns {
-            held.batch = columns::replace(&held.batch, changed).map_err(|e| broken(plugin, &e))?;
+        if let Some(changed) = answer.changed {
+            held.batch = changed;
         }
         if let Some(keep) = &answer.keep {
             held.filter(keep).map_err(|e| broken(plugin, &e))?;
@@ -199,6 +209,7 @@ impl Work {
 
     fn count_drops(&mut self, plugin: &Plugin, drops: BTreeMap<String, u64>) {
         for (reason, rows) in drops {
+            let reason = self.reasons.name(plugin.name(), &reason);
             plugin.count(|counters| {
                 *counters.dropped.entry(reason.clone()).or_default() += rows;
             });

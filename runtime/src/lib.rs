@@ -18,6 +18,7 @@ mod measure;
 mod pattern;
 mod plugin;
 mod policy;
+mod reasons;
 mod stats;
 mod types;
 
@@ -29,6 +30,7 @@ pub use limits::{Limits, MAX_COMPONENT_BYTES, MAX_MEMORY_BYTES, MAX_STACK_BYTES,
 pub use measure::{Cost, measure};
 pub use plugin::{LoadError, Plugin, PluginConfig};
 pub use policy::{Kind, OnFault};
+pub use reasons::{MAX_REASON_BYTES, MAX_REASONS, OTHER, Reasons};
 pub use stats::PluginStats;
 
 /// Locks whatever happened to an earlier holder: every guarded value here is valid between any two statements.

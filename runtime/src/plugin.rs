@@ -227,8 +227,11 @@ impl Plugin {
         };
         let thread = ThreadTime::now();
         // Whatever a guest's answer does to the code that reads it stays a fault of the guest.
-        let answer = catch_unwind(AssertUnwindSafe(|| self.apply_slices(batch, signal, now_ns)))
-            .unwrap_or_else(|_| Err(Fault::Invalid("an answer that cannot be handled".to_owned())));
+        let answer = catch_unwind(AssertUnwindSafe(|| {
+            self.apply_slices(batch, signal, now_ns)
+                .and_then(|answer| answer::carry_out(answer, batch))
+        }))
+        .unwrap_or_else(|_| Err(Fault::Invalid("an answer that cannot be handled".to_owned())));
         let answer = if self.about.kind == Kind::Mask {
             answer.and_then(masked)
         } else {

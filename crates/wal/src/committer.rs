@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use crate::{Reader, Wal, WalError};
+use crate::{Mark, Reader, Wal, WalError};
 
 /// Limits of the queue and of a group.
 #[derive(Clone, Debug)]
@@ -47,13 +47,18 @@ type Reply<T> = oneshot::Sender<Result<T, WalError>>;
 #[derive(Debug)]
 enum Request {
     Append {
-        record: Bytes,
+        records: Vec<Bytes>,
+        mark: Option<Mark>,
         reply: Reply<u64>,
         _room: OwnedSemaphorePermit,
     },
     Trim {
         below: u64,
         reply: Reply<u64>,
+    },
+    Relieve {
+        below: u64,
+        reply: Reply<bool>,
     },
     Note {
         note: Vec<u8>,
@@ -102,7 +107,14 @@ impl Committer {
     /// Adds a record and returns its index once it is durable. When this future is dropped the record may be in the log or
     /// not, as after any lost answer.
     pub async fn append(&self, record: Bytes) -> Result<u64, WalError> {
-        let permits = record.len().min(self.room_bytes) as u32;
+        self.append_all(vec![record], None).await
+    }
+
+    /// Adds records side by side and returns the index of the first once all are durable. Whatever happens, also to the
+    /// process, all of them are in the log or none is. The mark is that of the last one, see [`Wal::set_mark`].
+    pub async fn append_all(&self, records: Vec<Bytes>, mark: Option<Mark>) -> Result<u64, WalError> {
+        let bytes = records.iter().map(Bytes::len).fold(0, usize::saturating_add);
+        let permits = bytes.min(self.room_bytes) as u32;
         let room = self
             .room
             .clone()
@@ -110,7 +122,8 @@ impl Committer {
             .await
             .map_err(|_| WalError::Closed)?;
         self.ask(|reply| Request::Append {
-            record,
+            records,
+            mark,
             reply,
             _room: room,
         })
@@ -125,6 +138,11 @@ impl Committer {
     /// See [`Wal::trim_below`].
     pub async fn trim_below(&self, index: u64) -> Result<u64, WalError> {
         self.ask(|reply| Request::Trim { below: index, reply }).await
+    }
+
+    /// See [`Wal::relieve`].
+    pub async fn relieve(&self, below: u64) -> Result<bool, WalError> {
+        self.ask(|reply| Request::Relieve { below, reply }).await
     }
 
     /// See [`Wal::set_note`]; takes effect between groups.
@@ -185,6 +203,7 @@ impl Worker {
                 match request {
                     Request::Append { .. } => next = self.commit_group(request),
                     Request::Trim { below, reply } => answer(reply, self.wal.trim_below(below)),
+                    Request::Relieve { below, reply } => answer(reply, self.wal.relieve(below)),
                     Request::Note { note, reply } => {
                         self.wal.set_note(&note);
                         answer(reply, Ok(()));
@@ -213,7 +232,18 @@ impl Worker {
         let mut request = first;
         let left_over = loop {
             match request {
-                Request::Append { record, reply, _room } => self.append(&mut group, &record, reply, _room),
+                Request::Append {
+                    records,
+                    mark,
+                    reply,
+                    _room,
+                } => {
+                    let first = self.append(&mut group, &records, mark);
+                    match first {
+                        Ok(first) => group.waiters.push((first, reply, _room)),
+                        Err(error) => answer(reply, Err(error)),
+                    }
+                }
                 other => break Some(other),
             }
             if group.bytes >= self.options.group_bytes || begun.elapsed() >= self.options.group_delay {
@@ -230,20 +260,22 @@ impl Worker {
         left_over
     }
 
-    fn append(&mut self, group: &mut Group, record: &Bytes, reply: Reply<u64>, room: OwnedSemaphorePermit) {
-        match self.wal.append(record) {
-            Ok(index) => {
-                group.bytes += record.len();
-                group.waiters.push((index, reply, room));
+    fn append(&mut self, group: &mut Group, records: &[Bytes], mark: Option<Mark>) -> Result<u64, WalError> {
+        // Before any of them is in the group, which is left as it was.
+        records.iter().try_for_each(|record| self.wal.check_size(record))?;
+        let first = self.wal.next();
+        for record in records {
+            if let Err(error) = self.wal.append(record) {
+                // All that was not synced is taken back, what is here of this request with it.
+                std::mem::take(group).finish(Err(error.clone()));
+                return Err(error);
             }
-            Err(error) => {
-                // Only a record that is too large leaves the group as it was.
-                if !matches!(error, WalError::TooLarge { .. }) {
-                    std::mem::take(group).finish(Err(error.clone()));
-                }
-                answer(reply, Err(error));
-            }
+            group.bytes += record.len();
         }
+        if let Some(mark) = mark {
+            self.wal.set_mark(mark);
+        }
+        Ok(first)
     }
 
     fn publish(&self) {

@@ -42,6 +42,11 @@ impl WalError {
         )
     }
 
+    /// Whether a part of the disk could not be read: another attempt may help, else [`crate::Reader::salvage`] tells the rest.
+    pub fn is_unreadable(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if crate::salvage::is_unreadable(source))
+    }
+
     pub(crate) fn io(action: &'static str) -> impl FnOnce(io::Error) -> WalError {
         move |source| {
             if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded {

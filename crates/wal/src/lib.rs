@@ -13,6 +13,7 @@ mod open;
 mod reader;
 mod recovery;
 mod retention;
+mod salvage;
 mod segment;
 pub mod storage;
 mod wal;
@@ -24,6 +25,9 @@ pub use reader::Reader;
 pub use wal::{Options, Recovery, VERIFY_AT_OPEN_BYTES, Wal};
 
 use bytes::Bytes;
+
+/// What a writer says of itself with its last record, kept in the marker behind it: see [`Wal::open_marked`].
+pub type Mark = [u8; 16];
 
 /// What stands at one index.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use crate::WalError;
 use crate::reader::Segment;
 use crate::recovery::{Extent, Findings, Joint, Link, SparseIndex, joint, scan_closed, scan_newest};
+use crate::salvage::{self, Salvaged};
 use crate::segment::{Header, HeaderError, MAX_HEADER_BYTES};
 use crate::storage::{Storage, StorageFile};
 use crate::wal::{Newest, Recovery, VERIFY_AT_OPEN_BYTES};
@@ -115,6 +116,8 @@ pub(crate) fn open(storage: &dyn Storage) -> Result<Opened, WalError> {
         file: last.file.clone(),
         first: last.first,
         salt: header.salt,
+        marked: header.marked,
+        synced_mark: tail.mark,
         synced_len: tail.end,
         synced_totals: tail.totals,
         sparse: segment.sparse.clone(),
@@ -139,9 +142,9 @@ fn candidates(storage: &dyn Storage, recovery: &mut Recovery) -> Result<Vec<Cand
         let read = WalError::io("read a segment's header");
         let file = storage.open(&name).map_err(WalError::io("open a segment"))?;
         let size = file.size().map_err(WalError::io("size a segment"))?;
-        let header = match Header::decode(&*file).map_err(read)? {
-            // Half a header is the beginning of a segment that never was.
-            Ok(header) => Some(header).filter(|h| h.encoded_len() <= size),
+        let header = match Header::decode(&Salvaged(&*file)).map_err(read)? {
+            // Half a beginning is that of a segment that never was.
+            Ok(header) => Some(header).filter(|h| h.begun_len() <= size),
             Err(HeaderError::Unreadable) => None,
             Err(HeaderError::Newer(version)) => {
                 let what = format!("has the newer format {version}: upgrade this program");
@@ -184,7 +187,7 @@ fn is_unfinished(candidate: &Candidate) -> Result<bool, WalError> {
     if candidate.header.is_some() || candidate.size > MAX_HEADER_BYTES {
         return Ok(false);
     }
-    let found = scan_newest(&*candidate.file, candidate.extent()).map_err(WalError::io("read a segment"))?;
+    let found = scan_newest(&Salvaged(&*candidate.file), candidate.extent()).map_err(WalError::io("read a segment"))?;
     Ok(!found.any)
 }
 
@@ -196,7 +199,7 @@ fn settle_newest(
     recovery: &mut Recovery,
 ) -> Result<Option<Findings>, WalError> {
     while let Some(last) = candidates.last() {
-        let found = scan_newest(&*last.file, last.extent()).map_err(WalError::io("read a segment"))?;
+        let found = scan_newest(&Salvaged(&*last.file), last.extent()).map_err(WalError::io("read a segment"))?;
         if last.header.is_none() && !found.any {
             recovery.torn_bytes += last.size;
             recovery.next = recovery.next.max(last.first);
@@ -221,14 +224,35 @@ fn make_durable(file: &dyn StorageFile, found: &Findings) -> std::io::Result<()>
     let mut at = found.last_group;
     while at < found.end {
         let want = buf.len().min((found.end - at) as usize);
-        let n = file.read_at(at, &mut buf[..want])?;
+        let n = match file.read_at(at, &mut buf[..want]) {
+            Err(error) if salvage::is_unreadable(&error) => {
+                rewrite_sectors(file, at, at + want as u64)?;
+                want
+            }
+            other => {
+                let n = other?;
+                file.write_at(at, &buf[..n])?;
+                n
+            }
+        };
         if n == 0 {
             break;
         }
-        file.write_at(at, &buf[..n])?;
         at += n as u64;
     }
     file.sync_data()
+}
+
+/// What cannot be read was on the disk, so nothing has to be written there.
+fn rewrite_sectors(file: &dyn StorageFile, from: u64, to: u64) -> std::io::Result<()> {
+    let mut buf = Vec::new();
+    for (at, end) in salvage::pieces(from, to) {
+        buf.resize((end - at) as usize, 0);
+        if let Some(n) = salvage::sector(file, at, &mut buf)? {
+            file.write_at(at, &buf[..n])?;
+        }
+    }
+    Ok(())
 }
 
 fn put_aside(storage: &dyn Storage, last: &Candidate, recovery: &mut Recovery) -> Result<(), WalError> {
@@ -253,7 +277,8 @@ fn closed_segments(
         let mut sparse = SparseIndex::default();
         if joint == Joint::Unknown || earlier.size <= budget {
             budget = budget.saturating_sub(earlier.size);
-            let mut found = scan_closed(&*earlier.file, earlier.extent()).map_err(WalError::io("read a segment"))?;
+            let mut found =
+                scan_closed(&Salvaged(&*earlier.file), earlier.extent()).map_err(WalError::io("read a segment"))?;
             let end = if let Joint::Ends(end) = joint {
                 end
             } else {

@@ -7,9 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use bytes::Bytes;
 
 use crate::recovery::SparseIndex;
-use crate::segment::{Item, Walk};
+use crate::salvage::Salvaged;
+use crate::segment::{Item, Source, Walk};
 use crate::storage::{Storage, StorageFile};
-use crate::{Entry, WalError};
+use crate::{Entry, Mark, WalError};
 
 /// No answer has more entries: a gap may be of any size.
 const MAX_ENTRIES: usize = 65_536;
@@ -109,6 +110,58 @@ impl Reader {
     /// Entries from `from` on, without gaps, until `max_records` or `max_bytes` is reached; one larger record is returned alone.
     /// Empty if nothing from there on is synced.
     pub fn read_range(&self, from: u64, max_records: usize, max_bytes: usize) -> Result<Vec<(u64, Entry)>, WalError> {
+        self.range(from, max_records, max_bytes, false)
+    }
+
+    /// As [`Reader::read`], and what cannot be read from the disk is damage, not an error.
+    pub fn salvage(&self, index: u64) -> Result<Option<Entry>, WalError> {
+        Ok(self.salvage_range(index, 1, usize::MAX)?.pop().map(|(_, entry)| entry))
+    }
+
+    /// As [`Reader::read_range`], and what cannot be read from the disk is damage, not an error.
+    pub fn salvage_range(
+        &self,
+        from: u64,
+        max_records: usize,
+        max_bytes: usize,
+    ) -> Result<Vec<(u64, Entry)>, WalError> {
+        self.range(from, max_records, max_bytes, true)
+    }
+
+    /// The marks from that of the segment which holds `from` to the end, each with the index behind the last record that it
+    /// speaks of. Empty where the log carries none.
+    pub fn marks(&self, from: u64) -> Result<Vec<(u64, Mark)>, WalError> {
+        let mut marks = Vec::new();
+        let mut at = from;
+        while let Some(portion) = self.portion(at)? {
+            let segment = &portion.segment;
+            let file = match self.shared.storage.open(&segment.name) {
+                // Reading its records tells that it is missing.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    at = portion.end;
+                    continue;
+                }
+                other => other.map_err(WalError::io("open a segment"))?,
+            };
+            let source = Salvaged(&*file);
+            let mut walk = Walk::new(&source, segment.start, segment.len, segment.first, segment.salt);
+            while let Some(item) = walk.next().map_err(WalError::io("read a segment"))? {
+                if let Item::Commit { mark: Some(mark), .. } = item {
+                    marks.push((walk.expected(), mark));
+                }
+            }
+            at = portion.end;
+        }
+        Ok(marks)
+    }
+
+    fn range(
+        &self,
+        from: u64,
+        max_records: usize,
+        max_bytes: usize,
+        salvage: bool,
+    ) -> Result<Vec<(u64, Entry)>, WalError> {
         let max_records = max_records.min(MAX_ENTRIES);
         let mut taken = Taken {
             from,
@@ -121,7 +174,7 @@ impl Reader {
             let Some(portion) = self.portion(taken.from)? else {
                 break;
             };
-            match self.read_portion(&portion, &mut taken) {
+            match self.read_portion(&portion, &mut taken, salvage) {
                 // Deleted between looking it up and opening it: look again.
                 Err(e) if e.kind() == io::ErrorKind::NotFound && self.first() > portion.segment.first => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -168,10 +221,25 @@ impl Reader {
         }))
     }
 
-    fn read_portion(&self, portion: &Portion, taken: &mut Taken) -> io::Result<()> {
+    fn read_portion(&self, portion: &Portion, taken: &mut Taken, salvage: bool) -> io::Result<()> {
+        let place = self.start_place(&portion.segment, taken.from)?;
+        let file = place.file.clone();
+        if salvage {
+            self.walk_portion(&Salvaged(&*file), place, portion, taken)
+        } else {
+            self.walk_portion(&*file, place, portion, taken)
+        }
+    }
+
+    fn walk_portion<S: Source + ?Sized>(
+        &self,
+        source: &S,
+        place: Place,
+        portion: &Portion,
+        taken: &mut Taken,
+    ) -> io::Result<()> {
         let segment = &portion.segment;
-        let place = self.start_place(segment, taken.from)?;
-        let mut walk = Walk::new(&*place.file, place.offset, segment.len, place.index, segment.salt);
+        let mut walk = Walk::new(source, place.offset, segment.len, place.index, segment.salt);
         while !taken.is_full() && walk.expected() < portion.end {
             match walk.next()? {
                 Some(Item::Record { index, payload }) => {

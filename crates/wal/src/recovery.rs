@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::Range;
 
+use crate::Mark;
 use crate::segment::{Item, Source, Totals, Walk};
 
 /// Which index stands at which offset, one entry per some bytes, so that a reader need not begin at the segment's start.
@@ -47,8 +48,10 @@ pub(crate) struct Findings {
     pub(crate) last_group: u64,
     pub(crate) lost: Lost,
     pub(crate) totals: Totals,
+    /// Of the last marker that counts.
+    pub(crate) mark: Option<Mark>,
     pub(crate) sparse: SparseIndex,
-    /// Whether any frame could be read.
+    /// Whether any record was there. A marker alone is how a segment with marks begins.
     pub(crate) any: bool,
 }
 
@@ -71,7 +74,8 @@ pub(crate) fn scan_newest<S: Source + ?Sized>(source: &S, extent: Extent) -> io:
     };
     let (mut lost, mut points, mut groups) = (0, 0, 0);
     while let Some(item) = step(&mut walk, &mut found)? {
-        if let Item::Commit { totals } = item {
+        if let Item::Commit { totals, mark } = item {
+            found.mark = mark;
             found.last_group = if groups == 0 { 0 } else { found.end };
             groups += 1;
             (found.totals, found.end, found.next) = (totals, walk.at(), walk.expected());
@@ -88,8 +92,8 @@ pub(crate) fn scan_closed<S: Source + ?Sized>(source: &S, extent: Extent) -> io:
     let mut walk = Walk::new(source, extent.start, extent.len, extent.first, extent.salt);
     let mut found = Findings::default();
     while let Some(item) = step(&mut walk, &mut found)? {
-        if let Item::Commit { totals } = item {
-            found.totals = totals;
+        if let Item::Commit { totals, mark } = item {
+            (found.totals, found.mark) = (totals, mark);
         }
     }
     found.next = walk.expected();
@@ -104,7 +108,7 @@ fn step<S: Source + ?Sized>(walk: &mut Walk<'_, S>, found: &mut Findings) -> io:
         Some(Item::Lost { indices, bytes, what }) => found.lost.push((indices.clone(), *bytes, what)),
         Some(Item::Commit { .. }) | None => {}
     }
-    found.any |= item.is_some();
+    found.any |= matches!(item, Some(Item::Record { .. } | Item::Lost { .. }));
     Ok(item)
 }
 
@@ -157,6 +161,7 @@ mod tests {
                     records: index,
                     bytes: 8 * index,
                 },
+                None,
             );
             ends.push(bytes.len() as u64);
         }

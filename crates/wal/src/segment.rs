@@ -5,7 +5,12 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-pub(crate) const VERSION: u8 = 1;
+use crate::Mark;
+
+/// Markers hold totals.
+const PLAIN: u8 = 1;
+/// Markers hold totals and a mark.
+const MARKED: u8 = 2;
 const MAGIC: [u8; 4] = *b"SLWS";
 const BLOCK_BYTES: usize = 48;
 pub(crate) const MAX_NOTE_BYTES: usize = 64 << 10;
@@ -13,8 +18,9 @@ pub(crate) const MAX_HEADER_BYTES: u64 = 2 * (BLOCK_BYTES + MAX_NOTE_BYTES) as u
 pub(crate) const FRAME_BYTES: usize = 28;
 /// No frame is longer, whatever its writer allowed; keeps a reader from believing a length.
 pub(crate) const MAX_PAYLOAD_BYTES: u32 = 1 << 30;
-/// Payload of a commit marker.
+/// Payload of a commit marker, and what follows in a segment with marks.
 const TOTALS_BYTES: usize = 16;
+const MARK_BYTES: usize = 16;
 /// What a walk reads at a time.
 const CHUNK_BYTES: usize = 256 << 10;
 
@@ -45,6 +51,8 @@ pub(crate) struct Header {
     pub(crate) prev_end: u64,
     pub(crate) salt: u32,
     pub(crate) note: Vec<u8>,
+    /// Whether markers carry marks.
+    pub(crate) marked: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +65,7 @@ impl Header {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut block = Vec::with_capacity(BLOCK_BYTES);
         block.extend_from_slice(&MAGIC);
-        block.extend_from_slice(&[VERSION, 0, 0, 0]);
+        block.extend_from_slice(&[if self.marked { MARKED } else { PLAIN }, 0, 0, 0]);
         block.extend_from_slice(&self.first.to_le_bytes());
         block.extend_from_slice(&self.prev_first.unwrap_or(u64::MAX).to_le_bytes());
         block.extend_from_slice(&self.prev_end.to_le_bytes());
@@ -78,6 +86,16 @@ impl Header {
         (2 * BLOCK_BYTES + 2 * self.note.len()) as u64
     }
 
+    /// What is written at once when the segment is begun: with marks its first marker, too. A shorter file was never finished.
+    pub(crate) fn begun_len(&self) -> u64 {
+        let marker = if self.marked {
+            FRAME_BYTES + TOTALS_BYTES + MARK_BYTES
+        } else {
+            0
+        };
+        self.encoded_len() + marker as u64
+    }
+
     pub(crate) fn decode<S: Source + ?Sized>(source: &S) -> io::Result<Result<Header, HeaderError>> {
         let mut blocks = [0u8; 2 * BLOCK_BYTES];
         let found = source.read_at(0, &mut blocks)?;
@@ -86,7 +104,7 @@ impl Header {
             .into_iter()
             .find(|b| u32_at(b, 44) == crc32c::crc32c(&b[..44]) && b[..4] == MAGIC)
         else {
-            let newer = |b: &[u8]| b[..4] == MAGIC && b[4] > VERSION;
+            let newer = |b: &[u8]| b[..4] == MAGIC && b[4] > MARKED;
             return Ok(Err(
                 if found == blocks.len() && copies.into_iter().all(newer) && blocks[4] == blocks[BLOCK_BYTES + 4] {
                     HeaderError::Newer(blocks[4])
@@ -95,7 +113,7 @@ impl Header {
                 },
             ));
         };
-        if block[4] != VERSION {
+        if block[4] != PLAIN && block[4] != MARKED {
             return Ok(Err(HeaderError::Newer(block[4])));
         }
         let note_len = u32_at(block, 36) as usize;
@@ -116,6 +134,7 @@ impl Header {
             prev_end,
             salt,
             note: note.to_vec(),
+            marked: block[4] == MARKED,
         }))
     }
 }
@@ -138,12 +157,14 @@ pub(crate) fn put_record(out: &mut Vec<u8>, offset: u64, salt: u32, index: u64, 
     put_frame(out, 1, offset, salt, index, payload);
 }
 
-/// Appends the marker that makes everything before it count.
-pub(crate) fn put_commit(out: &mut Vec<u8>, offset: u64, salt: u32, next: u64, totals: Totals) {
-    let mut payload = [0u8; TOTALS_BYTES];
+/// Appends the marker that makes everything before it count; with a mark in a segment that carries them.
+pub(crate) fn put_commit(out: &mut Vec<u8>, offset: u64, salt: u32, next: u64, totals: Totals, mark: Option<Mark>) {
+    let mut payload = [0u8; TOTALS_BYTES + MARK_BYTES];
     payload[..8].copy_from_slice(&totals.records.to_le_bytes());
-    payload[8..].copy_from_slice(&totals.bytes.to_le_bytes());
-    put_frame(out, 2, offset, salt, next, &payload);
+    payload[8..16].copy_from_slice(&totals.bytes.to_le_bytes());
+    payload[16..].copy_from_slice(&mark.unwrap_or_default());
+    let length = if mark.is_some() { payload.len() } else { TOTALS_BYTES };
+    put_frame(out, 2, offset, salt, next, &payload[..length]);
 }
 
 fn put_frame(out: &mut Vec<u8>, kind: u8, offset: u64, salt: u32, index: u64, payload: &[u8]) {
@@ -207,6 +228,7 @@ pub(crate) enum Item {
     /// Everything up to here was committed; the next record has this index.
     Commit {
         totals: Totals,
+        mark: Option<Mark>,
     },
 }
 
@@ -294,13 +316,14 @@ impl<'a, S: Source + ?Sized> Walk<'a, S> {
             self.frame_at = self.at;
             self.at += total;
             match head.kind {
-                FrameKind::Commit if good && payload.len() == TOTALS_BYTES => {
+                FrameKind::Commit if good && [TOTALS_BYTES, TOTALS_BYTES + MARK_BYTES].contains(&payload.len()) => {
                     self.skipped = 0;
+                    let mark = payload[TOTALS_BYTES..].try_into().ok();
                     let totals = Totals {
                         records: u64_at(&payload, 0),
                         bytes: u64_at(&payload, 8),
                     };
-                    return Ok(Some(Item::Commit { totals }));
+                    return Ok(Some(Item::Commit { totals, mark }));
                 }
                 FrameKind::Commit => self.skipped += total,
                 FrameKind::Record => {
@@ -404,14 +427,14 @@ mod tests {
             put_record(&mut out, at, 7, index as u64, payload);
         }
         let at = out.len() as u64;
-        put_commit(&mut out, at, 7, payloads.len() as u64, Totals::default());
+        put_commit(&mut out, at, 7, payloads.len() as u64, Totals::default(), None);
         out
     }
 
     proptest! {
         #[test]
-        fn header_survives_one_flipped_bit_anywhere(note in proptest::collection::vec(any::<u8>(), 0..40), at: proptest::sample::Index, bit in 0u8..8) {
-            let header = Header { first: 9, prev_first: Some(3), prev_end: 8, salt: 77, note };
+        fn header_survives_one_flipped_bit_anywhere(marked: bool, note in proptest::collection::vec(any::<u8>(), 0..40), at: proptest::sample::Index, bit in 0u8..8) {
+            let header = Header { first: 9, prev_first: Some(3), prev_end: 8, salt: 77, note, marked };
             let mut bytes = header.encode();
             prop_assert_eq!(bytes.len() as u64, header.encoded_len());
             let at = at.index(bytes.len());

@@ -1,6 +1,8 @@
 //! The one writer of a log directory.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+mod begin;
+mod full;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,9 +11,10 @@ use crate::open;
 use crate::reader::{Segment, Shared, Visible};
 use crate::recovery::SparseIndex;
 use crate::retention::deletable;
-use crate::segment::{Header, MAX_NOTE_BYTES, MAX_PAYLOAD_BYTES, Totals, put_commit, put_record};
+use crate::segment::{MAX_NOTE_BYTES, MAX_PAYLOAD_BYTES, Totals, put_commit, put_record};
 use crate::storage::{Directory, Storage, StorageFile};
-use crate::{Reader, WalError, crash_point};
+use crate::{Mark, Reader, WalError, crash_point};
+use begin::{create_segment, header};
 
 /// Limits of one log.
 #[derive(Clone, Debug)]
@@ -74,6 +77,10 @@ pub struct Wal {
     /// Of the segment, with what is pending.
     totals: Totals,
     note: Vec<u8>,
+    /// Whether segments begun from now on carry marks.
+    marks: bool,
+    /// Of the last record, synced or not.
+    mark: Option<Mark>,
     health: Health,
 }
 
@@ -83,6 +90,8 @@ pub(crate) struct Newest {
     pub(crate) file: Arc<dyn StorageFile>,
     pub(crate) first: u64,
     pub(crate) salt: u32,
+    pub(crate) marked: bool,
+    pub(crate) synced_mark: Option<Mark>,
     pub(crate) synced_len: u64,
     pub(crate) synced_totals: Totals,
     pub(crate) sparse: Arc<Mutex<SparseIndex>>,
@@ -99,22 +108,48 @@ enum Health {
 impl Wal {
     /// Opens or makes the directory, cuts a torn tail, and reports what is missing or damaged.
     pub fn open(dir: &Path, options: Options) -> Result<(Wal, Recovery), WalError> {
-        let directory = Directory::lock(dir).map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => WalError::Locked,
-            _ => WalError::io("open the directory")(e),
-        })?;
-        Self::open_on(Arc::new(directory), options)
+        Self::open_on(Self::lock(dir)?, options)
+    }
+
+    /// The same for a log whose groups end with what [`Wal::set_mark`] said.
+    pub fn open_marked(dir: &Path, options: Options) -> Result<(Wal, Recovery), WalError> {
+        Self::open_marked_on(Self::lock(dir)?, options)
     }
 
     /// The same on any storage.
+    pub fn open_marked_on(storage: Arc<dyn Storage>, options: Options) -> Result<(Wal, Recovery), WalError> {
+        let (mut wal, recovery) = Self::begin(storage, options, true)?;
+        if !wal.newest.marked {
+            match wal.roll() {
+                // Then it goes on with the segment as it is.
+                Ok(()) | Err(WalError::Full) => {}
+                Err(other) => return Err(other),
+            }
+        }
+        Ok((wal, recovery))
+    }
+
+    /// As [`Wal::open`] on any storage.
     pub fn open_on(storage: Arc<dyn Storage>, options: Options) -> Result<(Wal, Recovery), WalError> {
-        let found = open::open(&*storage)?;
+        Self::begin(storage, options, false)
+    }
+
+    fn lock(dir: &Path) -> Result<Arc<Directory>, WalError> {
+        match Directory::lock(dir) {
+            Ok(directory) => Ok(Arc::new(directory)),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Err(WalError::Locked),
+            Err(e) => Err(WalError::io("open the directory")(e)),
+        }
+    }
+
+    fn begin(storage: Arc<dyn Storage>, options: Options, marks: bool) -> Result<(Wal, Recovery), WalError> {
+        let found = on_ballast(&*storage, || open::open(&*storage))?;
         let recovery = found.recovery;
         let newest = match found.newest {
             Some(newest) => newest,
             None => {
-                let header = header(recovery.next, found.before, recovery.note.clone());
-                let (segment, newest) = create_segment(&*storage, &header)?;
+                let header = header(recovery.next, found.before, recovery.note.clone(), marks);
+                let (segment, newest) = on_ballast(&*storage, || create_segment(&*storage, &header, None))?;
                 return Ok((
                     Self::new(
                         storage,
@@ -122,12 +157,16 @@ impl Wal {
                         [found.segments, vec![segment]].concat(),
                         newest,
                         &recovery,
+                        marks,
                     ),
                     recovery,
                 ));
             }
         };
-        Ok((Self::new(storage, options, found.segments, newest, &recovery), recovery))
+        Ok((
+            Self::new(storage, options, found.segments, newest, &recovery, marks),
+            recovery,
+        ))
     }
 
     fn new(
@@ -136,6 +175,7 @@ impl Wal {
         segments: Vec<Segment>,
         newest: Newest,
         recovery: &Recovery,
+        marks: bool,
     ) -> Wal {
         let bytes = segments.iter().map(|s| s.len).sum();
         let visible = Visible {
@@ -151,6 +191,8 @@ impl Wal {
             written: newest.synced_len,
             next: recovery.next,
             totals: newest.synced_totals,
+            marks,
+            mark: newest.synced_mark,
             newest,
             note: recovery.note.clone(),
             health: Health::Full,
@@ -162,13 +204,7 @@ impl Wal {
 
     /// Adds a record to the open group and returns the index that it has once the group is synced.
     pub fn append(&mut self, record: &[u8]) -> Result<u64, WalError> {
-        let max = self.options.max_record_bytes.min(MAX_PAYLOAD_BYTES);
-        if record.len() as u64 > u64::from(max) {
-            return Err(WalError::TooLarge {
-                bytes: record.len() as u64,
-                max: u64::from(max),
-            });
-        }
+        self.check_size(record)?;
         self.check_health()?;
         if !self.is_open_group() && self.newest.synced_len >= self.options.segment_bytes {
             self.roll()?;
@@ -194,7 +230,15 @@ impl Wal {
             return Ok(());
         }
         let offset = self.written + self.pending.len() as u64;
-        put_commit(&mut self.pending, offset, self.newest.salt, self.next, self.totals);
+        let mark = self.newest.marked.then(|| self.mark.unwrap_or_default());
+        put_commit(
+            &mut self.pending,
+            offset,
+            self.newest.salt,
+            self.next,
+            self.totals,
+            mark,
+        );
         self.write_pending()?;
         crash_point("wal.after_write");
         let result = sync_records(&*self.newest.file);
@@ -214,6 +258,7 @@ impl Wal {
         drop(visible);
         self.newest.synced_len = self.written;
         self.newest.synced_totals = self.totals;
+        self.newest.synced_mark = self.mark;
         Ok(())
     }
 
@@ -222,6 +267,11 @@ impl Wal {
     /// the newest header's, and records behind that header may say more: set it again from them.
     pub fn set_note(&mut self, note: &[u8]) {
         self.note = note.to_vec();
+    }
+
+    /// What the marker behind the records appended since the last sync says: how far their writer is with the last of them.
+    pub fn set_mark(&mut self, mark: Mark) {
+        self.mark = Some(mark);
     }
 
     /// Closes the newest segment, so that it can be trimmed once it is read; nothing happens if it is empty.
@@ -241,7 +291,7 @@ impl Wal {
         if index <= self.next {
             Ok(())
         } else {
-            self.begin_segment(index)
+            self.begin_on_ballast(index)
         }
     }
 
@@ -299,6 +349,19 @@ impl Wal {
         self.written > self.newest.synced_len || !self.pending.is_empty()
     }
 
+    /// Whether a record of this size is taken at all.
+    pub(crate) fn check_size(&self, record: &[u8]) -> Result<(), WalError> {
+        let (bytes, max) = (
+            record.len() as u64,
+            u64::from(self.options.max_record_bytes.min(MAX_PAYLOAD_BYTES)),
+        );
+        if bytes > max {
+            Err(WalError::TooLarge { bytes, max })
+        } else {
+            Ok(())
+        }
+    }
+
     fn check_health(&mut self) -> Result<(), WalError> {
         if self.health == Health::Full {
             self.leave_full();
@@ -330,6 +393,7 @@ impl Wal {
                 self.written = self.newest.synced_len;
                 self.next = self.shared.read().synced;
                 self.totals = self.newest.synced_totals;
+                self.mark = self.newest.synced_mark;
                 self.enter_full();
                 Err(WalError::Full)
             }
@@ -347,8 +411,9 @@ impl Wal {
                 max: MAX_NOTE_BYTES as u64,
             });
         }
-        let header = header(first, Some((self.newest.first, self.next)), self.note.clone());
-        let (segment, newest) = match create_segment(&*self.storage, &header) {
+        let before = Some((self.newest.first, self.next));
+        let header = header(first, before, self.note.clone(), self.marks);
+        let (segment, newest) = match create_segment(&*self.storage, &header, self.newest.synced_mark) {
             Ok(made) => made,
             Err(WalError::Full) => {
                 self.enter_full();
@@ -371,22 +436,6 @@ impl Wal {
         Ok(())
     }
 
-    fn enter_full(&mut self) {
-        self.health = Health::Full;
-        if self.options.ballast_bytes > 0 {
-            // If even this fails there is nothing more to give.
-            let _ = self.storage.remove(BALLAST);
-        }
-    }
-
-    fn leave_full(&mut self) {
-        if self.health == Health::Full
-            && (self.options.ballast_bytes == 0 || self.storage.allocate(BALLAST, self.options.ballast_bytes).is_ok())
-        {
-            self.health = Health::Good;
-        }
-    }
-
     fn poison_unless_done(&mut self, action: &'static str, result: std::io::Result<()>) -> Result<(), WalError> {
         result.map_err(|source| {
             self.health = Health::Poisoned;
@@ -398,82 +447,21 @@ impl Wal {
     }
 }
 
+/// A step of opening that may need a little room; a full disk may be why the process before ended.
+fn on_ballast<T>(storage: &dyn Storage, step: impl Fn() -> Result<T, WalError>) -> Result<T, WalError> {
+    match step() {
+        Err(WalError::Full) => {
+            let _ = storage.remove(BALLAST);
+            step()
+        }
+        other => other,
+    }
+}
+
 fn sync_records(file: &dyn StorageFile) -> std::io::Result<()> {
     if cfg!(feature = "break-fsync") {
         Ok(())
     } else {
         file.sync_data()
     }
-}
-
-fn header(first: u64, before: Option<(u64, u64)>, note: Vec<u8>) -> Header {
-    // Unpredictable for whoever sends records; quality beyond that does not matter.
-    let salt = RandomState::new().build_hasher().finish() as u32;
-    Header {
-        first,
-        prev_first: before.map(|b| b.0),
-        prev_end: before.map_or(0, |b| b.1),
-        salt,
-        note,
-    }
-}
-
-/// Header, sync, directory sync: only then may records follow.
-fn create_segment(storage: &dyn Storage, header: &Header) -> Result<(Segment, Newest), WalError> {
-    let (name, file) = create_file(storage, header.first)?;
-    let bytes = header.encode();
-    if let Err(error) = file
-        .write_at(0, &bytes)
-        .map_err(WalError::io("write a segment's header"))
-    {
-        // A leftover is recognised at the next start.
-        let _ = storage.remove(&name);
-        return Err(error);
-    }
-    crash_point("wal.new_segment_header");
-    let io = |action| {
-        move |source| WalError::Io {
-            action,
-            source: Arc::new(source),
-        }
-    };
-    file.sync_data().map_err(io("sync a segment's header"))?;
-    crash_point("wal.before_dir_sync");
-    storage.sync_dir().map_err(io("sync the directory"))?;
-    let (len, salt, sparse) = (header.encoded_len(), header.salt, Arc::<Mutex<SparseIndex>>::default());
-    let segment = Segment {
-        name: name.into(),
-        first: header.first,
-        start: len,
-        len,
-        salt: Some(salt),
-        sparse: sparse.clone(),
-    };
-    let synced_totals = Totals::default();
-    Ok((
-        segment,
-        Newest {
-            file,
-            first: header.first,
-            salt,
-            synced_len: len,
-            synced_totals,
-            sparse,
-        },
-    ))
-}
-
-/// A name taken by a file that somebody moved there is passed over.
-fn create_file(storage: &dyn Storage, first: u64) -> Result<(String, Arc<dyn StorageFile>), WalError> {
-    let mut name = open::segment_name(first, 0);
-    for n in 1.. {
-        match storage.create(&name) {
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists && n < 100 => name = open::segment_name(first, n),
-            other => return Ok((name, other.map_err(WalError::io("create a segment"))?)),
-        }
-    }
-    Err(WalError::Corrupt {
-        file: name,
-        what: "every name for the next segment is taken".to_owned(),
-    })
 }

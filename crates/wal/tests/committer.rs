@@ -91,6 +91,46 @@ async fn p5_a_full_disk_refuses_and_recovers_alone() {
     assert_eq!(committer.reader().read(1).unwrap(), Some(Entry::Record(record(2))));
 }
 
+#[tokio::test]
+async fn p2_records_that_belong_together_are_all_in_the_log_or_none_is() {
+    let disk = SimDisk::new(5);
+    let committer = start(&disk, CommitterOptions::default());
+    committer.append(record(0)).await.unwrap();
+    let three: Vec<Bytes> = (1..=3).map(|n| Bytes::from(vec![n; 1000])).collect();
+    // Room for two of the three, and then for a group that is too large for memory, of which a part is written early.
+    let large: Vec<Bytes> = (0..100).map(|n| Bytes::from(vec![n; 60_000])).collect();
+    for (records, room) in [(&three, 2500), (&large, 5_500_000)] {
+        disk.set_capacity(Some(committer.bytes_on_disk() + room));
+        assert!(matches!(
+            committer.append_all(records.clone(), None).await,
+            Err(WalError::Full)
+        ));
+        assert_eq!(committer.reader().synced(), 1);
+    }
+    disk.set_capacity(None);
+    // One that is never taken: none of them is.
+    let mut bad = three.clone();
+    bad.insert(1, Bytes::from(vec![0; 1 << 17]));
+    assert!(matches!(
+        committer.append_all(bad, None).await,
+        Err(WalError::TooLarge { .. })
+    ));
+    assert_eq!(committer.append_all(three.clone(), None).await.unwrap(), 1);
+    for (index, expected) in (1..).zip(&three) {
+        assert_eq!(
+            committer.reader().read(index).unwrap(),
+            Some(Entry::Record(expected.clone()))
+        );
+    }
+    // A power cut before the sync leaves none.
+    disk.fail_next_sync();
+    assert!(committer.append_all(three, None).await.unwrap_err().is_fatal());
+    disk.power_cut();
+    let again = start(&disk, CommitterOptions::default());
+    let found = again.reader().synced();
+    assert!(found == 4 || found == 7, "a part of a group: {found}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn readers_beside_writers_see_every_record_once_in_order_while_segments_come_and_go() {
     let disk = SimDisk::new(4);

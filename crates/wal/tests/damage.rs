@@ -186,7 +186,7 @@ fn a_newer_format_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let files = filled(dir.path());
     let mut bytes = fs::read(&files[0]).unwrap();
-    (bytes[4], bytes[52]) = (2, 2);
+    (bytes[4], bytes[52]) = (3, 3);
     fs::write(&files[0], &bytes).unwrap();
     assert!(matches!(
         Wal::open(dir.path(), options()),

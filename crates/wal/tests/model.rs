@@ -18,6 +18,7 @@ enum Op {
     Sync,
     Roll,
     Trim { percent: u64 },
+    Relieve,
     DieAfter { steps: u64, power: bool },
     Die { power: bool },
     FailSync,
@@ -32,6 +33,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => Just(Op::Sync),
         1 => Just(Op::Roll),
         2 => (0u64..=100).prop_map(|percent| Op::Trim { percent }),
+        1 => Just(Op::Relieve),
         3 => (0u64..12, any::<bool>()).prop_map(|(steps, power)| Op::DieAfter { steps, power }),
         2 => any::<bool>().prop_map(|power| Op::Die { power }),
         1 => Just(Op::FailSync),
@@ -127,6 +129,12 @@ impl Model {
             }
         }
         assert!(reader.read(expected).unwrap().is_none());
+        // A marker says what was set with the last record before it, unless that was skipped or of another life.
+        for (next, mark) in reader.marks(reader.first()).unwrap() {
+            let said = u128::from_le_bytes(mark);
+            let is_told = next.checked_sub(1).is_none_or(|last| self.is_skipped(last)) || said == 0;
+            assert!(said == u128::from(next) || is_told, "mark {said} at {next}");
+        }
         if let Some(recovery) = recovery {
             let noted = recovery
                 .note
@@ -171,13 +179,16 @@ struct Run {
     model: Model,
     /// How the process will die once the disk stops answering.
     power: bool,
+    /// Whether the log carries marks.
+    marks: bool,
 }
 
 impl Run {
     fn reopen(&mut self) {
         self.wal = None;
         self.disk.set_capacity(None);
-        let (mut wal, recovery) = Wal::open_on(self.disk.storage(), options()).unwrap();
+        let open = if self.marks { Wal::open_marked_on } else { Wal::open_on };
+        let (mut wal, recovery) = open(self.disk.storage(), options()).unwrap();
         self.model.check(&wal, Some(&recovery));
         // Records newer than the newest header say more than its note.
         wal.set_note(&wal.next().to_le_bytes());
@@ -230,8 +241,10 @@ impl Run {
             Op::Append { size } => {
                 let record = self.model.record(*size);
                 wal.set_note(&(wal.next() + 1).to_le_bytes());
-                wal.append(&record)
-                    .map(|index| self.model.appended.entry(index).or_default().push(record))
+                wal.append(&record).map(|index| {
+                    wal.set_mark(u128::from(index + 1).to_le_bytes());
+                    self.model.appended.entry(index).or_default().push(record);
+                })
             }
             Op::Sync => wal.sync(),
             Op::Roll => wal.roll(),
@@ -239,6 +252,15 @@ impl Run {
                 let below = wal.reader().synced() * percent / 100;
                 self.model.trimmed = self.model.trimmed.max(below);
                 wal.trim_below(below).map(drop)
+            }
+            Op::Relieve => {
+                // Between groups, as whoever deletes does it; the note says so before anything is deleted.
+                wal.sync().and_then(|()| {
+                    self.model.synced(wal);
+                    self.model.trimmed = wal.next();
+                    wal.set_note(&wal.next().to_le_bytes());
+                    wal.relieve(wal.next()).map(drop)
+                })
             }
             Op::DieAfter { steps, power } => {
                 self.power = *power;
@@ -268,7 +290,7 @@ impl Run {
             }),
         };
         match result {
-            Ok(()) if matches!(op, Op::Sync | Op::Roll | Op::Skip { .. }) => {
+            Ok(()) if matches!(op, Op::Sync | Op::Roll | Op::Relieve | Op::Skip { .. }) => {
                 let wal = self.wal.take().unwrap();
                 self.model.synced(&wal);
                 self.model.check(&wal, None);
@@ -293,10 +315,10 @@ proptest! {
 
     #[test]
     fn p1_p6_what_a_sync_returned_for_survives_and_nothing_is_invented(
-        seed: u64, ops in proptest::collection::vec(op(), 1..60)
+        seed: u64, marks: bool, ops in proptest::collection::vec(op(), 1..60)
     ) {
         let disk = SimDisk::new(seed);
-        let mut run = Run { disk, wal: None, model: Model::default(), power: true };
+        let mut run = Run { disk, wal: None, model: Model::default(), power: true, marks };
         run.reopen();
         for op in &ops {
             run.apply(op);

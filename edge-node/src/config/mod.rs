@@ -67,6 +67,12 @@ pub struct Accept {
     pub max_streams: u32,
     /// Threads that decode and run plugins; 0 takes as many as there are cores, up to 4.
     pub workers: usize,
+    /// From a connection to the head of its first request; then it is closed.
+    #[serde(with = "units::duration")]
+    pub first_request_timeout: Duration,
+    /// A connection without a request for so long is closed.
+    #[serde(with = "units::duration")]
+    pub idle_timeout: Duration,
     /// A body that is not complete after this is refused.
     #[serde(with = "units::duration")]
     pub read_timeout: Duration,
@@ -183,6 +189,9 @@ impl Default for Accept {
             max_connections: 128,
             max_streams: 64,
             workers: 0,
+            first_request_timeout: Duration::from_secs(10),
+            // Exporters send every 60 s at least.
+            idle_timeout: Duration::from_secs(75),
             read_timeout: Duration::from_secs(30),
             wait: Duration::from_secs(5),
             retry_after: Duration::from_secs(2),
@@ -345,6 +354,14 @@ impl EdgeConfig {
             if value < min || value > max {
                 let message = format!("{value} is not between {min} and {max}");
                 return Err(ConfigError::value(text, key, message));
+            }
+        }
+        for (key, value) in [
+            ("accept.first_request_timeout", self.accept.first_request_timeout),
+            ("accept.idle_timeout", self.accept.idle_timeout),
+        ] {
+            if value.is_zero() {
+                return Err(ConfigError::value(text, key, "must be longer than nothing"));
             }
         }
         if !(0..=19).contains(&self.seal.zstd_level) {

@@ -266,6 +266,8 @@ impl Driver {
                 self.doom(key, reason);
             }
             Action::Held { key, reason } => {
+                // Held for long, perhaps, and many of them: the spool has its bytes.
+                self.ready.remove(&key);
                 warn!(index = key, reason, "batch is held");
                 self.view.alarm = Some(format!("batch {key} is held: {reason}"));
             }

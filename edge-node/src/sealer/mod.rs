@@ -16,7 +16,7 @@ use crate::journal::Journal;
 use crate::link::LinkStatus;
 use crate::spool::{Draft, Spool, SpoolError};
 use crate::status::{Counters, now_ns};
-pub(crate) use batch::{Content, Sealed, seal};
+pub(crate) use batch::{Content, Sealed, quarantined, seal};
 pub(crate) use plan::{Decision, Link, Pending, Policy, Queue};
 
 /// Between attempts to write to a full disk.
@@ -33,6 +33,8 @@ pub(crate) struct Sealer {
     pub(crate) journal: Arc<Journal>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) started: Instant,
+    /// Records of one batch. On a full disk fewer and fewer, because a smaller batch may still fit.
+    pub(crate) at_most: usize,
     /// Cancelled when everything that will ever be handed over has been.
     pub(crate) finished: CancellationToken,
 }
@@ -69,7 +71,7 @@ impl Sealer {
             self.queue.push(pending);
         }
         // On a full disk the journal keeps what is left for the next start.
-        while self.queue.waiting().1.is_some() && !self.counters.disk_full.load(Ordering::Relaxed) {
+        while self.queue.waiting().1.is_some() && !self.counters.is_full() {
             self.seal_next().await?;
         }
         Ok(())
@@ -102,7 +104,7 @@ impl Sealer {
     }
 
     async fn seal_next(&mut self) -> Result<(), SpoolError> {
-        let group = self.queue.cut();
+        let group = self.queue.cut_at_most(self.at_most);
         let bytes = |group: &[Pending<Content>]| group.iter().map(|p| p.bytes as u64).sum::<u64>();
         let taken_bytes = bytes(&group);
         let (spool, refused) = (self.spool.clone(), self.counters.take_refused());
@@ -110,7 +112,7 @@ impl Sealer {
         let result = blocking(move || seal(group, refused, &spool, now_ns())).await;
         match result {
             Ok(sealed) => {
-                self.counters.disk_full.store(false, Ordering::Relaxed);
+                self.at_most = usize::MAX;
                 self.counters.sealed(&sealed);
                 self.counters.unsealed_bytes.fetch_sub(taken_bytes, Ordering::Relaxed);
                 self.journal.covered(sealed.upto).await.map(drop).or_else(unless_full)
@@ -120,11 +122,10 @@ impl Sealer {
                 self.counters
                     .unsealed_bytes
                     .fetch_sub(taken_bytes - bytes(&group), Ordering::Relaxed);
+                self.at_most = (group.len() / 2).max(1);
                 self.queue.put_back(group);
-                if !self.counters.disk_full.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("disk is full, new events are refused until there is room");
-                }
                 // What was acknowledged meanwhile is deleted by the cursor's keeper; then there is room again.
+                self.counters.note_full();
                 tokio::select! {
                     () = tokio::time::sleep(FULL_PAUSE) => {}
                     () = self.finished.cancelled() => {}
@@ -164,6 +165,12 @@ impl Sealer {
                 self.counters.put_back_refused(&kept);
                 Ok(())
             }
+            // A report that cannot be told is no reason to stop sealing events.
+            Err(error @ (SpoolError::Seal(_) | SpoolError::TooLarge { .. })) => {
+                tracing::warn!(%error, "report is left out");
+                self.counters.put_back_refused(&kept);
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }
@@ -195,5 +202,82 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
             // The runtime is going down and this task with it.
             Err(_) => std::future::pending().await,
         },
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::spool::SpoolOptions;
+    use sluice_wal::Wal;
+
+    #[tokio::test]
+    async fn p10_a_report_that_cannot_be_written_does_not_end_the_sealer() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = SpoolOptions {
+            data_dir: dir.path().to_owned(),
+            max_bytes: 64 << 20,
+            ballast: 0,
+            zstd_level: 0,
+            max_batch_bytes: 1 << 20,
+        };
+        let spool = Spool::open(options, &"acme".parse().unwrap(), &"site".parse().unwrap())
+            .unwrap()
+            .0;
+        let journal = Wal::open(&dir.path().join("journal"), crate::journal::options(64 << 20, 0))
+            .unwrap()
+            .0;
+        let (accepted_in, accepted) = mpsc::channel(4);
+        let (reports_in, reports) = mpsc::channel(4);
+        let finished = CancellationToken::new();
+        let policy = Policy {
+            max_rows: 10,
+            max_bytes: 1 << 20,
+            freshness: Duration::ZERO,
+            offline_age: Duration::ZERO,
+        };
+        let counters = Arc::<Counters>::default();
+        counters.refused_by_plugin("mask", "trap", 7);
+        let sealer = Sealer {
+            queue: Queue::new(policy, 0),
+            accepted,
+            reports,
+            link: None,
+            max_in_flight: 1,
+            spool: Arc::new(spool),
+            journal: Arc::new(Journal::start(journal, 1)),
+            counters: counters.clone(),
+            started: Instant::now(),
+            at_most: usize::MAX,
+            finished: finished.clone(),
+        };
+        let spool = sealer.spool.clone();
+        let sealing = tokio::spawn(sealer.run());
+        // Larger than the header of a batch may be, and in the second case than a batch.
+        for bytes in [600 << 10, 2 << 20] {
+            reports_in.send("x".repeat(bytes)).await.unwrap();
+        }
+        while reports_in.capacity() < 4 {
+            tokio::task::yield_now().await;
+        }
+        let pending = Pending {
+            index: 0,
+            accepted: Duration::ZERO,
+            rows: 0,
+            bytes: 0,
+            content: Content::default(),
+        };
+        accepted_in.send(pending).await.unwrap();
+        let mut sealed = crate::link::BatchSource::changed(&*spool);
+        sealed.wait_for(|next| *next > 0).await.unwrap();
+        finished.cancel();
+        sealing.await.unwrap().unwrap();
+        let (_, bytes) = crate::link::BatchSource::next_from(&*spool, 0).unwrap().unwrap();
+        let header = sluice_wire::envelope::Envelope::parse(bytes).unwrap().header;
+        assert_eq!(
+            header.counts.refused[0].rows, 7,
+            "what the reports would have told is told by the next batch"
+        );
     }
 }

@@ -105,8 +105,13 @@ impl<T> Queue<T> {
 
     /// The records of the next batch: as many as fit, at least one. Empty if nothing is ready.
     pub(crate) fn cut(&mut self) -> Vec<Pending<T>> {
+        self.cut_at_most(usize::MAX)
+    }
+
+    /// The same, with so many records at most.
+    pub(crate) fn cut_at_most(&mut self, records: usize) -> Vec<Pending<T>> {
         let (mut rows, mut bytes, mut count) = (0, 0, 0);
-        for pending in &self.ready {
+        for pending in self.ready.iter().take(records.max(1)) {
             rows += pending.rows;
             bytes += pending.bytes;
             if count > 0 && (rows > self.policy.max_rows || bytes > self.policy.max_bytes) {

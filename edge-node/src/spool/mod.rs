@@ -4,32 +4,32 @@
 //! began. So a record that cannot be read any more still has an id, and a tombstone takes its place.
 
 mod cursor;
+mod damage;
+mod open;
 mod record;
+mod room;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
-use sluice_wal::{Entry, Options, Reader, Wal, WalError, crash_point};
+use sluice_wal::{Reader, Wal, WalError, crash_point};
 use sluice_wire::counts::Counts;
 use sluice_wire::envelope::{self, Compression, Envelope, EnvelopeError, Header, Kind};
-use sluice_wire::ids::{Epoch, NodeId, StreamId, TenantId};
+use sluice_wire::ids::{Epoch, StreamId};
 use sluice_wire::intervals::IntervalSet;
 use tokio::sync::watch;
 
 use crate::identity::{EpochStart, Identity, IdentityError};
 use crate::link::{AckSink, BatchSource, SourceError};
-use cursor::Saved;
 
-/// Records read at a time while looking for the end of a damaged run.
+/// Records read at a time while looking for one that can be read.
 const SCAN_RECORDS: usize = 64;
 const SCAN_BYTES: usize = 8 << 20;
-/// A damaged run is followed this far; beyond it counts are not looked for.
-const MAX_DAMAGED_RUN: u64 = 100_000;
-/// Tombstones kept in memory; they can be made again.
-const MAX_TOMBSTONES: usize = 1024;
 
 /// Where the spool lives and how large it may get.
 #[derive(Clone, Debug)]
@@ -76,15 +76,9 @@ pub enum SpoolError {
 impl SpoolError {
     /// Waiting helps: the disk is full and the spool itself is good.
     pub fn is_full(&self) -> bool {
-        let full = |e: &std::io::Error| {
-            matches!(
-                e.kind(),
-                std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded
-            )
-        };
         match self {
             Self::Log(WalError::Full) => true,
-            Self::Cursor(e) | Self::Identity(IdentityError::Io { source: e, .. }) => full(e),
+            Self::Cursor(e) | Self::Identity(IdentityError::Io { source: e, .. }) => is_full(e),
             _ => false,
         }
     }
@@ -99,6 +93,8 @@ pub struct Opened {
     /// Batches that cannot be read; tombstones stand for them.
     pub damaged: u64,
     pub identity_rebuilt: bool,
+    /// Nothing can be sealed before there is room on the disk.
+    pub full: bool,
 }
 
 /// One open spool. Written by the sealer; read and acknowledged by the uplink.
@@ -113,6 +109,8 @@ pub struct Spool {
     /// Grows with every acknowledgement.
     acks: watch::Sender<u64>,
     tombstones: Mutex<HashMap<u64, Bytes>>,
+    /// Attempts at records that the disk does not give.
+    failing: Mutex<HashMap<u64, u32>>,
     /// What the last cursor of the life before knew of its end.
     saved_end: (u64, u32, Counts),
     /// When the oldest batch was sealed, by its index.
@@ -127,8 +125,11 @@ struct Writer {
     epoch: EpochStart,
     totals: Counts,
     covered: u64,
-    /// Another generation was named: the next batch begins an epoch.
+    /// Another generation was named, or the totals so far are deleted: the next batch begins an epoch.
     rotate: bool,
+    /// The epoch is not on disk yet.
+    unsaved: bool,
+    /// What the gateway takes, if that is less than what the options say.
     max_batch_bytes: u64,
 }
 
@@ -144,6 +145,8 @@ struct Acked {
 pub struct SpoolStatus {
     pub bytes: u64,
     pub max_bytes: u64,
+    /// What is sealed now is no larger if its rows can be parted; the smaller of our limit and the gateway's.
+    pub max_batch_bytes: u64,
     pub batches: u64,
     pub first: u64,
     pub next: u64,
@@ -153,83 +156,6 @@ pub struct SpoolStatus {
 }
 
 impl Spool {
-    /// Opens the folder, finds out who we are and begins an epoch. Blocks.
-    pub fn open(options: SpoolOptions, tenant: &TenantId, node: &NodeId) -> Result<(Spool, Opened), SpoolError> {
-        let dir = options.data_dir.join("spool");
-        // At most a sixteenth of the cap is bound in a segment that is no longer needed.
-        let segment_bytes = (options.max_bytes / 16).clamp(1 << 20, 32 << 20);
-        let wal_options = Options {
-            segment_bytes,
-            max_record_bytes: 64 << 20,
-            ballast_bytes: options.ballast,
-        };
-        let (mut wal, recovery) = Wal::open(&dir, wal_options)?;
-        let cursor_path = options.data_dir.join("cursor");
-        let saved = Saved::load(&cursor_path).map_err(SpoolError::Cursor)?;
-        // A spool that lost its end must not give the indices that the cursor speaks of to other batches: they would count as
-        // acknowledged. What is lost becomes a counted gap.
-        if wal.next() < saved.next {
-            wal.skip_to(saved.next)?;
-        }
-        let reader = wal.reader();
-
-        let identity_path = options.data_dir.join("identity");
-        let (mut identity, identity_rebuilt) = match Identity::load(&identity_path)? {
-            Some(identity) => (identity, false),
-            None => rebuild_identity(&identity_path, &reader, tenant, node),
-        };
-        identity.check(tenant, node)?;
-        let next = wal.next();
-        let epoch = identity.begin(rand::random(), next, reader.first())?;
-        let epoch = EpochStart {
-            epoch,
-            first_index: next,
-            generation: identity.generation(),
-        };
-
-        let noted = crate::journal::noted(&recovery.note);
-        let covered = noted.max(last_covered(&reader, next)).max(saved.covered);
-        // An index that was given twice must not count as acknowledged for its first use.
-        let mut set = IntervalSet::new();
-        for range in saved.acked.iter() {
-            set.insert_range(range.start..range.end.min(next));
-        }
-        let opened = Opened {
-            covered,
-            torn_bytes: recovery.torn_bytes,
-            damaged: recovery.damaged.len() as u64 + recovery.gaps.iter().map(|g| g.end - g.start).sum::<u64>(),
-            identity_rebuilt,
-        };
-        let stream = identity.stream().clone();
-        let max_batch_bytes = options.max_batch_bytes;
-        let writer = Writer {
-            wal,
-            identity,
-            epoch,
-            totals: Counts::default(),
-            covered,
-            rotate: false,
-            max_batch_bytes,
-        };
-        let spool = Spool {
-            options,
-            cursor_path,
-            writer: Mutex::new(writer),
-            reader,
-            acked: Mutex::new(Acked {
-                set,
-                ..Acked::default()
-            }),
-            changed: watch::Sender::new(next),
-            acks: watch::Sender::new(0),
-            tombstones: Mutex::default(),
-            saved_end: (saved.next, saved.epoch, saved.totals),
-            oldest: Mutex::default(),
-            stream,
-        };
-        Ok((spool, opened))
-    }
-
     pub fn stream(&self) -> &StreamId {
         &self.stream
     }
@@ -253,66 +179,64 @@ impl Spool {
 
     /// Seals a batch and appends it; durable when it returns. Blocks.
     pub fn append(&self, draft: &Draft) -> Result<u64, SpoolError> {
+        let max = lock(&self.writer).max_batch_bytes;
+        self.append_all(std::slice::from_ref(draft), max)
+    }
+
+    /// Appends batches side by side, however large: after a crash all of them are there or none is. What is larger than
+    /// the gateway's log takes is held by the uplink.
+    pub(crate) fn append_pieces(&self, drafts: &[Draft]) -> Result<u64, SpoolError> {
+        self.append_all(drafts, u64::MAX)
+    }
+
+    /// Whether a batch made of it is as small as it has to be now.
+    pub(crate) fn fits(&self, draft: &Draft) -> Result<bool, SpoolError> {
+        let (header, max) = {
+            let writer = lock(&self.writer);
+            (writer.header(writer.wal.next(), draft)?, writer.max_batch_bytes)
+        };
+        let envelope = envelope::seal(&header, draft.rows.as_ref(), self.compression())?;
+        Ok(envelope.len() as u64 <= max)
+    }
+
+    fn append_all(&self, drafts: &[Draft], max: u64) -> Result<u64, SpoolError> {
         let mut writer = lock(&self.writer);
+        writer.save_identity()?;
         writer.rotate_if_asked(self.reader.first())?;
-        let index = writer.wal.next();
-        let id = writer.identity.batch_id(index).ok_or(SpoolError::NoEpoch(index))?;
-        let header = Header {
-            id,
-            generation: writer.epoch.generation,
-            kind: draft.kind,
-            rows: draft.rows.as_ref().map_or(0, |r| r.num_rows() as u32),
-            counts: draft.counts.clone(),
-            journal_upto: draft.journal_upto,
-            time_min_ns: draft.time_min_ns,
-            time_max_ns: draft.time_max_ns,
-            sealed_at_ns: draft.sealed_at_ns,
-            detail: draft.detail.clone(),
-        };
-        let compression = Compression {
-            zstd_level: self.options.zstd_level,
-        };
-        let envelope = envelope::seal(&header, draft.rows.as_ref(), compression)?;
-        let max = writer.max_batch_bytes;
-        if envelope.len() as u64 > max {
-            return Err(SpoolError::TooLarge {
-                bytes: envelope.len() as u64,
-                max,
-            });
+        let first = writer.wal.next();
+        let (mut totals, mut covered) = (writer.totals.clone(), writer.covered);
+        let mut records = Vec::with_capacity(drafts.len());
+        for (index, draft) in (first..).zip(drafts) {
+            let header = writer.header(index, draft)?;
+            let envelope = envelope::seal(&header, draft.rows.as_ref(), self.compression())?;
+            let bytes = envelope.len() as u64;
+            if bytes > max {
+                return Err(SpoolError::TooLarge { bytes, max });
+            }
+            totals.merge(&draft.counts);
+            covered = covered.max(draft.journal_upto);
+            records.push(record::encode(&totals, &envelope));
         }
         crash_point("edge.sealed");
-        let mut totals = writer.totals.clone();
-        totals.merge(&draft.counts);
-        let covered = writer.covered.max(draft.journal_upto);
         // A segment begun by this append speaks of what came before it; the record says the rest.
         let note = writer.covered.to_le_bytes();
         writer.wal.set_note(&note);
-        writer.wal.append(&record::encode(&totals, &envelope))?;
+        for record in &records {
+            writer.wal.append(record)?;
+        }
         writer.wal.sync()?;
         crash_point("edge.spool.synced");
         writer.totals = totals;
         writer.covered = covered;
         drop(writer);
-        self.changed.send_replace(index + 1);
-        Ok(index)
+        self.changed.send_replace(first + drafts.len() as u64);
+        Ok(first)
     }
 
-    /// Saves what is acknowledged, then deletes what nobody needs any more. Blocks.
-    pub fn save_cursor(&self) -> Result<u64, SpoolError> {
-        let mut writer = lock(&self.writer);
-        let acked = lock(&self.acked).set.clone();
-        let watermark = self.watermark(&acked);
-        let saved = Saved {
-            acked,
-            next: writer.wal.next(),
-            epoch: writer.epoch.epoch.number,
-            totals: writer.totals.clone(),
-            covered: writer.covered,
-        };
-        saved.save(&self.cursor_path).map_err(SpoolError::Cursor)?;
-        crash_point("edge.cursor.saved");
-        // One record below the watermark stays: its totals tell what a damaged successor held.
-        Ok(writer.wal.trim_below(watermark.saturating_sub(1))?)
+    fn compression(&self) -> Compression {
+        Compression {
+            zstd_level: self.options.zstd_level,
+        }
     }
 
     /// Everything below it is acknowledged or gone.
@@ -343,6 +267,7 @@ impl Spool {
         SpoolStatus {
             bytes: self.bytes_on_disk(),
             max_bytes: self.options.max_bytes,
+            max_batch_bytes: lock(&self.writer).max_batch_bytes,
             batches: next.saturating_sub(watermark),
             first: self.reader.first(),
             next,
@@ -363,130 +288,34 @@ impl Spool {
         *lock(&self.oldest) = Some((index, sealed));
         Some(sealed)
     }
-
-    /// Totals and envelope of a readable record.
-    fn record(&self, index: u64) -> Option<(Counts, Bytes)> {
-        match self.reader.read(index) {
-            Ok(Some(Entry::Record(bytes))) => record::decode(&bytes),
-            _ => None,
-        }
-    }
-
-    fn bytes_at(&self, index: u64) -> Result<Bytes, SourceError> {
-        let what = match self.reader.read(index) {
-            Ok(Some(Entry::Record(bytes))) => match record::decode(&bytes) {
-                Some((_, envelope)) => return Ok(envelope),
-                None => "record of the spool is malformed".to_owned(),
-            },
-            Ok(Some(Entry::Damaged { what, .. })) => what,
-            Ok(None) => {
-                return Err(SourceError {
-                    index,
-                    what: "not synced".to_owned(),
-                });
-            }
-            Err(e) => {
-                return Err(SourceError {
-                    index,
-                    what: e.to_string(),
-                });
-            }
-        };
-        self.tombstone(index, &what)
-    }
-
-    /// The batch that stands for a damaged one: the same id, and as far as its neighbours know them its counts.
-    fn tombstone(&self, index: u64, what: &str) -> Result<Bytes, SourceError> {
-        if let Some(bytes) = lock(&self.tombstones).get(&index) {
-            return Ok(bytes.clone());
-        }
-        let refuse = |what: String| SourceError { index, what };
-        let (id, start, next_start) = {
-            let writer = lock(&self.writer);
-            let id = writer.identity.batch_id(index);
-            (
-                id,
-                writer.identity.epoch_at(index).copied(),
-                writer.identity.next_start(index),
-            )
-        };
-        let (Some(id), Some(start)) = (id, start) else {
-            return Err(refuse("damaged, and its epoch is not known".to_owned()));
-        };
-        let (counts, detail) = match self.lost_counts(index, &start, next_start) {
-            Some(counts) => (counts, format!("damaged on the disk of the edge: {what}")),
-            None => (
-                Counts::default(),
-                format!("damaged on the disk of the edge, counts are not known: {what}"),
-            ),
-        };
-        let header = Header {
-            id,
-            generation: start.generation,
-            kind: Kind::Data,
-            rows: 0,
-            counts,
-            journal_upto: 0,
-            time_min_ns: 0,
-            time_max_ns: 0,
-            // The same bytes whenever it is made.
-            sealed_at_ns: 0,
-            detail: String::new(),
-        }
-        .tombstone(&detail);
-        let bytes = envelope::seal(&header, None, Compression { zstd_level: 0 }).map_err(|e| refuse(e.to_string()))?;
-        tracing::warn!(
-            index,
-            rows = header.counts.damaged,
-            what,
-            "spool record is damaged, its tombstone is sent"
-        );
-        let mut tombstones = lock(&self.tombstones);
-        if tombstones.len() >= MAX_TOMBSTONES {
-            tombstones.clear();
-        }
-        tombstones.insert(index, bytes.clone());
-        Ok(bytes)
-    }
-
-    /// What a run of damaged records held: the difference between the totals around it. The first of the run carries it.
-    fn lost_counts(&self, index: u64, start: &EpochStart, next_start: Option<u64>) -> Option<Counts> {
-        let before = if index == start.first_index {
-            Counts::default()
-        } else {
-            match self.record(index - 1) {
-                Some((totals, _)) => totals,
-                None if index > self.reader.first() => return Some(Counts::default()),
-                None => return None,
-            }
-        };
-        let (saved_next, saved_epoch, saved_totals) = &self.saved_end;
-        let end = next_start.unwrap_or(u64::MAX).min(index + MAX_DAMAGED_RUN);
-        let mut at = index + 1;
-        while at < end {
-            if at == *saved_next && *saved_epoch == start.epoch.number {
-                return Some(saved_totals.minus(&before));
-            }
-            let entries = self.reader.read_range(at, SCAN_RECORDS, SCAN_BYTES).ok()?;
-            let (_, last) = (entries.first()?, entries.last()?.0);
-            for (place, entry) in entries {
-                if place >= end {
-                    return None;
-                }
-                if let Entry::Record(bytes) = entry
-                    && let Some((totals, envelope)) = record::decode(&bytes)
-                {
-                    let own = Envelope::parse(envelope).ok()?.header.counts;
-                    return Some(totals.minus(&own).minus(&before));
-                }
-            }
-            at = last + 1;
-        }
-        (at == *saved_next && *saved_epoch == start.epoch.number).then(|| saved_totals.minus(&before))
-    }
 }
 
 impl Writer {
+    fn header(&self, index: u64, draft: &Draft) -> Result<Header, SpoolError> {
+        let id = self.identity.batch_id(index).ok_or(SpoolError::NoEpoch(index))?;
+        Ok(Header {
+            id,
+            generation: self.epoch.generation,
+            kind: draft.kind,
+            rows: draft.rows.as_ref().map_or(0, |r| r.num_rows() as u32),
+            counts: draft.counts.clone(),
+            journal_upto: draft.journal_upto,
+            time_min_ns: draft.time_min_ns,
+            time_max_ns: draft.time_max_ns,
+            sealed_at_ns: draft.sealed_at_ns,
+            detail: draft.detail.clone(),
+        })
+    }
+
+    /// On a full disk a start can only remember its epoch; nothing is sealed under it before it is saved.
+    fn save_identity(&mut self) -> Result<(), SpoolError> {
+        if self.unsaved {
+            self.identity.save()?;
+            self.unsaved = false;
+        }
+        Ok(())
+    }
+
     fn rotate_if_asked(&mut self, first_kept: u64) -> Result<(), SpoolError> {
         if !self.rotate {
             return Ok(());
@@ -547,7 +376,15 @@ impl AckSink for Spool {
     fn welcomed(&self, generation: u32, max_batch_bytes: u32) {
         let mut writer = lock(&self.writer);
         if max_batch_bytes > 0 {
-            writer.max_batch_bytes = self.options.max_batch_bytes.min(max_batch_bytes.into());
+            let (own, theirs) = (self.options.max_batch_bytes, u64::from(max_batch_bytes));
+            if theirs < own && writer.max_batch_bytes != theirs {
+                tracing::warn!(
+                    own,
+                    theirs,
+                    "gateway takes smaller batches than this node is told to make"
+                );
+            }
+            writer.max_batch_bytes = own.min(theirs);
         }
         match writer.identity.set_generation(generation) {
             Ok(true) => writer.rotate = true,
@@ -557,62 +394,9 @@ impl AckSink for Spool {
     }
 }
 
-/// The journal position that the newest readable record covers.
-fn last_covered(reader: &Reader, next: u64) -> u64 {
-    let first = reader.first();
-    (first..next)
-        .rev()
-        .take(SCAN_RECORDS)
-        .find_map(|index| match reader.read(index) {
-            Ok(Some(Entry::Record(bytes))) => {
-                let (_, envelope) = record::decode(&bytes)?;
-                Some(Envelope::parse(envelope).ok()?.header.journal_upto)
-            }
-            _ => None,
-        })
-        .unwrap_or(0)
-}
-
-/// Who we are when the identity file is lost: the batches in the spool tell; an empty spool is a new stream.
-fn rebuild_identity(path: &Path, reader: &Reader, tenant: &TenantId, node: &NodeId) -> (Identity, bool) {
-    let mut stream = None;
-    let mut generation = 0;
-    let mut epochs: Vec<EpochStart> = Vec::new();
-    let mut at = reader.first();
-    while let Ok(entries) = reader.read_range(at, SCAN_RECORDS, SCAN_BYTES)
-        && let Some((last, _)) = entries.last()
-    {
-        at = last + 1;
-        for (index, entry) in entries {
-            let Entry::Record(bytes) = entry else {
-                continue;
-            };
-            let Some((_, envelope)) = record::decode(&bytes) else {
-                continue;
-            };
-            let Ok(envelope) = Envelope::parse(envelope) else {
-                continue;
-            };
-            let header = envelope.header;
-            generation = generation.max(header.generation);
-            if epochs.last().is_none_or(|e| e.epoch != header.id.epoch) {
-                let first_index = index.saturating_sub(header.id.seq);
-                epochs.push(EpochStart {
-                    epoch: header.id.epoch,
-                    first_index,
-                    generation: header.generation,
-                });
-            }
-            stream = Some(header.id.stream);
-        }
-    }
-    let rebuilt = stream.is_some();
-    let stream = stream.unwrap_or_else(|| StreamId {
-        tenant: tenant.clone(),
-        node: node.clone(),
-        spool: uuid::Uuid::new_v4().into_bytes(),
-    });
-    (Identity::new(path, stream, generation, epochs), rebuilt)
+fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -5,6 +5,7 @@ use std::io::Write;
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message;
+use sluice_edge::link::{AckSink, BatchSource};
 use sluice_wire::Signal;
 use tonic::codec::CompressionEncoding;
 
@@ -126,7 +127,6 @@ fn a_rejected_row_is_a_partial_success_on_every_door() {
 
 #[test]
 fn p5_a_full_spool_refuses_new_events_says_when_to_come_again_and_recovers() {
-    use sluice_edge::link::AckSink;
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.spool.max_bytes = 8 << 20;
@@ -209,5 +209,82 @@ fn the_status_pages_say_what_happened() {
             (&5.into(), &"running".into())
         );
     });
+    node.stop();
+}
+
+#[test]
+fn p2_a_request_of_several_records_is_accepted_as_a_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    // Records of 32 KiB at most, room for some forty of them, and nothing is sealed before the node ends.
+    config.seal.max_batch_bytes = 64 << 10;
+    config.seal.offline_age = std::time::Duration::from_secs(3600);
+    config.accept.max_unsealed = 1 << 20;
+    config.accept.wait = std::time::Duration::from_millis(200);
+    let node = TestNode::start(config.clone());
+    let address = node.address("otlp-http");
+    let filler = "0123456789abcdef".repeat(128);
+    let send = |prefix: &str, rows: usize| {
+        let body = request(Signal::Log, prefix, rows, &filler);
+        let answer = node
+            .runtime
+            .block_on(post(&http(), address, "/v1/logs", PROTOBUF, body));
+        answer.unwrap().status
+    };
+    assert_eq!(send("a", 300), 200);
+    assert!(
+        node.status.snapshot().journal.unsealed_records > 10,
+        "it is several records"
+    );
+    let unsealed = node.status.snapshot().journal.unsealed_bytes;
+    assert_eq!(send("b", 300), 429);
+    let status = node.status.snapshot();
+    assert_eq!((status.accepted.log, status.journal.unsealed_bytes), (300, unsealed));
+    // What fits beside it still does.
+    assert_eq!(send("c", 20), 200);
+    node.crash();
+    let node = TestNode::start(config);
+    let cloud = Cloud::of(&node.spool);
+    assert!(
+        cloud.events.keys().all(|id| !id.starts_with('b')),
+        "a part of it was accepted"
+    );
+    assert_eq!((cloud.events.len(), cloud.counts.accepted), (320, 320));
+    node.stop();
+}
+
+#[test]
+fn p2_a_gateway_with_a_small_limit_gets_small_batches_and_nothing_counts_as_damaged() {
+    const LIMIT: usize = 16 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    config.seal.zstd_level = 0;
+    let node = TestNode::start(config);
+    let address = node.address("otlp-http");
+    let send = |prefix: &str, rows: usize, filler: usize| {
+        let body = request(Signal::Log, prefix, rows, &"x".repeat(filler));
+        assert!(node.runtime.block_on(client::send(&http(), address, "/v1/logs", body)));
+    };
+    node.spool.welcomed(1, LIMIT as u32);
+    send("parted", 100, 1000);
+    send("whole", 1, 2 * LIMIT);
+    eventually("everything is sealed", || {
+        node.status.snapshot().journal.unsealed_bytes == 0
+    });
+    let status = node.status.snapshot();
+    assert_eq!((status.damaged, status.spool.max_batch_bytes), (0, LIMIT as u64));
+    let cloud = Cloud::of(&node.spool);
+    assert_eq!(
+        (cloud.events.len(), cloud.counts.stored, cloud.counts.damaged),
+        (101, 101, 0)
+    );
+    cloud.check_sequence();
+    let mut large = 0;
+    let mut at = 0;
+    while let Some((index, bytes)) = node.spool.next_from(at).unwrap() {
+        large += usize::from(bytes.len() > LIMIT);
+        at = index + 1;
+    }
+    assert_eq!(large, 1, "only one event is larger than the gateway takes");
     node.stop();
 }

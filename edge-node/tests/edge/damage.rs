@@ -138,6 +138,46 @@ fn p6_a_damaged_batch_becomes_a_tombstone_with_its_counts_and_the_rest_is_delive
 }
 
 #[test]
+fn p3_p6_the_first_and_the_last_records_of_a_journal_are_counted_when_they_are_damaged() {
+    // Five requests of 100 events; what is damaged, by where it lies, and how many records that are.
+    type Places = fn(usize) -> Vec<usize>;
+    let cases: [(&str, Places, u64); 4] = [
+        ("the first", |_| vec![1000], 1),
+        ("the last", |len| vec![len - 1000], 1),
+        ("both", |len| vec![1000, len - 1000], 2),
+        (
+            "all",
+            |len| (1..=5).map(|n| 160 + (len - 160) * n / 5 - 1000).collect(),
+            5,
+        ),
+    ];
+    for (what, places, records) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let node = TestNode::start(lazy(dir.path()));
+        (0..5).for_each(|k| send(&node, &format!("j{k}"), 100));
+        node.crash();
+        // One after the other: each is a different byte.
+        for nth in 0..places(100_000).len() {
+            flip(&dir.path().join("journal"), |len| places(len)[nth]);
+        }
+        let node = TestNode::start(lazy(dir.path()));
+        let recovered = node.status.snapshot().recovered;
+        assert_eq!(
+            (recovered.damaged_records, recovered.damaged_events, recovered.events),
+            (records, 100 * records, 500),
+            "{what}"
+        );
+        let cloud = Cloud::of(&node.spool);
+        assert_eq!(
+            (cloud.counts.accepted, cloud.counts.damaged, cloud.events.len() as u64),
+            (500, 100 * records, 500 - 100 * records),
+            "{what}"
+        );
+        node.stop();
+    }
+}
+
+#[test]
 fn p6_a_damaged_journal_record_is_counted_and_the_rest_is_sealed() {
     let dir = tempfile::tempdir().unwrap();
     let node = TestNode::start(lazy(dir.path()));

@@ -8,12 +8,12 @@ use sluice_wire::Signal;
 
 use crate::client::{PROTOBUF, http, post, request};
 use crate::cloud::Cloud;
-use crate::node::{TestNode, config, eventually};
+use crate::node::{TestNode, config, eventually, skipped};
 
-struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    fn new(dir: &Path, size: &str) -> Option<Self> {
+    pub(crate) fn new(dir: &Path, size: &str) -> Option<Self> {
         let option = format!("size={size}");
         let status = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &option, "tmpfs"])
@@ -33,8 +33,7 @@ impl Drop for Mount {
 fn p5_a_full_disk_loses_nothing_and_accepts_again_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let Some(_mount) = Mount::new(dir.path(), "24m") else {
-        eprintln!("skipped: this machine does not let the test mount a small file system");
-        return;
+        return skipped("this machine does not let the test mount a small file system");
     };
     let mut config = config(&dir.path().join("data"));
     config.seal.zstd_level = 0;

@@ -6,7 +6,7 @@ use std::process::{Child, Command};
 use sluice_wire::Signal;
 
 use crate::client::{PROTOBUF, http, post, request};
-use crate::node::eventually;
+use crate::node::{eventually, skipped};
 
 /// The program under strace; `None` where there is none.
 fn traced(dir: &Path, options: &[&str]) -> Option<(Child, std::net::SocketAddr)> {
@@ -15,7 +15,7 @@ fn traced(dir: &Path, options: &[&str]) -> Option<(Child, std::net::SocketAddr)>
         .output()
         .is_ok_and(|o| o.status.success());
     if !there {
-        eprintln!("skipped: strace is not installed");
+        skipped("strace is not installed");
         return None;
     }
     let ready = dir.join("ready");

@@ -126,3 +126,34 @@ fn p3_what_a_plugin_drops_is_counted_and_the_kill_switch_works_without_a_restart
     assert_eq!(Cloud::of(&node.spool).counts.stored, 100);
     node.stop();
 }
+
+#[test]
+fn p2_what_cannot_be_read_again_is_refused_before_it_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    // With this setting a request may have more columns than any reader takes, once the host adds its own.
+    config.accept.max_columns = 1024;
+    let node = TestNode::start(config);
+    let records: Vec<String> = (0..8)
+        .map(|_| {
+            let attributes: Vec<String> = (0..1024)
+                .map(|n| format!(r#"{{"key":"k{n}","value":{{"intValue":"1"}}}}"#))
+                .collect();
+            format!(r#"{{"attributes":[{}]}}"#, attributes.join(","))
+        })
+        .collect();
+    let body = format!(
+        r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{}]}}]}}]}}"#,
+        records.join(",")
+    );
+    let address = node.address("otlp-http");
+    let json = &[("content-type", "application/json")];
+    let answer = node
+        .runtime
+        .block_on(async { post(&http(), address, "/v1/logs", json, body.into()).await.unwrap() });
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    assert_eq!(answer.status, 500, "{text}");
+    assert!(text.contains("columns"), "{text}");
+    assert_eq!(node.status.snapshot().accepted.log, 0);
+    node.stop();
+}

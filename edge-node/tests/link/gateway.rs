@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
@@ -74,6 +75,8 @@ pub(crate) struct Cloud {
     /// After writing these the connection is gone before the answer.
     pub(crate) dies_after: Mutex<BTreeSet<u64>>,
     pub(crate) written: watch::Sender<usize>,
+    /// The log's limit, told to every session that begins.
+    pub(crate) max_batch_bytes: AtomicU32,
 }
 
 impl Cloud {
@@ -84,6 +87,7 @@ impl Cloud {
             busy: Mutex::new(busy.iter().copied().collect()),
             dies_after: Mutex::new(dies_after.iter().copied().collect()),
             written: watch::channel(0).0,
+            max_batch_bytes: AtomicU32::new(8 << 20),
         })
     }
 }
@@ -108,6 +112,7 @@ async fn serve(connection: Connection, cloud: Arc<Cloud>) -> Option<()> {
     let options = ServerOptions {
         generation: 5,
         max_in_flight: 8,
+        max_batch_bytes: cloud.max_batch_bytes.load(Ordering::SeqCst),
         ..ServerOptions::default()
     };
     let mut core = Server::new(options, "acme".parse().unwrap(), "site-1".parse().unwrap(), 1, 0);

@@ -6,6 +6,7 @@ mod gateway;
 mod relay;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -220,6 +221,29 @@ async fn p2_p5_p7_everything_is_acknowledged_once_through_retries_deaths_and_ref
     tombstoned.dedup();
     assert_eq!(tombstoned, [7, 31]);
     assert!(spool.welcomed.lock().unwrap().contains(&(5, 8 << 20)));
+    link.stop().await;
+}
+
+#[tokio::test]
+async fn p2_a_batch_larger_than_the_log_takes_is_held_in_sight_until_a_gateway_takes_it() {
+    let pki = Pki::new();
+    let cloud = Cloud::new(&[], &[], &[14]);
+    cloud.max_batch_bytes.store(10_000, Ordering::SeqCst);
+    let endpoint = gateway::start(&pki, any_port(), Arc::clone(&cloud));
+    let spool = Spool::new();
+    // Every seventh has 12,000 bytes, the next 15,000, the next 18,000.
+    spool.append(14);
+    let mut link = Link::start(&pki, &pki, endpoint.local_addr().unwrap(), &spool);
+    let status = link.until(|s| s.held == 6 && s.acked == 8).await;
+    assert!(status.alarm.is_some_and(|alarm| alarm.contains("10000")));
+    assert_eq!((status.tombstones, cloud.log.lock().unwrap().len()), (0, 8));
+    // The log is told to take more, and the next session says so.
+    cloud.max_batch_bytes.store(8 << 20, Ordering::SeqCst);
+    spool.append(1);
+    assert_eq!(spool.all_acked().await.len(), 15);
+    let status = link.until(|s| s.acked == 15).await;
+    assert_eq!((status.held, status.alarm), (0, None));
+    assert!(cloud.log.lock().unwrap().iter().all(|b| b.header.kind == Kind::Data));
     link.stop().await;
 }
 

@@ -332,3 +332,39 @@ fn an_empty_batch_calls_nobody() {
         .unwrap();
     assert_eq!((outcome.batch.num_rows(), outcome.quarantined), (0, 0));
 }
+
+/// Each reason stays in counts for the life of the node, so a guest cannot invent them without end (P15).
+#[test]
+fn p15_reasons_beyond_the_limit_are_counted_together() {
+    let chain = chain([faulty("drop_third", OnFault::Bypass)]);
+    for n in 0..sluice_runtime::MAX_REASONS {
+        chain.reasons().name("other plugin", &format!("reason {n}"));
+    }
+    let outcome = chain.run(logs(&["x"; 9]), SIGNAL, 0).unwrap();
+    let dropped: Vec<_> = outcome.dropped.iter().map(|d| (d.reason.as_str(), d.rows)).collect();
+    assert_eq!(dropped, [(sluice_runtime::OTHER, 3)]);
+    assert_eq!(chain.stats()[0].dropped, [(sluice_runtime::OTHER.to_owned(), 3)]);
+}
+
+/// An answer that is right by itself and too much for its batch is a fault like any other, before anything is acknowledged.
+#[test]
+fn p2_p11_a_batch_that_the_cloud_would_refuse_is_a_fault_of_the_plugin_that_made_it() {
+    // As many columns as a batch may have; the guest adds one.
+    let full = (logs(&["a"]).num_columns()..1024).fold(logs(&["a"; 3]), |batch, n| {
+        let numbers = std::sync::Arc::new(arrow_array::Int64Array::from(vec![1; 3]));
+        with(&batch, &format!("attrs:i:k{n}"), numbers)
+    });
+    let bypassed = chain([faulty("count_calls", OnFault::Bypass)]);
+    assert_eq!(bypassed.run(full.clone(), SIGNAL, 0).unwrap().batch, full);
+    let fault = bypassed.stats()[0].last_fault.clone().unwrap();
+    assert!(fault.contains("columns is 1025"), "{fault}");
+    let quarantined = chain([faulty("count_calls", OnFault::Quarantine)]);
+    assert_eq!(quarantined.run(full.clone(), SIGNAL, 0).unwrap().quarantined, 3);
+    let mask = chain([load("faulty_mask", json!({"mode": "count_calls"}))]);
+    let refused = mask.run(full, SIGNAL, 0).unwrap_err();
+    assert!(
+        !refused.retryable && refused.fault.contains("invalid"),
+        "{}",
+        refused.fault
+    );
+}

@@ -25,6 +25,8 @@ struct Disk {
     steps_left: Option<u64>,
     fail_next_sync: bool,
     capacity: Option<u64>,
+    /// Offsets of every file that cannot be read.
+    unreadable: std::ops::Range<u64>,
     rng: u64,
 }
 
@@ -95,6 +97,11 @@ impl SimDisk {
     /// Room for the content of all files.
     pub(crate) fn set_capacity(&self, bytes: Option<u64>) {
         self.disk.lock().unwrap().capacity = bytes;
+    }
+
+    /// Offsets of every file that cannot be read from now on.
+    pub(crate) fn set_unreadable(&self, offsets: std::ops::Range<u64>) {
+        self.disk.lock().unwrap().unreadable = offsets;
     }
 
     /// The process is gone; what it wrote is still in the page cache.
@@ -341,6 +348,11 @@ impl StorageFile for SimFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let disk = self.disk.disk.lock().unwrap();
         let content = &disk.inodes[self.inode].seen;
+        let end = (content.len() as u64).min(offset + buf.len() as u64);
+        if offset < disk.unreadable.end.min(end) && end > disk.unreadable.start {
+            // EIO
+            return Err(io::Error::from_raw_os_error(5));
+        }
         let rest = content.get(offset as usize..).unwrap_or_default();
         let n = rest.len().min(buf.len());
         buf[..n].copy_from_slice(&rest[..n]);

@@ -165,6 +165,7 @@ fn decode(bytes: &[u8]) -> Result<RecordBatch, LayoutError> {
 /// Whether a batch is of the layout and inside the limits; for batches that a plugin returned or changed.
 pub fn validate(batch: &RecordBatch, limits: &IpcLimits) -> Result<(), LayoutError> {
     limit("rows", batch.num_rows(), limits.max_rows)?;
+    limit("columns", batch.num_columns(), limits.max_columns)?;
     let mut names = HashSet::new();
     for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
         let name = field.name();

@@ -1,0 +1,167 @@
+//! A disk that others filled, or that the node's own newest files fill: it starts, says no, drains, and takes events again.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use sluice_edge::EdgeConfig;
+use sluice_edge::link::AckSink;
+use sluice_wire::Signal;
+use tonic::Code;
+
+use crate::client::{Answer, Grpc, PATHS, PROTOBUF, http, post, request};
+use crate::cloud::Cloud;
+use crate::full_disk::Mount;
+use crate::node::{TestNode, config, eventually, skipped};
+
+/// Takes all the room there is, to the last byte.
+fn fill(path: &Path) {
+    let mut file = File::create(path).unwrap();
+    for size in [1 << 20, 4096, 1] {
+        while file.write(&vec![1u8; size]).is_ok_and(|n| n > 0) {}
+    }
+}
+
+fn send(node: &TestNode, prefix: &str) -> Answer {
+    let body = request(Signal::Log, prefix, 8, &"0123456789abcdef".repeat(4096));
+    let address = node.address("otlp-http");
+    node.runtime
+        .block_on(async { post(&http(), address, "/v1/logs", PROTOBUF, body).await.unwrap() })
+}
+
+fn check_refuses(node: &TestNode) {
+    let answer = send(node, "refused");
+    assert_eq!((answer.status, answer.retry_after.as_deref()), (429, Some("2")));
+    let address = node.address("otlp-grpc");
+    let body = request(Signal::Log, "refused", 1, "x");
+    let status = node
+        .runtime
+        .block_on(async { Grpc::new(address).call(PATHS[0].2, body, None).await.unwrap_err() });
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(!node.status.is_ready() && node.status.snapshot().disk_full);
+}
+
+fn acknowledge(node: &TestNode) {
+    (0..node.spool.status().next).for_each(|index| node.spool.acked(index));
+}
+
+fn small_disk(dir: &Path) -> Option<Mount> {
+    let mount = Mount::new(dir, "24m");
+    if mount.is_none() {
+        skipped("this machine does not let the test mount a small file system");
+    }
+    mount
+}
+
+/// A node with 16 requests in its spool, stopped, on a disk that others have filled since.
+fn filled_by_others(dir: &Path) -> EdgeConfig {
+    let mut config = config(&dir.join("data"));
+    config.seal.zstd_level = 0;
+    let node = TestNode::start(config.clone());
+    (0..16).for_each(|k| assert_eq!(send(&node, &format!("d{k}")).status, 200));
+    node.stop();
+    fill(&dir.join("filler"));
+    config
+}
+
+fn check_accepts(node: &TestNode) {
+    eventually("there is room again", || send(node, "after").status == 200);
+    eventually("it is sealed", || node.status.snapshot().journal.unsealed_bytes == 0);
+    let cloud = Cloud::of(&node.spool);
+    assert_eq!((cloud.events.len(), cloud.events.get("after-0")), (8, Some(&1)));
+}
+
+#[test]
+fn p5_a_node_starts_on_a_disk_that_others_filled_and_what_is_delivered_makes_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = small_disk(dir.path()) else { return };
+    let node = TestNode::start(filled_by_others(dir.path()));
+    check_refuses(&node);
+    assert_eq!(Cloud::of(&node.spool).events.len(), 16 * 8, "what is there can be sent");
+    acknowledge(&node);
+    // The others give nothing back.
+    check_accepts(&node);
+    node.stop();
+}
+
+#[test]
+fn p5_a_node_starts_even_when_others_took_the_room_of_its_ballast() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = small_disk(dir.path()) else { return };
+    let config = filled_by_others(dir.path());
+    for filler in ["more", "most"] {
+        let node = TestNode::start(config.clone());
+        check_refuses(&node);
+        assert_eq!(Cloud::of(&node.spool).events.len(), 16 * 8, "what is there can be sent");
+        node.crash();
+        fill(&dir.path().join(filler));
+    }
+    let node = TestNode::start(config);
+    check_refuses(&node);
+    acknowledge(&node);
+    // Not even the cursor can be written before the others give something back.
+    std::fs::remove_file(dir.path().join("more")).unwrap();
+    check_accepts(&node);
+    node.stop();
+}
+
+#[test]
+fn p5_a_journal_waits_for_room_while_the_doors_say_no() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = small_disk(dir.path()) else { return };
+    let mut config = config(&dir.path().join("data"));
+    config.seal.zstd_level = 0;
+    config.seal.offline_age = std::time::Duration::from_secs(3600);
+    let node = TestNode::start(config.clone());
+    (0..6).for_each(|k| assert_eq!(send(&node, &format!("j{k}")).status, 200));
+    node.crash();
+    let filler = dir.path().join("filler");
+    fill(&filler);
+    let node = TestNode::start(config);
+    check_refuses(&node);
+    assert_eq!(node.spool.status().next, 0, "nothing can be sealed");
+    std::fs::remove_file(filler).unwrap();
+    eventually("events are taken again", || send(&node, "after").status == 200);
+    assert_eq!(node.status.snapshot().recovered.events, 48);
+    let cloud = Cloud::of(&node.spool);
+    assert!(cloud.events.len() == 48 && cloud.events.values().all(|n| *n == 1));
+    node.stop();
+}
+
+#[test]
+fn p5_newest_files_that_fill_the_disk_are_let_go_once_they_are_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = small_disk(dir.path()) else { return };
+    let mut config = config(&dir.path().join("data"));
+    config.seal.zstd_level = 0;
+    // No file of the log ever grows to its full size on this disk.
+    config.spool.max_bytes = 1 << 30;
+    let node = TestNode::start(config);
+    let (mut k, mut accepted) = (0, 0);
+    for round in 0..3 {
+        let before = accepted;
+        loop {
+            k += 1;
+            assert!(k < 1000, "the disk is never full");
+            let answer = send(&node, &format!("n{k}"));
+            if answer.status != 200 {
+                assert_eq!(answer.status, 429);
+                break;
+            }
+            accepted += 8;
+        }
+        assert!(accepted > before, "round {round} took nothing");
+        eventually("what is delivered makes room", || {
+            acknowledge(&node);
+            node.status.is_ready()
+        });
+        assert!(node.status.snapshot().spool.bytes < 8 << 20, "round {round}");
+    }
+    eventually("everything is delivered", || {
+        acknowledge(&node);
+        node.status.snapshot().journal.unsealed_bytes == 0 && node.spool.is_drained()
+    });
+    let status = node.status.snapshot();
+    assert_eq!((status.accepted.log, status.damaged), (accepted, 0));
+    node.stop();
+}
