@@ -17,6 +17,7 @@ use sluice_store::{Pinned, Scope, register_views};
 use crate::config::LimitsConfig;
 use crate::position::Known;
 use crate::tokens::{Identity, Reach};
+use crate::yielding::Yielding;
 
 const CATALOG: &str = "sluice";
 const SCHEMA: &str = "public";
@@ -60,6 +61,7 @@ impl Catalog {
         config.options_mut().sql_parser.collect_spans = true;
         let template = SessionStateBuilder::new_with_default_features()
             .with_config(config)
+            .with_physical_optimizer_rule(Arc::new(Yielding))
             .build();
         Catalog {
             template,

@@ -7,6 +7,9 @@ use std::io;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{AbortHandle, JoinHandle};
 
+/// For planning the deepest query that `depth` lets through; only what is touched takes memory.
+const STACK_BYTES: usize = 16 << 20;
+
 /// A runtime of its own. Dropping it ends what still runs, without waiting.
 pub(crate) struct Executor {
     runtime: Option<Runtime>,
@@ -28,6 +31,7 @@ impl Executor {
             .worker_threads(threads)
             .thread_name("sluice-query")
             .max_blocking_threads(64)
+            .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()?;
         let handle = runtime.handle().clone();

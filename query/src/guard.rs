@@ -6,7 +6,9 @@ use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement as Ast};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
+use crate::depth::too_deep;
 use crate::error::{Kind, QueryError};
 use crate::position::{read_only, syntax};
 
@@ -14,6 +16,12 @@ use crate::position::{read_only, syntax};
 pub(crate) fn parse(sql: &str, options: &SqlParserOptions) -> Result<Statement, QueryError> {
     if sql.trim().is_empty() {
         return Err(QueryError::new(Kind::NotOneStatement, "the query is empty"));
+    }
+    // What cannot be cut into words is the parser's to explain.
+    let words = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
+    if let Some(what) = too_deep(&words) {
+        return Err(QueryError::new(Kind::Syntax, format!("{what} cannot be read"))
+            .hint("split it: a list with commas, a join or several queries say the same"));
     }
     let parsed = DFParserBuilder::new(sql)
         .with_dialect(&GenericDialect {})

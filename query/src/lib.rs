@@ -7,6 +7,7 @@ mod api;
 mod catalog;
 pub mod completeness;
 pub mod config;
+mod depth;
 mod encode;
 mod engine;
 pub mod error;
@@ -20,6 +21,7 @@ mod service;
 mod status;
 mod tls;
 pub mod tokens;
+mod yielding;
 
 pub use config::QueryConfig;
 pub use service::{BuildError, QueryService, RunError};

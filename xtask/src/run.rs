@@ -56,7 +56,9 @@ pub(crate) fn build_programs(profile: &str, programs: &[&str]) -> Result<PathBuf
     let mut cargo = cargo();
     cargo.args(["build", "--locked", "--profile", profile]);
     cargo.args(["-p", "sluice", "-p", "sluice-edge", "-p", "sluice-bench"]);
-    programs.iter().for_each(|program| drop(cargo.args(["--bin", program])));
+    for program in programs {
+        cargo.args(["--bin", program]);
+    }
     run(&mut cargo)?;
     Ok(target_dir().join(if profile == "dev" { "debug" } else { profile }))
 }

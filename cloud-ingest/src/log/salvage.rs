@@ -7,7 +7,9 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::head::{self, MAX_HEAD_BYTES, Opening, crc32c, u32_at, u64_at};
+use crc32c::crc32c;
+
+use super::head::{self, MAX_HEAD_BYTES, Opening, u32_at, u64_at};
 
 const SEGMENT_MAGIC: [u8; 4] = *b"SLWS";
 const SEGMENT_VERSION: u8 = 1;

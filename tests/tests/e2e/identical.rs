@@ -13,8 +13,6 @@ use sluice_tests::Node;
 use sluice_wal::{Entry, Options, Wal};
 
 const EVENTS: u64 = 4_000;
-/// A log record is the gateway's time stamp and the envelope.
-const STAMP_BYTES: usize = 8;
 const MAGIC: &[u8] = b"SLCB";
 
 /// All records of a log folder, oldest first.
@@ -35,6 +33,12 @@ fn records(folder: &Path) -> Vec<Vec<u8>> {
 fn envelope_of_spool(record: &[u8]) -> Vec<u8> {
     let length = u32::from_le_bytes(record[4..8].try_into().unwrap()) as usize;
     record[8 + length..].to_vec()
+}
+
+/// A log record is a head, which names its length after eight other bytes, and the envelope.
+fn envelope_of_log(record: &[u8]) -> Vec<u8> {
+    let length = u32::from_le_bytes(record[8..12].try_into().unwrap()) as usize;
+    record[length..].to_vec()
 }
 
 /// Folders below this one that hold a log and have this name.
@@ -82,7 +86,7 @@ async fn the_cloud_log_holds_the_very_bytes_of_the_spool() {
     let log = folders(&node.data(), &|name| name.starts_with('g') && name.contains("-p"));
     assert_eq!((spool.len(), log.len()), (1, 1), "{spool:?} {log:?}");
     let spooled: Vec<_> = records(&spool[0]).iter().map(|r| envelope_of_spool(r)).collect();
-    let logged: BTreeSet<_> = records(&log[0]).iter().map(|r| r[STAMP_BYTES..].to_vec()).collect();
+    let logged: BTreeSet<_> = records(&log[0]).iter().map(|r| envelope_of_log(r)).collect();
     assert!(!spooled.is_empty() && spooled.iter().all(|bytes| bytes.starts_with(MAGIC)));
     // The log may lack what was sealed while the node was stopping; that is sent after the next start.
     let sent = spooled.iter().filter(|bytes| logged.contains(*bytes)).count();
