@@ -46,7 +46,7 @@ impl Masker {
             cache.email = email::next_at(bytes, from);
         }
         if self.card && cache.card.is_some_and(|at| at < from) {
-            cache.card = card::next_run(bytes, from).map(|run| run.start);
+            cache.card = card::next_start(bytes, from);
         }
         match (cache.email, cache.card) {
             (Some(email), Some(card)) => Some(email.min(card)),
@@ -61,11 +61,7 @@ impl Masker {
             } else {
                 None
             },
-            card: if self.card {
-                card::next_run(bytes, 0).map(|run| run.start)
-            } else {
-                None
-            },
+            card: if self.card { card::next_start(bytes, 0) } else { None },
         }
     }
 
