@@ -103,7 +103,7 @@ fn read(journal: &Reader, at: u64) -> Result<Vec<(u64, Entry)>, WalError> {
 fn seal_group(group: Vec<Pending<Content>>, spool: &Spool) -> Result<(), RecoveryError> {
     match seal(group, Counts::default(), spool, now_ns()) {
         Ok(_) => Ok(()),
-        Err((_, error)) => Err(error.into()),
+        Err(unsealed) => Err(unsealed.error.into()),
     }
 }
 

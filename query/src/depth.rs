@@ -1,46 +1,103 @@
 //! How deep a query may nest, counted on its words before anything looks at it that calls itself: a parser, a planner or the mere
-//! dropping of a tree that is a hundred thousand levels deep would run out of stack, and that ends a process.
+//! dropping of a tree that is a hundred thousand levels deep would run out of stack, and that ends a process. A plan is measured again
+//! before it is optimised: names make a small text a large plan.
 
+use std::collections::HashMap;
+
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
 /// Brackets within brackets, of any kind. The parser gives up at fifty levels of what it does count.
 const MAX_BRACKETS: usize = 128;
-/// Words and signs between two commas at one level of brackets: `a + b + c …` nests once for every sign.
-const MAX_RUN: usize = 4_000;
+/// Words and signs that may nest in each other: `a + b + c …` nests once for every sign, a comma begins anew, and what stands in
+/// brackets nests in what stands around them.
+const MAX_NESTED: usize = 4_000;
 /// Types within types, as in `ARRAY<ARRAY<…` or `INT[][]…`, which the parser does not count.
 const MAX_TYPES: usize = 128;
+/// Queries within a query: each may read the one before it, so they nest although they stand side by side.
+const MAX_QUERIES: usize = 128;
+/// Steps of a plan with everything written out that is named twice.
+const MAX_STEPS: u64 = 4_096;
+
+/// One level of brackets: how deep its elements nest.
+#[derive(Default)]
+struct Level {
+    /// Since the last comma.
+    run: usize,
+    /// Of the elements before.
+    deepest: usize,
+}
 
 /// What about a query is too deep, if anything is.
 pub(crate) fn too_deep(tokens: &[Token]) -> Option<&'static str> {
-    // The run of each open level; the last one is where we are.
-    let mut runs = vec![0usize];
-    let mut types = 0;
+    let mut levels = vec![Level::default()];
+    let (mut types, mut queries) = (0, 0);
+    // Runs of all open levels.
+    let mut open = 0;
     let mut before: Option<&Token> = None;
     for token in tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))) {
         match token {
-            Token::LParen | Token::LBracket | Token::LBrace => runs.push(0),
-            Token::RParen | Token::RBracket | Token::RBrace if runs.len() > 1 => drop(runs.pop()),
             Token::Lt if before.is_some_and(names_a_type) => types += 1,
+            Token::RBracket if before == Some(&Token::LBracket) => types += 1,
+            Token::Word(word) if matches!(word.keyword, Keyword::SELECT | Keyword::VALUES | Keyword::TABLE) => {
+                queries += 1
+            }
             _ => {}
         }
-        if matches!((before, token), (Some(Token::LBracket), Token::RBracket)) {
-            types += 1;
+        // How deep what ends here nests in the element that it is a part of.
+        let mut part = 1;
+        match token {
+            Token::LParen | Token::LBracket | Token::LBrace => levels.push(Level::default()),
+            Token::RParen | Token::RBracket | Token::RBrace if levels.len() > 1 => {
+                let closed = levels.pop().unwrap_or_default();
+                open -= closed.run;
+                part += closed.run.max(closed.deepest);
+            }
+            _ => {}
         }
-        if let Some(run) = runs.last_mut() {
-            *run = if *token == Token::Comma { 0 } else { *run + 1 };
-            if *run > MAX_RUN {
-                return Some("an expression with too many parts");
+        if let Some(level) = levels.last_mut() {
+            if *token == Token::Comma {
+                open -= level.run;
+                level.deepest = level.deepest.max(level.run);
+                level.run = 0;
+            } else {
+                open += part;
+                level.run += part;
             }
         }
-        if runs.len() > MAX_BRACKETS {
+        if open > MAX_NESTED {
+            return Some("an expression with too many parts");
+        }
+        if levels.len() > MAX_BRACKETS {
             return Some("brackets within too many brackets");
         }
         if types > MAX_TYPES {
             return Some("types within too many types");
         }
+        if queries > MAX_QUERIES {
+            return Some("a query of too many queries");
+        }
         before = Some(token);
     }
     None
+}
+
+/// Whether a plan has more steps than anyone means, counting a step each time it is read.
+pub(crate) fn is_too_large(plan: &LogicalPlan) -> bool {
+    steps(plan, &mut HashMap::new()) > MAX_STEPS
+}
+
+/// Shared parts are looked at once and counted each time.
+fn steps(plan: &LogicalPlan, known: &mut HashMap<*const LogicalPlan, u64>) -> u64 {
+    let place: *const LogicalPlan = plan;
+    if let Some(steps) = known.get(&place) {
+        return *steps;
+    }
+    let below = plan.inputs().into_iter().map(|input| steps(input, known));
+    let sum = below.fold(1u64, u64::saturating_add);
+    known.insert(place, sum);
+    sum
 }
 
 /// Types that take others in angle brackets.

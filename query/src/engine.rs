@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::catalog::{self, Catalog};
 use crate::completeness::{Statement, StreamsCache};
 use crate::config::LimitsConfig;
+use crate::depth;
 use crate::error::{Kind, QueryError};
 use crate::executor::{AbortOnDrop, Executor};
 use crate::limits::{Admission, Place};
@@ -360,6 +361,13 @@ async fn plan(
     let state = ctx.state();
     let statement = guard::parse(sql, &state.config_options().sql_parser)?;
     let planned = match state.statement_to_plan(statement).await {
+        Ok(plan) if depth::is_too_large(&plan) => {
+            return Err(
+                QueryError::new(Kind::Invalid, "written out, the query has too many steps").hint(
+                    "a part that is named several times is computed each time: name it once, or ask in several queries",
+                ),
+            );
+        }
         Ok(plan) => catalog::options().verify_plan(&plan).map(|()| plan),
         Err(error) => Err(error),
     };

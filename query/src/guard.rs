@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 
 use crate::depth::too_deep;
 use crate::error::{Kind, QueryError};
+use crate::names;
 use crate::position::{read_only, syntax};
 
 /// Reads the text and refuses whatever is not one reading statement.
@@ -22,6 +23,12 @@ pub(crate) fn parse(sql: &str, options: &SqlParserOptions) -> Result<Statement, 
     if let Some(what) = too_deep(&words) {
         return Err(QueryError::new(Kind::Syntax, format!("{what} cannot be read"))
             .hint("split it: a list with commas, a join or several queries say the same"));
+    }
+    if names::too_many(&words) {
+        return Err(
+            QueryError::new(Kind::Invalid, "written out, the query has too many tables")
+                .hint("a common table is computed each time it is named: name it once, or ask in several queries"),
+        );
     }
     let parsed = DFParserBuilder::new(sql)
         .with_dialect(&GenericDialect {})

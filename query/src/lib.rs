@@ -15,6 +15,7 @@ mod executor;
 mod guard;
 mod limits;
 mod listener;
+mod names;
 mod params;
 mod position;
 mod service;

@@ -115,7 +115,9 @@ impl ColdWriter {
                     Err(error) if stopping => return Err(error),
                     Err(WriterError::Commit(CommitError::Overlap { .. })) => {
                         tracing::warn!("the cold table moved on by itself; cutting again from its end");
+                        let pressed = gathered.pressed;
                         gathered = self.begin().await?;
+                        gathered.pressed = pressed;
                         continue;
                     }
                     Err(WriterError::Commit(

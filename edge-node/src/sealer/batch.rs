@@ -33,6 +33,16 @@ pub(crate) struct Sealed {
     pub(crate) upto: u64,
 }
 
+/// What came back of a group.
+#[derive(Debug)]
+pub(crate) struct Unsealed {
+    /// Not in the spool.
+    pub(crate) left: Vec<Pending<Content>>,
+    /// What went before these.
+    pub(crate) sealed: Sealed,
+    pub(crate) error: SpoolError,
+}
+
 /// Seals records in their order. What is too large for one batch becomes two, down to the rows of one record. On an error
 /// the records that are not in the spool come back.
 pub(crate) fn seal(
@@ -40,7 +50,7 @@ pub(crate) fn seal(
     refused: Counts,
     spool: &Spool,
     now_ns: u64,
-) -> Result<Sealed, (Vec<Pending<Content>>, SpoolError)> {
+) -> Result<Sealed, Unsealed> {
     let mut sealed = Sealed::default();
     let mut refused = Some(refused);
     let mut waiting = vec![group];
@@ -62,7 +72,11 @@ pub(crate) fn seal(
             Err(error) => {
                 // Parts are stacked last first.
                 waiting.into_iter().rev().for_each(|more| part.extend(more));
-                return Err((part, error));
+                return Err(Unsealed {
+                    left: part,
+                    sealed,
+                    error,
+                });
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::journal::Journal;
 use crate::link::LinkStatus;
 use crate::spool::{Draft, Spool, SpoolError};
 use crate::status::{Counters, now_ns};
-pub(crate) use batch::{Content, Sealed, quarantined, seal};
+pub(crate) use batch::{Content, Sealed, Unsealed, quarantined, seal};
 pub(crate) use plan::{Decision, Link, Pending, Policy, Queue};
 
 /// Between attempts to write to a full disk.
@@ -117,8 +117,17 @@ impl Sealer {
                 self.counters.unsealed_bytes.fetch_sub(taken_bytes, Ordering::Relaxed);
                 self.journal.covered(sealed.upto).await.map(drop).or_else(unless_full)
             }
-            Err((group, error)) if error.is_full() => {
-                self.counters.put_back_refused(&kept);
+            Err(Unsealed {
+                left: group,
+                sealed,
+                error,
+            }) if error.is_full() => {
+                if sealed.batches == 0 {
+                    self.counters.put_back_refused(&kept);
+                } else {
+                    // The first of its batches told them.
+                    self.counters.sealed(&sealed);
+                }
                 self.counters
                     .unsealed_bytes
                     .fetch_sub(taken_bytes - bytes(&group), Ordering::Relaxed);
@@ -132,7 +141,7 @@ impl Sealer {
                 }
                 Ok(())
             }
-            Err((_, error)) => Err(error),
+            Err(unsealed) => Err(unsealed.error),
         }
     }
 

@@ -49,6 +49,20 @@ fn no_requests() -> Vec<Vec<u8>> {
     bodies
 }
 
+/// Common tables that each read the one before.
+fn chain(links: usize, select: &str) -> String {
+    let tables: String = (1..links).map(|n| format!(", a{n} AS ({select}{})", n - 1)).collect();
+    format!("WITH a0 AS (SELECT 1 AS x){tables} SELECT nothing FROM a{}", links - 1)
+}
+
+/// Each reads the one before twice: a few words, and more steps than atoms.
+fn doubling(links: usize) -> String {
+    let tables: String = (1..links)
+        .map(|n| format!(", a{n} AS (SELECT * FROM a{0} UNION ALL SELECT * FROM a{0})", n - 1))
+        .collect();
+    format!("WITH a0 AS (SELECT 1 AS x){tables} SELECT count(*) FROM a{}", links - 1)
+}
+
 /// Queries that cannot be answered.
 fn no_queries() -> Vec<String> {
     let nested =
@@ -105,6 +119,15 @@ fn no_queries() -> Vec<String> {
         format!("SELECT {}", nested("[", "1", "]", 20_000)),
         nested("SELECT * FROM (", "SELECT 1", ")", 5_000),
         format!("SELECT CAST(1 AS {})", nested("ARRAY<", "INT", ">", 5_000)),
+        format!(
+            "SELECT {}1{}",
+            "(".repeat(10),
+            format!("{})", " + 1".repeat(1_900)).repeat(10)
+        ),
+        chain(8_000, "SELECT x + 1 AS x FROM a"),
+        chain(2_000, "SELECT x + 1 AS x FROM a"),
+        chain(40, "SELECT b.x FROM a0 b UNION ALL SELECT x FROM a"),
+        doubling(40),
         format!("SELECT CAST(1 AS INT{})", "[]".repeat(20_000)),
         format!("SELECT 1{} FROM nowhere", " + 1".repeat(50_000)),
         format!("SELECT 1{} FROM nowhere", " + 1".repeat(1_900)),
@@ -122,7 +145,6 @@ fn no_queries() -> Vec<String> {
             "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b WHERE a.value <> b.value",
             "SELECT a.value, b.value FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b \
              ORDER BY a.value * b.value DESC LIMIT 5",
-            "SELECT array_agg(repeat('x', 1000) || CAST(a.value AS VARCHAR)) FROM generate_series(1, 10000000) a",
             "SELECT repeat('x', 1000) || CAST(a.value AS VARCHAR) k, count(*) FROM generate_series(1, 10000000) a GROUP BY 1",
             "WITH RECURSIVE t AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t",
         ]
