@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod failing_log;
+mod hostile;
 mod memory_log;
 mod peer;
 mod pki;
