@@ -57,8 +57,21 @@ enum Command {
     },
 }
 
+/// Whoever reads our output may have seen enough (`| head`): that is no failure, and no reason for a backtrace.
+fn end_quietly_when_nobody_reads() {
+    let others = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload_as_str().unwrap_or_default();
+        if text.contains("failed printing to stdout") && text.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        others(panic);
+    }));
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
+    end_quietly_when_nobody_reads();
     let cli = Cli::parse();
     match run(cli.command).await {
         Ok(code) => code,

@@ -8,7 +8,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::metrics;
 use crate::sealer::blocking;
-use crate::status::StatusHandle;
+use crate::status::{EdgeStatus, StatusHandle};
 
 pub(crate) fn router(status: StatusHandle) -> Router {
     Router::new()
@@ -42,10 +42,25 @@ async fn metrics_page(State(status): State<StatusHandle>) -> Response<Body> {
 }
 
 async fn status_page(State(status): State<StatusHandle>) -> Response<Body> {
-    match blocking(move || serde_json::to_string(&status.snapshot())).await {
+    match blocking(move || whole(&status)).await {
         Ok(text) => page(StatusCode::OK, "application/json", text),
         Err(e) => page(StatusCode::INTERNAL_SERVER_ERROR, "text/plain", e.to_string()),
     }
+}
+
+/// What the node says of itself, and whether it does its job.
+#[derive(serde::Serialize)]
+struct Whole {
+    ready: bool,
+    #[serde(flatten)]
+    status: EdgeStatus,
+}
+
+fn whole(status: &StatusHandle) -> serde_json::Result<String> {
+    serde_json::to_string(&Whole {
+        ready: status.is_ready(),
+        status: status.snapshot(),
+    })
 }
 
 fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
