@@ -72,9 +72,9 @@ fn guess(file: &Path) -> RoleArg {
 /// Every key with its value and who gave it.
 fn explain(role: RoleArg, text: &str) -> Result<Vec<Setting>, ConfigError> {
     Ok(match role {
-        RoleArg::Up => UpConfig::from_toml(text)?.explain(text),
-        RoleArg::Edge => EdgeConfig::from_toml(text)?.explain(text),
-        RoleArg::Ingest => IngestConfig::from_toml(text)?.explain(text),
-        RoleArg::Query => QueryConfig::from_toml(text)?.explain(text),
+        RoleArg::Up => sluice_settings::explain(&UpConfig::from_toml(text)?, text),
+        RoleArg::Edge => sluice_settings::explain(&EdgeConfig::from_toml(text)?, text),
+        RoleArg::Ingest => sluice_settings::explain(&IngestConfig::from_toml(text)?, text),
+        RoleArg::Query => sluice_settings::explain(&QueryConfig::from_toml(text)?, text),
     })
 }

@@ -51,7 +51,7 @@ pub(crate) struct EdgeArgs {
 }
 
 pub(crate) async fn edge(args: EdgeArgs) -> anyhow::Result<ExitCode> {
-    program::start_logging(running::LOG);
+    running::start_logging();
     args.run.check_names(&["otlp-grpc", "otlp-http", "http"])?;
     let mut config = EdgeConfig::load(&args.config)?;
     for (name, address) in &args.run.listen {
@@ -82,7 +82,7 @@ enum RoleArg {
 }
 
 pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
-    program::start_logging(running::LOG);
+    running::start_logging();
     args.run.check_names(&["link"])?;
     let mut config = sluice_settings::load(&args.config, IngestConfig::from_toml)?;
     if !args.role.is_empty() {
@@ -135,7 +135,7 @@ impl LogEnds for UnknownEnds {
 }
 
 pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
-    program::start_logging(running::LOG);
+    running::start_logging();
     args.run.check_names(&["http"])?;
     let mut config = sluice_settings::load(&args.config, QueryConfig::from_toml)?;
     config.listen = args.run.address("http").unwrap_or(config.listen);

@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::bail;
+use sluice_edge::program;
 
+/// The table library tells of every snapshot it reads; whoever wants that names it.
+const QUIET: &str = "buoyant_kernel=warn";
 /// What roles log when `SLUICE_LOG` does not say: they print what a person needs to know by themselves.
-pub(crate) const LOG: &str = "warn";
+const LOG: &str = "warn";
 
 /// Flags of every long-running role.
 #[derive(clap::Args, Debug, Default)]
@@ -51,4 +54,8 @@ impl RunArgs {
         }
         Ok(())
     }
+}
+
+pub(crate) fn start_logging() {
+    program::start_logging(QUIET, LOG);
 }

@@ -35,7 +35,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    program::start_logging(running::LOG);
+    running::start_logging();
     args.run.check_names(&["otlp-grpc", "otlp-http", "http", "link"])?;
     let config = match &args.config {
         Some(path) => UpConfig::load(path)?,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sluice_settings::{ConfigError, Setting, units};
+use sluice_settings::{ConfigError, units};
 
 use crate::gateway::{DEFAULT_EDGE_STATE, MIN_EDGE_STATE};
 
@@ -181,11 +181,6 @@ impl IngestConfig {
         Ok(config)
     }
 
-    /// Every key with its value and whether the file or the default gave it.
-    pub fn explain(&self, text: &str) -> Vec<Setting> {
-        sluice_settings::explain(self, text)
-    }
-
     /// The rules that a type cannot hold. `text` is where the lines of mistakes are looked up.
     pub fn check(&self, text: &str) -> Result<(), ConfigError> {
         let refuse = |key: &str, message: &str| Err(ConfigError::value(text, key, message));
@@ -246,8 +241,7 @@ mod tests {
         let text = include_str!("../../deploy/config/ingest.toml");
         let shipped = IngestConfig::from_toml(text).unwrap();
         assert_eq!(shipped, IngestConfig::default());
-        let missing: Vec<_> = shipped
-            .explain(text)
+        let missing: Vec<_> = sluice_settings::explain(&shipped, text)
             .into_iter()
             .filter(|s| s.origin == "default")
             .collect();

@@ -86,15 +86,16 @@ impl std::fmt::Debug for StatusHandle {
 impl StatusHandle {
     /// Asks the cold table too, so it may fail to know the cold ends; then they are absent.
     pub async fn snapshot(&self) -> IngestStatus {
-        let cold = self.stores.cold.committed().await.unwrap_or_default();
+        let read = self.stores.cold.extent().await.ok();
+        let is_known = read.is_some();
+        let cold = read.unwrap_or_default();
         let partitions = self
             .log
             .partitions()
             .into_iter()
-            .map(|p| self.partition(p, &cold))
+            .map(|p| self.partition(p, &cold.committed))
             .collect();
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let size = self.stores.cold.size().await.ok();
         IngestStatus {
             gateway: self.gateway.as_ref().map(gateway::StatusHandle::snapshot),
             partitions,
@@ -103,8 +104,8 @@ impl StatusHandle {
             commits: load(&self.counters.commits),
             committed_rows: load(&self.counters.committed_rows),
             commit_failures: load(&self.counters.commit_failures),
-            cold_files: size.map(|size| size.files),
-            cold_bytes: size.map(|size| size.bytes),
+            cold_files: is_known.then_some(cold.files),
+            cold_bytes: is_known.then_some(cold.bytes),
             merged_files: load(&self.counters.merged_files),
             removed_files: load(&self.counters.removed_files),
             tidy_failures: load(&self.counters.tidy_failures),

@@ -120,13 +120,11 @@ pub fn write_ready_file<'a>(
 }
 
 /// Log lines go to stderr: plain text for people, JSON with `SLUICE_LOG_FORMAT=json`; `SLUICE_LOG` filters, as in
-/// `info,sluice_edge=debug`, and `default` stands for it when it is not set.
-pub fn start_logging(default: &str) {
+/// `info,sluice_edge=debug`, and `default` stands for it when it is not set. `quiet` goes before it: libraries that tell too much.
+pub fn start_logging(quiet: &str, default: &str) {
     use tracing_subscriber::EnvFilter;
     let wanted = std::env::var("SLUICE_LOG").unwrap_or_else(|_| default.to_owned());
-    // The table library tells of every snapshot it reads; whoever wants that names it.
-    let filter =
-        EnvFilter::try_new(format!("buoyant_kernel=warn,{wanted}")).unwrap_or_else(|_| EnvFilter::new(default));
+    let filter = EnvFilter::try_new(format!("{quiet},{wanted}")).unwrap_or_else(|_| EnvFilter::new(default));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -4,9 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use arrow::array::cast::AsArray;
-use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, TimestampMicrosecondType, TimestampNanosecondType};
+use arrow::array::RecordBatch;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
@@ -18,8 +16,6 @@ use sluice_wire::ids::TenantId;
 use crate::encode::time::utc_millis;
 use crate::encode::value;
 
-/// An edge reports every 30 s; one that missed three reports is called silent.
-const SILENT_AFTER_MS: i64 = 90_000;
 /// The streams of a tenant are read again when what is known is older than this.
 const FRESH: Duration = Duration::from_secs(1);
 /// An answer waits this long for its streams, then takes the last known ones.
@@ -101,7 +97,7 @@ pub(crate) struct StreamsCache {
 
 impl StreamsCache {
     /// The streams that a scope may see, not older than a second unless reading them takes too long.
-    pub(crate) async fn get(&self, ctx: &SessionContext, scope: &Scope, now_ms: i64) -> Option<Arc<Vec<Value>>> {
+    pub(crate) async fn get(&self, ctx: &SessionContext, scope: &Scope) -> Option<Arc<Vec<Value>>> {
         let key = match scope {
             Scope::Tenant(tenant) => Some(tenant.clone()),
             Scope::All => None,
@@ -111,7 +107,7 @@ impl StreamsCache {
             return Some(Arc::clone(streams));
         }
         let began = Instant::now();
-        match tokio::time::timeout(PATIENCE, read(ctx, now_ms)).await {
+        match tokio::time::timeout(PATIENCE, read(ctx)).await {
             Ok(Ok(streams)) => {
                 let streams = Arc::new(streams);
                 self.lock().insert(key, (began, Arc::clone(&streams)));
@@ -130,20 +126,20 @@ impl StreamsCache {
     }
 }
 
-async fn read(ctx: &SessionContext, now_ms: i64) -> Result<Vec<Value>, DataFusionError> {
+async fn read(ctx: &SessionContext) -> Result<Vec<Value>, DataFusionError> {
     let query = format!("SELECT * FROM streams ORDER BY last_heard DESC LIMIT {MOST_STREAMS}");
     let batches: Vec<RecordBatch> = ctx.sql(&query).await?.execute_stream().await?.try_collect().await?;
     let mut streams = Vec::new();
     for batch in &batches {
         for row in 0..batch.num_rows() {
-            streams.push(Value::Object(stream(batch, row, now_ms)?));
+            streams.push(Value::Object(stream(batch, row)?));
         }
     }
     Ok(streams)
 }
 
-/// One row of the view as it is, and whether the stream went silent.
-fn stream(batch: &RecordBatch, row: usize, now_ms: i64) -> Result<Map<String, Value>, DataFusionError> {
+/// One row of the table as it is.
+fn stream(batch: &RecordBatch, row: usize) -> Result<Map<String, Value>, DataFusionError> {
     let mut object = Map::new();
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
         let mut text = String::new();
@@ -151,29 +147,5 @@ fn stream(batch: &RecordBatch, row: usize, now_ms: i64) -> Result<Map<String, Va
         let value = serde_json::from_str(&text).unwrap_or(Value::Null);
         object.insert(field.name().clone(), value);
     }
-    let heard = batch.column_by_name("last_heard").and_then(|c| millis(c, row));
-    let silent = heard.is_none_or(|at| now_ms.saturating_sub(at) > SILENT_AFTER_MS);
-    object.insert("silent".into(), Value::Bool(silent));
     Ok(object)
-}
-
-fn millis(column: &ArrayRef, row: usize) -> Option<i64> {
-    if column.is_null(row) {
-        return None;
-    }
-    match column.data_type() {
-        DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, _) => Some(
-            column
-                .as_primitive::<TimestampMicrosecondType>()
-                .value(row)
-                .div_euclid(1_000),
-        ),
-        DataType::Timestamp(arrow::datatypes::TimeUnit::Nanosecond, _) => Some(
-            column
-                .as_primitive::<TimestampNanosecondType>()
-                .value(row)
-                .div_euclid(1_000_000),
-        ),
-        _ => None,
-    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sluice_settings::{ConfigError, Setting, units};
+use sluice_settings::{ConfigError, units};
 
 /// The query role's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -74,11 +74,6 @@ impl QueryConfig {
         let config: QueryConfig = sluice_settings::parse(text)?;
         config.check(text)?;
         Ok(config)
-    }
-
-    /// Every key with its value and whether the file or the default gave it.
-    pub fn explain(&self, text: &str) -> Vec<Setting> {
-        sluice_settings::explain(self, text)
     }
 
     /// The rules that a type cannot hold. `text` is where the lines of mistakes are looked up.
@@ -155,8 +150,7 @@ mod tests {
         let text = include_str!("../../deploy/config/query.toml");
         let shipped = QueryConfig::from_toml(text).unwrap();
         assert_eq!(shipped, QueryConfig::default());
-        let missing: Vec<_> = shipped
-            .explain(text)
+        let missing: Vec<_> = sluice_settings::explain(&shipped, text)
             .into_iter()
             .filter(|s| s.origin == "default")
             .collect();

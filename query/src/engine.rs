@@ -344,7 +344,7 @@ async fn open(
             return Err(position::explain(&question.sql, error, &catalog::known(&ctx).await));
         }
     };
-    let streams = shared.streams.get(&ctx, &scope, now_ms).await;
+    let streams = shared.streams.get(&ctx, &scope).await;
     let head = Head {
         schema: stream.schema(),
         completeness: Statement::new(pinned.completeness(), streams, now_ms),

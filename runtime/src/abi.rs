@@ -10,7 +10,7 @@ use crate::log::LogSink;
 
 #[allow(missing_debug_implementations, unreachable_pub, clippy::all)]
 mod bindings {
-    wasmtime::component::bindgen!({ path: "../wit", world: "transform" });
+    wasmtime::component::bindgen!({ path: "../wit/released/0.1.0", world: "transform" });
 }
 
 pub(crate) use bindings::sluice::plugin::log as host_log;

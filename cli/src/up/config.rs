@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use sluice_edge::EdgeConfig;
 use sluice_ingest::IngestConfig;
 use sluice_query::QueryConfig;
-use sluice_settings::{ConfigError, Setting};
+use sluice_settings::ConfigError;
 
 /// `deploy/config/sluice.toml` shows it. Addresses, folders and certificates that are not named are those of one machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,10 +31,6 @@ impl UpConfig {
         config.ingest.check("").map_err(|error| error.within("ingest", text))?;
         config.query.check("").map_err(|error| error.within("query", text))?;
         Ok(config)
-    }
-
-    pub(crate) fn explain(&self, text: &str) -> Vec<Setting> {
-        sluice_settings::explain(self, text)
     }
 }
 

@@ -89,7 +89,7 @@ fn fail(code: u8, error: &anyhow::Error) -> ExitCode {
 }
 
 async fn run(path: Option<&Path>, listen: &[String], data: Option<PathBuf>, ready_file: Option<PathBuf>) -> ExitCode {
-    program::start_logging("info");
+    program::start_logging("", "info");
     let mut config = match path.map_or_else(|| Ok(EdgeConfig::default()), EdgeConfig::load) {
         Ok(config) => config,
         Err(error) => return fail(CONFIG_REFUSED, &error.into()),
@@ -172,7 +172,9 @@ fn text(value: &serde_json::Value) -> String {
 }
 
 fn check(file: &Path, json: bool) -> ExitCode {
-    let explained = sluice_settings::load(file, |text| Ok(EdgeConfig::from_toml(text)?.explain(text)));
+    let explained = sluice_settings::load(file, |text| {
+        Ok(sluice_settings::explain(&EdgeConfig::from_toml(text)?, text))
+    });
     let settings = match explained {
         Ok(settings) => settings,
         Err(error) => return fail(FAILED, &error.into()),

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+pub use sluice_settings::ConfigError;
 use sluice_settings::units;
-pub use sluice_settings::{ConfigError, Setting};
 use sluice_wire::ids::{NodeId, TenantId};
 use sluice_wire::otlp::DecodeLimits;
 
@@ -370,11 +370,6 @@ impl EdgeConfig {
         Ok(())
     }
 
-    /// Every key with its value and whether the file or the default gave it.
-    pub fn explain(&self, text: &str) -> Vec<Setting> {
-        sluice_settings::explain(self, text)
-    }
-
     pub(crate) fn decode_limits(&self) -> DecodeLimits {
         let max_bytes = usize::try_from(self.accept.max_request_bytes).unwrap_or(usize::MAX);
         let defaults = DecodeLimits::default();
@@ -448,8 +443,7 @@ mod tests {
     fn the_shipped_file_shows_every_key_with_its_default() {
         let shipped = EdgeConfig::from_toml(SHIPPED).unwrap();
         assert_eq!(shipped, EdgeConfig::default());
-        let missing: Vec<_> = shipped
-            .explain(SHIPPED)
+        let missing: Vec<_> = sluice_settings::explain(&shipped, SHIPPED)
             .into_iter()
             .filter(|s| s.origin == "default" && s.key != "plugin")
             .collect();
@@ -493,7 +487,7 @@ mod tests {
     #[test]
     fn explain_tells_where_a_value_comes_from() {
         let text = "[seal]\nmax_rows = 100\n";
-        let settings = EdgeConfig::from_toml(text).unwrap().explain(text);
+        let settings = sluice_settings::explain(&EdgeConfig::from_toml(text).unwrap(), text);
         let find = |key: &str| settings.iter().find(|s| s.key == key).unwrap();
         assert_eq!(
             (find("seal.max_rows").origin, find("seal.max_rows").value.as_str()),

@@ -36,7 +36,7 @@ mod outcome;
 #[allow(unsafe_code, unreachable_pub, missing_docs, clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: "../../wit",
+        path: "../../wit/released/0.1.0",
         world: "transform",
         pub_export_macro: true,
         export_macro_name: "export_transform",

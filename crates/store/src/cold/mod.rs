@@ -49,9 +49,11 @@ struct Shared {
     writer: Mutex<Option<Unnamed>>,
 }
 
-/// What the table takes in the lake, but for files that no version needs any more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ColdSize {
+/// One version of the table: how far it is, and what it takes in the lake, but for files that no version needs any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ColdExtent {
+    /// C, by partition.
+    pub committed: BTreeMap<Partition, u64>,
     pub files: u64,
     pub bytes: u64,
 }
@@ -121,10 +123,11 @@ impl ColdTable {
         Ok(self.refresh().await?.committed.clone())
     }
 
-    /// How large the newest version is.
-    pub async fn size(&self) -> Result<ColdSize, ColdError> {
+    /// How far the newest version is and how large.
+    pub async fn extent(&self) -> Result<ColdExtent, ColdError> {
         let version = self.refresh().await?;
-        Ok(ColdSize {
+        Ok(ColdExtent {
+            committed: version.committed.clone(),
             files: version.files.len() as u64,
             bytes: version.files.iter().map(|file| file.bytes).sum(),
         })
