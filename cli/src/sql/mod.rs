@@ -20,7 +20,7 @@ pub(crate) use answer::{plain, refusal, span};
 const MOST_JSON: usize = 1 << 30;
 const MOST_ERROR: usize = 1 << 20;
 
-/// Ask the tables: events, logs, spans, metrics, ledger, quarantined, streams.
+/// Ask the tables: events, logs, spans, metrics, ledger, quarantined, streams, plugins.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:
   sluice sql \"SELECT time, service, body FROM logs ORDER BY time DESC LIMIT 10\"

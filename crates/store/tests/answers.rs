@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use arrow::util::pretty::pretty_format_batches;
 use common::*;
 use datafusion::datasource::MemTable;
@@ -436,7 +436,16 @@ async fn p13_a_tenant_sees_no_row_of_another() {
     }
     let pinned = tables(&stores).pin().await.unwrap();
     let ctx = with_views(&pinned, Scope::Tenant(tenant(2))).await;
-    for table in ["events", "logs", "spans", "metrics", "ledger", "quarantined", "streams"] {
+    for table in [
+        "events",
+        "logs",
+        "spans",
+        "metrics",
+        "ledger",
+        "quarantined",
+        "streams",
+        "plugins",
+    ] {
         let seen = ask(&ctx, &format!("SELECT DISTINCT tenant FROM {table}")).await;
         assert!(
             seen.contains("core") && !seen.contains("acme") && !seen.contains("bolt"),
@@ -449,6 +458,45 @@ async fn p13_a_tenant_sees_no_row_of_another() {
             .await
             .contains("true")
     );
+}
+
+/// `plugins` is the newest word of each edge, and no older one.
+#[tokio::test]
+async fn plugins_are_what_every_edge_said_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = lake(&folder, 1 << 30).await;
+    let p = partition(0);
+    stores.seam.claim(p, 0, "embedded").await.unwrap();
+    stores.hot.claim(p, 0);
+    let carried = tables(&stores);
+    let mut last_words = std::collections::BTreeMap::new();
+    for offset in 0..=LAST {
+        let rows = record(p, offset);
+        if offset % 3 == 2 {
+            last_words.insert(rows[1]["tenant"].as_string::<i32>().value(0).to_owned(), offset);
+        }
+        stores.hot.insert(p, offset, offset, rows).unwrap();
+        let ctx = with_views(&carried.pin().await.unwrap(), Scope::All).await;
+        let text = "SELECT tenant, plugin, version, rows_in, dropped, dropped_by['debug/noise'] AS noise, cpu_us_per_1000_rows AS cost, \
+                    last_fault, state FROM plugins ORDER BY tenant";
+        let seen: Vec<String> = ask(&ctx, text)
+            .await
+            .lines()
+            .filter(|line| line.contains("filter"))
+            .map(|line| {
+                line.split_whitespace()
+                    .filter(|word| *word != "|")
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
+            .collect();
+        let expected: Vec<String> = last_words
+            .iter()
+            .map(|(tenant, n)| format!("{tenant} filter 1.0.{n} {n} {} 2 1000.0 trap current", n + 2))
+            .collect();
+        assert_eq!(seen, expected, "after {offset}");
+    }
+    assert!(last_words.len() > 1);
 }
 
 /// `ORDER BY time DESC LIMIT n` learns while it runs which files hold nothing newer, and does not read their rows.

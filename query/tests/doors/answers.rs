@@ -153,7 +153,16 @@ async fn the_streaming_formats_hold_the_same_rows() {
 async fn every_table_answers_and_can_be_listed() {
     let node = Node::start().await;
     let tables = node.ask(&node.acme, "SHOW TABLES").await.text();
-    for table in ["events", "logs", "spans", "metrics", "ledger", "quarantined", "streams"] {
+    for table in [
+        "events",
+        "logs",
+        "spans",
+        "metrics",
+        "ledger",
+        "quarantined",
+        "streams",
+        "plugins",
+    ] {
         assert!(tables.contains(&format!("\"{table}\"")), "{table}: {tables}");
         let reply = node.ask(&node.acme, &format!("SELECT * FROM {table}")).await;
         assert_eq!(reply.status, 200, "{table}: {}", reply.text());

@@ -21,7 +21,7 @@ use sluice_wire::ids::{Partition, TenantId};
 
 pub use self::completeness::{Completeness, PartitionState};
 use self::events::EventsProvider;
-use self::streams::{Streams, StreamsTable};
+use self::streams::{FoldTable, Shown, Streams};
 pub use self::views::{VIEWS, register_views};
 use crate::cold::{ColdError, ColdTable, ColdVersion};
 use crate::hot::TailSnapshot;
@@ -288,8 +288,17 @@ impl Pinned {
 
     /// How far the edges of the scope are.
     pub fn streams(&self, scope: Scope) -> Arc<dyn TableProvider> {
-        let point = Arc::clone(&self.point);
-        Arc::new(StreamsTable::new(point, scope, Arc::clone(&self.streams)))
+        self.folded(Shown::Streams, scope)
+    }
+
+    /// What the edges of the scope say of their plugins.
+    pub fn plugins(&self, scope: Scope) -> Arc<dyn TableProvider> {
+        self.folded(Shown::Plugins, scope)
+    }
+
+    fn folded(&self, shown: Shown, scope: Scope) -> Arc<dyn TableProvider> {
+        let (point, streams) = (Arc::clone(&self.point), Arc::clone(&self.streams));
+        Arc::new(FoldTable::new(shown, point, scope, streams))
     }
 
     /// How much of what the log held is in the answer.

@@ -49,6 +49,7 @@ pub const VIEWS: [(&str, &str); 5] = [
 pub async fn register_views(ctx: &SessionContext, pinned: &Pinned, scope: Scope) -> Result<()> {
     let events = pinned.events(scope.clone());
     ctx.register_table("streams", pinned.streams(scope.clone()))?;
+    ctx.register_table("plugins", pinned.plugins(scope.clone()))?;
     let planner = SessionContext::new();
     planner.register_table("events", events.clone())?;
     planner.register_table("everything", pinned.everything(scope))?;

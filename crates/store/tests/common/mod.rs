@@ -78,7 +78,19 @@ pub fn record(p: Partition, offset: u64) -> Vec<RecordBatch> {
         offset,
         ingested_at_us: ingested_at(offset),
     };
-    vec![data, ledger_row(&origin, Outcome::Accepted, &counts, "")]
+    let (outcome, detail) = match offset % 3 {
+        2 => (Outcome::Report, report(offset)),
+        _ => (Outcome::Accepted, String::new()),
+    };
+    vec![data, ledger_row(&origin, outcome, &counts, &detail)]
+}
+
+/// What an edge says of itself now and then, with a batch.
+fn report(offset: u64) -> String {
+    format!(
+        r#"{{"plugins":[{{"name":"filter","version":"1.0.{offset}","kind":"filter","enabled":true,"state":"current","rows_in":{offset},
+        "rows_out":1,"dropped":[["debug/noise",2],["other",{offset}]],"faults":1,"last_fault":"trap","cpu_ns":{offset}000,"memory_bytes":9}}]}}"#
+    )
 }
 
 pub fn ingested_at(offset: u64) -> i64 {

@@ -7,9 +7,11 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Int64Array, MapArray, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
+use serde::Deserialize;
 use sluice_wire::ids::Epoch;
 use sluice_wire::intervals::IntervalSet;
 
+use super::plugins;
 use crate::rows::{self, RowsError};
 
 /// An edge reports every 30 s; one that missed three reports is called silent.
@@ -39,10 +41,10 @@ pub(super) struct Fold {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key {
-    tenant: String,
-    node: String,
-    stream: String,
+pub(super) struct Key {
+    pub(super) tenant: String,
+    pub(super) node: String,
+    pub(super) stream: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,11 +69,12 @@ struct Start {
 
 /// The edge's newest word.
 #[derive(Clone, Debug, PartialEq)]
-struct Report {
-    epoch: Epoch,
+pub(super) struct Report {
+    pub(super) epoch: Epoch,
     seq: u64,
-    at_us: i64,
+    pub(super) at_us: i64,
     backlog: u64,
+    pub(super) plugins: Vec<plugins::Said>,
 }
 
 /// The part of an edge's status that is shown; whatever else it says is passed over.
@@ -144,7 +147,8 @@ impl Fold {
             start.stored = start.stored.saturating_add(count(counts, row, "stored"));
             start.accepted = start.accepted.saturating_add(count(counts, row, "accepted"));
             if name.value(row) == "report"
-                && let Ok(said) = serde_json::from_str::<Said>(body.value(row))
+                && let Ok(value) = serde_json::from_str::<serde_json::Value>(body.value(row))
+                && let Ok(said) = Said::deserialize(&value)
             {
                 let Said { accepted, spool } = said;
                 let rows = accepted
@@ -157,6 +161,7 @@ impl Fold {
                     seq,
                     at_us,
                     backlog: spool.batches,
+                    plugins: plugins::said(&value),
                 };
                 held.hear(report);
             }
@@ -182,6 +187,13 @@ impl Fold {
                 held.hear(report);
             }
         }
+    }
+
+    /// The newest word of every edge that has spoken.
+    pub(super) fn reports(&self) -> impl Iterator<Item = (&Key, &Report)> {
+        self.streams
+            .iter()
+            .filter_map(|(key, stream)| Some((key, stream.report.as_ref()?)))
     }
 
     /// The rows of the table, of one tenant or of all.

@@ -1,9 +1,10 @@
-//! The table `streams`: how far every edge is, as its batches and reports in the ledger say.
+//! The tables `streams` and `plugins`: how far every edge is and what it runs, as its batches and reports in the ledger say.
 //!
 //! The ledger only grows, so what was folded of it stays folded: a query adds the offsets that came since the last one. A step reads
 //! a bounded number of offsets and is kept when it is done, so a query that is cut off loses one step only.
 
 mod fold;
+mod plugins;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -143,35 +144,49 @@ fn failed(error: RowsError) -> DataFusionError {
     DataFusionError::External(Box::new(error))
 }
 
-/// The streams of one scope.
-pub(super) struct StreamsTable {
+/// Which of the two tables.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shown {
+    Streams,
+    Plugins,
+}
+
+/// One of the tables for one scope.
+pub(super) struct FoldTable {
+    shown: Shown,
     point: Arc<Point>,
     scope: Scope,
     streams: Arc<Streams>,
     schema: SchemaRef,
 }
 
-impl StreamsTable {
-    pub(super) fn new(point: Arc<Point>, scope: Scope, streams: Arc<Streams>) -> Self {
+impl FoldTable {
+    pub(super) fn new(shown: Shown, point: Arc<Point>, scope: Scope, streams: Arc<Streams>) -> Self {
+        let schema = match shown {
+            Shown::Streams => fold::schema(),
+            Shown::Plugins => plugins::schema(),
+        };
         Self {
+            shown,
             point,
             scope,
             streams,
-            schema: fold::schema(),
+            schema,
         }
     }
 }
 
-impl std::fmt::Debug for StreamsTable {
+impl std::fmt::Debug for FoldTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StreamsTable")
+        f.debug_struct("FoldTable")
+            .field("shown", &self.shown)
             .field("scope", &self.scope)
             .finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl TableProvider for StreamsTable {
+impl TableProvider for FoldTable {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -191,9 +206,13 @@ impl TableProvider for StreamsTable {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |age| age.as_micros() as i64);
         let kept = self.streams.upto(&self.point, state).await?;
-        let rows = kept.fold.rows(self.scope.tenant(), now_us).map_err(failed)?;
+        let rows = match self.shown {
+            Shown::Streams => kept.fold.rows(self.scope.tenant(), now_us),
+            Shown::Plugins => plugins::rows(&kept.fold, self.scope.tenant()),
+        };
         drop(kept);
-        let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema(), projection.cloned())?;
+        let plan =
+            MemorySourceConfig::try_new_exec(&[vec![rows.map_err(failed)?]], self.schema(), projection.cloned())?;
         Ok(plan)
     }
 }
