@@ -62,8 +62,8 @@ fn a_limit_holds_over_batches_and_instances_and_ends_with_its_window() {
 #[test]
 fn the_state_of_a_window_is_forgotten() {
     Host::reset();
-    // Room for some 500 values: without forgetting, the third window would find none.
-    Host::set_state_bytes(64 * 1024);
+    // Room for some 400 values: without forgetting, the third window would find none.
+    Host::set_state_bytes(100 * 1024);
     let config = json!({"window_seconds": 60, "limits": [{"key": "attrs.user", "max": 200, "action": "remove"}]});
     let mut tester = tester(config, Layout::Plain);
     for window in 0..50u64 {

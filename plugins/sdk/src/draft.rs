@@ -244,10 +244,10 @@ impl Assigned<'_> {
                     (Some(index), Some(text)) => Some(*moved[index].get_or_insert_with(|| place_of(text))),
                     _ => None,
                 },
-                place => match self.values.get(place as usize).and_then(Value::as_str) {
-                    Some(text) => Some(*added[place as usize].get_or_insert_with(|| place_of(text))),
-                    None => None,
-                },
+                place => {
+                    let text = self.values.get(place as usize).and_then(Value::as_str);
+                    text.map(|text| *added[place as usize].get_or_insert_with(|| place_of(text)))
+                }
             });
         }
         let array = DictionaryArray::<UInt32Type>::try_new(UInt32Array::from(keys), Arc::new(used.finish()));

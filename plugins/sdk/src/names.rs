@@ -11,6 +11,8 @@ pub fn columns_of(name: &str) -> Vec<String> {
         "service" => text_attribute("resource", "service.name"),
         "host" => text_attribute("resource", "host.name"),
         "duration" => vec!["duration_ns".to_owned()],
+        // Whichever number was sent.
+        "value" => vec!["value".to_owned(), "value_int".to_owned()],
         name => match name.split_once('.') {
             Some((group @ ("attrs" | "resource" | "scope"), key)) => SCALARS
                 .iter()
@@ -77,6 +79,8 @@ mod tests {
         check("severity", "severity_text", false);
         check("service", "resource:s:service.name", true);
         check("service", "resource:*", true);
+        check("value", "value_int", true);
+        check("duration", "duration_ns", true);
         check("attrs.http.route", "attrs:s:http.route", true);
         check("attrs.http.route", "attrs:i:http.route", true);
         check("attrs.http.route", "attrs:j:http.route", false);

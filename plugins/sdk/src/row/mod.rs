@@ -150,7 +150,7 @@ impl<'a> Row<'a> {
         self.core_text(Core::Unit)
     }
 
-    /// Of a metric, whichever number was sent. Reads the columns `value` and `value_int`.
+    /// Of a metric, whichever number was sent.
     pub fn value(&self) -> Option<f64> {
         let double = self.columns.core(Core::Value).double(self.index);
         double.or_else(|| self.core_int(Core::ValueInt).map(|value| value as f64))
