@@ -13,7 +13,7 @@ use arrow_buffer::BooleanBuffer;
 use crate::{Batch, Outcome};
 use columns::{Columns, Core, Group, hex};
 pub use edit::RowMut;
-pub(crate) use edit::without;
+pub(crate) use edit::{bytes_without, without};
 pub use value::Value;
 
 /// What becomes of a row. Reasons have 1 to 64 letters, digits, `_`, `.`, `-` or spaces, and there are few of them: they become
