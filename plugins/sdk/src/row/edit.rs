@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use arrow_array::builder::{BooleanBuilder, PrimitiveBuilder, StringBuilder};
+use arrow_array::builder::{BinaryBuilder, BooleanBuilder, PrimitiveBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, UInt32Type};
 use arrow_array::{Array, ArrayRef, DictionaryArray, ListArray, StructArray, UInt32Array};
@@ -154,6 +154,8 @@ enum Kind {
     Int64,
     Double,
     Bool,
+    /// Only ever taken away.
+    Bytes,
 }
 
 impl Kind {
@@ -162,7 +164,8 @@ impl Kind {
         match letter {
             'i' => Kind::Int64,
             'd' => Kind::Double,
-            'b' => Kind::Bool,
+            'b' | 'n' => Kind::Bool,
+            'y' => Kind::Bytes,
             _ => Kind::Text,
         }
     }
@@ -279,6 +282,10 @@ impl Edit {
                 Cell::Double(number) => Some(*number),
                 _ => None,
             }),
+            Kind::Bytes => {
+                let gone = |row: usize| self.cells.binary_search_by_key(&row, |(at, _)| *at).is_ok();
+                bytes_without(batch.column(&self.column), batch.rows(), gone)
+            }
             Kind::Bool => {
                 let old = batch.bools(&self.column)?;
                 let mut new = BooleanBuilder::with_capacity(batch.rows());
@@ -378,8 +385,32 @@ impl Dictionary {
     }
 }
 
+/// A column of bytes without those of some rows.
+pub(crate) fn bytes_without(
+    column: Option<&ArrayRef>,
+    rows: usize,
+    gone: impl Fn(usize) -> bool,
+) -> Result<ArrayRef, String> {
+    let old = match column {
+        None => None,
+        Some(column) => Some(
+            column
+                .as_binary_opt::<i32>()
+                .ok_or("a column of type `y` that is not bytes")?,
+        ),
+    };
+    let mut new = BinaryBuilder::new();
+    for row in 0..rows {
+        new.append_option(
+            old.filter(|old| old.is_valid(row) && !gone(row))
+                .map(|old| old.value(row)),
+        );
+    }
+    Ok(Arc::new(new.finish()))
+}
+
 /// Lists of rare attributes without the entries of these rows and keys, which come ordered by row.
-fn without(column: &ArrayRef, gone: &[(usize, &str)]) -> Result<ArrayRef, String> {
+pub(crate) fn without(column: &ArrayRef, gone: &[(usize, &str)]) -> Result<ArrayRef, String> {
     let wrong = || "rare attributes are not a list of key, type and text".to_owned();
     let lists = column.as_list_opt::<i32>().ok_or_else(wrong)?;
     let entries = lists.values().as_struct_opt().ok_or_else(wrong)?;
