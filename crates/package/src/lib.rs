@@ -10,6 +10,8 @@ mod key;
 pub mod limits;
 mod manifest;
 mod name;
+#[cfg(feature = "oci")]
+pub mod oci;
 mod policy;
 mod revocation;
 mod signature;
