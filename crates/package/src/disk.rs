@@ -106,6 +106,7 @@ fn parent(path: &Path) -> io::Result<&Path> {
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     step()?;
     let mut file = File::options().write(true).create_new(true).mode(0o644).open(path)?;
+    written(path);
     file.write_all(bytes)?;
     step()?;
     file.sync_all()?;
@@ -115,9 +116,8 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     step()?;
-    fs::rename(from, to)?;
-    renamed(from, to);
-    Ok(())
+    renaming(from, to);
+    fs::rename(from, to)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
@@ -136,9 +136,9 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-pub(crate) use crash::{renamed, step, synced};
+use crash::{renaming, step, synced, written};
 #[cfg(not(test))]
-use real::{renamed, step, synced};
+use real::{renaming, step, synced, written};
 
 #[cfg(not(test))]
 mod real {
@@ -149,8 +149,9 @@ mod real {
     pub(super) fn step() -> io::Result<()> {
         Ok(())
     }
+    pub(super) fn written(_: &Path) {}
     pub(super) fn synced(_: &Path) {}
-    pub(super) fn renamed(_: &Path, _: &Path) {}
+    pub(super) fn renaming(_: &Path, _: &Path) {}
 }
 
 #[cfg(test)]
