@@ -109,9 +109,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written(path);
     file.write_all(bytes)?;
     step()?;
-    file.sync_all()?;
-    synced(path);
-    Ok(())
+    sync(&file, path)
 }
 
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
@@ -122,9 +120,7 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
     step()?;
-    File::open(folder)?.sync_all()?;
-    synced(folder);
-    Ok(())
+    sync(&File::open(folder)?, folder)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -136,12 +132,13 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-use crash::{renaming, step, synced, written};
+use crash::{renaming, step, sync, written};
 #[cfg(not(test))]
-use real::{renaming, step, synced, written};
+use real::{renaming, step, sync, written};
 
 #[cfg(not(test))]
 mod real {
+    use std::fs::File;
     use std::io;
     use std::path::Path;
 
@@ -150,7 +147,9 @@ mod real {
         Ok(())
     }
     pub(super) fn written(_: &Path) {}
-    pub(super) fn synced(_: &Path) {}
+    pub(super) fn sync(file: &File, _: &Path) -> io::Result<()> {
+        file.sync_all()
+    }
     pub(super) fn renaming(_: &Path, _: &Path) {}
 }
 

@@ -1,7 +1,7 @@
 //! The power goes, in tests: after any number of steps, and with it everything that was not synced.
 
 use std::cell::RefCell;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -86,19 +86,31 @@ pub(crate) fn written(path: &Path) {
     });
 }
 
-/// A synced file keeps its content, a synced folder the names in it.
-pub(crate) fn synced(path: &Path) {
+/// A synced file keeps its content, a synced folder the names in it. The real disk is spared: what is lost is decided here.
+pub(crate) fn sync(_: &File, path: &Path) -> io::Result<()> {
     POWER.with_borrow_mut(|power| {
         power.loose.retain(|loose| match loose {
             Loose::File(file) => file != path,
             Loose::Rename { to, .. } => to.parent() != Some(path),
         });
     });
+    Ok(())
 }
 
 pub(crate) fn renaming(from: &Path, to: &Path) {
     POWER.with_borrow_mut(|power| {
         if power.left.is_some() {
+            // What is not synced in a file is not synced under its new name either.
+            for loose in &mut power.loose {
+                if let Loose::File(path) = loose
+                    && let Ok(rest) = path.strip_prefix(from)
+                {
+                    *path = match rest.as_os_str().is_empty() {
+                        true => to.to_owned(),
+                        false => to.join(rest),
+                    };
+                }
+            }
             let replaced = fs::read(to).ok();
             power.loose.push(Loose::Rename {
                 from: from.to_owned(),
