@@ -119,7 +119,7 @@ fn read_token(path: &Path) -> Result<String> {
 }
 
 impl HttpClient {
-    fn new(base: String, token: Option<&str>, ca: Option<&Path>) -> Result<HttpClient> {
+    pub(crate) fn new(base: String, token: Option<&str>, ca: Option<&Path>) -> Result<HttpClient> {
         let uri: Uri = base.parse().with_context(|| format!("`{base}` is not an address"))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
             bail!("`{base}` is not of the form http://HOST:PORT or https://HOST:PORT");

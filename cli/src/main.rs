@@ -6,6 +6,7 @@ mod check;
 #[path = "gen.rs"]
 mod gen_load;
 mod http_client;
+mod plugin;
 mod reports;
 mod roles;
 mod running;
@@ -50,6 +51,9 @@ enum Command {
     Gen(gen_load::Args),
     /// The certificate authority of a fleet
     Ca(ca_command::Args),
+    /// Plugins: write, try, sign, publish, install, replace
+    #[command(subcommand)]
+    Plugin(plugin::Command),
     /// Print a completion script for your shell
     Completions {
         #[arg(value_enum)]
@@ -100,6 +104,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(args),
         Command::Gen(args) => gen_load::run(args).await,
         Command::Ca(args) => ca_command::run(args),
+        Command::Plugin(command) => plugin::run(command).await,
         Command::Completions { shell } => {
             use clap::CommandFactory;
             let mut script = Vec::new();

@@ -41,7 +41,7 @@ const ANY: [&str; 3] = ["sluice", "sluice-tests", "sluice-bench"];
 /// Engines, and the only crates whose own code knows them.
 const KNOWN_BY: [(&str, &[&str]); 8] = [
     ("wasmtime", &["sluice-runtime"]),
-    ("wit-component", &["xtask", "sluice-runtime"]),
+    ("wit-component", &["xtask", "sluice-runtime", "sluice"]),
     ("datafusion", &["sluice-store", "sluice-query"]),
     ("deltalake", &["sluice-store"]),
     ("object_store", &["sluice-store"]),

@@ -12,8 +12,10 @@ use crate::key::{PrivateKey, PublicKey};
 use crate::limits::KEY_FILE_BYTES;
 use crate::manifest::Capability;
 use crate::name::NameRule;
-use crate::store::StoreError;
+use crate::signature::Signature;
+use crate::store::{Store, StoreError};
 use crate::trust::TrustedKey;
+use crate::verify::Package;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -39,6 +41,62 @@ pub(super) fn default_key() -> Result<PathBuf, CommandError> {
     let folder = folder.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".config")));
     let missing = || CommandError::Usage("there is no home folder to keep a key in: say where it is".into());
     Ok(folder.ok_or_else(missing)?.join("sluice/plugin.key"))
+}
+
+/// The key that is used where none is named; made now if there is none, and if so, that is told.
+pub(super) fn own_key(output: &mut Output<'_>) -> Result<PathBuf, CommandError> {
+    let path = default_key()?;
+    if !path.exists() {
+        let args = KeygenArgs {
+            file: None,
+            comment: String::new(),
+            json: false,
+        };
+        let mut made = Vec::new();
+        let mut quiet = Vec::new();
+        keygen(
+            &args,
+            &mut Output {
+                out: &mut made,
+                notes: &mut quiet,
+            },
+        )?;
+        writeln!(
+            output.notes,
+            "made your signing key: {} (keep it secret; there is no other copy)",
+            path.display()
+        )?;
+    }
+    Ok(path)
+}
+
+/// Pins the key of whoever installs, if that is who signed: they could pin it themselves.
+pub(super) fn pin_own(store: &Store, package: &Package, output: &mut Output<'_>) -> Result<(), CommandError> {
+    const NAME: &str = "own";
+    let Ok(private) = default_key() else {
+        return Ok(());
+    };
+    // Only who has the private key is its owner; a public key can be anybody's.
+    let own = PrivateKey::load(&private).map(|key| key.public());
+    let signed_by = Signature::parse(&package.signature).map(|signature| signature.key);
+    let (Ok(key), Ok(signed_by)) = (own, signed_by) else {
+        return Ok(());
+    };
+    let trust = store.trust()?;
+    if key.id() != signed_by || trust.keys().any(|pinned| pinned.key.id() == signed_by || pinned.name == NAME) {
+        return Ok(());
+    }
+    store.add_key(&TrustedKey {
+        name: NAME.to_owned(),
+        key,
+        names: None,
+        capabilities: None,
+    })?;
+    writeln!(
+        output.notes,
+        "pinned {signed_by} as {NAME}: it is your own key; `sluice plugin trust remove {NAME}` takes it back"
+    )?;
+    Ok(())
 }
 
 pub(super) fn keygen(args: &KeygenArgs, output: &mut Output<'_>) -> Result<(), CommandError> {

@@ -28,7 +28,7 @@ What the component cannot say itself (publisher, name, limits, …) stands in pl
 pub struct SignArgs {
     /// The component; by default what `build` made
     component: Option<PathBuf>,
-    /// The private key; by default the one that `keygen` made in ~/.config/sluice
+    /// The private key; by default your own in ~/.config/sluice, which is made if there is none
     #[arg(long, value_name = "FILE", env = "SLUICE_PLUGIN_KEY")]
     key: Option<PathBuf>,
     /// The plugin's plugin.toml; by default the one here, above or right below
@@ -63,7 +63,7 @@ pub(super) fn sign(args: &SignArgs, host: &Host<'_>, output: &mut Output<'_>) ->
     let out = args.out.clone().unwrap_or_else(|| dist.join("package"));
     let key = match &args.key {
         Some(path) => path.clone(),
-        None => keys::default_key()?,
+        None => keys::own_key(output)?,
     };
     if !key.exists() {
         let text = format!(
@@ -285,7 +285,7 @@ Examples:
   sluice plugin install oci://registry.example/acme/demo@sha256:… --name acme/demo
   sluice plugin install ./acme-demo --inactive                 to run in the shadow first: sluice plugin shadow
 
-Its key has to be pinned: sluice plugin trust add. A running edge takes the new version over by itself.")]
+Its key has to be pinned: sluice plugin trust add; your own, in ~/.config/sluice, is pinned on the way. A running edge takes the new version over by itself.")]
 pub struct InstallArgs {
     #[command(flatten)]
     from: FromArgs,
@@ -303,6 +303,7 @@ pub struct InstallArgs {
 pub(super) async fn install(args: &InstallArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
     let (package, from) = args.from.package(&args.registry).await?;
     let store = args.store.open(host);
+    keys::pin_own(&store, &package, output)?;
     let checked = store.verify(package.clone(), Purpose::Install, args.from.asked())?;
     // A signed manifest may still be wrong about its component; a component that is none is refused before it is here.
     let facts = (host.inspect)(&checked.component);

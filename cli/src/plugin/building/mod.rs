@@ -1,0 +1,106 @@
+//! `sluice plugin build`: from source to component, by the language's own tools.
+
+mod js;
+mod python;
+mod rust;
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use super::assets;
+use super::project::{Language, Project};
+
+/// Make the component
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+The component goes to dist/NAME.wasm. What is needed: cargo (Rust), node and npm (JavaScript), python3 (Python); everything
+else is fetched by their own package clients into the plugin's folder.")]
+pub(crate) struct Args {
+    /// The plugin's folder; by default this one, one above or the only one below.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    project: PathBuf,
+    /// Show what the tools print.
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let project = Project::find(&args.project)?;
+    let began = Instant::now();
+    let tools = Tools {
+        verbose: args.verbose,
+    };
+    let component = match project.language {
+        Language::Rust => rust::build(&project, &tools)?,
+        Language::Js => js::build(&project, &tools)?,
+        Language::Python => python::build(&project, &tools)?,
+    };
+    let info = sluice_runtime::inspect(&component).context("the component cannot be used")?;
+    let path = project.component();
+    assets::write(&path, &component)?;
+    println!(
+        "{}  {} KiB, contract {}, {}, in {:.1} s",
+        path.strip_prefix(&project.root).unwrap_or(&path).display(),
+        component.len().div_ceil(1024),
+        info.contract,
+        match info.capabilities.len() {
+            0 => "imports nothing".to_owned(),
+            _ => format!(
+                "uses {}",
+                info.capabilities.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            ),
+        },
+        began.elapsed().as_secs_f64(),
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the tools of a language.
+struct Tools {
+    verbose: bool,
+}
+
+impl Tools {
+    /// Runs a step to its end. What it prints is shown if it fails, or if someone asked for it.
+    fn run(&self, what: &str, command: &mut Command) -> Result<()> {
+            eprintln!("{what} …");
+        if self.verbose {
+            let status = command.status().with_context(|| missing(command))?;
+            if !status.success() {
+                bail!("{what} failed: {status}");
+            }
+            return Ok(());
+        }
+        let output = command
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| missing(command))?;
+        if !output.status.success() {
+            eprint!("{}", String::from_utf8_lossy(&output.stdout));
+            eprint!("{}", String::from_utf8_lossy(&output.stderr));
+            bail!("{what} failed: {}", output.status);
+        }
+        Ok(())
+    }
+}
+
+fn missing(command: &Command) -> String {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let hint = match program.as_str() {
+        "cargo" | "rustup" => "install Rust from https://rustup.rs",
+        "node" | "npm" => "install Node.js 20 or newer, with npm",
+        "python3" => "install Python 3.10 or newer, with venv",
+        _ => "is it installed?",
+    };
+    format!("cannot run {program}: {hint}")
+}
+
+/// The SDK of an interpreted language, of this program's version, with the contract, as `.sluice/sdk` beside the source.
+fn write_sdk(project: &Project, folder: &str) -> Result<()> {
+    let sdk = project.kit().join("sdk");
+    assets::write_below(folder, &sdk)?;
+    assets::write_below("wit", &sdk.join("wit"))
+}
