@@ -224,6 +224,9 @@ pub struct PublishArgs {
     /// `oci:DIR` or `oci://HOST/NAME`
     #[arg(value_names = ["WHAT", "WHERE"], num_args = 1..=2, required = true)]
     what_and_where: Vec<String>,
+    /// Let the tag `latest` name this version
+    #[arg(long)]
+    latest: bool,
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -254,13 +257,16 @@ pub(super) async fn publish(args: &PublishArgs, output: &mut Output<'_>) -> Resu
                 "a package is published under its version, not a digest".into(),
             ));
         }
-        Selector::Tag(tag) if tag != "latest" && *tag != version => {
+        Selector::Tag(tag) if tag != oci::DEFAULT_TAG && *tag != version => {
             let text = format!("a package is published under its version: this is {version}, not {tag}");
             return Err(CommandError::Usage(text));
         }
         Selector::Tag(_) => {}
     }
     let digest = oci::push(&package, &reference, &version, &access).await?;
+    if args.latest {
+        oci::point(&package, &reference, oci::DEFAULT_TAG, &access).await?;
+    }
     published(
         args,
         output,

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{CommandError, Host, Output, StoreArgs, report};
 use crate::name::{PackageName, parse_version};
-use crate::store::{PluginState, StateError, Store, StoreError, VersionText};
+use crate::store::{Mark, PluginState, StateError, Store, StoreError, VersionText};
 use crate::verify::Warning;
 
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,8 @@ pub struct ListArgs {
 /// One line of `list`.
 struct Line {
     name: PackageName,
-    version: Version,
+    /// `None`: it is not installed, and was stopped all the same.
+    version: Option<Version>,
     publisher: Option<String>,
     signer: Option<String>,
     /// `current`, `previous`, `shadow 10%`, `disabled`, `bad: …`, `refused: …`
@@ -38,6 +39,9 @@ pub(super) fn list(args: &ListArgs, host: &Host<'_>, output: &mut Output<'_>) ->
         for version in plugin.versions.keys().rev() {
             lines.push(line(&store, name, plugin, version));
         }
+        if let (true, Some(mark)) = (plugin.versions.is_empty(), &plugin.disabled) {
+            lines.push(Line::not_installed(name, mark));
+        }
     }
     if args.json {
         let plugins: Vec<_> = lines.iter().map(as_json).collect();
@@ -52,7 +56,7 @@ pub(super) fn list(args: &ListArgs, host: &Host<'_>, output: &mut Output<'_>) ->
         let expires = line.expires.clone().unwrap_or_else(|| "never".into());
         vec![
             line.name.to_string(),
-            line.version.to_string(),
+            line.version.as_ref().map_or("-".into(), ToString::to_string),
             publisher,
             expires,
             line.states.join(", "),
@@ -73,6 +77,20 @@ pub(super) fn list(args: &ListArgs, host: &Host<'_>, output: &mut Output<'_>) ->
         writeln!(output.notes, "warning: {warning}")?;
     }
     Ok(())
+}
+
+impl Line {
+    fn not_installed(name: &PackageName, mark: &Mark) -> Self {
+        Self {
+            name: name.clone(),
+            version: None,
+            publisher: None,
+            signer: None,
+            states: vec![format!("disabled since {}: {}", mark.at, mark.reason)],
+            expires: None,
+            warnings: Vec::new(),
+        }
+    }
 }
 
 fn line(store: &Store, name: &PackageName, plugin: &PluginState, version: &VersionText) -> Line {
@@ -98,7 +116,7 @@ fn line(store: &Store, name: &PackageName, plugin: &PluginState, version: &Versi
     }
     let mut line = Line {
         name: name.clone(),
-        version: version.0.clone(),
+        version: Some(version.0.clone()),
         publisher: None,
         signer: None,
         states,
@@ -123,7 +141,7 @@ fn line(store: &Store, name: &PackageName, plugin: &PluginState, version: &Versi
 
 fn as_json(line: &Line) -> serde_json::Value {
     json!({
-        "name": line.name, "version": line.version.to_string(), "publisher": line.publisher, "signer": line.signer,
+        "name": line.name, "version": line.version.as_ref().map(ToString::to_string), "publisher": line.publisher, "signer": line.signer,
         "states": line.states, "expires": line.expires,
         "warnings": line.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
@@ -169,8 +187,20 @@ pub struct DisableArgs {
 }
 
 pub(super) fn disable(args: &DisableArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
-    args.store.open(host).disable(&args.name, &args.reason)?;
+    let store = args.store.open(host);
+    store.disable(&args.name, &args.reason)?;
     writeln!(output.out, "{} is disabled", args.name)?;
+    if store
+        .state()?
+        .plugins
+        .get(&args.name)
+        .is_none_or(|plugin| plugin.versions.is_empty())
+    {
+        writeln!(
+            output.notes,
+            "note: nothing of this name is installed here; a built-in plugin of this name stops"
+        )?;
+    }
     writeln!(
         output.notes,
         "what it kept back or masked passes as it is now; again: sluice plugin enable {}",

@@ -10,7 +10,7 @@ mod registry;
 use std::path::PathBuf;
 
 pub use credentials::{Credentials, CredentialsError};
-pub use reference::{Reference, ReferenceError, Selector};
+pub use reference::{DEFAULT_TAG, Reference, ReferenceError, Selector};
 pub use registry::{Access, RegistryError};
 
 use crate::digest::Digest;
@@ -158,6 +158,12 @@ pub async fn pull(reference: &Reference, access: &Access) -> Result<Package, Oci
         signature: place.blob(&signature).await?,
         component: place.blob(&component).await?,
     })
+}
+
+/// Lets the tag name a package that is published, whatever it named before.
+pub async fn point(package: &Package, reference: &Reference, tag: &str, access: &Access) -> Result<(), OciError> {
+    let place = Place::open(reference, access)?;
+    place.push(&Artifact::of_package(package), tag).await.map(drop)
 }
 
 /// Publishes a package under the tag; returns the digest that it can be fetched by. A tag that names other bytes is left alone.

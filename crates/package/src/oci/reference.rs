@@ -65,7 +65,7 @@ impl Reference {
 }
 
 /// The tag where none is given.
-pub(super) const DEFAULT_TAG: &str = "latest";
+pub const DEFAULT_TAG: &str = "latest";
 
 impl FromStr for Reference {
     type Err = ReferenceError;

@@ -123,18 +123,17 @@ impl Store {
         change.commit()
     }
 
-    /// The kill switch: nothing of this name runs until it is enabled.
+    /// The kill switch: nothing of this name runs until it is enabled, whether it is installed, built in or in a folder.
     pub fn disable(&self, name: &PackageName, reason: &str) -> Result<(), StoreError> {
+        let mark = Mark::new(reason, (self.policy.clock)())?;
         let mut change = self.begin()?;
-        change
-            .state
-            .set_disabled(name, Some(Mark::new(reason, (self.policy.clock)())?))?;
+        change.state.set_disabled(name, Some(mark));
         change.commit()
     }
 
     pub fn enable(&self, name: &PackageName) -> Result<(), StoreError> {
         let mut change = self.begin()?;
-        change.state.set_disabled(name, None)?;
+        change.state.set_disabled(name, None);
         change.commit()
     }
 

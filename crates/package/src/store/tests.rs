@@ -105,7 +105,7 @@ fn state_error(error: StoreError) -> StateError {
 }
 
 #[test]
-fn a_store_goes_forward_by_installing_and_back_by_rollback_only() {
+fn p12_a_store_goes_forward_by_installing_and_back_by_rollback_only() {
     let site = site();
     let store = &site.store;
     let mut watch = store.watch().unwrap();
@@ -205,7 +205,7 @@ fn a_shadow_does_not_change_what_runs_and_ends_when_it_is_promoted() {
 }
 
 #[test]
-fn a_file_that_changed_in_the_store_is_noticed_at_the_next_load() {
+fn p12_a_file_that_changed_in_the_store_is_noticed_at_the_next_load() {
     let site = site();
     site.install("1.0.0");
     let folder = site.store.package_folder(&demo(), &v("1.0.0"));
@@ -237,7 +237,7 @@ fn a_file_that_changed_in_the_store_is_noticed_at_the_next_load() {
 }
 
 #[test]
-fn what_is_revoked_is_not_loaded_any_more() {
+fn p12_what_is_revoked_is_not_loaded_any_more() {
     let site = site();
     site.install("1.0.0");
     let digest = site.store.resolve(&demo(), None).unwrap().manifest.digest;
@@ -267,7 +267,7 @@ fn shown(store: &Store) -> String {
         let versions: Vec<String> = plugin.versions.keys().map(ToString::to_string).collect();
         let bad = plugin.versions.values().filter(|version| version.bad.is_some()).count();
         lines.push(format!(
-            "{name} {:?} {:?} {} {versions:?} {bad} {:?} {}",
+            "{name} {:?} {:?} {:?} {versions:?} {bad} {:?} {}",
             plugin.current,
             plugin.previous,
             plugin.highest,

@@ -13,7 +13,9 @@ fn a_package_is_signed_published_installed_tried_promoted_and_taken_back() {
     assert_eq!(verified["signer"], "acme");
     site.sluice(&["publish", &first, "oci:@@stick"]).ok();
     let second = site.signed("1.1.0", "b");
-    let published = site.sluice(&["publish", &second, "oci:@@stick", "--json"]).json();
+    let published = site
+        .sluice(&["publish", &second, "oci:@@stick", "--latest", "--json"])
+        .json();
     let by_digest = format!("oci:@@stick@{}", published["digest"].as_str().unwrap());
 
     site.sluice(&["install", "oci:@@stick:1.0.0"]).ok();

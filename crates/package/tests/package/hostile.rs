@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::{fs, thread};
 
@@ -396,15 +396,81 @@ async fn a_registry_that_is_not_well_for_a_moment_is_asked_again() {
     assert_eq!(server.seen("1.0.0").len(), 3);
 }
 
+/// TLS before the server, with a certificate that no system knows. Its certificate, and its port.
+async fn encrypted(server: &Server) -> (String, u16) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, behind) = (listener.local_addr().unwrap().port(), server.address);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Who does not trust the certificate goes away.
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            tokio::spawn(async move {
+                let mut server = tokio::net::TcpStream::connect(behind).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut server).await;
+            });
+        }
+    });
+    (made.cert.pem(), port)
+}
+
 #[tokio::test]
-async fn without_encryption_nothing_is_asked_of_another_machine_unless_allowed() {
-    // Plain HTTP is not tried for a host that is not this one: TLS is spoken to what does not speak it.
-    let (_, server) = spoiled(|_, _| None).await;
-    let with_ca = Access {
-        ca_file: Some(Path::new("/nonexistent/ca.pem").into()),
+async fn a_registry_is_spoken_to_under_a_certificate_that_is_trusted_and_no_other() {
+    let (shelf, server) = spoiled(|_, _| None).await;
+    let (pem, port) = encrypted(&server).await;
+    let (_, stranger) = encrypted(&server).await;
+    let ca = shelf.place().join("ca.pem");
+    fs::write(&ca, pem).unwrap();
+    let access = Access {
+        ca_file: Some(ca),
         ..Access::default()
     };
-    let error = pull(&server, &with_ca).await.unwrap_err().to_string();
-    assert!(error.contains("ca.pem"), "{error}");
+    let pull = async |port: u16| {
+        let reference: Reference = format!("oci://localhost:{port}/acme/demo:1.0.0").parse().unwrap();
+        oci::pull(&reference, &access).await
+    };
+    assert_eq!(pull(port).await.unwrap(), shelf.package);
+    let before = server.seen("").len();
+    let error = pull(stranger).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OciError::Registry(RegistryError::Unreachable { scheme: "HTTPS", .. })
+        ),
+        "{error}"
+    );
+    // Nor is what speaks no TLS spoken to where TLS is wanted.
+    let error = pull(server.address.port()).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OciError::Registry(RegistryError::Unreachable { scheme: "HTTPS", .. })
+        ),
+        "{error}"
+    );
+    assert_eq!(server.seen("/v2/").len(), before);
+}
+
+#[tokio::test]
+async fn a_file_of_authorities_that_is_none_is_named() {
+    let (_, server) = spoiled(|_, _| None).await;
+    for (path, said) in [("/nonexistent/ca.pem", "ca.pem"), ("/dev/null", "not a file")] {
+        let access = Access {
+            ca_file: Some(PathBuf::from(path)),
+            ..Access::default()
+        };
+        let error = pull(&server, &access).await.unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
     assert!(server.seen("").is_empty());
 }
