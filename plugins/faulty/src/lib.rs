@@ -8,9 +8,10 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Float64Array, Int64Array, StringArray};
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{Field, Schema};
-use sluice_plugin::bindings::sluice::plugin::types::{DropCount, Quarantined};
-use sluice_plugin::bindings::{Context, Description, Guest, Outcome};
-use sluice_plugin::{Batch, Kind, Level};
+use sluice_plugin::bindings::exports::sluice::plugin::guest::{
+    Context, Description, DropCount, Guest, Outcome, Quarantined,
+};
+use sluice_plugin::{Batch, Kind, log};
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -104,7 +105,7 @@ fn misbehave(mode: &str, batch: &Batch, calls: u64) -> Result<Outcome, String> {
         "error" => Err("no \u{1b}[31mreason\n".repeat(1000)),
         "flood" => {
             let line = "x".repeat(10_000);
-            (0..1000).for_each(|_| sluice_plugin::log(Level::Warn, &line));
+            (0..1000).for_each(|_| log::warn(&line));
             Ok(unchanged())
         }
         "huge_output" => Ok(Outcome {
@@ -221,6 +222,7 @@ fn unchanged() -> Outcome {
     Outcome {
         selection: None,
         columns: None,
+        weight: None,
         drops: Vec::new(),
         quarantine: None,
     }
@@ -274,6 +276,7 @@ fn recurse(depth: u64) -> u64 {
     recurse(depth + 1) + std::hint::black_box(depth)
 }
 
+#[cfg(target_arch = "wasm32")]
 mod exported {
     #![allow(unsafe_code, unreachable_pub)]
     use super::Faulty;
