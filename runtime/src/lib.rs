@@ -7,7 +7,7 @@ mod abi;
 mod answer;
 mod breaker;
 mod call;
-mod capability;
+pub mod capability;
 mod chain;
 mod clock;
 mod columns;
