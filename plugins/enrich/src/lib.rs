@@ -128,11 +128,8 @@ fn carry(draft: &mut Draft, step: &Move, remove: bool) -> Result<(), String> {
     if source.is_empty() {
         return Ok(());
     }
-    let values: Vec<Value<'_>> = (0..before.rows()).map(|row| source.get(row)).collect();
-    let places = missing(draft, &step.to, step.overwrite, |row| match values[row].is_present() {
-        true => row as u32,
-        false => NONE,
-    });
+    let (values, of_row) = source.values();
+    let places = missing(draft, &step.to, step.overwrite, |row| of_row[row]);
     draft.assign(&step.to, &values, &places)?;
     if remove {
         let gone: Vec<u32> = places

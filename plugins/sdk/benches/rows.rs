@@ -58,8 +58,8 @@ fn main() {
 
 fn bench<P: Plugin>(what: &str) {
     let row = |n: usize| {
-        json!({"severity": if n % 50 == 0 { 17 } else { 9 }, "service": format!("service-{}", n % 40),
-               "attrs": {"status": if n % 70 == 0 { 503 } else { 200 }}})
+        json!({"severity": if n.is_multiple_of(50) { 17 } else { 9 }, "service": format!("service-{}", n % 40),
+               "attrs": {"status": if n.is_multiple_of(70) { 503 } else { 200 }}})
     };
     let mut tester = match Tester::<P>::new(json!({})) {
         Ok(tester) => tester,

@@ -161,6 +161,19 @@ impl<'a> FieldValues<'a> {
             && self.columns.iter().all(|column| matches!(column, Column::Absent))
     }
 
+    /// Values and the place of each row's among them, or [`NONE`]: what [`Draft::assign`](crate::Draft::assign) takes. A dictionary is
+    /// taken as it is.
+    pub fn values(&self) -> (Vec<Value<'a>>, Vec<u32>) {
+        if let ([Column::Text(Text::Dict16(..) | Text::Dict32(..))], None) = (&self.columns[..], &self.rare) {
+            let Distinct { texts, of_row } = self.distinct();
+            return (texts.into_iter().map(Value::from).collect(), of_row);
+        }
+        let values: Vec<Value<'a>> = (0..self.rows).map(|row| self.get(row)).collect();
+        let place = |(row, value): (usize, &Value<'_>)| if value.is_present() { row as u32 } else { NONE };
+        let of_row = values.iter().enumerate().map(place).collect();
+        (values, of_row)
+    }
+
     /// The different texts. A dictionary is taken as it is, without a look at the rows' texts.
     pub fn distinct(&self) -> Distinct<'a> {
         if self.is_empty() {

@@ -188,9 +188,12 @@ fn fields_are_read_and_assigned_as_rows_say() {
             }
             let read = field.read(draft.batch());
             let distinct = read.distinct();
+            let (values, places) = read.values();
             for row in 0..count {
                 let text = read.get(row).is_present().then(|| read.get(row).text());
                 assert!(read.is_present(row) || text.is_none());
+                let value = (places[row] != NONE).then(|| values[places[row] as usize].clone());
+                assert_eq!(value.unwrap_or_default(), read.get(row));
                 let place = distinct.of_row[row];
                 assert_eq!((place != NONE).then(|| distinct.texts[place as usize].clone()), text);
             }
