@@ -8,6 +8,7 @@
 import assert from "node:assert/strict";
 import { readFileSync, readdirSync } from "node:fs";
 import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
 
 import { suggestion } from "./error.js";
 import { read } from "./ipc/read.js";
@@ -22,8 +23,9 @@ const EXPECTATIONS = ["rows", "drops", "quarantined", "error"];
 const NOW = 1_767_225_600_000_000_000n;
 const LIMITS = { deadline: 50_000 + 50 * 8192, output: 8 * 1024 * 1024 };
 
-/** The fixtures of a folder. */
-export function fixtures(folder) {
+/** The fixtures of a folder, given as a path or as a file URL. */
+export function fixtures(place) {
+  const folder = place instanceof URL ? fileURLToPath(place) : place;
   const names = readdirSync(folder).filter((name) => name.endsWith(".json")).sort();
   if (names.length === 0) throw new Error(`no fixtures in ${folder}`);
   return names.map((name) => new Fixture(basename(name, ".json"), readFileSync(join(folder, name), "utf8")));

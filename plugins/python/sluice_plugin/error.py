@@ -1,7 +1,5 @@
 """Errors whose text may leave the component."""
 
-import traceback
-
 
 class PluginError(Exception):
     """An error that the operator may read.
@@ -15,8 +13,14 @@ def public_text(error: BaseException) -> str:
     """What is told of an error of `process`."""
     if isinstance(error, PluginError):
         return str(error)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "sluice_plugin" not in frame.filename]
-    place = f" in {frames[-1].name}, line {frames[-1].lineno}" if frames else ""
+    place = ""
+    step = error.__traceback__
+    # Not with `traceback`, which reads source files: a component has none, and the attempt would end it.
+    while step is not None:
+        code = step.tb_frame.f_code
+        if "sluice_plugin" not in code.co_filename:
+            place = f" in {code.co_name}, line {step.tb_lineno}"
+        step = step.tb_next
     return f"{type(error).__name__}{place}"
 
 
