@@ -1,5 +1,5 @@
 // Makes a component of a plugin in JavaScript or TypeScript. Called in the plugin's folder:
-//   node .sluice/sdk/build.mjs [--entry plugin.js] [--out .sluice/build/plugin.wasm] [--engine quickjs|spidermonkey]
+//   node .sluice/sdk/build.mjs [--entry plugin.js] [--out dist/<name>.wasm] [--engine quickjs|spidermonkey]
 // BUILD.md says what it needs and how it fails.
 
 import { existsSync } from "node:fs";
@@ -10,6 +10,8 @@ import { parseArgs } from "node:util";
 
 const SDK = dirname(fileURLToPath(import.meta.url));
 const WORLD = "pure";
+// Kept, because places in errors of the component are lines of the bundle in it.
+const WORK = ".sluice/build";
 const ENTRIES = ["plugin.ts", "plugin.js", "plugin.mjs"];
 const EXIT_MISTAKE = 1;
 const EXIT_TOOLS = 3;
@@ -25,7 +27,7 @@ async function main() {
   const { values: options } = parseArgs({
     options: {
       entry: { type: "string" },
-      out: { type: "string", default: ".sluice/build/plugin.wasm" },
+      out: { type: "string" },
       engine: { type: "string", default: "quickjs" },
     },
   });
@@ -33,11 +35,11 @@ async function main() {
   if (!engine) throw new BuildError(`--engine ${options.engine}: there are ${Object.keys(ENGINES).join(" and ")}`);
   const entry = options.entry ?? ENTRIES.find((name) => existsSync(name));
   if (!entry || !existsSync(entry)) throw new BuildError(`no ${entry ?? ENTRIES.join(", ")} here; run this in the folder of a plugin`);
-  const out = resolve(options.out);
-  await mkdir(dirname(out), { recursive: true });
-  const bundle = await bundled(entry, join(dirname(out), "bundle.mjs"));
+  const bundle = await bundled(entry, resolve(WORK, "bundle.mjs"));
   const { name, version } = await described(bundle);
   const component = await engine(bundle);
+  const out = resolve(options.out ?? `dist/${name}.wasm`);
+  await mkdir(dirname(out), { recursive: true });
   // A reader sees the old component or the new one.
   await writeFile(`${out}.part`, component);
   await rename(`${out}.part`, out);

@@ -1,6 +1,6 @@
 """Makes a component of a plugin in Python. Called in the plugin's folder, by the Python that has componentize-py:
 
-    .sluice/venv/bin/python .sluice/sdk/build.py [--entry plugin.py] [--out .sluice/build/plugin.wasm]
+    .sluice/venv/bin/python .sluice/sdk/build.py [--entry plugin.py] [--out dist/<name>.wasm]
 
 BUILD.md says what it needs and how it fails.
 """
@@ -15,10 +15,11 @@ from pathlib import Path
 
 SDK = Path(__file__).resolve().parent
 WORLD = "pure"
+WORK = Path(".sluice/build/src")
 EXIT_MISTAKE = 1
 EXIT_TOOLS = 3
 # Folders of a plugin that are not part of it.
-NOT_SOURCES = ("tests", "fixtures", "node_modules", "venv")
+NOT_SOURCES = ("tests", "fixtures", "dist", "venv")
 # The module that componentize-py is given; its name must differ from those of the world and of the plugin.
 ENTRY = """import {module} as plugin_module
 from sluice_plugin.component import guest_of
@@ -36,20 +37,20 @@ class BuildError(Exception):
 def main():
     parser = argparse.ArgumentParser(description="Make a component of a Sluice plugin in Python.")
     parser.add_argument("--entry", default="plugin.py", type=Path, help="file with the plugin (plugin.py)")
-    parser.add_argument("--out", default=".sluice/build/plugin.wasm", type=Path, help="where the component goes")
+    parser.add_argument("--out", type=Path, help="where the component goes (dist/<name>.wasm)")
     options = parser.parse_args()
     if not options.entry.is_file():
         raise BuildError(f"no {options.entry} here; run this in the folder of a plugin")
     if importlib.util.find_spec("componentize_py") is None:
         raise BuildError(f"componentize-py is not installed; run: {sys.executable} -m pip install -r requirements.txt", EXIT_TOOLS)
     plugin = described(options.entry)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    sources = staged(options.entry, options.out.parent / "src")
-    part = options.out.with_name(options.out.name + ".part")
-    componentize(sources, part)
+    out = options.out or Path("dist", f"{plugin.name}.wasm")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = out.with_name(out.name + ".part")
+    componentize(staged(options.entry, WORK), part)
     # A reader sees the old component or the new one.
-    part.replace(options.out)
-    print(f"{plugin.name} {plugin.version}: {options.out}, {options.out.stat().st_size / 1e6:.1f} MB")
+    part.replace(out)
+    print(f"{plugin.name} {plugin.version}: {out}, {out.stat().st_size / 1e6:.1f} MB")
 
 
 def described(entry):

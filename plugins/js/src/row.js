@@ -143,9 +143,7 @@ export class Row {
     const unset = value === undefined || value === null;
     const values = this.#attribute(group, key);
     if (unset ? values[this.index] === undefined : values[this.index] === value) return;
-    const letter = unset ? null : this.#changes.letter(group, key, value);
-    this.#changes.clear(group, key, this.index, letter);
-    if (letter) this.#changes.set(`${group}:${letter}:${key}`, this.index, value);
+    this.#changes.setAttribute(group, key, this.index, unset ? null : value);
     const own = this.#changes.owns(values) ? values : this.#changes.own(values);
     own[this.index] = unset ? undefined : value;
     this.#attributes.set(`${group}:${key}`, own);
@@ -248,6 +246,7 @@ class Changes {
   #writes;
   #columns = new Map();
   #rest = new Map();
+  #places = { attrs: new Map(), resource: new Map(), scope: new Map() };
   #own = new WeakSet();
 
   constructor(batch, writes) {
@@ -282,34 +281,41 @@ class Changes {
     values[row] = value;
   }
 
-  /** The type of the column that such a value goes to. */
-  letter(group, key, value) {
-    const allowed = (letter) => this.#writes.matches(`${group}:${letter}:${key}`);
-    switch (typeof value) {
-      case "string":
-        return "s";
-      case "boolean":
-        return "b";
-      case "bigint":
-        return "i";
-      case "number":
-        return Number.isInteger(value) && (allowed("i") || !allowed("d")) ? "i" : "d";
-      default:
-        if (value instanceof Uint8Array) return "y";
-        throw new PluginError(`attribute \`${key}\` cannot be a value of type ${typeof value}`);
+  /** Sets the value of a key, or takes it away with `null`: what the row has of it in columns of other types goes. */
+  setAttribute(group, key, row, value) {
+    const place = this.#placeOf(group, key);
+    const letter = value === null ? null : place.letter(value);
+    for (const { name, letter: other, values } of place.present) {
+      if (other !== letter && (this.#columns.get(name) ?? values)[row] !== null) this.set(name, row, null);
     }
+    if (place.rest?.has(row)) this.#takeFromRest(group, key, row);
+    if (letter === null) return;
+    const name = place.names[letter];
+    if (!this.#columns.has(name) && !place.present.some((column) => column.name === name)) {
+      // New to the batch; from now on it is one of the columns that the key has.
+      this.set(name, row, value);
+      place.present.push({ name, letter, values: this.#columns.get(name) });
+    } else this.set(name, row, value);
   }
 
-  /** Takes away what the row has under this key, but for the column of type `kept`: one key has one value. */
-  clear(group, key, row, kept) {
-    for (const letter of LETTERS) {
-      const name = `${group}:${letter}:${key}`;
-      if (letter === kept) continue;
-      const changed = this.#columns.get(name);
-      const present = changed ? changed[row] !== null : this.#batch.declares(name) && this.#batch.column(name)?.isNull(row) === false;
-      if (present) this.set(name, row, null);
-    }
-    if (!restOf(this.#batch, group)?.get(key)?.has(row)) return;
+  /** Where the values of a key lie, found once per batch. */
+  #placeOf(group, key) {
+    const keys = this.#places[group];
+    let place = keys.get(key);
+    if (place) return place;
+    const names = Object.fromEntries(LETTERS.map((letter) => [letter, `${group}:${letter}:${key}`]));
+    const present = LETTERS.filter((letter) => this.#batch.declares(names[letter]) && this.#batch.column(names[letter]));
+    place = {
+      names,
+      present: present.map((letter) => ({ name: names[letter], letter, values: this.#batch.values(names[letter]) })),
+      rest: restOf(this.#batch, group)?.get(key),
+      letter: letterFor(key, this.#writes.matches(names.i) || !this.#writes.matches(names.d)),
+    };
+    keys.set(key, place);
+    return place;
+  }
+
+  #takeFromRest(group, key, row) {
     const name = `${group}:*`;
     if (!this.#rest.has(name)) this.#rest.set(name, new Map());
     const gone = this.#rest.get(name);
@@ -331,3 +337,21 @@ class Changes {
   }
 }
 
+/** Which type of column a value goes to; whole numbers to ints or doubles. */
+function letterFor(key, wholeAreInts) {
+  return (value) => {
+    switch (typeof value) {
+      case "string":
+        return "s";
+      case "boolean":
+        return "b";
+      case "bigint":
+        return "i";
+      case "number":
+        return wholeAreInts && Number.isInteger(value) ? "i" : "d";
+      default:
+        if (value instanceof Uint8Array) return "y";
+        throw new PluginError(`attribute \`${key}\` cannot be a value of type ${typeof value}`);
+    }
+  };
+}

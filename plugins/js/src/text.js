@@ -14,14 +14,27 @@ const latin1 = (bytes) => atob(bytes.toBase64());
 /** The text of bytes; bytes that are not UTF-8 throw. */
 export function decodeText(bytes) {
   if (bytes.length === 0) return "";
-  try {
-    if (decoder) return decoder.decode(bytes);
+  if (!decoder) {
     const units = latin1(bytes);
-    return BEYOND_ASCII.test(units) ? decodeURIComponent(escape(units)) : units;
+    return BEYOND_ASCII.test(units) ? fromUnits(units) : units;
+  }
+  try {
+    return decoder.decode(bytes);
   } catch {
-    throw new PluginError("batch: a text that is not UTF-8");
+    throw notUtf8();
   }
 }
+
+/** The text of UTF-8 whose bytes are the units of a string. */
+function fromUnits(units) {
+  try {
+    return decodeURIComponent(escape(units));
+  } catch {
+    throw notUtf8();
+  }
+}
+
+const notUtf8 = () => new PluginError("batch: a text that is not UTF-8");
 
 /** The bytes of a text; half a surrogate pair becomes U+FFFD. */
 export function encodeText(text) {
@@ -34,7 +47,9 @@ export function encodeText(text) {
 export class Texts {
   #offsets;
   #bytes;
-  #ascii;
+  /** One unit for each byte; `null` until the first text is asked for, and where only single texts can be decoded. */
+  #units = null;
+  #state = "new";
 
   constructor(offsets, bytes) {
     this.#offsets = offsets;
@@ -42,15 +57,23 @@ export class Texts {
   }
 
   get(index) {
+    if (this.#state === "new") this.#prepare();
     const start = this.#offsets[index];
     const end = this.#offsets[index + 1];
-    if (this.#ascii === undefined) this.#decodeWhole();
-    return this.#ascii === null ? decodeText(this.#bytes.subarray(start, end)) : this.#ascii.substring(start, end);
+    if (this.#state === "single") return decodeText(this.#bytes.subarray(start, end));
+    const units = this.#units.substring(start, end);
+    return this.#state === "ascii" || !BEYOND_ASCII.test(units) ? units : fromUnits(units);
   }
 
-  #decodeWhole() {
-    const text = decodeText(this.#bytes);
-    this.#ascii = text.length === this.#bytes.length ? text : null;
+  #prepare() {
+    if (decoder) {
+      const text = decodeText(this.#bytes);
+      this.#state = text.length === this.#bytes.length ? "ascii" : "single";
+      if (this.#state === "ascii") this.#units = text;
+    } else {
+      this.#units = latin1(this.#bytes);
+      this.#state = BEYOND_ASCII.test(this.#units) ? "mixed" : "ascii";
+    }
   }
 }
 

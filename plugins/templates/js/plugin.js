@@ -1,4 +1,4 @@
-// Keeps warnings and worse, and everything of the services that are named in the configuration.
+// {{name}}: keeps warnings and worse, and everything of some services.
 
 import { WARN, plugin } from "sluice-plugin";
 
@@ -7,6 +7,8 @@ export default plugin({
   version: "0.1.0",
   kind: "filter",
   reads: ["severity", "service"],
-  config: { keep: { type: "array", items: { type: "string" }, default: [], description: "services that are kept as a whole" } },
-  keep: (row, config) => row.severity >= WARN || config.keep.includes(row.service),
+  config: {
+    services: { type: "array", items: { type: "string" }, default: [], description: "Services of which every event is kept." },
+  },
+  keep: (row, config) => row.severity >= WARN || config.services.includes(row.service),
 });

@@ -1,10 +1,15 @@
-"""Keeps warnings and worse, and everything of the services that are named in the configuration."""
+"""{{name}}: keeps warnings and worse, and everything of some services."""
 
 from sluice_plugin import WARN, plugin
 
-SERVICES = {"type": "array", "items": {"type": "string"}, "default": [], "description": "services that are kept as a whole"}
+SERVICES = {
+    "type": "array",
+    "items": {"type": "string"},
+    "default": [],
+    "description": "Services of which every event is kept.",
+}
 
 
-@plugin(name="{{name}}", version="0.1.0", kind="filter", reads=["severity", "service"], config={"keep": SERVICES})
+@plugin(name="{{name}}", version="0.1.0", kind="filter", reads=["severity", "service"], config={"services": SERVICES})
 def keep(row, config):
-    return row.severity >= WARN or row.service in config.keep
+    return row.severity >= WARN or row.service in config.services
