@@ -2,8 +2,11 @@
 //! Components are read from `plugins/dist`; `cargo xtask guests` builds them.
 #![allow(clippy::unwrap_used)]
 
+mod capabilities;
 mod common;
+mod compile;
 mod forbidden;
 mod hostile;
 mod mask;
 mod sample;
+mod tenants;
