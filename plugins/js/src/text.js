@@ -8,6 +8,8 @@ import { PluginError } from "./error.js";
 const decoder = typeof TextDecoder === "function" ? new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }) : null;
 const encoder = typeof TextEncoder === "function" ? new TextEncoder() : null;
 const BEYOND_ASCII = /[^\x00-\x7f]/;
+// In most texts that are not ASCII most characters are, and these need no work.
+const RUNS_BEYOND_ASCII = /[^\x00-\x7f]+/g;
 
 const latin1 = (bytes) => atob(bytes.toBase64());
 
@@ -28,7 +30,7 @@ export function decodeText(bytes) {
 /** The text of UTF-8 whose bytes are the units of a string. */
 function fromUnits(units) {
   try {
-    return decodeURIComponent(escape(units));
+    return units.replace(RUNS_BEYOND_ASCII, (run) => decodeURIComponent(escape(run)));
   } catch {
     throw notUtf8();
   }
@@ -39,7 +41,7 @@ const notUtf8 = () => new PluginError("batch: a text that is not UTF-8");
 /** The bytes of a text; half a surrogate pair becomes U+FFFD. */
 export function encodeText(text) {
   if (encoder) return encoder.encode(text);
-  const units = BEYOND_ASCII.test(text) ? unescape(encodeURIComponent(text.toWellFormed())) : text;
+  const units = text.replace(RUNS_BEYOND_ASCII, (run) => unescape(encodeURIComponent(run.toWellFormed())));
   return Uint8Array.fromBase64(btoa(units));
 }
 
@@ -92,9 +94,21 @@ export function joinTexts(values) {
   end = 0;
   index = 0;
   for (const value of values) {
-    if (value !== null) end += BEYOND_ASCII.test(value) ? encodeText(value).length : value.length;
+    if (value !== null) end += value.length + bytesBeyondUnits(value);
     offsets[++index] = end;
   }
   // A surrogate pair that was cut between two texts was joined above.
   return end === bytes.length ? { offsets, bytes } : { offsets, bytes: encodeText(values.map((v) => v?.toWellFormed() ?? "").join("")) };
+}
+
+/** How many more bytes a text has in UTF-8 than it has UTF-16 units. */
+function bytesBeyondUnits(text) {
+  let more = 0;
+  for (const run of text.match(RUNS_BEYOND_ASCII) ?? []) {
+    for (const character of run) {
+      // A surrogate pair has two units and four bytes; half a pair becomes U+FFFD, which has three.
+      more += character.length === 2 || character < "\u0800" ? character.length : 2;
+    }
+  }
+  return more;
 }
