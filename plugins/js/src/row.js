@@ -1,7 +1,9 @@
 // Row by row: one object that moves over the batch. A column is decoded when the first row asks for it, once per batch.
 
+import { attributeValues } from "./attributes.js";
+import { Changes } from "./changes.js";
 import { PluginError } from "./error.js";
-import { ALIASES, CORE, LETTERS, REST_LETTERS } from "./layout.js";
+import { ALIASES, CORE } from "./layout.js";
 
 const NAMES = Object.keys(CORE);
 const camelCase = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
@@ -161,72 +163,6 @@ function coreValues(batch, name) {
   return column.nulls === null ? values : Array.from(values, (value) => value ?? absent);
 }
 
-/** The values of an attribute over all its types, and from among the rare attributes. */
-function attributeValues(batch, group, key) {
-  let values = null;
-  let declared = false;
-  for (const letter of LETTERS) {
-    const name = `${group}:${letter}:${key}`;
-    if (!batch.declares(name)) continue;
-    declared = true;
-    const column = batch.column(name);
-    if (!column || letter === "n") continue;
-    const own = column.array();
-    if (values === null && column.nulls === null) values = own;
-    else {
-      values = values === null ? new Array(batch.rows) : Array.from(values);
-      for (let row = 0; row < own.length; row++) if (own[row] !== null) values[row] = own[row];
-    }
-  }
-  const rest = restOf(batch, group)?.get(key);
-  if (rest) {
-    values = values === null ? new Array(batch.rows) : Array.from(values);
-    for (const [row, value] of rest) values[row] = value;
-  }
-  if (!declared && !batch.declares(`${group}:*`)) {
-    throw new PluginError(`reads the attribute \`${group}.${key}\`, which is not among its \`reads\`; add it there`);
-  }
-  return values ?? new Array(batch.rows).fill(undefined);
-}
-
-const REST_INDEX = new WeakMap();
-
-/** Rare attributes of a group: by key, the values by row. */
-function restOf(batch, group) {
-  const name = `${group}:*`;
-  if (!batch.declares(name)) return null;
-  const column = batch.column(name);
-  if (!column) return null;
-  let index = REST_INDEX.get(column);
-  if (index) return index;
-  index = new Map();
-  column.array().forEach((entries, row) => {
-    for (const { key, type, text } of entries ?? []) {
-      if (!index.has(key)) index.set(key, new Map());
-      index.get(key).set(row, restValue(type, text));
-    }
-  });
-  REST_INDEX.set(column, index);
-  return index;
-}
-
-function restValue(type, text) {
-  switch (REST_LETTERS[type]) {
-    case "i":
-      return Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text);
-    case "d":
-      return Number(text);
-    case "b":
-      return text === "true";
-    case "y":
-      return Uint8Array.from(atob(text), (unit) => unit.charCodeAt(0));
-    case "n":
-      return undefined;
-    default:
-      return text;
-  }
-}
-
 const hex = (bytes) => bytes.toHex?.() ?? Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** A value of a core column as its column holds it. */
@@ -238,120 +174,4 @@ function stored(name, value) {
     throw new PluginError(`\`${name}\` is ${width} bytes as ${2 * width} hexadecimal digits`);
   }
   return Uint8Array.from({ length: width }, (_, index) => parseInt(value.slice(2 * index, 2 * index + 2), 16));
-}
-
-/** The columns that rows changed. */
-class Changes {
-  #batch;
-  #writes;
-  #columns = new Map();
-  #rest = new Map();
-  #places = { attrs: new Map(), resource: new Map(), scope: new Map() };
-  #own = new WeakSet();
-
-  constructor(batch, writes) {
-    this.#batch = batch;
-    this.#writes = writes;
-  }
-
-  /** A copy that may be changed. */
-  own(values) {
-    const copy = Array.from(values);
-    this.#own.add(copy);
-    return copy;
-  }
-
-  owns(values) {
-    return this.#own.has(values);
-  }
-
-  current(name) {
-    return this.#columns.get(name);
-  }
-
-  set(name, row, value) {
-    let values = this.#columns.get(name);
-    if (!values) {
-      if (!this.#writes.matches(name)) {
-        throw new PluginError(`changes \`${name}\`, which is not among its \`writes\`; add it, or the name that stands for it`);
-      }
-      values = Array.from(this.#batch.values(name));
-      this.#columns.set(name, values);
-    }
-    values[row] = value;
-  }
-
-  /** Sets the value of a key, or takes it away with `null`: what the row has of it in columns of other types goes. */
-  setAttribute(group, key, row, value) {
-    const place = this.#placeOf(group, key);
-    const letter = value === null ? null : place.letter(value);
-    for (const { name, letter: other, values } of place.present) {
-      if (other !== letter && (this.#columns.get(name) ?? values)[row] !== null) this.set(name, row, null);
-    }
-    if (place.rest?.has(row)) this.#takeFromRest(group, key, row);
-    if (letter === null) return;
-    const name = place.names[letter];
-    if (!this.#columns.has(name) && !place.present.some((column) => column.name === name)) {
-      // New to the batch; from now on it is one of the columns that the key has.
-      this.set(name, row, value);
-      place.present.push({ name, letter, values: this.#columns.get(name) });
-    } else this.set(name, row, value);
-  }
-
-  /** Where the values of a key lie, found once per batch. */
-  #placeOf(group, key) {
-    const keys = this.#places[group];
-    let place = keys.get(key);
-    if (place) return place;
-    const names = Object.fromEntries(LETTERS.map((letter) => [letter, `${group}:${letter}:${key}`]));
-    const present = LETTERS.filter((letter) => this.#batch.declares(names[letter]) && this.#batch.column(names[letter]));
-    place = {
-      names,
-      present: present.map((letter) => ({ name: names[letter], letter, values: this.#batch.values(names[letter]) })),
-      rest: restOf(this.#batch, group)?.get(key),
-      letter: letterFor(key, this.#writes.matches(names.i) || !this.#writes.matches(names.d)),
-    };
-    keys.set(key, place);
-    return place;
-  }
-
-  #takeFromRest(group, key, row) {
-    const name = `${group}:*`;
-    if (!this.#rest.has(name)) this.#rest.set(name, new Map());
-    const gone = this.#rest.get(name);
-    if (!gone.has(row)) gone.set(row, new Set());
-    gone.get(row).add(key);
-  }
-
-  finish(outcome) {
-    for (const [name, values] of this.#columns) outcome.column(name, values);
-    for (const [name, gone] of this.#rest) {
-      const lists = this.#batch.column(name).array();
-      const kept = lists.map((entries, row) => {
-        const keys = gone.get(row);
-        return keys ? entries.filter(({ key }) => !keys.has(key)) : entries;
-      });
-      outcome.column(name, kept);
-    }
-    return outcome;
-  }
-}
-
-/** Which type of column a value goes to; whole numbers to ints or doubles. */
-function letterFor(key, wholeAreInts) {
-  return (value) => {
-    switch (typeof value) {
-      case "string":
-        return "s";
-      case "boolean":
-        return "b";
-      case "bigint":
-        return "i";
-      case "number":
-        return wholeAreInts && Number.isInteger(value) ? "i" : "d";
-      default:
-        if (value instanceof Uint8Array) return "y";
-        throw new PluginError(`attribute \`${key}\` cannot be a value of type ${typeof value}`);
-    }
-  };
 }
