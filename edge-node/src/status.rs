@@ -286,15 +286,6 @@ impl StatusHandle {
 
     /// Takes over from a configuration what needs no restart: which plugins are switched on.
     pub fn reload(&self, config: &EdgeConfig) {
-        for plugin in self.shared.chain.plugins() {
-            let Some(entry) = config.plugin.iter().find(|entry| entry.name == plugin.name()) else {
-                continue;
-            };
-            if entry.enabled != plugin.enabled() {
-                tracing::info!(plugin = plugin.name(), enabled = entry.enabled, "plugin switched");
-                plugin.set_enabled(entry.enabled);
-            }
-        }
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {

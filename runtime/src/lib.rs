@@ -13,6 +13,7 @@ mod clock;
 mod columns;
 mod compile;
 mod engine;
+mod event;
 mod fault;
 mod host;
 mod limits;
@@ -22,6 +23,8 @@ mod pattern;
 mod plugin;
 mod policy;
 mod reasons;
+mod shadow;
+mod slot;
 mod stats;
 mod types;
 
@@ -32,6 +35,7 @@ pub use compile::{
     COMPILE_COMMAND, Compiler, DEFAULT_COMPILER_BYTES, DEFAULT_COMPILER_TIME, called_as_compiler, compile_command,
 };
 pub use engine::{ComponentError, EngineError};
+pub use event::{ChainEvent, What};
 pub use fault::Fault;
 pub use host::{Host, HostError, HostOptions};
 pub use limits::{Limits, MAX_COMPONENT_BYTES, MAX_MEMORY_BYTES, MAX_STACK_BYTES, MIN_MEMORY_BYTES};
@@ -39,7 +43,9 @@ pub use measure::{Cost, measure};
 pub use plugin::{LoadError, Plugin, PluginConfig};
 pub use policy::{Kind, OnFault};
 pub use reasons::{MAX_REASON_BYTES, MAX_REASONS, OTHER, Reasons};
-pub use stats::PluginStats;
+pub use shadow::{Shadow, ShadowReport};
+pub use slot::{Candidate, Edition, PROBATION_BATCHES, PROBATION_FAULTS, Place, Slot};
+pub use stats::{PluginStats, Role};
 
 /// Locks whatever happened to an earlier holder: every guarded value here is valid between any two statements.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -87,7 +87,7 @@ pub struct Plugin {
     pool: Mutex<Pool>,
     returned: Condvar,
     breaker: Mutex<Breaker>,
-    counters: Mutex<Counters>,
+    counters: Arc<Mutex<Counters>>,
 }
 
 /// What the component says of itself.
@@ -166,7 +166,7 @@ impl Plugin {
             }),
             returned: Condvar::new(),
             breaker: Mutex::new(Breaker::default()),
-            counters: Mutex::new(Counters::default()),
+            counters: Arc::default(),
         })
     }
 
@@ -203,20 +203,32 @@ impl Plugin {
     }
 
     pub fn stats(&self) -> PluginStats {
-        let breaker = lock(&self.breaker).as_str();
         let mut stats = lock(&self.counters).snapshot(
             &self.name,
             &self.about.version,
             self.about.kind,
             self.enabled(),
-            breaker,
+            self.breaker(),
         );
-        stats.log_lines_cut = self.log.lines_cut();
+        stats.log_lines_cut = self.log_lines_cut();
         stats
     }
 
     pub(crate) fn applies_to(&self, signal: Signal) -> bool {
         self.enabled() && (self.signals.is_empty() || self.signals.contains(&signal))
+    }
+
+    pub(crate) fn breaker(&self) -> &'static str {
+        lock(&self.breaker).as_str()
+    }
+
+    pub(crate) fn log_lines_cut(&self) -> u64 {
+        self.log.lines_cut()
+    }
+
+    /// They outlive the plugin: what batches at work still count is shown after it was replaced.
+    pub(crate) fn counters(&self) -> &Arc<Mutex<Counters>> {
+        &self.counters
     }
 
     pub(crate) fn count(&self, change: impl FnOnce(&mut Counters)) {

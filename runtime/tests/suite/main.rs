@@ -7,3 +7,5 @@ mod forbidden;
 mod hostile;
 mod mask;
 mod sample;
+mod shadow;
+mod swap;
