@@ -65,6 +65,7 @@ impl Chain {
                     plugin,
                 },
                 settings: String::new(),
+                blocked: None,
                 shadow: None,
             };
             Arc::new(Slot::new(place, None, chain.shared.events.clone()))
@@ -377,7 +378,7 @@ fn refused(plugin: &Plugin, fault: &Fault, rows: usize) -> Refused {
     Refused {
         plugin: plugin.name().to_owned(),
         fault: fault.to_string(),
-        retryable: matches!(fault, Fault::Open(_)),
+        retryable: matches!(fault, Fault::Open(_) | Fault::Blocked(_)),
     }
 }
 

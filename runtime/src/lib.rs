@@ -45,7 +45,7 @@ pub use policy::{Kind, OnFault};
 pub use reasons::{MAX_REASON_BYTES, MAX_REASONS, OTHER, Reasons};
 pub use shadow::{Shadow, ShadowReport};
 pub use slot::{Candidate, Edition, PROBATION_BATCHES, PROBATION_FAULTS, Place, Slot};
-pub use stats::{PluginStats, Role};
+pub use stats::{PluginStats, Standing};
 
 /// Locks whatever happened to an earlier holder: every guarded value here is valid between any two statements.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

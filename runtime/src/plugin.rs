@@ -277,7 +277,8 @@ impl Plugin {
         }
     }
 
-    fn failure(&self, fault: Fault) -> Failure {
+    /// What a fault means for a batch of this plugin.
+    pub(crate) fn failure(&self, fault: Fault) -> Failure {
         Failure {
             fault,
             verdict: policy::verdict(self.about.kind, self.on_fault),

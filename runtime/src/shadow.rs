@@ -20,6 +20,7 @@ use crate::columns;
 use crate::lock;
 use crate::plugin::{Failure, Plugin};
 use crate::slot::Edition;
+use crate::stats::{PluginStats, Standing};
 use compare::Side;
 pub use report::ShadowReport;
 
@@ -116,6 +117,21 @@ impl Shadow {
         let mut report = lock(&self.shared.report).clone();
         report.waiting = self.shared.waiting.load(Ordering::SeqCst);
         report
+    }
+
+    /// The same as the figures of a plugin. Its rows are those that were compared, and went nowhere.
+    pub(crate) fn stats(&self, place: &str) -> PluginStats {
+        let report = self.report();
+        let mut stats = self.candidate().stats();
+        stats.name = place.to_owned();
+        stats.state = Standing::Shadow;
+        stats.batches = report.batches;
+        stats.rows_in = report.rows;
+        stats.rows_out = report.kept_by_both + report.kept_by_candidate_only;
+        stats.dropped = report.dropped_by_candidate.into_iter().collect();
+        stats.quarantined = report.quarantined_by_candidate;
+        stats.version = report.version;
+        stats
     }
 
     /// Chooses batches evenly: of n batches `share * n`, whichever threads they come from.

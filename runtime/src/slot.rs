@@ -9,11 +9,12 @@ use arrow_array::RecordBatch;
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::event::{ChainEvent, Events, What};
+use crate::fault::Fault;
 use crate::lock;
 use crate::plugin::{Failure, Plugin};
 use crate::policy::{Kind, Verdict};
 use crate::shadow::Shadow;
-use crate::stats::{PluginStats, Role, Versions};
+use crate::stats::{PluginStats, Standing, Versions};
 
 /// Batches that a new version must serve before the one before it is let go.
 pub const PROBATION_BATCHES: u32 = 100;
@@ -40,7 +41,7 @@ pub struct Slot {
 struct Inner {
     serving: Arc<Serving>,
     /// What the operator wants here; after a rollback another one serves.
-    wanted: Arc<Plugin>,
+    wanted: Edition,
     settings: String,
     rolled_back_from: Option<String>,
     versions: Versions,
@@ -52,6 +53,7 @@ pub(crate) struct Serving {
     pub(crate) current: Edition,
     pub(crate) shadow: Option<Arc<Shadow>>,
     probation: Option<Arc<Probation>>,
+    blocked: Option<String>,
 }
 
 #[derive(Debug)]
@@ -75,6 +77,9 @@ pub struct Place {
     /// one only with the same settings, because with others the old one would not do what the operator asked for.
     pub settings: String,
     pub enabled: bool,
+    /// Why it may not run although it is not switched off, such as a revocation: every batch is then treated as one that it
+    /// failed on, so a mask refuses.
+    pub blocked: Option<String>,
     pub shadow: Option<Candidate>,
 }
 
@@ -92,6 +97,7 @@ impl Slot {
             edition,
             settings,
             enabled,
+            blocked,
             ..
         } = place;
         edition.plugin.set_enabled(enabled);
@@ -101,11 +107,12 @@ impl Slot {
             name: edition.plugin.name().to_owned(),
             events,
             inner: Mutex::new(Inner {
-                wanted: edition.plugin.clone(),
+                wanted: edition.clone(),
                 serving: Arc::new(Serving {
                     current: edition,
                     shadow,
                     probation: None,
+                    blocked,
                 }),
                 settings,
                 rolled_back_from: None,
@@ -125,8 +132,22 @@ impl Slot {
     }
 
     /// What was put here last; not the current one after a rollback.
-    pub fn wanted(&self) -> Arc<Plugin> {
+    pub fn wanted(&self) -> Edition {
         lock(&self.inner).wanted.clone()
+    }
+
+    /// The settings that came with it.
+    pub fn settings(&self) -> String {
+        lock(&self.inner).settings.clone()
+    }
+
+    /// Whether a plugin is in this place in any way: wanted, serving, standing by or beside it.
+    pub fn holds(&self, plugin: &Arc<Plugin>) -> bool {
+        let inner = lock(&self.inner);
+        let candidate = inner.serving.shadow.as_ref().map(|shadow| shadow.candidate());
+        let editions = inner.serving.editions().chain([&inner.wanted]);
+        let mut plugins = editions.map(|edition| &edition.plugin).chain(candidate);
+        plugins.any(|held| Arc::ptr_eq(held, plugin))
     }
 
     /// The candidate that runs beside it.
@@ -145,6 +166,7 @@ impl Slot {
             edition,
             settings,
             enabled,
+            blocked,
             ..
         } = place;
         let mut inner = lock(&self.inner);
@@ -155,9 +177,9 @@ impl Slot {
             self.events
                 .push(ChainEvent::new(what, &self.name, &old.current.version));
         }
-        let stays = Arc::ptr_eq(&inner.wanted, &edition.plugin) || old.current.is(&edition);
+        let stays = inner.wanted.is(&edition) || old.current.is(&edition);
         let same_settings = inner.settings == settings;
-        inner.wanted = edition.plugin.clone();
+        inner.wanted = edition.clone();
         inner.settings = settings;
         let (current, probation) = if stays {
             (old.current.clone(), old.probation.clone())
@@ -184,12 +206,19 @@ impl Slot {
             current,
             shadow,
             probation,
+            blocked,
         });
     }
 
     /// Runs a batch through the version that serves it, and through the one before it where that one failed on probation.
     pub(crate) fn serve<'a>(&self, serving: &'a Arc<Serving>, batch: &RecordBatch, call: &Call<'_>) -> Served<'a> {
         let current = &*serving.current.plugin;
+        if let Some(reason) = &serving.blocked {
+            return Served {
+                plugin: current,
+                answer: Err(current.failure(Fault::Blocked(reason.clone()))),
+            };
+        }
         let answer = current.apply(batch, call);
         let Some(probation) = &serving.probation else {
             return Served {
@@ -245,6 +274,7 @@ impl Slot {
             current: serving.current.clone(),
             shadow,
             probation: None,
+            blocked: None,
         });
     }
 
@@ -276,6 +306,7 @@ impl Slot {
             current: probation.previous.clone(),
             shadow,
             probation: None,
+            blocked: None,
         });
         // Whoever is told must find the place as the event says.
         drop(inner);
@@ -286,22 +317,17 @@ impl Slot {
     pub(crate) fn stats(&self) -> Vec<PluginStats> {
         let inner = lock(&self.inner);
         let serving = &inner.serving;
-        let previous = serving.probation.as_ref().map(|probation| &probation.previous);
         let mut all: Vec<PluginStats> = Vec::new();
         for (version, kind, counters) in inner.versions.each() {
-            let (role, plugin) = if serving.current.version == version {
-                (Role::Current, Some(&serving.current.plugin))
-            } else if let Some(previous) = previous.filter(|previous| previous.version == version) {
-                (Role::Previous, Some(&previous.plugin))
-            } else {
-                (Role::Retired, None)
-            };
+            let state = inner.standing(version);
+            let plugin = serving.editions().find(|edition| edition.version == version);
+            let plugin = plugin.map(|edition| &edition.plugin);
             let (enabled, breaker) = plugin.map_or((false, "closed"), |p| (p.enabled(), p.breaker()));
             let mut stats = counters.snapshot(&self.name, version, kind, enabled, breaker);
-            stats.role = role;
+            stats.state = state;
             stats.log_lines_cut += plugin.map_or(0, |plugin| plugin.log_lines_cut());
-            if role == Role::Current {
-                stats.on_probation = previous.is_some();
+            if state.is_in_place() {
+                stats.blocked.clone_from(&serving.blocked);
                 stats.rolled_back_from.clone_from(&inner.rolled_back_from);
                 stats.shadow = serving.shadow.as_ref().map(|shadow| shadow.report());
                 all.insert(0, stats);
@@ -309,11 +335,30 @@ impl Slot {
                 all.push(stats);
             }
         }
+        all.extend(serving.shadow.as_ref().map(|shadow| shadow.stats(&self.name)));
         all
     }
 }
 
 impl Inner {
+    fn standing(&self, version: &str) -> Standing {
+        let serving = &self.serving;
+        if serving.current.version == version {
+            match (serving.current.plugin.enabled(), &serving.blocked, &serving.probation) {
+                (false, _, _) => Standing::Disabled,
+                (true, Some(_), _) => Standing::Blocked,
+                (true, None, Some(_)) => Standing::Probation,
+                (true, None, None) => Standing::Current,
+            }
+        } else if serving.editions().any(|edition| edition.version == version) {
+            Standing::Previous
+        } else if self.rolled_back_from.as_deref() == Some(version) {
+            Standing::RolledBack
+        } else {
+            Standing::Retired
+        }
+    }
+
     /// Whether it is still the same trial that a batch began in.
     fn on_probation_with(&self, serving: &Serving) -> bool {
         match (&self.serving.probation, &serving.probation) {

@@ -17,7 +17,7 @@ pub struct PluginStats {
     pub name: String,
     pub version: String,
     pub kind: &'static str,
-    pub role: Role,
+    pub state: Standing,
     pub enabled: bool,
     /// Batches that it served.
     pub batches: u64,
@@ -37,24 +37,42 @@ pub struct PluginStats {
     pub memory_bytes: u64,
     pub breaker: &'static str,
     pub log_lines_cut: u64,
-    /// New, and the version before it stands by.
-    pub on_probation: bool,
+    /// Why it may not run.
+    pub blocked: Option<String>,
     /// The version that failed and in whose place this one is again.
     pub rolled_back_from: Option<String>,
     /// What a candidate beside it would do.
     pub shadow: Option<ShadowReport>,
 }
 
-/// What a version is in its place.
+/// What a version is in its place. Reports carry these words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Role {
+pub enum Standing {
     /// Serves.
     Current,
+    /// Serves, is new, and the version before it stands by.
+    Probation,
+    /// Would serve and is switched off.
+    Disabled,
+    /// Would serve and may not.
+    Blocked,
     /// Stands by while a newer one is on probation.
     Previous,
+    /// Runs beside the one that serves, without effect.
+    Shadow,
+    /// Failed when it was new; the version before it serves again.
+    #[serde(rename = "rolled back")]
+    RolledBack,
     /// Serves no more.
     Retired,
+}
+
+impl Standing {
+    /// Whether it is the one version of its place that batches go to.
+    pub fn is_in_place(self) -> bool {
+        matches!(self, Self::Current | Self::Probation | Self::Disabled | Self::Blocked)
+    }
 }
 
 /// The counters behind it.
@@ -87,7 +105,7 @@ impl Counters {
             name: name.to_owned(),
             version: version.to_owned(),
             kind: kind.as_str(),
-            role: Role::Current,
+            state: Standing::Current,
             enabled,
             batches: self.batches,
             rows_in: self.rows_in,
@@ -106,7 +124,7 @@ impl Counters {
             memory_bytes: self.memory_bytes,
             breaker,
             log_lines_cut: self.log_lines_cut,
-            on_probation: false,
+            blocked: None,
             rolled_back_from: None,
             shadow: None,
         }

@@ -31,6 +31,7 @@ fn chain_with(current: Edition, candidate: Option<(Edition, f64)>) -> Chain {
         edition: current,
         settings: String::new(),
         enabled: true,
+        blocked: None,
         shadow,
     };
     chain.set(vec![place]).unwrap();
@@ -147,6 +148,7 @@ fn a_share_of_the_batches_is_a_share_and_a_busy_candidate_is_passed_by() {
         edition: current(),
         settings: String::new(),
         enabled: true,
+        blocked: None,
         shadow: Some(Candidate {
             edition: candidate.clone(),
             share,

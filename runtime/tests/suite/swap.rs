@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arrow_array::RecordBatch;
 use serde_json::json;
 use sluice_runtime::{
-    Chain, Edition, OnFault, PROBATION_BATCHES, PROBATION_FAULTS, Place, Plugin, PluginStats, Role, What,
+    Chain, Edition, OnFault, PROBATION_BATCHES, PROBATION_FAULTS, Place, Plugin, PluginStats, Standing, What,
 };
 
 use crate::common::*;
@@ -20,6 +20,7 @@ fn place(plugin: &Arc<Plugin>, version: &str) -> Place {
         },
         settings: String::new(),
         enabled: true,
+        blocked: None,
         shadow: None,
     }
 }
@@ -101,7 +102,7 @@ fn p2_a_version_that_faults_at_once_is_taken_back_and_no_row_is_lost_or_set_asid
     chain.set(vec![place(&good, "1.0.0")]).unwrap();
     chain.run(logs(&["a"; 3]), CALL).unwrap();
     chain.set(vec![place(&bad, "1.1.0")]).unwrap();
-    assert!(chain.stats()[0].on_probation);
+    assert_eq!(chain.stats()[0].state, Standing::Probation);
     for _ in 0..5 {
         let outcome = chain.run(logs(&["a"; 3]), CALL).unwrap();
         assert_eq!((outcome.batch, outcome.quarantined), (logs(&["a"; 3]), 0));
@@ -109,11 +110,11 @@ fn p2_a_version_that_faults_at_once_is_taken_back_and_no_row_is_lost_or_set_asid
     let stats = chain.stats();
     let (old, new) = (of(&stats, "1.0.0"), of(&stats, "1.1.0"));
     assert_eq!(
-        (old.role, old.rows_in, old.rows_out, old.batches, old.faults),
-        (Role::Current, 18, 18, 6, 0)
+        (old.state, old.rows_in, old.rows_out, old.batches, old.faults),
+        (Standing::Current, 18, 18, 6, 0)
     );
     assert_eq!(old.rolled_back_from.as_deref(), Some("1.1.0"));
-    assert_eq!((new.role, new.rows_in, new.faults, new.rescued), (Role::Retired, 0, 1, 1));
+    assert_eq!((new.state, new.rows_in, new.faults, new.rescued), (Standing::RolledBack, 0, 1, 1));
     assert!(new.last_fault.as_ref().unwrap().starts_with("trap"));
     assert_eq!(happened(&chain), [What::Added, What::Replaced, What::RolledBack]);
     let event = &chain.events_after(2)[0];
@@ -142,10 +143,10 @@ fn a_version_on_probation_is_taken_back_with_its_third_fault_and_stays_once_it_h
     chain.set(vec![place(&good, "1")]).unwrap();
     chain.set(vec![place(&new, "2")]).unwrap();
     for _ in 0..PROBATION_BATCHES {
-        assert!(chain.stats()[0].on_probation);
+        assert_eq!(chain.stats()[0].state, Standing::Probation);
         run(&chain, "fine");
     }
-    assert!(!chain.stats()[0].on_probation);
+    assert_eq!(chain.stats()[0].state, Standing::Current);
     assert_eq!(*happened(&chain).last().unwrap(), What::Proven);
     assert_eq!(run(&chain, "poison"), 1, "from now on it fails as any plugin does");
     assert!(Arc::ptr_eq(&chain.slots()[0].current().plugin, &new));
@@ -162,7 +163,7 @@ fn a_batch_that_both_versions_fail_on_says_nothing_about_the_new_one() {
         assert_eq!(chain.run(logs(&["fine"]), CALL).unwrap().quarantined, 0);
     }
     assert!(Arc::ptr_eq(&chain.slots()[0].current().plugin, &new));
-    assert!(chain.stats()[0].on_probation);
+    assert_eq!(chain.stats()[0].state, Standing::Probation);
 }
 
 #[test]
@@ -232,7 +233,27 @@ fn the_kill_switch_and_the_order_of_places_take_effect_with_the_next_batch() {
     chain.set(vec![off(&b)]).unwrap();
     assert_eq!(by(&chain), (4, vec![]));
     let stats = chain.stats();
-    assert_eq!((stats.len(), stats[0].rows_in, stats[0].enabled), (1, 4, false));
+    assert_eq!((stats.len(), stats[0].rows_in, stats[0].state), (1, 4, Standing::Disabled));
     let expected = [What::Added, What::Added, What::Disabled, What::Removed];
     assert_eq!(happened(&chain), expected);
+}
+
+#[test]
+fn p11_a_blocked_mask_refuses_and_other_kinds_fail_as_they_do() {
+    let blocked = |plugin| Place {
+        blocked: Some("revoked by acme".to_owned()),
+        ..place(plugin, "1")
+    };
+    let mask = named("m", "mask", json!({}));
+    let chain = Chain::default();
+    chain.set(vec![place(&mask, "1")]).unwrap();
+    chain.set(vec![blocked(&mask)]).unwrap();
+    let refused = chain.run(logs(&["kim@example.com"]), CALL).unwrap_err();
+    assert_eq!(refused.fault, "may not run: revoked by acme");
+    assert!(refused.retryable, "the events are not to blame");
+    assert_eq!(chain.stats()[0].blocked.as_deref(), Some("revoked by acme"));
+    chain.set(vec![place(&mask, "1")]).unwrap();
+    assert!(chain.run(logs(&["kim@example.com"]), CALL).is_ok());
+    chain.set(vec![blocked(&named("f", "faulty", json!({"mode": "ok"})))]).unwrap();
+    assert_eq!(chain.run(logs(&["x"]), CALL).unwrap().quarantined, 1);
 }
