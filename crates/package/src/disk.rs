@@ -106,25 +106,21 @@ fn parent(path: &Path) -> io::Result<&Path> {
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     step()?;
     let mut file = File::options().write(true).create_new(true).mode(0o644).open(path)?;
+    written(path);
     file.write_all(bytes)?;
     step()?;
-    file.sync_all()?;
-    synced(path);
-    Ok(())
+    sync(&file, path)
 }
 
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     step()?;
-    fs::rename(from, to)?;
-    renamed(from, to);
-    Ok(())
+    renaming(from, to);
+    fs::rename(from, to)
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
     step()?;
-    File::open(folder)?.sync_all()?;
-    synced(folder);
-    Ok(())
+    sync(&File::open(folder)?, folder)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -136,12 +132,13 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-pub(crate) use crash::{renamed, step, synced};
+use crash::{renaming, step, sync, written};
 #[cfg(not(test))]
-use real::{renamed, step, synced};
+use real::{renaming, step, sync, written};
 
 #[cfg(not(test))]
 mod real {
+    use std::fs::File;
     use std::io;
     use std::path::Path;
 
@@ -149,8 +146,11 @@ mod real {
     pub(super) fn step() -> io::Result<()> {
         Ok(())
     }
-    pub(super) fn synced(_: &Path) {}
-    pub(super) fn renamed(_: &Path, _: &Path) {}
+    pub(super) fn written(_: &Path) {}
+    pub(super) fn sync(file: &File, _: &Path) -> io::Result<()> {
+        file.sync_all()
+    }
+    pub(super) fn renaming(_: &Path, _: &Path) {}
 }
 
 #[cfg(test)]

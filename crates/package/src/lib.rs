@@ -3,6 +3,8 @@
 //!
 //! A [`Package`] is bytes; [`Store::resolve`] gives [`Verified`] ones, and nothing else leads to them.
 
+#[cfg(feature = "cli")]
+pub mod command;
 mod digest;
 mod disk;
 mod file;
@@ -10,9 +12,12 @@ mod key;
 pub mod limits;
 mod manifest;
 mod name;
+#[cfg(feature = "oci")]
+pub mod oci;
 mod policy;
 mod revocation;
 mod signature;
+mod source;
 mod store;
 mod time;
 mod trust;
@@ -32,6 +37,7 @@ pub use revocation::{
 };
 pub use semver::Version;
 pub use signature::Signature;
+pub use source::{PluginSource, SOURCE_FILE, SourceError};
 pub use store::{
     Installed, InstalledVersion, Mark, PluginState, Shadow, State, StateError, Store, StoreError, VersionText, Watch,
 };

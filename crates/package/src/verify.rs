@@ -333,3 +333,6 @@ fn freshness(
         Some((issuer, expired)) => Ok(vec![Warning::RevocationsExpired { issuer, expired }]),
     }
 }
+
+#[cfg(test)]
+mod tests;

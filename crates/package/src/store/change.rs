@@ -95,7 +95,8 @@ impl Store {
     pub fn rollback(&self, name: &PackageName, version: Option<&Version>) -> Result<Version, StoreError> {
         let mut change = self.begin()?;
         let to = change.state.rollback(name, version)?;
-        self.verify_installed(&change.state, name, &to)?;
+        // What is about to run is verified before it is said that it runs.
+        self.load(&change.state, name, &to)?;
         change.commit()?;
         Ok(to)
     }
@@ -255,27 +256,8 @@ impl Store {
     ) -> Result<(), StoreError> {
         let mut change = self.begin()?;
         apply(&mut change.state)?;
-        self.verify_installed(&change.state, name, version)?;
+        self.load(&change.state, name, version)?;
         change.commit()
-    }
-
-    /// What is about to run is verified before it is said that it runs.
-    fn verify_installed(&self, state: &State, name: &PackageName, version: &Version) -> Result<(), StoreError> {
-        let installed = state.plugin(name)?.version(name, version)?.digest;
-        let folder = self.package_folder(name, version);
-        let asked = Asked {
-            name: Some(name),
-            version: Some(version),
-        };
-        let verified = self.verify_with(state, self.read_package(&folder)?, Purpose::Load, asked)?;
-        match verified.manifest.digest {
-            found if found == installed => Ok(()),
-            found => Err(StoreError::Exchanged {
-                folder,
-                installed,
-                found,
-            }),
-        }
     }
 
     fn begin(&self) -> Result<Change<'_>, StoreError> {

@@ -159,13 +159,23 @@ impl Store {
     /// what was installed. A package that is disabled or marked bad is not given out.
     pub fn resolve(&self, name: &PackageName, version: Option<&Version>) -> Result<Verified, StoreError> {
         let state = self.state()?;
-        let (version, installed) = state.choose(name, version)?;
-        let folder = self.package_folder(name, &version);
+        let version = state.choose(name, version)?;
+        self.load(&state, name, &version)
+    }
+
+    /// An installed version, verified as at every load, whether it may run or not.
+    pub fn verify_installed(&self, name: &PackageName, version: &Version) -> Result<Verified, StoreError> {
+        self.load(&self.state()?, name, version)
+    }
+
+    fn load(&self, state: &State, name: &PackageName, version: &Version) -> Result<Verified, StoreError> {
+        let installed = state.plugin(name)?.version(name, version)?.digest;
+        let folder = self.package_folder(name, version);
         let asked = Asked {
             name: Some(name),
-            version: Some(&version),
+            version: Some(version),
         };
-        let verified = self.verify_with(&state, self.read_package(&folder)?, Purpose::Load, asked)?;
+        let verified = self.verify_with(state, self.read_package(&folder)?, Purpose::Load, asked)?;
         match verified.manifest.digest {
             found if found == installed => Ok(verified),
             found => Err(StoreError::Exchanged {

@@ -193,8 +193,8 @@ impl State {
         self.schema
     }
 
-    /// What runs under this name, and whether it may. The digest is the one that was installed.
-    pub fn choose(&self, name: &PackageName, version: Option<&Version>) -> Result<(Version, Digest), StateError> {
+    /// What runs under this name, and whether it may.
+    pub fn choose(&self, name: &PackageName, version: Option<&Version>) -> Result<Version, StateError> {
         let plugin = self.plugin(name)?;
         if let Some(Mark { reason, at }) = plugin.disabled.clone() {
             return Err(StateError::Disabled {
@@ -218,7 +218,7 @@ impl State {
                 at,
             });
         }
-        Ok((version.clone(), installed.digest))
+        Ok(version.clone())
     }
 
     pub(super) fn plugin(&self, name: &PackageName) -> Result<&PluginState, StateError> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::disk::crash;
 use crate::key::PrivateKey;
 use crate::manifest::Manifest;
 use crate::manifest::tests::manifest;
@@ -14,7 +15,7 @@ use crate::revocation::{Revocation, RevocationList, RevokedComponent};
 use crate::time::Timestamp;
 use crate::trust::TrustedKey;
 
-const NOW: i64 = 1_795_000_000;
+const NOW: i64 = 1_796_000_000;
 
 fn now() -> Timestamp {
     Timestamp::from_seconds(NOW)
@@ -252,4 +253,147 @@ fn what_is_revoked_is_not_loaded_any_more() {
         matches!(refused, StoreError::Revocation(RevocationError::Missing { .. })),
         "{refused}"
     );
+}
+
+/// What the store says of itself, and that all it says is true.
+fn shown(store: &Store) -> String {
+    let state = store.state().unwrap();
+    let mut lines = Vec::new();
+    for (name, plugin) in &state.plugins {
+        for version in plugin.versions.keys() {
+            // A version that the state names is whole.
+            store.verify_installed(name, &version.0).unwrap();
+        }
+        let versions: Vec<String> = plugin.versions.keys().map(ToString::to_string).collect();
+        let bad = plugin.versions.values().filter(|version| version.bad.is_some()).count();
+        lines.push(format!(
+            "{name} {:?} {:?} {} {versions:?} {bad} {:?} {}",
+            plugin.current,
+            plugin.previous,
+            plugin.highest,
+            plugin.shadow,
+            plugin.disabled.is_some()
+        ));
+    }
+    lines.push(format!(
+        "{:?} {:?}",
+        state.revocations,
+        store.revocations().unwrap().lists().count()
+    ));
+    lines.join("\n")
+}
+
+type Act = Box<dyn Fn(&Site) -> Result<(), StoreError>>;
+
+fn acts() -> Vec<(&'static str, Act)> {
+    fn act(act: impl Fn(&Site) -> Result<(), StoreError> + 'static) -> Act {
+        Box::new(act)
+    }
+    let install = |name: &'static str, version: &'static str| {
+        act(move |site: &Site| {
+            site.store
+                .install(site.package(name, version), Asked::default(), true)
+                .map(drop)
+        })
+    };
+    vec![
+        ("install another version", install("acme/demo", "1.2.0")),
+        ("install the first of another name", install("acme/other", "0.1.0")),
+        ("install what is here", install("acme/demo", "1.1.0")),
+        ("roll back", act(|site| site.store.rollback(&demo(), None).map(drop))),
+        (
+            "mark bad",
+            act(|site| site.store.mark_bad(&demo(), &v("1.1.0"), "traps").map(drop)),
+        ),
+        ("promote", act(|site| site.store.promote(&demo(), &v("1.1.0")))),
+        ("disable", act(|site| site.store.disable(&demo(), "because"))),
+        (
+            "remove one",
+            act(|site| site.store.remove(&demo(), Some(&v("1.0.0"))).map(drop)),
+        ),
+        ("remove all", act(|site| site.store.remove(&demo(), None).map(drop))),
+    ]
+}
+
+/// The power goes after every step of every change, with and without what was not synced: afterwards the store is as before
+/// the change or as after it, everything in it verifies, and the next change works.
+#[test]
+fn a_crash_at_any_step_leaves_the_old_store_or_the_new_one() {
+    let prepared = || {
+        let site = site();
+        site.install("1.0.0");
+        site.install("1.1.0");
+        site
+    };
+    let mut crashes = 0;
+    for (what, act) in acts() {
+        let site = prepared();
+        let before = shown(&site.store);
+        act(&site).unwrap();
+        let after = shown(&site.store);
+        for lose in [false, true] {
+            for steps in 0.. {
+                let site = prepared();
+                let (result, cut) = crash::with_power_for(steps, lose, || act(&site));
+                let now = shown(&site.store);
+                assert!(
+                    now == before || now == after,
+                    "{what}, step {steps}, lose {lose}:\n{now}\nis neither\n{before}\nnor\n{after}"
+                );
+                if result.is_ok() {
+                    assert_eq!(now, after, "{what}: it was said to be done");
+                }
+                act(&site)
+                    .or_else(|_| site.store.disable(&demo(), "works").or(Ok::<_, StoreError>(())))
+                    .unwrap();
+                site.install("1.3.0");
+                if !cut {
+                    break;
+                }
+                crashes += 1;
+            }
+        }
+    }
+    assert!(crashes > 100, "{crashes} crashes prove little");
+}
+
+#[test]
+fn a_crash_while_revocations_come_in_leaves_the_old_or_the_new_list() {
+    let digest = |site: &Site| {
+        site.store
+            .verify_installed(&demo(), &v("1.0.0"))
+            .unwrap()
+            .manifest
+            .digest
+    };
+    for lose in [false, true] {
+        for steps in 0.. {
+            let site = site();
+            site.install("1.0.0");
+            let reason = "leaks".to_owned();
+            let entry = Revocation::Component(RevokedComponent {
+                digest: digest(&site),
+                reason,
+            });
+            let list = |number, entries| {
+                let list = RevocationList {
+                    number,
+                    issued: now(),
+                    expires: now().after(Duration::from_secs(3600)),
+                    entries,
+                };
+                SignedRevocations::sign(&site.key, &list).unwrap()
+            };
+            site.store.import_revocations(list(1, Vec::new())).unwrap();
+            let second = list(2, vec![entry]);
+            let (result, cut) = crash::with_power_for(steps, lose, || site.store.import_revocations(second.clone()));
+            let revoked = site.store.resolve(&demo(), None).is_err();
+            assert!(revoked || result.is_err(), "step {steps}: said to be done");
+            site.store.import_revocations(second).unwrap();
+            assert!(site.store.resolve(&demo(), None).is_err());
+            if !cut {
+                break;
+            }
+        }
+    }
 }
