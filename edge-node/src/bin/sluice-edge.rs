@@ -28,7 +28,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the node until SIGTERM or ctrl-c. SIGHUP reloads which plugins are enabled.
+    /// Run the node until SIGTERM or ctrl-c. SIGHUP reads the plugin chain of the configuration anew.
     Run {
         /// Configuration; without it every key has its default.
         #[arg(long, value_name = "FILE")]
