@@ -45,7 +45,11 @@ impl HintBoard {
         }
         let now = bytes as f64 / rows as f64;
         let before = f64::from_bits(self.row_bytes.load(Ordering::Relaxed));
-        let average = if before == 0.0 { now } else { before + (now - before) * WEIGHT };
+        let average = if before == 0.0 {
+            now
+        } else {
+            before + (now - before) * WEIGHT
+        };
         self.row_bytes.store(average.to_bits(), Ordering::Relaxed);
     }
 }

@@ -8,8 +8,8 @@
 mod admin;
 mod chain;
 pub mod config;
-pub mod identity;
 mod hints;
+pub mod identity;
 mod intake;
 mod journal;
 pub mod link;

@@ -260,11 +260,19 @@ fn of_plugin(plugin: &PluginStats) -> [(&'static str, &str); 2] {
 
 /// Of each version of each plugin.
 const PLUGIN_SERIES: [(&str, &str, &str, fn(&PluginStats) -> f64); 14] = [
-    ("batches_total", "counter", "Batches that a plugin served.", |p| p.batches as f64),
+    ("batches_total", "counter", "Batches that a plugin served.", |p| {
+        p.batches as f64
+    }),
     ("rows_total", "counter", "Rows given to a plugin.", |p| p.rows_in as f64),
-    ("rows_out_total", "counter", "Rows that a plugin let pass.", |p| p.rows_out as f64),
-    ("quarantined_total", "counter", "Rows that a plugin set aside.", |p| p.quarantined as f64),
-    ("refused_total", "counter", "Events that a mask refused.", |p| p.refused as f64),
+    ("rows_out_total", "counter", "Rows that a plugin let pass.", |p| {
+        p.rows_out as f64
+    }),
+    ("quarantined_total", "counter", "Rows that a plugin set aside.", |p| {
+        p.quarantined as f64
+    }),
+    ("refused_total", "counter", "Events that a mask refused.", |p| {
+        p.refused as f64
+    }),
     ("faults_total", "counter", "Failures of a plugin.", |p| p.faults as f64),
     (
         "rescued_total",
@@ -272,35 +280,58 @@ const PLUGIN_SERIES: [(&str, &str, &str, fn(&PluginStats) -> f64); 14] = [
         "Batches that the version before served, because this one failed.",
         |p| p.rescued as f64,
     ),
-    ("cpu_seconds_total", "counter", "CPU time of a plugin.", |p| p.cpu_ns as f64 / 1e9),
+    ("cpu_seconds_total", "counter", "CPU time of a plugin.", |p| {
+        p.cpu_ns as f64 / 1e9
+    }),
     (
         "log_lines_cut_total",
         "counter",
         "Lines of a plugin's log that were over its limit.",
         |p| p.log_lines_cut as f64,
     ),
-    ("memory_bytes", "gauge", "Memory of the largest instance so far.", |p| p.memory_bytes as f64),
-    ("enabled", "gauge", "0 while a plugin is switched off or replaced.", |p| {
-        f64::from(u8::from(p.enabled))
+    ("memory_bytes", "gauge", "Memory of the largest instance so far.", |p| {
+        p.memory_bytes as f64
     }),
-    ("breaker_open", "gauge", "1 while a plugin is not called because it failed too often.", |p| {
-        f64::from(u8::from(p.breaker != "closed"))
-    }),
+    (
+        "enabled",
+        "gauge",
+        "0 while a plugin is switched off or replaced.",
+        |p| f64::from(u8::from(p.enabled)),
+    ),
+    (
+        "breaker_open",
+        "gauge",
+        "1 while a plugin is not called because it failed too often.",
+        |p| f64::from(u8::from(p.breaker != "closed")),
+    ),
     ("on_probation", "gauge", "1 while the version before stands by.", |p| {
         f64::from(u8::from(p.state == Standing::Probation))
     }),
-    ("rolled_back", "gauge", "1 where a newer version failed and this one serves again.", |p| {
-        f64::from(u8::from(p.rolled_back_from.is_some()))
-    }),
+    (
+        "rolled_back",
+        "gauge",
+        "1 where a newer version failed and this one serves again.",
+        |p| f64::from(u8::from(p.rolled_back_from.is_some())),
+    ),
 ];
 
 /// Of each candidate.
 const SHADOW_SERIES: [(&str, &str, fn(&ShadowReport) -> f64); 6] = [
-    ("batches_total", "Batches compared with a candidate.", |s| s.batches as f64),
-    ("skipped_total", "Batches that a busy candidate was not given.", |s| s.skipped as f64),
-    ("rows_different_total", "Rows kept by both that differ.", |s| s.rows_different as f64),
-    ("faults_total", "Failures of a candidate.", |s| s.faults_candidate as f64),
-    ("cpu_seconds_total", "CPU time of a candidate.", |s| s.cpu_ns_candidate as f64 / 1e9),
+    ("batches_total", "Batches compared with a candidate.", |s| {
+        s.batches as f64
+    }),
+    ("skipped_total", "Batches that a busy candidate was not given.", |s| {
+        s.skipped as f64
+    }),
+    ("rows_different_total", "Rows kept by both that differ.", |s| {
+        s.rows_different as f64
+    }),
+    ("faults_total", "Failures of a candidate.", |s| {
+        s.faults_candidate as f64
+    }),
+    ("cpu_seconds_total", "CPU time of a candidate.", |s| {
+        s.cpu_ns_candidate as f64 / 1e9
+    }),
     (
         "current_cpu_seconds_total",
         "CPU time of the version that serves, for the same batches.",

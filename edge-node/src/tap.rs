@@ -133,7 +133,9 @@ mod tests {
         for _ in 0..3 {
             tap.offer(&batch(5), Signal::Log);
         }
-        let sizes: Vec<usize> = std::iter::from_fn(|| rows.try_recv().ok()).map(|b| b.num_rows()).collect();
+        let sizes: Vec<usize> = std::iter::from_fn(|| rows.try_recv().ok())
+            .map(|b| b.num_rows())
+            .collect();
         assert_eq!(sizes, [5, 2]);
         assert_eq!(tap.listening.load(Ordering::Acquire), 0);
         assert!(rows.try_recv().is_err() && rows.is_closed());

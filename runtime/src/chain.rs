@@ -103,7 +103,10 @@ impl Chain {
                 }
             }
         }
-        for gone in slots.iter().filter(|slot| !next.iter().any(|n| n.name() == slot.name())) {
+        for gone in slots
+            .iter()
+            .filter(|slot| !next.iter().any(|n| n.name() == slot.name()))
+        {
             events.push(ChainEvent::new(What::Removed, gone.name(), &gone.current().version));
         }
         *slots = next.into();
@@ -292,13 +295,7 @@ impl<'a> Work<'a> {
     }
 
     /// A mask over rows that were set aside: they go to the store too, so they pass it or the request is refused.
-    fn mask_held(
-        &mut self,
-        index: usize,
-        slot: &Slot,
-        serving: &Arc<Serving>,
-        call: &Call<'_>,
-    ) -> Result<(), Refused> {
+    fn mask_held(&mut self, index: usize, slot: &Slot, serving: &Arc<Serving>, call: &Call<'_>) -> Result<(), Refused> {
         let held = &mut self.held[index];
         let rows = held.batch.num_rows();
         if rows == 0 {
@@ -306,9 +303,7 @@ impl<'a> Work<'a> {
         }
         let served = slot.serve(serving, &held.batch, call);
         let plugin = served.plugin;
-        let answer = served
-            .answer
-            .map_err(|failure| refused(plugin, &failure.fault, rows))?;
+        let answer = served.answer.map_err(|failure| refused(plugin, &failure.fault, rows))?;
         if let Some(changed) = answer.changed {
             held.batch = changed;
         }

@@ -93,6 +93,8 @@ impl Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("list", &self.list).finish_non_exhaustive()
+        f.debug_struct("Events")
+            .field("list", &self.list)
+            .finish_non_exhaustive()
     }
 }

@@ -265,10 +265,7 @@ mod tests {
             versions.add("1", Kind::Filter, &life(1));
         }
         assert_eq!(rows(&versions)[1], ("1".to_owned(), 116));
-        assert!(
-            versions.list[0].lives.len() <= 3,
-            "lives that are over do not pile up"
-        );
+        assert!(versions.list[0].lives.len() <= 3, "lives that are over do not pile up");
     }
 
     #[test]

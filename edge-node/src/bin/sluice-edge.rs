@@ -156,6 +156,24 @@ async fn status(url: &str, json: bool) -> anyhow::Result<()> {
         serde_json::Value::Null => println!("link       none"),
         link => println!("link       {} {}", text(&link["phase"]), text(&link["gateway"])),
     }
+    for plugin in at("/plugins").as_array().into_iter().flatten() {
+        println!(
+            "plugin     {} {} ({}), {}: {} of {} rows left, {} faults",
+            text(&plugin["name"]),
+            text(&plugin["version"]),
+            text(&plugin["kind"]),
+            text(&plugin["state"]),
+            plugin["rows_out"],
+            plugin["rows_in"],
+            plugin["faults"]
+        );
+    }
+    for warning in at("/chain/warnings").as_array().into_iter().flatten() {
+        println!("warning    {}", text(warning));
+    }
+    if let Some(why) = at("/chain/refused/why").as_str() {
+        println!("refused    the plugin chain: {why}");
+    }
     for dropped in at("/dropped").as_array().into_iter().flatten() {
         println!(
             "dropped    {} by {} ({})",

@@ -40,7 +40,9 @@ impl Secrets {
         self.0
             .iter()
             .filter(|secret| secret.len() >= MIN_REDACTED_BYTES)
-            .fold(text.to_owned(), |text, secret| text.replace(secret.as_str(), "[secret]"))
+            .fold(text.to_owned(), |text, secret| {
+                text.replace(secret.as_str(), "[secret]")
+            })
     }
 }
 
@@ -174,7 +176,10 @@ mod tests {
     fn what_cannot_be_read_is_named_with_its_key() {
         let refused = |text: &str| resolve(&toml::from_str(text).unwrap()).err().unwrap().to_string();
         let text = refused("a.b = { env = \"SLUICE_NO_SUCH_VARIABLE\" }");
-        assert!(text.contains("config.a.b") && text.contains("SLUICE_NO_SUCH_VARIABLE"), "{text}");
+        assert!(
+            text.contains("config.a.b") && text.contains("SLUICE_NO_SUCH_VARIABLE"),
+            "{text}"
+        );
         let text = refused("k = { file = \"/nowhere/key\" }");
         assert!(text.contains("config.k") && text.contains("/nowhere/key"), "{text}");
         let dir = tempfile::tempdir().unwrap();

@@ -124,7 +124,10 @@ fn by_name(wish: &Wish<'_>, store: &Store, state: &State) -> Result<Source, Chai
     let text = wish.package.unwrap_or(wish.plugin);
     let name: PackageName = wish.named(text.parse())?;
     let version = wish.named(wish.version.map(parse_version).transpose())?;
-    let is_installed = state.plugins.get(&name).is_some_and(|plugin| !plugin.versions.is_empty());
+    let is_installed = state
+        .plugins
+        .get(&name)
+        .is_some_and(|plugin| !plugin.versions.is_empty());
     if is_installed {
         let verified = store.resolve(&name, version.as_ref());
         return verified.map(of_package).map_err(|e| wish.package_error(e));
@@ -156,7 +159,10 @@ fn of_package(verified: Verified) -> Source {
         component: verified.component,
         version: Some(manifest.version.to_string()),
         limits: wanted(&manifest.limits),
-        origin: format!("package {} {}, signed by {}", manifest.name, manifest.version, verified.signer),
+        origin: format!(
+            "package {} {}, signed by {}",
+            manifest.name, manifest.version, verified.signer
+        ),
         installed: Some((manifest.name, manifest.version)),
         warnings: verified.warnings.iter().map(ToString::to_string).collect(),
     }
@@ -171,7 +177,9 @@ fn wanted(limits: &WantedLimits) -> PluginLimits {
         deadline: span(limits.deadline_us),
         deadline_per_row: span(limits.deadline_per_row_us),
         output: limits.output_bytes.map(Size),
-        output_ratio: limits.output_ratio.map(|ratio| usize::try_from(ratio).unwrap_or(usize::MAX)),
+        output_ratio: limits
+            .output_ratio
+            .map(|ratio| usize::try_from(ratio).unwrap_or(usize::MAX)),
         log_lines_per_second: limits
             .log_lines_per_second
             .map(|lines| u32::try_from(lines).unwrap_or(u32::MAX)),

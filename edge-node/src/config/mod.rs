@@ -469,6 +469,21 @@ mod tests {
         assert!(missing.is_empty(), "{missing:?}");
     }
 
+    /// What is shown behind one `#` is meant to be taken over.
+    #[test]
+    fn the_example_of_a_plugin_can_be_taken_over() {
+        let example: Vec<&str> = SHIPPED
+            .lines()
+            .skip_while(|line| *line != "# [[plugin]]")
+            .map(|line| line.strip_prefix("# ").unwrap())
+            .collect();
+        let config = EdgeConfig::from_toml(&example.join("\n")).unwrap();
+        let entry = &config.plugin[0];
+        assert_eq!(entry.limits.resolve(), sluice_runtime::Limits::default());
+        assert_eq!(entry.limits.state_bytes(), sluice_runtime::DEFAULT_STATE_BYTES);
+        assert_eq!((entry.tables.len(), entry.shadow.is_some()), (3, true));
+    }
+
     #[test]
     fn mistakes_are_told_with_line_key_and_hint() {
         let check = |text: &str, line: usize, key: &str, says: &str| {
@@ -498,9 +513,19 @@ mod tests {
         let plugin = |more: &str| format!("[[plugin]]\nname = \"a\"\n{more}");
         check(&plugin("path = \"x.wasm\""), 3, "plugin.path", "unsigned = true");
         check(&plugin("unsigned = true"), 3, "plugin.unsigned", "goes with `path`");
-        check(&plugin("limits = { memry = \"1 MiB\" }"), 3, "memry", "did you mean `memory`?");
+        check(
+            &plugin("limits = { memry = \"1 MiB\" }"),
+            3,
+            "memry",
+            "did you mean `memory`?",
+        );
         check(&plugin("shadow = { share = 0.5 }"), 3, "plugin.shadow", "one version");
-        check(&plugin("shadow = { version = \"1.0.0\", share = 0.0 }"), 3, "plugin.shadow", "more than 0");
+        check(
+            &plugin("shadow = { version = \"1.0.0\", share = 0.0 }"),
+            3,
+            "plugin.shadow",
+            "more than 0",
+        );
         check(&plugin("tables = { t = 1 }"), 3, "t", "path of a file");
         check(&plugin("capabilities = [\"network\"]"), 3, "capabilities", "lookup");
         check("[[plugin]]\nname = \"a b\"", 2, "plugin.name", "no name");

@@ -57,7 +57,10 @@ pub(crate) async fn page(State(door): State<TapDoor>, query: RawQuery, headers: 
 
 async fn show(tap: &Tap, wanted: Wanted) -> Response<Body> {
     let Ok(mut rows) = tap.listen(wanted.signal, wanted.rows) else {
-        return plain(StatusCode::TOO_MANY_REQUESTS, "others listen already; come again later\n");
+        return plain(
+            StatusCode::TOO_MANY_REQUESTS,
+            "others listen already; come again later\n",
+        );
     };
     let until = Instant::now() + wanted.wait;
     let mut parts = Vec::new();
@@ -115,7 +118,12 @@ impl Wanted {
                 }
                 "wait" => match units::parse_duration(&value) {
                     Ok(wait) if wait <= MAX_WAIT => wanted.wait = wait,
-                    _ => return Err(format!("wait={value}: a duration such as 10s, at most {} s", MAX_WAIT.as_secs())),
+                    _ => {
+                        return Err(format!(
+                            "wait={value}: a duration such as 10s, at most {} s",
+                            MAX_WAIT.as_secs()
+                        ));
+                    }
                 },
                 _ => return Err(format!("{name} is nothing to ask for: there are rows, signal and wait")),
             }
@@ -156,7 +164,15 @@ mod tests {
         );
         assert_eq!(Wanted::parse("").unwrap().rows, DEFAULT_ROWS);
         assert_eq!(Wanted::parse("wait=10%20s").unwrap().wait, Duration::from_secs(10));
-        for bad in ["rows=0", "rows=x", "rows=70000", "signal=logs", "wait=5", "wait=2h", "colour=red"] {
+        for bad in [
+            "rows=0",
+            "rows=x",
+            "rows=70000",
+            "signal=logs",
+            "wait=5",
+            "wait=2h",
+            "colour=red",
+        ] {
             assert!(Wanted::parse(bad).is_err(), "{bad}");
         }
     }

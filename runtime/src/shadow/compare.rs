@@ -154,7 +154,10 @@ mod tests {
                 // Row 2 differs too, but the current version drops it.
                 ("body", dictionary(&[Some("a"), Some("B"), Some("c"), Some("d")])),
                 ("same", whole.column(1).clone()),
-                ("attrs:d:w", Arc::new(Float64Array::from(vec![None, Some(f64::NAN), None, Some(1.0)]))),
+                (
+                    "attrs:d:w",
+                    Arc::new(Float64Array::from(vec![None, Some(f64::NAN), None, Some(1.0)])),
+                ),
             ])),
             quarantine: Some((bits("1000"), "odd".to_owned())),
             ..Answer::default()
@@ -176,8 +179,8 @@ mod tests {
 
     #[test]
     fn every_type_of_a_batch_can_be_compared() {
-        use arrow_array::{FixedSizeBinaryArray, ListArray, new_null_array};
         use arrow_array::types::UInt64Type;
+        use arrow_array::{FixedSizeBinaryArray, ListArray, new_null_array};
         let list: ArrayRef = Arc::new(ListArray::from_iter_primitive::<UInt64Type, _, _>([
             Some(vec![Some(1), Some(2)]),
             None,

@@ -42,7 +42,11 @@ fn poisoned(name: &str, component: &str) -> Arc<Plugin> {
 
 /// Rows without a severity: the sampler keeps errors whatever its rate.
 fn traces(rows: usize) -> RecordBatch {
-    with(&logs(&vec!["x"; rows]).project(&[0, 1, 2]).unwrap(), "trace_id", trace_ids(rows))
+    with(
+        &logs(&vec!["x"; rows]).project(&[0, 1, 2]).unwrap(),
+        "trace_id",
+        trace_ids(rows),
+    )
 }
 
 fn of<'a>(stats: &'a [PluginStats], version: &str) -> &'a PluginStats {
@@ -97,7 +101,10 @@ fn p2_a_batch_is_served_by_the_versions_that_it_began_with_and_no_row_is_lost() 
 
 #[test]
 fn p2_a_version_that_faults_at_once_is_taken_back_and_no_row_is_lost_or_set_aside() {
-    let (good, bad) = (named("f", "faulty", json!({"mode": "ok"})), named("f", "faulty", json!({"mode": "trap"})));
+    let (good, bad) = (
+        named("f", "faulty", json!({"mode": "ok"})),
+        named("f", "faulty", json!({"mode": "trap"})),
+    );
     let chain = Chain::default();
     chain.set(vec![place(&good, "1.0.0")]).unwrap();
     chain.run(logs(&["a"; 3]), CALL).unwrap();
@@ -114,11 +121,17 @@ fn p2_a_version_that_faults_at_once_is_taken_back_and_no_row_is_lost_or_set_asid
         (Standing::Current, 18, 18, 6, 0)
     );
     assert_eq!(old.rolled_back_from.as_deref(), Some("1.1.0"));
-    assert_eq!((new.state, new.rows_in, new.faults, new.rescued), (Standing::RolledBack, 0, 1, 1));
+    assert_eq!(
+        (new.state, new.rows_in, new.faults, new.rescued),
+        (Standing::RolledBack, 0, 1, 1)
+    );
     assert!(new.last_fault.as_ref().unwrap().starts_with("trap"));
     assert_eq!(happened(&chain), [What::Added, What::Replaced, What::RolledBack]);
     let event = &chain.events_after(2)[0];
-    assert_eq!((event.version.as_str(), event.other.as_deref()), ("1.1.0", Some("1.0.0")));
+    assert_eq!(
+        (event.version.as_str(), event.other.as_deref()),
+        ("1.1.0", Some("1.0.0"))
+    );
     // The same wish again is no new wish.
     chain.set(vec![place(&bad, "1.1.0")]).unwrap();
     assert!(Arc::ptr_eq(&chain.slots()[0].current().plugin, &good));
@@ -135,7 +148,11 @@ fn a_version_on_probation_is_taken_back_with_its_third_fault_and_stays_once_it_h
     for fault in 1..=PROBATION_FAULTS {
         assert_eq!(run(&chain, "fine"), 0);
         assert!(Arc::ptr_eq(&chain.slots()[0].current().plugin, &new), "fault {fault}");
-        assert_eq!(run(&chain, "poison"), 0, "the old version serves what the new one cannot");
+        assert_eq!(
+            run(&chain, "poison"),
+            0,
+            "the old version serves what the new one cannot"
+        );
     }
     assert!(Arc::ptr_eq(&chain.slots()[0].current().plugin, &good));
 
@@ -233,7 +250,10 @@ fn the_kill_switch_and_the_order_of_places_take_effect_with_the_next_batch() {
     chain.set(vec![off(&b)]).unwrap();
     assert_eq!(by(&chain), (4, vec![]));
     let stats = chain.stats();
-    assert_eq!((stats.len(), stats[0].rows_in, stats[0].state), (1, 4, Standing::Disabled));
+    assert_eq!(
+        (stats.len(), stats[0].rows_in, stats[0].state),
+        (1, 4, Standing::Disabled)
+    );
     let expected = [What::Added, What::Added, What::Disabled, What::Removed];
     assert_eq!(happened(&chain), expected);
 }
@@ -254,6 +274,8 @@ fn p11_a_blocked_mask_refuses_and_other_kinds_fail_as_they_do() {
     assert_eq!(chain.stats()[0].blocked.as_deref(), Some("revoked by acme"));
     chain.set(vec![place(&mask, "1")]).unwrap();
     assert!(chain.run(logs(&["kim@example.com"]), CALL).is_ok());
-    chain.set(vec![blocked(&named("f", "faulty", json!({"mode": "ok"})))]).unwrap();
+    chain
+        .set(vec![blocked(&named("f", "faulty", json!({"mode": "ok"})))])
+        .unwrap();
     assert_eq!(chain.run(logs(&["x"]), CALL).unwrap().quarantined, 1);
 }
