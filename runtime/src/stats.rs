@@ -28,6 +28,8 @@ pub struct PluginStats {
     /// Rows refused because this plugin is a mask and failed.
     pub refused: u64,
     pub faults: u64,
+    /// Hand-overs that went wrong on an instance that had served before, and so were tried once more on a fresh one.
+    pub restarts: u64,
     pub last_fault: Option<String>,
     /// Batches on which it failed and that the version before it served instead.
     pub rescued: u64,
@@ -85,6 +87,7 @@ pub(crate) struct Counters {
     pub(crate) quarantined: u64,
     pub(crate) refused: u64,
     pub(crate) faults: u64,
+    pub(crate) restarts: u64,
     pub(crate) last_fault: Option<String>,
     pub(crate) rescued: u64,
     pub(crate) cpu_ns: u64,
@@ -118,6 +121,7 @@ impl Counters {
             quarantined: self.quarantined,
             refused: self.refused,
             faults: self.faults,
+            restarts: self.restarts,
             last_fault: self.last_fault.clone(),
             rescued: self.rescued,
             cpu_ns: self.cpu_ns,
@@ -141,6 +145,7 @@ impl Counters {
         self.quarantined += later.quarantined;
         self.refused += later.refused;
         self.faults += later.faults;
+        self.restarts += later.restarts;
         if later.last_fault.is_some() {
             self.last_fault.clone_from(&later.last_fault);
         }

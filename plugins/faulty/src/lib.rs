@@ -2,15 +2,19 @@
 //!
 //! Built twice, as a filter (`faulty`) and as a mask (`faulty_mask`), because a host treats their failures differently.
 
+mod abuse;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array, StringArray};
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{Field, Schema};
-use sluice_plugin::bindings::sluice::plugin::types::{DropCount, Quarantined};
-use sluice_plugin::bindings::{Context, Description, Guest, Outcome};
-use sluice_plugin::{Batch, Kind, Level};
+use sluice_plugin::bindings::exports::sluice::plugin::guest::{
+    Context, Description, DropCount, Guest, Outcome, Quarantined,
+};
+use sluice_plugin::bindings::sluice::plugin::state;
+use sluice_plugin::{Batch, Kind, log};
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -19,6 +23,9 @@ struct Config {
     /// Calls that an instance serves well before it misbehaves.
     #[serde(default)]
     after: u64,
+    /// Batches that all its instances together serve well for one tenant before it misbehaves.
+    #[serde(default)]
+    after_all: i64,
     /// Text of a body that brings the fault about; without it every batch does.
     #[serde(default)]
     only: Option<String>,
@@ -72,6 +79,9 @@ impl Guest for Faulty {
             state.calls += 1;
             (state.config.clone(), state.calls)
         });
+        if config.after_all > 0 && counted()? <= config.after_all {
+            return Ok(unchanged());
+        }
         if calls <= config.after || !chosen(&batch, config.only.as_deref())? {
             return Ok(unchanged());
         }
@@ -85,6 +95,11 @@ fn chosen(batch: &Batch, only: Option<&str>) -> Result<bool, String> {
     };
     let body = batch.text("body")?;
     Ok((0..batch.rows()).any(|row| body.get(row) == Some(only)))
+}
+
+/// Counts in what outlives the instance.
+fn counted() -> Result<i64, String> {
+    state::add(b"calls", 1).map_err(|e| format!("{e:?}"))
 }
 
 fn misbehave(mode: &str, batch: &Batch, calls: u64) -> Result<Outcome, String> {
@@ -104,7 +119,7 @@ fn misbehave(mode: &str, batch: &Batch, calls: u64) -> Result<Outcome, String> {
         "error" => Err("no \u{1b}[31mreason\n".repeat(1000)),
         "flood" => {
             let line = "x".repeat(10_000);
-            (0..1000).for_each(|_| sluice_plugin::log(Level::Warn, &line));
+            (0..1000).for_each(|_| log::warn(&line));
             Ok(unchanged())
         }
         "huge_output" => Ok(Outcome {
@@ -126,6 +141,18 @@ fn misbehave(mode: &str, batch: &Batch, calls: u64) -> Result<Outcome, String> {
             "attrs:i:added",
             Arc::new(Int64Array::from(vec![calls as i64; rows])),
         ),
+        "count_in_state" => {
+            let sum = counted()?;
+            columns(batch, "attrs:i:added", Arc::new(Int64Array::from(vec![sum; rows])))
+        }
+        "weigh" => Ok(Outcome {
+            weight: Some(2.5),
+            ..unchanged()
+        }),
+        "weigh_little" => Ok(Outcome {
+            weight: Some(0.5),
+            ..unchanged()
+        }),
         "quarantine_odd" => Ok(Outcome {
             quarantine: Some(Quarantined {
                 rows: bits(rows, |row| row % 2 == 1),
@@ -141,7 +168,10 @@ fn misbehave(mode: &str, batch: &Batch, calls: u64) -> Result<Outcome, String> {
             }],
             ..unchanged()
         }),
-        _ => lie(mode, batch),
+        _ => match abuse::attempt(mode) {
+            Some(said) => columns(batch, "attrs:s:added", Arc::new(StringArray::from(vec![said; rows]))),
+            None => lie(mode, batch),
+        },
     }
 }
 
@@ -221,6 +251,7 @@ fn unchanged() -> Outcome {
     Outcome {
         selection: None,
         columns: None,
+        weight: None,
         drops: Vec::new(),
         quarantine: None,
     }
@@ -274,6 +305,7 @@ fn recurse(depth: u64) -> u64 {
     recurse(depth + 1) + std::hint::black_box(depth)
 }
 
+#[cfg(target_arch = "wasm32")]
 mod exported {
     #![allow(unsafe_code, unreachable_pub)]
     use super::Faulty;

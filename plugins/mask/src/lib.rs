@@ -9,16 +9,19 @@ mod email;
 mod text;
 
 use arrow_array::Array;
+use sluice_plugin::schemars;
 use sluice_plugin::{Batch, Context, Description, Kind, Outcome, Plugin, export_plugin};
 
 use crate::text::{Masker, Shape};
 
 pub use crate::text::mask_str;
 
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// E-mail addresses become [email].
     email: bool,
+    /// Card numbers become [card].
     card: bool,
 }
 
@@ -30,10 +33,6 @@ impl Default for Config {
         }
     }
 }
-
-const CONFIG_SCHEMA: &str = r#"{"type":"object","additionalProperties":false,"properties":{
-"email":{"type":"boolean","default":true,"description":"e-mail addresses become [email]"},
-"card":{"type":"boolean","default":true,"description":"card numbers become [card]"}}}"#;
 
 /// Everything that may hold text that a person wrote.
 const COLUMNS: [&str; 16] = [
@@ -67,7 +66,6 @@ impl Plugin for Mask {
         Description::new("mask", env!("CARGO_PKG_VERSION"), Kind::Mask)
             .reads(&COLUMNS)
             .writes(&COLUMNS)
-            .config_schema(CONFIG_SCHEMA)
     }
 
     fn init(config: Config) -> Result<Self, String> {

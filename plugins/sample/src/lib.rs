@@ -9,18 +9,22 @@ use arrow_array::builder::Float64Builder;
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, FixedSizeBinaryArray, Float64Array};
 use arrow_buffer::BooleanBuffer;
+use sluice_plugin::schemars;
 use sluice_plugin::{Batch, Context, Description, Kind, Outcome, Plugin, export_plugin};
 
 /// First severity of errors in OpenTelemetry.
 const ERROR: i64 = 17;
 const REASON: &str = "sampled";
 
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// Share of the traces that is kept.
     rate: f64,
+    /// Keep severity 17 and above and spans with status error, with weight 1.
     #[serde(default = "yes")]
     keep_errors: bool,
+    /// Events without a trace id.
     #[serde(default)]
     without_trace: WithoutTrace,
 }
@@ -30,17 +34,12 @@ fn yes() -> bool {
 }
 
 /// What happens to events that belong to no trace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum WithoutTrace {
     #[default]
     Keep,
 }
-
-const CONFIG_SCHEMA: &str = r#"{"type":"object","additionalProperties":false,"required":["rate"],"properties":{
-"rate":{"type":"number","minimum":0,"maximum":1,"description":"share of the traces that is kept"},
-"keep_errors":{"type":"boolean","default":true,"description":"keep severity 17 and above and spans with status error, with weight 1"},
-"without_trace":{"enum":["keep"],"default":"keep","description":"events without a trace id"}}}"#;
 
 #[derive(Debug)]
 pub struct Sample {
@@ -57,7 +56,6 @@ impl Plugin for Sample {
         Description::new("sample", env!("CARGO_PKG_VERSION"), Kind::Sample)
             .reads(&["trace_id", "severity", "status", "weight"])
             .writes(&["weight"])
-            .config_schema(CONFIG_SCHEMA)
     }
 
     fn init(config: Config) -> Result<Self, String> {

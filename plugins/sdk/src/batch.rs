@@ -1,8 +1,13 @@
 //! The batch as a plugin sees it: the declared columns, by name.
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowDictionaryKeyType, Int32Type, Int64Type, UInt16Type, UInt32Type};
-use arrow_array::{Array, ArrayRef, DictionaryArray, RecordBatch, StringArray};
+use arrow_array::types::{
+    ArrowDictionaryKeyType, ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, UInt16Type, UInt32Type,
+};
+use arrow_array::{
+    Array, ArrayRef, BooleanArray, DictionaryArray, FixedSizeBinaryArray, Float64Array, PrimitiveArray, RecordBatch,
+    StringArray,
+};
 use arrow_schema::DataType;
 
 /// The rows of one call with the columns that the plugin declared and that the batch has.
@@ -38,7 +43,7 @@ impl Batch {
         Text::of(column.as_ref()).ok_or_else(|| format!("column {name} is not text"))
     }
 
-    /// A column of 32- or 64-bit integers. A missing column reads as null.
+    /// A column of integers. A missing column reads as null.
     pub fn ints(&self, name: &str) -> Result<Ints<'_>, String> {
         let Some(column) = self.column(name) else {
             return Ok(Ints::Absent);
@@ -46,8 +51,45 @@ impl Batch {
         match column.data_type() {
             DataType::Int32 => Ok(Ints::Int32(column.as_primitive())),
             DataType::Int64 => Ok(Ints::Int64(column.as_primitive())),
+            DataType::UInt32 => Ok(Ints::UInt32(column.as_primitive())),
+            DataType::UInt64 => Ok(Ints::UInt64(column.as_primitive())),
             _ => Err(format!("column {name} is not an integer")),
         }
+    }
+
+    /// A column of doubles. `None` if it is missing.
+    pub fn floats(&self, name: &str) -> Result<Option<&Float64Array>, String> {
+        self.typed(name, "a double", |column| column.as_primitive_opt::<Float64Type>())
+    }
+
+    /// A column of booleans. `None` if it is missing.
+    pub fn bools(&self, name: &str) -> Result<Option<&BooleanArray>, String> {
+        self.typed(name, "a boolean", |column| column.as_boolean_opt())
+    }
+
+    /// A column of ids of the same number of bytes each. `None` if it is missing.
+    pub fn ids(&self, name: &str) -> Result<Option<&FixedSizeBinaryArray>, String> {
+        self.typed(name, "an id", |column| column.as_fixed_size_binary_opt())
+    }
+
+    fn typed<'a, A>(
+        &'a self,
+        name: &str,
+        what: &str,
+        of: impl FnOnce(&'a ArrayRef) -> Option<&'a A>,
+    ) -> Result<Option<&'a A>, String> {
+        match self.column(name) {
+            None => Ok(None),
+            Some(column) => of(column)
+                .map(Some)
+                .ok_or_else(|| format!("column {name} is not {what}")),
+        }
+    }
+}
+
+impl From<RecordBatch> for Batch {
+    fn from(records: RecordBatch) -> Self {
+        Batch { records }
     }
 }
 
@@ -57,11 +99,14 @@ pub enum Ints<'a> {
     Absent,
     Int32(&'a arrow_array::Int32Array),
     Int64(&'a arrow_array::Int64Array),
+    UInt32(&'a arrow_array::UInt32Array),
+    UInt64(&'a arrow_array::UInt64Array),
 }
 
 impl Ints<'_> {
+    /// Unsigned values above the largest signed one read as that one.
     pub fn get(&self, row: usize) -> Option<i64> {
-        fn value<T: arrow_array::ArrowPrimitiveType>(array: &arrow_array::PrimitiveArray<T>, row: usize) -> Option<i64>
+        fn value<T: ArrowPrimitiveType>(array: &PrimitiveArray<T>, row: usize) -> Option<i64>
         where
             T::Native: Into<i64>,
         {
@@ -71,6 +116,10 @@ impl Ints<'_> {
             Ints::Absent => None,
             Ints::Int32(array) => value::<Int32Type>(array, row),
             Ints::Int64(array) => value::<Int64Type>(array, row),
+            Ints::UInt32(array) => value::<UInt32Type>(array, row),
+            Ints::UInt64(array) => array
+                .is_valid(row)
+                .then(|| i64::try_from(array.value(row)).unwrap_or(i64::MAX)),
         }
     }
 }
@@ -113,6 +162,24 @@ impl<'a> Text<'a> {
             Text::Plain(array) => array.is_valid(row).then(|| array.value(row)),
             Text::Dict16(array, values) => value(array, values, row),
             Text::Dict32(array, values) => value(array, values, row),
+        }
+    }
+
+    /// The texts themselves: the rows of a plain column, the values of a dictionary. `None` if the column is missing.
+    pub fn values(&self) -> Option<&'a StringArray> {
+        match self {
+            Text::Absent => None,
+            Text::Plain(values) | Text::Dict16(_, values) | Text::Dict32(_, values) => Some(values),
+        }
+    }
+
+    /// Which of the [`Text::values`] a row has.
+    pub fn value_index(&self, row: usize) -> Option<usize> {
+        match self {
+            Text::Absent => None,
+            Text::Plain(array) => array.is_valid(row).then_some(row),
+            Text::Dict16(array, _) => array.key(row),
+            Text::Dict32(array, _) => array.key(row),
         }
     }
 }

@@ -4,13 +4,15 @@ use arrow_array::ArrayRef;
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{Field, Schema};
 
-use crate::{Batch, bindings};
+use crate::Batch;
+use crate::bindings::exports::sluice::plugin::guest;
 
 /// What became of a batch; the default is: unchanged.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     selection: Option<BooleanBuffer>,
     columns: Vec<(String, ArrayRef)>,
+    weight: Option<f64>,
     drops: Vec<(String, u64)>,
     quarantine: Option<(BooleanBuffer, String)>,
 }
@@ -25,19 +27,46 @@ impl Outcome {
         Outcome::default().select(BooleanBuffer::collect_bool(rows, keep), reason)
     }
 
-    /// Keeps the rows whose bit is set; the others are counted under `reason`.
+    /// Keeps the rows whose bit is set; the others are counted under `reason`. Called again, for another reason, it counts
+    /// the rows that no earlier reason has dropped.
     pub fn select(mut self, keep: BooleanBuffer, reason: &str) -> Self {
-        let dropped = (keep.len() - keep.count_set_bits()) as u64;
+        let (before, keep) = match self.selection.take() {
+            Some(selection) => (selection.count_set_bits(), &selection & &keep),
+            None => (keep.len(), keep),
+        };
+        let dropped = (before - keep.count_set_bits()) as u64;
         if dropped > 0 {
-            self.selection = Some(keep);
-            self.drops.push((reason.to_owned(), dropped));
+            match self.drops.iter_mut().find(|(known, _)| known == reason) {
+                Some((_, rows)) => *rows += dropped,
+                None => self.drops.push((reason.to_owned(), dropped)),
+            }
         }
+        if !self.drops.is_empty() {
+            self.selection = Some(keep);
+        }
+        self
+    }
+
+    /// A selection whose drops are counted already.
+    pub(crate) fn selected(mut self, keep: BooleanBuffer, drops: Vec<(&str, u64)>) -> Self {
+        self.selection = Some(keep);
+        self.drops = drops
+            .into_iter()
+            .map(|(reason, rows)| (reason.to_owned(), rows))
+            .collect();
         self
     }
 
     /// Replaces or adds a column, with as many rows as the batch has.
     pub fn column(mut self, name: impl Into<String>, values: ArrayRef) -> Self {
         self.columns.push((name.into(), values));
+        self
+    }
+
+    /// Every row that stays stands for this many times as many events as before; finite and at least 1. Needs `weight` among
+    /// the columns written, and goes without that column: rows of different weights give the column instead.
+    pub fn weight(mut self, factor: f64) -> Self {
+        self.weight = (factor != 1.0).then_some(factor);
         self
     }
 
@@ -49,21 +78,45 @@ impl Outcome {
         self
     }
 
-    pub fn encode(self, batch: &Batch) -> Result<bindings::Outcome, String> {
-        Ok(bindings::Outcome {
+    /// Which rows stay; `None`: all.
+    pub fn selection(&self) -> Option<&BooleanBuffer> {
+        self.selection.as_ref()
+    }
+
+    /// The columns given back.
+    pub fn columns(&self) -> &[(String, ArrayRef)] {
+        &self.columns
+    }
+
+    pub fn weight_factor(&self) -> Option<f64> {
+        self.weight
+    }
+
+    /// Rows dropped by reason.
+    pub fn drops(&self) -> &[(String, u64)] {
+        &self.drops
+    }
+
+    /// Rows set aside, and why.
+    pub fn quarantined(&self) -> Option<(&BooleanBuffer, &str)> {
+        self.quarantine.as_ref().map(|(rows, reason)| (rows, reason.as_str()))
+    }
+
+    #[doc(hidden)]
+    pub fn encode(self, batch: &Batch) -> Result<guest::Outcome, String> {
+        Ok(guest::Outcome {
             selection: self.selection.map(bytes),
             columns: encode_columns(self.columns, batch)?,
+            weight: self.weight,
             drops: self
                 .drops
                 .into_iter()
-                .map(|(reason, rows)| bindings::sluice::plugin::types::DropCount { reason, rows })
+                .map(|(reason, rows)| guest::DropCount { reason, rows })
                 .collect(),
-            quarantine: self
-                .quarantine
-                .map(|(rows, reason)| bindings::sluice::plugin::types::Quarantined {
-                    rows: bytes(rows),
-                    reason,
-                }),
+            quarantine: self.quarantine.map(|(rows, reason)| guest::Quarantined {
+                rows: bytes(rows),
+                reason,
+            }),
         })
     }
 }

@@ -1,5 +1,11 @@
 //! What the host does for guests beside running them. Each is granted by name; what is not granted is not there.
 
+pub mod clock;
+pub mod lookup;
+pub mod matcher;
+pub mod random;
+pub mod state;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
