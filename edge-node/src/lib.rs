@@ -8,6 +8,7 @@
 mod admin;
 mod chain;
 pub mod config;
+mod facts;
 mod hints;
 pub mod identity;
 mod intake;
@@ -29,5 +30,6 @@ mod tap;
 
 pub use chain::{ChainError, ChainStatus, RefusedChain, SecretError};
 pub use config::{ConfigError, EdgeConfig};
+pub use facts::component_facts;
 pub use node::{EdgeError, EdgeNode, NodeOptions};
 pub use status::{EdgeStatus, StatusHandle};

@@ -259,7 +259,7 @@ fn of_plugin(plugin: &PluginStats) -> [(&'static str, &str); 2] {
 }
 
 /// Of each version of each plugin.
-const PLUGIN_SERIES: [(&str, &str, &str, fn(&PluginStats) -> f64); 14] = [
+const PLUGIN_SERIES: [(&str, &str, &str, fn(&PluginStats) -> f64); 15] = [
     ("batches_total", "counter", "Batches that a plugin served.", |p| {
         p.batches as f64
     }),
@@ -274,6 +274,12 @@ const PLUGIN_SERIES: [(&str, &str, &str, fn(&PluginStats) -> f64); 14] = [
         p.refused as f64
     }),
     ("faults_total", "counter", "Failures of a plugin.", |p| p.faults as f64),
+    (
+        "restarts_total",
+        "counter",
+        "Calls that failed on a used instance and were tried again on a fresh one.",
+        |p| p.restarts as f64,
+    ),
     (
         "rescued_total",
         "counter",

@@ -194,7 +194,9 @@ impl Slot {
                 Some(probation) if probation.served.load(Ordering::SeqCst) == 0 => &probation.previous,
                 _ => &old.current,
             };
-            let stands_by = may_stand_by(&previous.plugin, &edition.plugin, same_settings);
+            // Going back to what stood by is no trial of it.
+            let was_good = old.probation.as_ref().is_some_and(|trial| trial.previous.is(&edition));
+            let stands_by = !was_good && may_stand_by(&previous.plugin, &edition.plugin, same_settings);
             let probation = stands_by.then(|| Arc::new(Probation::of(previous.clone())));
             (edition, probation)
         };

@@ -469,6 +469,21 @@ mod tests {
         assert!(missing.is_empty(), "{missing:?}");
     }
 
+    /// What is shown behind one `#` is meant to be taken over.
+    #[test]
+    fn the_example_of_a_plugin_can_be_taken_over() {
+        let example: Vec<&str> = SHIPPED
+            .lines()
+            .skip_while(|line| *line != "# [[plugin]]")
+            .map(|line| line.strip_prefix("# ").unwrap())
+            .collect();
+        let config = EdgeConfig::from_toml(&example.join("\n")).unwrap();
+        let entry = &config.plugin[0];
+        assert_eq!(entry.limits.resolve(), sluice_runtime::Limits::default());
+        assert_eq!(entry.limits.state_bytes(), sluice_runtime::DEFAULT_STATE_BYTES);
+        assert_eq!((entry.tables.len(), entry.shadow.is_some()), (3, true));
+    }
+
     #[test]
     fn mistakes_are_told_with_line_key_and_hint() {
         let check = |text: &str, line: usize, key: &str, says: &str| {

@@ -15,7 +15,9 @@ use crate::node::{TestNode, config, eventually};
 pub(crate) fn plugin(name: &str, component: &str, settings: &str) -> PluginEntry {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{component}.wasm"));
     assert!(path.exists(), "{} is missing: cargo xtask guests", path.display());
-    let text = format!("[[plugin]]\nname = {name:?}\npath = {path:?}\nunsigned = true\nconfig = {settings}\nlimits.deadline = \"5 s\"\n");
+    let text = format!(
+        "[[plugin]]\nname = {name:?}\npath = {path:?}\nunsigned = true\nconfig = {settings}\nlimits.deadline = \"5 s\"\n"
+    );
     EdgeConfig::from_toml(&text).unwrap().plugin.remove(0)
 }
 

@@ -124,7 +124,11 @@ fn p2_a_chain_that_cannot_be_loaded_is_refused_as_a_whole_and_the_old_one_goes_o
     let mut small = plugin("x", "faulty", "{ mode = \"ok\" }");
     small.limits = toml::from_str("memory = \"1 KiB\"").unwrap();
     std::fs::write(dir.path().join("secret"), "hunter2-hunter2\n").unwrap();
-    let quotes = plugin("x", "sample", &format!("{{ rate = {{ file = {:?} }} }}", dir.path().join("secret")));
+    let quotes = plugin(
+        "x",
+        "sample",
+        &format!("{{ rate = {{ file = {:?} }} }}", dir.path().join("secret")),
+    );
     let cases = [
         (missing, "nowhere.wasm"),
         (garbage, "`x`"),
@@ -164,7 +168,11 @@ fn a_mask_that_is_switched_off_is_shown_until_it_is_on_again() {
     reload(&node, &config, &off).unwrap();
     assert_eq!(send(&node, "off", 2, "kim@example.com"), 200);
     let status = node.status.snapshot();
-    assert!(status.chain.warnings[0].contains("UNMASKED"), "{:?}", status.chain.warnings);
+    assert!(
+        status.chain.warnings[0].contains("UNMASKED"),
+        "{:?}",
+        status.chain.warnings
+    );
     assert_eq!((status.plugins[0].enabled, status.plugins[0].rows_in), (false, 0));
     reload(&node, &config, &config.plugin).unwrap();
     assert!(node.status.snapshot().chain.warnings.is_empty());
@@ -255,7 +263,11 @@ fn sighup_exchanges_plugins_of_a_real_process_and_its_pages_tell() {
     ));
     hangup();
     eventually("the second plugin is there", || {
-        status()["plugins"].as_array().unwrap().iter().any(|p| p["name"] == "second")
+        status()["plugins"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|p| p["name"] == "second")
     });
     send("b");
     let now = status();
@@ -263,9 +275,16 @@ fn sighup_exchanges_plugins_of_a_real_process_and_its_pages_tell() {
     assert_eq!(now["quarantined"], 0);
     let of = |name: &str| {
         let plugins = now["plugins"].as_array().unwrap();
-        plugins.iter().find(|p| p["name"] == name && p["state"] == "current").unwrap().clone()
+        plugins
+            .iter()
+            .find(|p| p["name"] == name && p["state"] == "current")
+            .unwrap()
+            .clone()
     };
-    assert_eq!((&of("first")["rows_in"], &of("second")["rows_in"]), (&8.into(), &4.into()));
+    assert_eq!(
+        (&of("first")["rows_in"], &of("second")["rows_in"]),
+        (&8.into(), &4.into())
+    );
     assert!(of("first")["rolled_back_from"].is_string());
     let metrics = String::from_utf8(get(&at("http"), "/metrics").to_vec()).unwrap();
     for (name, metric, value) in [
@@ -286,6 +305,9 @@ fn sighup_exchanges_plugins_of_a_real_process_and_its_pages_tell() {
     eventually("the refusal is told", || status()["chain"]["refused"].is_object());
     assert_eq!(status()["plugins"][0]["name"], "first");
     send("c");
-    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }

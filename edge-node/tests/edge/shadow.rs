@@ -73,7 +73,10 @@ fn a_candidate_leaves_every_row_as_it_is_and_its_report_is_true() {
     assert_eq!((cloud.order.len(), none), (REQUESTS * ROWS, None));
     let (beside, with_candidate, report) = run(Some(told("rate = 0.0")));
     assert_eq!(alone, beside);
-    assert_eq!((&cloud.order, &cloud.counts), (&with_candidate.order, &with_candidate.counts));
+    assert_eq!(
+        (&cloud.order, &cloud.counts),
+        (&with_candidate.order, &with_candidate.counts)
+    );
     let report = report.unwrap();
     assert_eq!((report.batches, report.rows, report.skipped), (10, 50, 0));
     assert_eq!((report.kept_by_current_only, report.kept_by_both), (50, 0));
@@ -104,6 +107,9 @@ fn p11_beside_a_mask_only_a_mask_runs_and_what_cannot_be_loaded_has_no_effect_ei
     let status = node.status.snapshot();
     assert!(status.plugins.iter().all(|plugin| plugin.shadow.is_none()));
     let warnings = status.chain.warnings.join("\n");
-    assert!(warnings.contains("only a mask can run") && warnings.contains("nowhere.wasm"), "{warnings}");
+    assert!(
+        warnings.contains("only a mask can run") && warnings.contains("nowhere.wasm"),
+        "{warnings}"
+    );
     node.stop();
 }
