@@ -49,12 +49,12 @@ fn run() -> Result<(), Failure> {
             ("mask", vec![mask.clone()]),
             ("mask, sample", vec![mask.clone(), sample.clone()]),
         ] {
-            let cost = measure(
-                &Chain::new(plugins),
-                &batches,
-                &Call::new(Signal::Log, 0, "acme"),
-                100_000 / rows / 2 + 1,
-            )?;
+            let chain = Chain::new(plugins);
+            let call = Call::new(Signal::Log, 0, "acme");
+            let cost = measure(&chain, &batches, &call, 100_000 / rows / 2 + 1)?;
+            if let Some(fault) = chain.stats().into_iter().find_map(|stats| stats.last_fault) {
+                return Err(format!("{name}: {fault}").into());
+            }
             println!(
                 "{rows:>6} {name:>14} {:>12.0} {:>14.2} {:>7.1}%",
                 cost.rows_per_s(),
@@ -137,12 +137,14 @@ fn corpus(seed: u64, rows: usize) -> Result<RecordBatch, Failure> {
     };
     let mut trace_ids = FixedSizeBinaryBuilder::with_capacity(rows, 16);
     let mut routes = StringDictionaryBuilder::<UInt16Type>::new();
+    let mut signals = StringDictionaryBuilder::<UInt16Type>::new();
     let mut severity = Vec::new();
     let mut bodies = Vec::new();
     let (mut requests, mut users, mut addresses, mut agents) = (vec![], vec![], vec![], vec![]);
     for row in 0..rows {
         let id = [random().to_be_bytes(), random().to_be_bytes()].concat();
         trace_ids.append_value(id)?;
+        signals.append_value("log");
         routes.append_value(format!("/api/v1/{}", ["orders", "users", "carts", "items"][row % 4]));
         severity.push(if random() % 50 == 0 { 17 } else { 9 });
         let contact = if row % 20 == 0 {
@@ -166,8 +168,9 @@ fn corpus(seed: u64, rows: usize) -> Result<RecordBatch, Failure> {
     let text = |values: Vec<String>| -> ArrayRef { Arc::new(StringArray::from(values)) };
     let numbers = |from: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(from..from + rows as i64)) };
     Ok(RecordBatch::try_from_iter(vec![
+        ("signal", Arc::new(signals.finish()) as ArrayRef),
         ("time", numbers(1_760_000_000_000_000_000)),
-        ("trace_id", Arc::new(trace_ids.finish()) as ArrayRef),
+        ("trace_id", Arc::new(trace_ids.finish())),
         ("severity", Arc::new(Int32Array::from(severity))),
         ("body", text(bodies)),
         ("attrs:s:request.id", text(requests)),

@@ -25,6 +25,9 @@ pub enum Fault {
     Input(String),
     #[error("is switched off after {0} faults in a row")]
     Open(u32),
+    /// By whoever put it into the chain; it fails as its kind does.
+    #[error("may not run: {0}")]
+    Blocked(String),
 }
 
 impl Fault {

@@ -16,6 +16,7 @@ mod compile;
 mod component;
 mod deadline;
 mod engine;
+mod event;
 mod fault;
 mod host;
 mod host_state;
@@ -30,7 +31,9 @@ mod plugin;
 mod policy;
 mod pool;
 mod reasons;
+mod shadow;
 mod slices;
+mod slot;
 mod stats;
 mod ticker;
 mod types;
@@ -45,6 +48,7 @@ pub use compile::{
 };
 pub use component::{ComponentError, ComponentInfo, ContractVersion, inspect};
 pub use engine::EngineError;
+pub use event::{ChainEvent, What};
 pub use fault::Fault;
 pub use host::{Host, HostError, HostOptions};
 pub use limits::{LimitError, Limits, MAX_COMPONENT_BYTES, MAX_MEMORY_BYTES, MAX_STACK_BYTES, MIN_MEMORY_BYTES};
@@ -53,7 +57,9 @@ pub use measure::{Cost, measure};
 pub use plugin::Plugin;
 pub use policy::{Kind, OnFault};
 pub use reasons::{MAX_REASON_BYTES, MAX_REASONS, OTHER, Reasons};
-pub use stats::PluginStats;
+pub use shadow::{Shadow, ShadowReport};
+pub use slot::{Candidate, Edition, PROBATION_BATCHES, PROBATION_FAULTS, Place, Slot};
+pub use stats::{PluginStats, Standing};
 
 /// Locks whatever happened to an earlier holder: every guarded value here is valid between any two statements.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -42,7 +42,7 @@ pub struct Plugin {
     enabled: AtomicBool,
     pool: Pool,
     breaker: Mutex<Breaker>,
-    counters: Mutex<Counters>,
+    counters: Arc<Mutex<Counters>>,
 }
 
 impl std::fmt::Debug for Plugin {
@@ -107,7 +107,7 @@ impl Plugin {
             pool: Pool::new(&limits, instance),
             limits,
             breaker: Mutex::new(Breaker::default()),
-            counters: Mutex::new(Counters::default()),
+            counters: Arc::default(),
         })
     }
 
@@ -158,14 +158,27 @@ impl Plugin {
     }
 
     pub fn stats(&self) -> PluginStats {
-        let breaker = lock(&self.breaker).as_str();
-        let mut stats = lock(&self.counters).snapshot(&self.name, self.version(), self.kind(), self.enabled(), breaker);
-        stats.log_lines_cut = self.shared.log.lines_cut();
+        let mut stats =
+            lock(&self.counters).snapshot(&self.name, self.version(), self.kind(), self.enabled(), self.breaker());
+        stats.log_lines_cut = self.log_lines_cut();
         stats
     }
 
     pub(crate) fn applies_to(&self, signal: Signal) -> bool {
         self.enabled() && (self.signals.is_empty() || self.signals.contains(&signal))
+    }
+
+    pub(crate) fn breaker(&self) -> &'static str {
+        lock(&self.breaker).as_str()
+    }
+
+    pub(crate) fn log_lines_cut(&self) -> u64 {
+        self.shared.log.lines_cut()
+    }
+
+    /// They outlive the plugin: what batches at work still count is shown after it was replaced.
+    pub(crate) fn counters(&self) -> &Arc<Mutex<Counters>> {
+        &self.counters
     }
 
     pub(crate) fn count(&self, change: impl FnOnce(&mut Counters)) {
@@ -214,7 +227,8 @@ impl Plugin {
         }
     }
 
-    fn failure(&self, fault: Fault) -> Failure {
+    /// What a fault means for a batch of this plugin.
+    pub(crate) fn failure(&self, fault: Fault) -> Failure {
         Failure {
             fault,
             verdict: policy::verdict(self.kind(), self.on_fault),
@@ -283,6 +297,7 @@ impl Plugin {
                     if !policy::retry(attempt, fresh) {
                         return Err(fault);
                     }
+                    self.count(|counters| counters.restarts += 1);
                     attempt += 1;
                 }
             }

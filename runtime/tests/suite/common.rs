@@ -61,6 +61,12 @@ pub(crate) fn component(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; build it with `cargo xtask guests`", path.display()))
 }
 
+/// The plugin as it was released with contract 0.1, where there is one: tests of the host alone do not care for its later life.
+pub(crate) fn released_or_built(name: &str) -> Vec<u8> {
+    let released = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/0.1.0/{name}.wasm"));
+    std::fs::read(released).unwrap_or_else(|_| component(name))
+}
+
 pub(crate) fn config(name: &str, json: serde_json::Value) -> PluginConfig {
     entry(name, component(name), json)
 }
