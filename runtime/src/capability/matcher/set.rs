@@ -24,8 +24,12 @@ const TEXTS_PER_LOOK: usize = 64;
 const HITS_PER_LOOK: usize = 4096;
 /// Each find may read a text to its end, so in a long text finds alone are no measure.
 const FIND_BYTES_PER_LOOK: usize = 4 * 1024 * 1024;
-/// From so many patterns of a group on it pays to find out first which of them a text may hold.
-const WORTH_NARROWING: usize = 4;
+/// From so many patterns of a group on it pays to find out first which of them a text may hold: one more look at the text
+/// for all literals takes as long as a few searches, one for all shapes is faster than two that find nothing.
+const WORTH_NARROWING_NEEDLES: usize = 8;
+const WORTH_NARROWING_SHAPES: usize = 2;
+/// Literals that one finder looks for; with more it is no longer the kind that looks at sixteen bytes at once.
+const LITERALS_PER_FINDER: usize = 48;
 const NO_TIME: &str = "there was no time left for the search";
 /// The automaton of all shapes, and the table that its searches fill in.
 const MAX_SHAPES_BYTES: usize = 4 * 1024 * 1024;
@@ -42,7 +46,8 @@ pub(super) struct Set {
 
 #[derive(Debug)]
 struct Needles {
-    finder: AhoCorasick,
+    /// Short literals apart from long ones: what is fast for either is not for both.
+    finders: Vec<AhoCorasick>,
     /// Of each literal the number of its pattern.
     owners: Vec<usize>,
     patterns: Vec<usize>,
@@ -202,8 +207,14 @@ fn piece(texts: Texts<'_>, from: usize) -> usize {
 
 /// The text that holds the byte at `place`, looking from text `from` on. Empty texts hold none.
 fn text_of(texts: Texts<'_>, from: usize, until: usize, place: usize) -> usize {
-    let behind = texts.offsets[from + 1..=until].partition_point(|end| *end as usize <= place);
-    from + behind
+    let ends = &texts.offsets[from + 1..=until];
+    // It is near where matches are dense.
+    let mut step = 1;
+    while step < ends.len() && ends[step - 1] as usize <= place {
+        step *= 2;
+    }
+    let before = step / 2;
+    from + before + ends[before..step.min(ends.len())].partition_point(|end| *end as usize <= place)
 }
 
 impl Needles {
@@ -211,17 +222,24 @@ impl Needles {
         if literals.is_empty() {
             return None;
         }
-        let finder = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostFirst)
-            .build(literals)
-            .ok()?;
+        let (short, long): (Vec<_>, Vec<_>) = literals.iter().partition(|literal| literal.len() == 1);
+        let parts = [&short, &long]
+            .into_iter()
+            .flat_map(|part| part.chunks(LITERALS_PER_FINDER));
+        let finder = |part| {
+            AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostFirst)
+                .build(part)
+                .ok()
+        };
+        let finders = parts.map(finder).collect::<Option<_>>()?;
         let mut patterns = owners.clone();
         patterns.dedup();
-        let all = (patterns.len() >= WORTH_NARROWING)
+        let all = (patterns.len() >= WORTH_NARROWING_NEEDLES)
             .then(|| AhoCorasick::new(literals).ok())
             .flatten();
         Some(Needles {
-            finder,
+            finders,
             owners,
             patterns,
             all,
@@ -229,21 +247,28 @@ impl Needles {
     }
 
     fn bytes(&self) -> usize {
-        self.finder.memory_usage() + self.all.as_ref().map_or(0, AhoCorasick::memory_usage)
+        self.finders.iter().map(AhoCorasick::memory_usage).sum::<usize>()
+            + self.all.as_ref().map_or(0, AhoCorasick::memory_usage)
     }
 
-    /// Texts in which a literal begins.
+    /// Texts in which a literal begins, in order.
     fn candidates(&self, texts: Texts<'_>, from: usize, until: usize, candidates: &mut Vec<usize>) {
-        let (mut at, end) = (texts.start(from), texts.start(until));
-        let mut text = from;
-        while at < end {
-            let Some(find) = self.finder.find(aho_corasick::Input::new(texts.bytes).range(at..end)) else {
-                return;
-            };
-            text = text_of(texts, text, until, find.start());
-            candidates.push(text);
-            at = texts.end(text);
-            text += 1;
+        for finder in &self.finders {
+            let (mut at, end) = (texts.start(from), texts.start(until));
+            let mut text = from;
+            while at < end {
+                let Some(find) = finder.find(aho_corasick::Input::new(texts.bytes).range(at..end)) else {
+                    break;
+                };
+                text = text_of(texts, text, until, find.start());
+                candidates.push(text);
+                at = texts.end(text);
+                text += 1;
+            }
+        }
+        if self.finders.len() > 1 {
+            candidates.sort_unstable();
+            candidates.dedup();
         }
     }
 
@@ -308,7 +333,7 @@ impl Shapes {
     }
 
     fn narrow(&mut self, text: &[u8], wanted: &mut Vec<usize>) {
-        if self.patterns.len() < WORTH_NARROWING {
+        if self.patterns.len() < WORTH_NARROWING_SHAPES {
             wanted.extend_from_slice(&self.patterns);
             return;
         }
