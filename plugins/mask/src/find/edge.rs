@@ -36,7 +36,7 @@ pub(crate) fn after_escape(bytes: &[u8], at: usize) -> bool {
 
 /// How many bytes from here on are the rest of an escape whose backslash stands right before.
 pub(crate) fn escape_rest(bytes: &[u8], at: usize) -> usize {
-    if backslashes_before(bytes, at) % 2 == 0 {
+    if backslashes_before(bytes, at).is_multiple_of(2) {
         return 0;
     }
     match bytes.get(at) {

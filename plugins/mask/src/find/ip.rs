@@ -169,5 +169,6 @@ fn is_v6(bytes: &[u8], start: usize, end: usize) -> bool {
     else {
         return false;
     };
-    !(address.is_loopback() || address.is_unspecified()) && !is_network(bytes, end, u128::from(address), 128)
+    let nobody = address.is_loopback() || address.is_unspecified();
+    !(nobody || is_network(bytes, end, u128::from(address), 128))
 }

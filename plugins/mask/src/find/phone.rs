@@ -19,7 +19,7 @@ pub(crate) fn of_groups(bytes: &[u8], groups: &[Group], hint: impl FnOnce() -> H
     let first = groups[0];
     let opened = first.start > 0 && bytes[first.start - 1] == b'(';
     let sign = first.start - usize::from(opened);
-    let plus = sign > 0 && bytes[sign - 1] == b'+' && !opened || opened && sign > 0 && bytes[sign - 1] == b'+';
+    let plus = sign > 0 && bytes[sign - 1] == b'+';
     // `+` in a form is written `%2B`.
     let coded = sign >= 3 && bytes[sign - 3..sign].eq_ignore_ascii_case(b"%2B");
     let start = match (plus, coded) {
@@ -269,11 +269,10 @@ fn other(bytes: &[u8], groups: &[Group]) -> bool {
 /// Whatever a word before calls a telephone number.
 fn plain(bytes: &[u8], groups: &[Group], hint: Hint) -> bool {
     let total = count(groups);
-    if !hint.phone() && !(hint.call() && (10..=12).contains(&total)) {
-        return false;
-    }
+    let named = hint.phone() || hint.call() && (10..=12).contains(&total);
     let all_same = |first: u8| digits(bytes, groups).all(|digit| digit == first);
-    (7..=MAX_DIGITS).contains(&total)
+    named
+        && (7..=MAX_DIGITS).contains(&total)
         && groups.iter().skip(1).all(|group| group.before != Separator::Both)
         && !all_same(bytes[groups[0].start])
 }
