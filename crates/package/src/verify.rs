@@ -1,6 +1,7 @@
 //! Whether a package may be used here: offline, with nothing but its bytes, pinned keys, revocations and the policy.
 
 use std::path::Path;
+use std::time::Duration;
 
 use semver::Version;
 
@@ -47,7 +48,18 @@ pub enum Warning {
         "the revocation list of {issuer} expired at {expired}: what was revoked since is not known here; import a newer one with `sluice plugin revoke --import`"
     )]
     RevocationsExpired { issuer: String, expired: Timestamp },
+    #[error(
+        "{release} was made at {created}, and this machine's clock says {now}: set it, because whether something expired cannot be told by a wrong clock"
+    )]
+    ClockBehind {
+        release: Box<Release>,
+        created: Timestamp,
+        now: Timestamp,
+    },
 }
+
+/// By how much a clock may be behind the publisher's before it is mentioned.
+const CLOCK_SLACK: Duration = Duration::from_secs(24 * 3600);
 
 /// What a package is verified for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -240,8 +252,15 @@ impl Package {
             }
         }
         let now = (policy.clock)();
-        let warnings = freshness(revocations, policy, purpose, &manifest.name, now)?;
+        let mut warnings = freshness(revocations, policy, purpose, &manifest.name, now)?;
         policy.admits(&manifest, now)?;
+        if manifest.created > now.after(CLOCK_SLACK) {
+            warnings.push(Warning::ClockBehind {
+                release: manifest.release(),
+                created: manifest.created,
+                now,
+            });
+        }
         if let Some(allowed) = &signer.capabilities
             && let Some(&capability) = manifest.capabilities.difference(allowed).next()
         {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use crate::key::KeyError;
-use crate::manifest::ComponentFacts;
+use crate::manifest::{ComponentFacts, FactMismatch};
 use crate::name::NameError;
 use crate::oci::{Access, Credentials, CredentialsError, OciError, Reference, ReferenceError};
 use crate::policy::Policy;
@@ -105,6 +105,8 @@ pub enum CommandError {
     #[error("{0}")]
     Component(String),
     #[error(transparent)]
+    Mismatch(#[from] FactMismatch),
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -144,10 +146,11 @@ impl From<RevocationError> for CommandError {
 }
 
 impl CommandError {
-    /// 1 failed, 2 wrong usage, 3 refused: the package, its signature or the rules of the store say no.
+    /// 1 failed, 2 wrong usage, 3 refused: the component, the package, its signature or the rules of the store say no.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) => 2,
+            Self::Component(_) | Self::Mismatch(_) => 3,
             Self::Store(StoreError::Refused { .. } | StoreError::Exchanged { .. } | StoreError::Revocation(_)) => 3,
             Self::Store(StoreError::State(error)) => match error {
                 StateError::Downgrade { .. }

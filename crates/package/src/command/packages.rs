@@ -15,7 +15,7 @@ use crate::oci::{self, Reference, Selector};
 use crate::revocation::SignedRevocations;
 use crate::source::PluginSource;
 use crate::store::StoreError;
-use crate::verify::{Asked, COMPONENT_FILE, MANIFEST_FILE, Package, Purpose, SIGNATURE_FILE};
+use crate::verify::{Asked, COMPONENT_FILE, MANIFEST_FILE, Package, Purpose, SIGNATURE_FILE, Verified};
 use semver::Version;
 
 #[derive(Debug, clap::Args)]
@@ -180,12 +180,11 @@ pub(super) async fn verify(args: &VerifyArgs, host: &Host<'_>, output: &mut Outp
     let (package, from) = args.from.package(&args.registry).await?;
     let store = args.store.open(host);
     let verified = store.verify(package, Purpose::Install, args.from.asked())?;
+    warn(&verified, output)?;
     let manifest = &verified.manifest;
     let facts = (host.inspect)(&verified.component);
     let facts = facts.map_err(|why| CommandError::Component(format!("the component of {from}: {why}")))?;
-    manifest
-        .agrees_with(&facts)
-        .map_err(|error| CommandError::Component(error.to_string()))?;
+    manifest.agrees_with(&facts)?;
     if args.json {
         let value = json!({ "manifest": manifest, "key": verified.key, "signer": verified.signer });
         return report::json(output, &value);
@@ -209,6 +208,13 @@ pub(super) async fn verify(args: &VerifyArgs, host: &Host<'_>, output: &mut Outp
     ];
     for (key, value) in rows {
         writeln!(output.out, "{key:<12}  {value}")?;
+    }
+    Ok(())
+}
+
+fn warn(verified: &Verified, output: &mut Output<'_>) -> Result<(), CommandError> {
+    for warning in &verified.warnings {
+        writeln!(output.notes, "warning: {warning}")?;
     }
     Ok(())
 }
@@ -314,10 +320,8 @@ pub(super) async fn install(args: &InstallArgs, host: &Host<'_>, output: &mut Ou
     // A signed manifest may still be wrong about its component; a component that is none is refused before it is here.
     let facts = (host.inspect)(&checked.component);
     let facts = facts.map_err(|why| CommandError::Component(format!("the component of {from}: {why}")))?;
-    checked
-        .manifest
-        .agrees_with(&facts)
-        .map_err(|error| CommandError::Component(error.to_string()))?;
+    checked.manifest.agrees_with(&facts)?;
+    warn(&checked, output)?;
     let installed = store.install(package, args.from.asked(), !args.inactive)?;
     let manifest = &installed.manifest;
     let folder = store.package_folder(&manifest.name, &manifest.version);

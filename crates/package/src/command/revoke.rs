@@ -131,7 +131,7 @@ fn issue(args: &RevokeArgs, policy: &Policy, output: &mut Output<'_>) -> Result<
     };
     let key = PrivateKey::load(&path)?;
     let before = match file::read(&args.list, REVOCATIONS_BYTES) {
-        Ok(bytes) => Some(own_list(&bytes, &key)?),
+        Ok(bytes) => Some(own_list(&bytes, &key, &args.list)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(cannot("read", &args.list)(error)),
     };
@@ -174,7 +174,15 @@ fn issue(args: &RevokeArgs, policy: &Policy, output: &mut Output<'_>) -> Result<
     Ok(())
 }
 
-fn own_list(bytes: &[u8], key: &PrivateKey) -> Result<RevocationList, CommandError> {
+fn own_list(bytes: &[u8], key: &PrivateKey, path: &Path) -> Result<RevocationList, CommandError> {
+    let signed = SignedRevocations::parse(bytes)?;
+    let own = key.public().id();
+    if signed.key != own {
+        let (path, other) = (path.display(), signed.key);
+        let text =
+            format!("{path} is a list of the key {other}, and this is the key {own}: each key has a list of its own");
+        return Err(CommandError::Usage(text));
+    }
     let mut trust = Trust::default();
     let own = TrustedKey {
         name: "own".into(),
@@ -183,7 +191,7 @@ fn own_list(bytes: &[u8], key: &PrivateKey) -> Result<RevocationList, CommandErr
         capabilities: None,
     };
     trust.add(own).map_err(crate::StoreError::from)?;
-    Ok(SignedRevocations::parse(bytes)?.verify(&trust)?)
+    Ok(signed.verify(&trust)?)
 }
 
 fn say(

@@ -102,7 +102,7 @@ fn line(store: &Store, name: &PackageName, plugin: &PluginState, version: &Versi
         states.push("previous".to_owned());
     }
     if let Some(shadow) = plugin.shadow.as_ref().filter(|shadow| shadow.version == *version) {
-        states.push(format!("shadow {}%", shadow.share * 100.0));
+        states.push(format!("shadow {}", percent(shadow.share)));
     }
     if let Some(mark) = &plugin.disabled {
         states.push(format!("disabled since {}: {}", mark.at, mark.reason));
@@ -247,15 +247,20 @@ fn parse_share(text: &str) -> Result<f64, String> {
     fits.ok_or_else(|| format!("{text:?} is no share: write `10%` or `0.1`, above 0 and at most 100%"))
 }
 
+/// To a hundredth, which is more than anybody means.
+fn percent(share: f64) -> String {
+    format!("{}%", (share * 10_000.0).round() / 100.0)
+}
+
 pub(super) fn shadow(args: &ShadowArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
     let store = args.store.open(host);
     match &args.version {
         Some(version) => {
             store.set_shadow(&args.name, version, args.share)?;
-            let percent = args.share * 100.0;
+            let share = percent(args.share);
             writeln!(
                 output.out,
-                "{} {version} runs in the shadow on {percent}% of the batches",
+                "{} {version} runs in the shadow on {share} of the batches",
                 args.name
             )?;
         }

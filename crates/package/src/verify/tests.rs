@@ -172,6 +172,15 @@ fn p12_an_old_revocation_list_stops_what_comes_in_and_only_warns_of_what_runs() 
 }
 
 #[test]
+fn p12_a_clock_that_was_set_back_is_mentioned() {
+    let mut case = Case::good();
+    case.policy.clock = || Timestamp::from_seconds(0);
+    let warnings = case.verify().unwrap().warnings;
+    assert!(matches!(&warnings[..], [Warning::ClockBehind { .. }]), "{warnings:?}");
+    assert!(Case::good().verify().unwrap().warnings.is_empty());
+}
+
+#[test]
 fn p12_a_revocation_list_that_was_changed_replaced_by_an_old_one_or_taken_away_is_noticed() {
     let trust = Case::good().trust;
     let key = publisher();
