@@ -85,7 +85,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let times = own.us_per_1000_rows / noop.us_per_1000_rows.max(f64::EPSILON);
             println!("{:<24} {times:>12.1} times the plugin without work", "");
         }
-        None => println!("a plugin without work: not in this program; `cargo xtask guests` before building it puts it there"),
+        None => println!(
+            "a plugin without work: not in this program; `cargo xtask guests` before building it puts it there"
+        ),
     }
     println!(
         "memory of an instance    {:>12.1} MiB\ncomponent                {:>12.1} KiB\nfirst load, compiled     {:>12.1} ms\nload of what is compiled {:>12.1} ms",
@@ -109,9 +111,14 @@ fn batches() -> Result<Vec<(sluice_wire::Signal, RecordBatch)>> {
     });
     let mut batches = Vec::new();
     for k in 0..BATCHES {
-        for (made, signal) in [(Signal::Log, sluice_wire::Signal::Log), (Signal::Span, sluice_wire::Signal::Span)] {
+        for (made, signal) in [
+            (Signal::Log, sluice_wire::Signal::Log),
+            (Signal::Span, sluice_wire::Signal::Span),
+        ] {
             let body = corpus.request(made, k, ROWS, 0);
-            let decoded = decoder.decode(signal, &body, 1).context("made-up events cannot be decoded")?;
+            let decoded = decoder
+                .decode(signal, &body, 1)
+                .context("made-up events cannot be decoded")?;
             batches.push((signal, decoded.batch));
         }
     }

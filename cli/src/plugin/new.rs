@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::assets;
-use super::project::{self, Language};
+use super::building;
+use super::project::{self, Language, Project};
 
 /// Make the folder of a new plugin: source, fixtures, manifest
 #[derive(Debug, clap::Args)]
@@ -34,7 +35,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     project::check_name(name)?;
     let folder = args.dir.clone().unwrap_or_else(|| PathBuf::from(name));
     if fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some()) {
-        bail!("{} is there and not empty: choose another name or --dir", folder.display());
+        bail!(
+            "{} is there and not empty: choose another name or --dir",
+            folder.display()
+        );
     }
     let template = format!("plugins/templates/{}", args.lang.as_str());
     let mut written = Vec::new();
@@ -44,13 +48,21 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             .replace("{{name}}", name)
             .replace("{{crate}}", &name.replace('-', "_"))
             .replace("{{publisher}}", publisher);
-        ensure!(!text.contains("{{"), "template {path} has a placeholder that nobody fills");
+        ensure!(
+            !text.contains("{{"),
+            "template {path} has a placeholder that nobody fills"
+        );
         // Files that tools of this repository would take for their own have another name here.
         let path = path.strip_suffix(".template").unwrap_or(path);
         assets::write(&folder.join(path), text.as_bytes())?;
         written.push(path.to_owned());
     }
-    ensure!(!written.is_empty(), "this program was built without the template for {}", args.lang.as_str());
+    ensure!(
+        !written.is_empty(),
+        "this program was built without the template for {}",
+        args.lang.as_str()
+    );
+    building::write_sdk(&Project::find(&folder)?)?;
     written.sort();
     println!("made {}:", folder.display());
     for path in &written {

@@ -51,7 +51,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL")]
     edge: Option<String>,
     /// The edge's token; by default that of `sluice up` in this folder.
-    #[arg(long, value_name = "FILE", requires = "edge", default_value = "sluice-data/edge/admin-token")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "edge",
+        default_value = "sluice-data/edge/admin-token"
+    )]
     token_file: PathBuf,
     /// Certificates (PEM) that an https address is trusted by.
     #[arg(long, value_name = "FILE", requires = "edge")]
@@ -119,9 +124,16 @@ fn read(path: &Path) -> Result<Vec<(Signal, RecordBatch)>> {
     } else {
         Box::new(fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?)
     };
-    reader.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).context("cannot read the input")?;
+    reader
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .context("cannot read the input")?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        bail!("{} has more than {} MiB; give a part of it", path.display(), MAX_FILE_BYTES >> 20);
+        bail!(
+            "{} has more than {} MiB; give a part of it",
+            path.display(),
+            MAX_FILE_BYTES >> 20
+        );
     }
     if bytes.starts_with(&[0xff; 4]) {
         return arrow_stream(&bytes);
@@ -169,7 +181,8 @@ fn json_input(bytes: &[u8]) -> Result<Vec<(Signal, RecordBatch)>> {
         .find(|(_, key)| value.get(*key).is_some())
         {
             let limits = limits();
-            let body = json_to_protobuf(signal, &Bytes::from(value.to_string()), &limits).with_context(|| format!("OTLP JSON with {key}"))?;
+            let body = json_to_protobuf(signal, &Bytes::from(value.to_string()), &limits)
+                .with_context(|| format!("OTLP JSON with {key}"))?;
             batches.push((signal, decode(signal, &body)?));
             return Ok(());
         }
@@ -184,7 +197,10 @@ fn json_input(bytes: &[u8]) -> Result<Vec<(Signal, RecordBatch)>> {
         rows.entry(signal).or_default().push(row);
         Ok(())
     };
-    for (place, value) in serde_json::Deserializer::from_slice(bytes).into_iter::<Value>().enumerate() {
+    for (place, value) in serde_json::Deserializer::from_slice(bytes)
+        .into_iter::<Value>()
+        .enumerate()
+    {
         match value.with_context(|| format!("entry {place} is no JSON"))? {
             Value::Array(values) => {
                 for (place, value) in values.into_iter().enumerate() {
@@ -225,7 +241,9 @@ fn limits() -> DecodeLimits {
 }
 
 fn decode(signal: Signal, body: &[u8]) -> Result<RecordBatch> {
-    let decoded = Decoder::new(limits()).decode(signal, body, now_ns()).context("OTLP request")?;
+    let decoded = Decoder::new(limits())
+        .decode(signal, body, now_ns())
+        .context("OTLP request")?;
     Ok(decoded.batch)
 }
 
@@ -237,7 +255,11 @@ async fn tap(args: &Args, url: &str) -> Result<Vec<(Signal, RecordBatch)>> {
             args.token_file.display()
         )
     })?;
-    let client = HttpClient::new(url.trim_end_matches('/').to_owned(), Some(&token), args.ca_file.as_deref())?;
+    let client = HttpClient::new(
+        url.trim_end_matches('/').to_owned(),
+        Some(&token),
+        args.ca_file.as_deref(),
+    )?;
     let mut path = format!("/v1/tap?rows={}&wait={}s", args.rows, args.wait);
     if let Some(signal) = &args.signal {
         path.push_str(&format!("&signal={signal}"));
@@ -328,7 +350,8 @@ impl Shown {
                     "!" => "quarantined",
                     _ => "dropped",
                 };
-                self.entries.push(json!({"row": place, "what": what, "before": before, "after": after}));
+                self.entries
+                    .push(json!({"row": place, "what": what, "before": before, "after": after}));
                 continue;
             }
             let mut paint = |code: &str, text: &str| match self.colour && !code.is_empty() {
@@ -344,8 +367,14 @@ impl Shown {
                     }
                 }
                 None => {
-                    let why = trial.quarantined.get(&place).map(|why| format!("   (set aside: {why})"));
-                    paint(colour, &format!("{mark} {}{}", headline(&before), why.unwrap_or_default()))?;
+                    let why = trial
+                        .quarantined
+                        .get(&place)
+                        .map(|why| format!("   (set aside: {why})"));
+                    paint(
+                        colour,
+                        &format!("{mark} {}{}", headline(&before), why.unwrap_or_default()),
+                    )?;
                 }
             }
         }
@@ -361,13 +390,21 @@ impl Shown {
             });
             println!("{all:#}");
         } else {
-            let reasons: Vec<String> = self.dropped.iter().map(|(reason, rows)| format!("{reason} {rows}")).collect();
+            let reasons: Vec<String> = self
+                .dropped
+                .iter()
+                .map(|(reason, rows)| format!("{reason} {rows}"))
+                .collect();
             println!(
                 "\n{} rows: {} unchanged, {} changed, {dropped} dropped{}, {} set aside. Nothing was sent.",
                 self.rows,
                 self.unchanged,
                 self.changed,
-                if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) },
+                if reasons.is_empty() {
+                    String::new()
+                } else {
+                    format!(" ({})", reasons.join(", "))
+                },
                 self.quarantined,
             );
         }
@@ -386,7 +423,11 @@ fn headline(row: &Row) -> String {
         None => String::new(),
     };
     let parts = ["signal", "service", "severity", "name", "body"].map(|key| text(key));
-    let line: Vec<&str> = parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+    let line: Vec<&str> = parts
+        .iter()
+        .map(String::as_str)
+        .filter(|part| !part.is_empty())
+        .collect();
     let line = line.join("  ").replace(|c: char| c.is_control(), " ");
     line.chars().take(160).collect()
 }

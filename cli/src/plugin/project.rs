@@ -110,7 +110,10 @@ impl Project {
     pub(super) fn read_component(&self) -> Result<Vec<u8>> {
         let path = self.component();
         fs::read(&path).with_context(|| {
-            format!("cannot read {}: build the plugin first, with `sluice plugin build`", path.display())
+            format!(
+                "cannot read {}: build the plugin first, with `sluice plugin build`",
+                path.display()
+            )
         })
     }
 
@@ -124,10 +127,14 @@ impl Project {
 pub(super) fn check_name(name: &str) -> Result<()> {
     let fits = name.len() <= 64
         && name.starts_with(|c: char| c.is_ascii_lowercase())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
         && !name.ends_with('-');
     if !fits {
-        bail!("{name:?} is no name for a plugin: 1 to 64 small letters, digits and `-`, beginning with a letter, such as `drop-health`");
+        bail!(
+            "{name:?} is no name for a plugin: 1 to 64 small letters, digits and `-`, beginning with a letter, such as `drop-health`"
+        );
     }
     Ok(())
 }

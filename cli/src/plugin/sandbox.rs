@@ -55,7 +55,11 @@ pub(super) fn host() -> Result<Host> {
 
 /// The folder for this user's caches, if it can be known.
 fn cache_folder() -> Option<PathBuf> {
-    let of = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let of = |name: &str| {
+        std::env::var_os(name)
+            .map(PathBuf::from)
+            .filter(|path| path.is_absolute())
+    };
     let base = of("XDG_CACHE_HOME").or_else(|| Some(of("HOME")?.join(".cache")))?;
     Some(base.join("sluice").join("compiled"))
 }

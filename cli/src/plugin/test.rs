@@ -58,7 +58,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     } else {
         println!("\n{} passed, {failed} failed", fixtures.len() - failed);
     }
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn fixtures(folder: &Path, filter: &str) -> Result<Vec<PathBuf>> {
@@ -67,11 +71,18 @@ fn fixtures(folder: &Path, filter: &str) -> Result<Vec<PathBuf>> {
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
-        .filter(|path| path.file_stem().is_some_and(|name| name.to_string_lossy().contains(filter)))
+        .filter(|path| {
+            path.file_stem()
+                .is_some_and(|name| name.to_string_lossy().contains(filter))
+        })
         .collect();
     found.sort();
     if found.is_empty() {
-        bail!("{} holds no fixture{}", folder.display(), if filter.is_empty() { "" } else { " with such a name" });
+        bail!(
+            "{} holds no fixture{}",
+            folder.display(),
+            if filter.is_empty() { "" } else { " with such a name" }
+        );
     }
     Ok(found)
 }

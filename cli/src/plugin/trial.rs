@@ -52,7 +52,10 @@ impl Trial {
         for dropped in outcome.dropped {
             *trial.drops.entry(dropped.reason).or_default() += dropped.rows;
         }
-        let (by, reason) = (text(&outcome.batch, "quarantined_by")?, text(&outcome.batch, "quarantine_reason")?);
+        let (by, reason) = (
+            text(&outcome.batch, "quarantined_by")?,
+            text(&outcome.batch, "quarantine_reason")?,
+        );
         let places = places(&outcome.batch)?;
         let rest = without(&outcome.batch, &[PLACE, "quarantined_by", "quarantine_reason"])?;
         let stays = match &by {
@@ -65,7 +68,9 @@ impl Trial {
             }
             None => rest,
         };
-        let stayed = places.into_iter().filter(|place| !trial.quarantined.contains_key(place));
+        let stayed = places
+            .into_iter()
+            .filter(|place| !trial.quarantined.contains_key(place));
         trial.stayed = stayed.zip(rows(&stays)?).collect();
         Ok(trial)
     }
@@ -106,7 +111,9 @@ fn places(batch: &RecordBatch) -> Result<Vec<usize>> {
         return Ok(Vec::new());
     }
     let column = batch.column_by_name(PLACE).context("the plugin removed an attribute")?;
-    let numbers = column.as_primitive_opt::<Int64Type>().context("the plugin changed an attribute that it was not shown")?;
+    let numbers = column
+        .as_primitive_opt::<Int64Type>()
+        .context("the plugin changed an attribute that it was not shown")?;
     Ok(numbers.iter().map(|place| place.unwrap_or_default() as usize).collect())
 }
 

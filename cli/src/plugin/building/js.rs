@@ -5,11 +5,16 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Tools, write_sdk};
+use super::Tools;
 use crate::plugin::project::Project;
 
 pub(super) fn build(project: &Project, tools: &Tools) -> Result<Vec<u8>> {
-    write_sdk(project, "plugins/js")?;
+    tools.version(
+        "node",
+        &["--version"],
+        (20, 0),
+        "Plugins in JavaScript are built with Node.js 20 or newer",
+    )?;
     if is_stale(project) {
         let mut install = Command::new("npm");
         install
@@ -28,7 +33,14 @@ pub(super) fn build(project: &Project, tools: &Tools) -> Result<Vec<u8>> {
 
 /// Whether what package.json names was not fetched since it changed.
 fn is_stale(project: &Project) -> bool {
-    let time = |name: &str| fs::metadata(project.root.join(name)).and_then(|file| file.modified()).ok();
+    let time = |name: &str| {
+        fs::metadata(project.root.join(name))
+            .and_then(|file| file.modified())
+            .ok()
+    };
+    if !project.root.join("node_modules/sluice-plugin").exists() {
+        return true;
+    }
     match (time("node_modules/.package-lock.json"), time("package.json")) {
         (Some(fetched), Some(named)) => fetched < named,
         _ => true,

@@ -30,9 +30,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let project = Project::find(&args.project)?;
     let began = Instant::now();
-    let tools = Tools {
-        verbose: args.verbose,
-    };
+    let tools = Tools { verbose: args.verbose };
+    write_sdk(&project)?;
     let component = match project.language {
         Language::Rust => rust::build(&project, &tools)?,
         Language::Js => js::build(&project, &tools)?,
@@ -50,7 +49,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             0 => "imports nothing".to_owned(),
             _ => format!(
                 "uses {}",
-                info.capabilities.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                info.capabilities
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", ")
             ),
         },
         began.elapsed().as_secs_f64(),
@@ -66,7 +69,7 @@ struct Tools {
 impl Tools {
     /// Runs a step to its end. What it prints is shown if it fails, or if someone asked for it.
     fn run(&self, what: &str, command: &mut Command) -> Result<()> {
-            eprintln!("{what} …");
+        eprintln!("{what} …");
         if self.verbose {
             let status = command.status().with_context(|| missing(command))?;
             if !status.success() {
@@ -87,6 +90,23 @@ impl Tools {
     }
 }
 
+impl Tools {
+    /// Refuses a tool that is missing or too old.
+    fn version(&self, program: &str, arguments: &[&str], least: (u32, u32), need: &str) -> Result<()> {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let output = command.output().with_context(|| missing(&command))?;
+        let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let digits = text.trim_start_matches(|c: char| !c.is_ascii_digit());
+        let mut parts = digits.split('.').map(|part| part.parse().unwrap_or(0));
+        let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+        if found < least {
+            bail!("{need}; {program} here says {text:?}");
+        }
+        Ok(())
+    }
+}
+
 fn missing(command: &Command) -> String {
     let program = command.get_program().to_string_lossy().into_owned();
     let hint = match program.as_str() {
@@ -98,9 +118,21 @@ fn missing(command: &Command) -> String {
     format!("cannot run {program}: {hint}")
 }
 
-/// The SDK of an interpreted language, of this program's version, with the contract, as `.sluice/sdk` beside the source.
-fn write_sdk(project: &Project, folder: &str) -> Result<()> {
+/// The SDK of an interpreted language with the contract, as `.sluice/sdk` beside the source.
+fn write_interpreted_sdk(project: &Project, folder: &str) -> Result<()> {
     let sdk = project.kit().join("sdk");
     assets::write_below(folder, &sdk)?;
-    assets::write_below("wit", &sdk.join("wit"))
+    let contract = assets::file("wit/plugin.wit").context("this program was built without the contract")?;
+    assets::write(&sdk.join("wit/plugin.wit"), contract)?;
+    let fixtures = assets::file("plugins/sdk/FIXTURES.md").context("this program was built without the SDK")?;
+    assets::write(&sdk.join("FIXTURES.md"), fixtures)
+}
+
+/// The SDK for a project, of this program's version. Source can refer to it before anything is built.
+pub(super) fn write_sdk(project: &Project) -> Result<()> {
+    match project.language {
+        Language::Rust => rust::write_sdk(project),
+        Language::Js => write_interpreted_sdk(project, "plugins/js"),
+        Language::Python => write_interpreted_sdk(project, "plugins/python"),
+    }
 }

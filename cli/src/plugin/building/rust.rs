@@ -16,7 +16,6 @@ const FLAGS: &str = "-C target-feature=+simd128,+bulk-memory,+sign-ext,+nontrapp
 const SDK: [&str; 3] = ["sdk", "sdk-macros", "fixture"];
 
 pub(super) fn build(project: &Project, tools: &Tools) -> Result<Vec<u8>> {
-    write_sdk(project)?;
     ensure_target(project, tools)?;
     let cargo = || {
         let mut cargo = Command::new("cargo");
@@ -41,7 +40,9 @@ pub(super) fn build(project: &Project, tools: &Tools) -> Result<Vec<u8>> {
     let library = cdylib(&metadata).context(
         "Cargo.toml makes no library that can become a component: it needs [lib] crate-type = [\"cdylib\", \"rlib\"]",
     )?;
-    let folder = metadata["target_directory"].as_str().context("target folder of cargo")?;
+    let folder = metadata["target_directory"]
+        .as_str()
+        .context("target folder of cargo")?;
     let module = std::path::Path::new(folder)
         .join(TARGET)
         .join("release")
@@ -55,7 +56,7 @@ pub(super) fn build(project: &Project, tools: &Tools) -> Result<Vec<u8>> {
 }
 
 /// The SDK as a workspace of its own: its members and their versions as in this program's repository.
-fn write_sdk(project: &Project) -> Result<()> {
+pub(super) fn write_sdk(project: &Project) -> Result<()> {
     // The members find each other and the contract as in the repository.
     let kit = project.kit().join("sdk");
     for folder in ["wit", "plugins/sdk", "plugins/sdk-macros", "plugins/fixture"] {
@@ -75,7 +76,9 @@ fn write_sdk(project: &Project) -> Result<()> {
 
 fn cdylib(metadata: &Value) -> Option<String> {
     let packages = metadata["packages"].as_array()?;
-    let targets = packages.iter().flat_map(|package| package["targets"].as_array().into_iter().flatten());
+    let targets = packages
+        .iter()
+        .flat_map(|package| package["targets"].as_array().into_iter().flatten());
     let is_cdylib = |target: &&Value| {
         let kinds = target["crate_types"].as_array();
         kinds.into_iter().flatten().any(|kind| kind == "cdylib")

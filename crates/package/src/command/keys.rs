@@ -83,7 +83,11 @@ pub(super) fn pin_own(store: &Store, package: &Package, output: &mut Output<'_>)
         return Ok(());
     };
     let trust = store.trust()?;
-    if key.id() != signed_by || trust.keys().any(|pinned| pinned.key.id() == signed_by || pinned.name == NAME) {
+    if key.id() != signed_by
+        || trust
+            .keys()
+            .any(|pinned| pinned.key.id() == signed_by || pinned.name == NAME)
+    {
         return Ok(());
     }
     store.add_key(&TrustedKey {

@@ -48,7 +48,10 @@ fn path(signal: Signal) -> &'static str {
 async fn send(node: &Node, signal: Signal, body: Vec<u8>) -> (u16, String) {
     let url = format!("{}{}", node.url("otlp-http").unwrap(), path(signal));
     let answer = post(&url, "application/x-protobuf", None, body).await;
-    (answer.status.as_u16(), String::from_utf8_lossy(&answer.body).into_owned())
+    (
+        answer.status.as_u16(),
+        String::from_utf8_lossy(&answer.body).into_owned(),
+    )
 }
 
 /// The folders of a node in which events can be, by what they are.
@@ -130,7 +133,11 @@ async fn p11_no_canary_gets_anywhere_past_a_mask_that_fails() {
         assert_eq!(status, 422, "{mode}: {answer}");
         assert!(answer.contains(mode), "{mode}: who refused is told: {answer}");
         sent.extend(canaries.made().iter().cloned().chain([body]));
-        assert_eq!(search::found_in(answer.as_bytes(), &sent).count(), 0, "{mode}: {answer}");
+        assert_eq!(
+            search::found_in(answer.as_bytes(), &sent).count(),
+            0,
+            "{mode}: {answer}"
+        );
     }
     // Until the breaker opens and after: 422 for events that made it fail, 503 while it is switched off.
     let mut statuses = BTreeSet::new();
@@ -148,7 +155,9 @@ async fn p11_no_canary_gets_anywhere_past_a_mask_that_fails() {
         let (status, answer) = send(&node, Signal::Log, one_log(&format!("harmless {n}"), Vec::new())).await;
         assert_eq!(status, 200, "{answer}");
     }
-    node.rows("SELECT 1 FROM events WHERE body LIKE 'harmless%'", 3).await.unwrap();
+    node.rows("SELECT 1 FROM events WHERE body LIKE 'harmless%'", 3)
+        .await
+        .unwrap();
     let committed = vec!["harmless 0".to_owned()];
     let lake = places(&node.data())[3].1.clone();
     eventually("what is harmless is in the lake", || async {
@@ -159,8 +168,14 @@ async fn p11_no_canary_gets_anywhere_past_a_mask_that_fails() {
     .await
     .unwrap();
     let said = node.process().unwrap().log_tail();
-    assert_eq!(search::found_in(said.as_bytes(), &sent).collect::<Vec<_>>(), Vec::<&String>::new());
-    let refused = format!("SELECT 1 FROM ledger WHERE bucket = 'refused' HAVING sum(\"rows\") = {}", MODES.len() + 16);
+    assert_eq!(
+        search::found_in(said.as_bytes(), &sent).collect::<Vec<_>>(),
+        Vec::<&String>::new()
+    );
+    let refused = format!(
+        "SELECT 1 FROM ledger WHERE bucket = 'refused' HAVING sum(\"rows\") = {}",
+        MODES.len() + 16
+    );
     node.rows(&refused, 1).await.unwrap();
     let status = node.stop().await.unwrap();
     assert!(status.success(), "{status}");

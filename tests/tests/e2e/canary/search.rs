@@ -24,7 +24,9 @@ pub(super) fn found_below(folder: &Path, texts: &[String]) -> BTreeSet<String> {
 
 pub(super) fn found_in<'a>(bytes: &[u8], texts: &'a [String]) -> impl Iterator<Item = &'a String> {
     // Escapes of `@` are the one way in which stores may write these texts differently.
-    let text = String::from_utf8_lossy(bytes).replace("\\u0040", "@").replace("%40", "@");
+    let text = String::from_utf8_lossy(bytes)
+        .replace("\\u0040", "@")
+        .replace("%40", "@");
     texts.iter().filter(move |wanted| text.contains(wanted.as_str()))
 }
 
