@@ -17,7 +17,10 @@ pub(crate) struct Phone {
 /// The telephone number that begins with the first of these groups.
 pub(crate) fn of_groups(bytes: &[u8], groups: &[Group], hint: impl FnOnce() -> Hint) -> Option<Phone> {
     let first = groups[0];
-    let opened = first.start > 0 && bytes[first.start - 1] == b'(';
+    let closes = groups
+        .get(1)
+        .is_some_and(|next| matches!(next.before, Separator::Closes | Separator::Both));
+    let opened = closes && first.start > 0 && bytes[first.start - 1] == b'(';
     let sign = first.start - usize::from(opened);
     let plus = sign > 0 && bytes[sign - 1] == b'+';
     // `+` in a form is written `%2B`.

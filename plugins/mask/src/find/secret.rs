@@ -423,8 +423,9 @@ fn is_password(value: &str, prose: bool) -> bool {
     let word = value.trim();
     let about = ABOUT.iter().any(|about| word.eq_ignore_ascii_case(about));
     let path = word.starts_with('/') && word[1..].contains('/');
-    // `password: account locked` tells something, `password: hunter2 …` is one.
-    let told = prose && word.chars().all(char::is_alphabetic);
+    // `password: account locked` and `pass: 12 fail: 3` tell something, `password: hunter2 …` is one.
+    let told = prose
+        && (word.chars().all(char::is_alphabetic) || word.len() <= 4 && word.bytes().all(|byte| byte.is_ascii_digit()));
     !(word.is_empty() || is_placeholder(word) || about || path || told)
 }
 
