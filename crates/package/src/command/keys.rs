@@ -29,6 +29,7 @@ pub struct KeygenArgs {
     /// Whose it is, for people
     #[arg(long, default_value = "")]
     comment: String,
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -100,6 +101,7 @@ Examples:
     },
     /// The keys that are pinned
     List {
+        /// Print JSON
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -107,6 +109,7 @@ Examples:
     },
     /// Pin a key no more: nothing that it signed is loaded from now on
     Remove {
+        /// What it is called here
         name: String,
         #[command(flatten)]
         store: StoreArgs,
