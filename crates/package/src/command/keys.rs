@@ -31,6 +31,7 @@ pub struct KeygenArgs {
     /// Whose it is, for people
     #[arg(long, default_value = "")]
     comment: String,
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -162,6 +163,7 @@ Examples:
     },
     /// The keys that are pinned
     List {
+        /// Print JSON
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -169,6 +171,7 @@ Examples:
     },
     /// Pin a key no more: nothing that it signed is loaded from now on
     Remove {
+        /// What it is called here
         name: String,
         #[command(flatten)]
         store: StoreArgs,

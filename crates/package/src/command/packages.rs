@@ -37,6 +37,7 @@ pub struct SignArgs {
     /// The folder to write the package to; by default `dist/package` beside plugin.toml
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -126,6 +127,7 @@ Examples:
 pub struct VerifyArgs {
     #[command(flatten)]
     from: FromArgs,
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -228,11 +230,12 @@ Examples:
 pub struct PublishArgs {
     /// [WHAT] WHERE: what is a package's folder (by default what `sign` made) or the file of a revocation list, where is
     /// `oci:DIR` or `oci://HOST/NAME`
-    #[arg(value_names = ["WHAT", "WHERE"], num_args = 1..=2, required = true)]
+    #[arg(value_name = "[WHAT] WHERE", num_args = 1..=2, required = true)]
     what_and_where: Vec<String>,
     /// Let the tag `latest` name this version
     #[arg(long)]
     latest: bool,
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -304,6 +307,7 @@ pub struct InstallArgs {
     /// Take it in, and leave the version that runs
     #[arg(long)]
     inactive: bool,
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

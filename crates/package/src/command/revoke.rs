@@ -52,6 +52,7 @@ pub struct RevokeArgs {
     /// Take a list in: a file, `oci:DIR:TAG` or `oci://HOST/NAME:TAG`
     #[arg(long, value_name = "SOURCE", conflicts_with_all = ["what", "reason"])]
     import: Option<String>,
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]

@@ -12,6 +12,7 @@ use crate::verify::Warning;
 #[command(after_help = "\
 Every package is verified while it is listed, as it is at every load: a file that was changed shows here.")]
 pub struct ListArgs {
+    /// Print JSON
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -149,6 +150,7 @@ fn as_json(line: &Line) -> serde_json::Value {
 
 #[derive(Debug, clap::Args)]
 pub struct NameArgs {
+    /// The package
     name: PackageName,
     #[command(flatten)]
     store: StoreArgs,
@@ -160,7 +162,9 @@ Examples:
   sluice plugin rollback acme/demo            to the version that ran before
   sluice plugin rollback acme/demo 1.3.0      to an older one that is installed here; the only way below the highest version")]
 pub struct RollbackArgs {
+    /// The package
     name: PackageName,
+    /// By default the version that ran before
     #[arg(value_parser = parse_version)]
     version: Option<Version>,
     #[command(flatten)]
@@ -178,6 +182,7 @@ pub(super) fn rollback(args: &RollbackArgs, host: &Host<'_>, output: &mut Output
 Nothing of the package runs from within a second on a running edge. Of a mask this means that data pass UNMASKED: to stop the
 data instead, stop the edge or its source.")]
 pub struct DisableArgs {
+    /// The package
     name: PackageName,
     /// Why, for whoever wonders
     #[arg(long)]
@@ -223,6 +228,7 @@ Examples:
   sluice plugin promote acme/demo                              when the edge's status shows that it does what it should
   sluice plugin shadow acme/demo --off                         or when it does not")]
 pub struct ShadowArgs {
+    /// The package
     name: PackageName,
     /// The version; it has to be installed
     #[arg(value_parser = parse_version, required_unless_present = "off", conflicts_with = "off")]
@@ -274,6 +280,7 @@ pub(super) fn shadow(args: &ShadowArgs, host: &Host<'_>, output: &mut Output<'_>
 
 #[derive(Debug, clap::Args)]
 pub struct PromoteArgs {
+    /// The package
     name: PackageName,
     /// By default the version in the shadow
     #[arg(value_parser = parse_version)]
@@ -312,6 +319,7 @@ pub(super) fn promote(args: &PromoteArgs, host: &Host<'_>, output: &mut Output<'
     after_help = "The highest version ever installed is remembered: an older one does not come back in by installing."
 )]
 pub struct RemoveArgs {
+    /// The package
     name: PackageName,
     /// By default all versions, also the one that runs
     #[arg(value_parser = parse_version)]

@@ -236,3 +236,18 @@ fn a_revocation_list_grows_and_an_old_one_is_not_taken() {
     let others = ["revoke", "--renew", "--key", "other.key", "--list", "list.json"];
     site.sluice(&others).refused(2, "is a list of the key");
 }
+
+#[test]
+fn every_command_explains_itself() {
+    let site = Site::new();
+    let help = site.sluice(&["--help"]).notes;
+    let words = [
+        "keygen", "trust", "sign", "verify", "publish", "install", "list", "rollback", "revoke", "disable", "enable",
+        "shadow", "promote", "remove",
+    ];
+    for word in words {
+        assert!(help.contains(word), "{word} is not in {help}");
+        let own = site.sluice(&[word, "--help"]).notes;
+        assert!(own.contains("Usage: ") && own.lines().count() > 5, "{own}");
+    }
+}
