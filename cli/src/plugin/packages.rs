@@ -54,7 +54,6 @@ fn inspect(component: &[u8]) -> Result<ComponentFacts, String> {
     let info = sluice_runtime::inspect(component).map_err(|error| text(error.into()))?;
     let host = sandbox::host().map_err(text)?;
     let about = host.describe(component).map_err(|error| text(error.into()))?;
-    let contract = info.contract.to_string();
     Ok(ComponentFacts {
         name: about.name,
         version: parse_version(&about.version)?,
@@ -64,7 +63,7 @@ fn inspect(component: &[u8]) -> Result<ComponentFacts, String> {
             Kind::Enrich => sluice_package::Kind::Enrich,
             Kind::Filter => sluice_package::Kind::Filter,
         },
-        contract: parse_version(&contract)?,
+        contract: Version::new(info.contract.major.into(), info.contract.minor.into(), 0),
         capabilities: info
             .capabilities
             .iter()

@@ -1,4 +1,4 @@
-//! Does nothing, with the columns that most plugins read: what the way into the sandbox and back costs.
+//! Does nothing: what the way into the sandbox and back costs at least.
 
 use sluice_plugin::{Batch, Context, Description, Kind, NoConfig, Outcome, Plugin, export_plugin};
 
@@ -9,7 +9,7 @@ impl Plugin for Noop {
     type Config = NoConfig;
 
     fn describe() -> Description {
-        Description::new("noop", env!("CARGO_PKG_VERSION"), Kind::Enrich).reads(&["severity", "trace_id", "body"])
+        Description::new("noop", env!("CARGO_PKG_VERSION"), Kind::Enrich).reads(["severity"])
     }
 
     fn init(_: NoConfig) -> Result<Self, String> {
