@@ -11,7 +11,10 @@ pub fn component_facts(component: &[u8], compiler: Compiler) -> Result<Component
     let said = host.describe(component).map_err(|error| error.to_string())?;
     let version = Version::parse(&said.version)
         .map_err(|error| format!("its version {:?} is no semantic version: {error}", said.version))?;
-    let capabilities = info.capabilities.iter().map(|capability| capability.as_str().parse::<Capability>());
+    let capabilities = info
+        .capabilities
+        .iter()
+        .map(|capability| capability.as_str().parse::<Capability>());
     Ok(ComponentFacts {
         name: said.name,
         version,
@@ -22,7 +25,9 @@ pub fn component_facts(component: &[u8], compiler: Compiler) -> Result<Component
             sluice_runtime::Kind::Filter => Kind::Filter,
         },
         contract: Version::new(info.contract.major.into(), info.contract.minor.into(), 0),
-        capabilities: capabilities.collect::<Result<_, _>>().map_err(|error| error.to_string())?,
+        capabilities: capabilities
+            .collect::<Result<_, _>>()
+            .map_err(|error| error.to_string())?,
         reads: said.reads,
         writes: said.writes,
         config_schema: said.config_schema,
