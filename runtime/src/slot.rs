@@ -196,7 +196,8 @@ impl Slot {
             };
             // Going back to what stood by is no trial of it.
             let was_good = old.probation.as_ref().is_some_and(|trial| trial.previous.is(&edition));
-            let stands_by = !was_good && may_stand_by(&previous.plugin, &edition.plugin, same_settings);
+            let stands_by =
+                !was_good && old.blocked.is_none() && may_stand_by(&previous.plugin, &edition.plugin, same_settings);
             let probation = stands_by.then(|| Arc::new(Probation::of(previous.clone())));
             (edition, probation)
         };

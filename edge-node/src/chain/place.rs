@@ -1,5 +1,7 @@
 //! One entry of the configuration on its way to a loaded plugin.
 
+use std::collections::BTreeSet;
+
 use sluice_package::Digest;
 use sluice_runtime::{Capability, Edition, Grants, Host, Limits, LoadError, PluginConfig};
 
@@ -18,7 +20,7 @@ pub(super) struct Plan {
     config: PluginConfig,
     secrets: Secrets,
     version: Option<String>,
-    /// The same for the same code and all that it is given.
+    /// The same for the same version with the same code and all that it is given.
     pub(super) fingerprint: String,
     /// The same for the same doings asked of whatever version.
     pub(super) settings: String,
@@ -45,7 +47,7 @@ impl Plan {
             Digest::of(&source.component),
             told(&limits),
             grants.capabilities,
-            (grants.state_bytes, entry.on_fault)
+            (grants.state_bytes, entry.on_fault, &source.version)
         ));
         Ok(Plan {
             config: PluginConfig {
@@ -80,16 +82,10 @@ impl Plan {
     }
 }
 
-/// What the package may use, and of that what the operator leaves it. Files are shown by tables alone, so without a table
-/// `lookup` shows nothing.
-fn granted(entry: &PluginEntry, source: &Source) -> std::collections::BTreeSet<Capability> {
-    let mut granted = source.capabilities.clone().unwrap_or_else(|| {
-        let mut all = Grants::harmless().capabilities;
-        if !entry.tables.is_empty() {
-            all.insert(Capability::Lookup);
-        }
-        all
-    });
+/// What the package may use, and of that what the operator leaves it. `lookup` shows nothing but the tables of the entry, so a
+/// component without a package may have that, too.
+fn granted(entry: &PluginEntry, source: &Source) -> BTreeSet<Capability> {
+    let mut granted = source.capabilities.clone().unwrap_or(Capability::ALL.into());
     if let Some(only) = &entry.capabilities {
         granted.retain(|capability| only.contains(capability));
     }

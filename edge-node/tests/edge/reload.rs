@@ -46,6 +46,15 @@ fn stats(node: &TestNode, name: &str) -> PluginStats {
         .unwrap()
 }
 
+/// Says that it is over when it is dropped.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn p2_plugins_are_exchanged_under_load_and_every_event_is_stored_once_and_in_order() {
     const ROWS: usize = 5;
@@ -78,12 +87,14 @@ fn p2_plugins_are_exchanged_under_load_and_every_event_is_stored_once_and_in_ord
                 })
             })
             .collect();
-        for round in 0..40 {
+        // However this ends, so do the senders.
+        let end = End(&over);
+        for round in 0..20 {
             reload(&node, &config, &chains[round % chains.len()]).unwrap();
             let before = node.status.snapshot().accepted.log;
             eventually("events pass", || node.status.snapshot().accepted.log > before + 20);
         }
-        over.store(true, Ordering::SeqCst);
+        drop(end);
         senders.into_iter().map(|sender| sender.join().unwrap()).collect()
     });
     let cloud = sealed(&node);
@@ -229,7 +240,9 @@ fn sighup_exchanges_plugins_of_a_real_process_and_its_pages_tell() {
     };
     // Paths are looked for beside the file.
     let entry = |name: &str, component: &str, config: &str| {
-        format!("[[plugin]]\nname = {name:?}\npath = \"{component}.wasm\"\nunsigned = true\nconfig = {config}\n")
+        format!(
+            "[[plugin]]\nname = {name:?}\npath = \"{component}.wasm\"\nunsigned = true\nconfig = {config}\nlimits.deadline = \"5 s\"\n"
+        )
     };
     write(&entry("first", "faulty", "{ mode = \"ok\" }"));
     let mut child = Command::new(env!("CARGO_BIN_EXE_sluice-edge"))
