@@ -35,9 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         &arguments.seed.to_string(),
     ])
     .arg("--binary")
-    .arg(programs.join("sluice"))
-    .arg("--plugins")
-    .arg(run::root().join("plugins/dist"));
+    .arg(programs.join("sluice"));
     if arguments.exit {
         demo.arg("--exit");
     }

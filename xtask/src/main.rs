@@ -6,6 +6,7 @@ mod docs;
 mod guests;
 mod lint;
 mod run;
+mod sdks;
 mod services;
 mod test;
 

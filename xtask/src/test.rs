@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::guests;
 use crate::run::{self, Steps, cargo_with};
+use crate::sdks;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -16,8 +17,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     steps.step("guests", guests::build)?;
     // What plugins do to text needs no sandbox to be tested.
     steps.step("plugins on this machine", || {
-        run::in_plugins(&["test", "--locked", "-p", "sluice-plugin", "-p", "sluice-plugin-mask"])
+        run::in_plugins(&["test", "--locked", "--workspace"])
     })?;
+    steps.step("SDK for JavaScript", sdks::javascript)?;
+    steps.step("SDK for Python", sdks::python)?;
     // Everything at once, with its tests: another choice of packages would give the libraries other features and build
     // them again. The end-to-end tests run the programs themselves, which building a test does not build.
     steps.step("build", || {

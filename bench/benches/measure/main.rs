@@ -72,8 +72,8 @@ fn main() -> ExitCode {
     if let Some(edge) = &arguments.edge {
         all.push(("idle", Box::new(|| idle::measure(edge))));
     }
-    if let (Some(binary), Some(dist)) = (&arguments.binary, &arguments.plugins) {
-        all.push(("node", Box::new(|| node::measure(binary, dist))));
+    if let Some(binary) = &arguments.binary {
+        all.push(("node", Box::new(|| node::measure(binary))));
     }
     let filter = arguments.filter.unwrap_or_default();
     let mut table = String::from("| what | measured | against |\n|---|---|---|\n");

@@ -46,9 +46,6 @@ struct Arguments {
     /// The `sluice` program.
     #[arg(long)]
     binary: PathBuf,
-    /// The folder of sample.wasm and mask.wasm.
-    #[arg(long)]
-    plugins: PathBuf,
 }
 
 #[tokio::main]
@@ -70,7 +67,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
     );
     let folder = tempfile::Builder::new().prefix("sluice-demo-").tempdir()?;
     let config = folder.path().join("sluice.toml");
-    fs::write(&config, configuration(&arguments.plugins)?)?;
+    fs::write(&config, configuration())?;
     let data = folder.path().join("data");
     let start = Start::up(&arguments.binary, &data).config(&config);
 
@@ -106,22 +103,9 @@ async fn run(arguments: Arguments) -> Result<bool> {
     Ok(true)
 }
 
-/// The chain of the demo: sample, then mask.
-fn configuration(plugins: &Path) -> Result<String> {
-    let plugins = plugins
-        .canonicalize()
-        .context("no plugins there; `cargo xtask guests` builds them")?;
-    let path = |name: &str| toml_text(&plugins.join(name).display().to_string());
-    Ok(format!(
-        "[[edge.plugin]]\nname = \"sample\"\npath = {}\nconfig = {{ rate = {RATE:?}, keep_errors = true }}\n\n\
-         [[edge.plugin]]\nname = \"mask\"\npath = {}\n",
-        path("sample.wasm"),
-        path("mask.wasm")
-    ))
-}
-
-fn toml_text(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+/// The chain of the demo: sample, then mask, as the program brings them along.
+fn configuration() -> String {
+    format!("[[edge.plugin]]\nname = \"sample\"\nconfig = {{ rate = {RATE:?} }}\n\n[[edge.plugin]]\nname = \"mask\"\n")
 }
 
 /// Sends until enough is acknowledged, and meanwhile kills the node and starts it again.

@@ -112,7 +112,7 @@ async fn p11_no_canary_gets_anywhere_past_a_mask_that_fails() {
     let dist = plugins().unwrap();
     let mask = |name: &str, mode: &str, more: &str, signals: &str| {
         format!(
-            "[[edge.plugin]]\nname = \"{name}\"\npath = '{}/faulty_mask.wasm'\nconfig = {{ mode = \"{mode}\"{more} }}\n\
+            "[[edge.plugin]]\nname = \"{name}\"\npath = '{}/faulty_mask.wasm'\nunsigned = true\nconfig = {{ mode = \"{mode}\"{more} }}\n\
              signals = [{signals}]\n\n",
             dist.display()
         )

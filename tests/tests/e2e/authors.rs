@@ -1,0 +1,194 @@
+//! What an author of plugins types, in folders outside of the repository: new, build, test, bench, preview, sign, install, in every
+//! language; then the plugin at work in a node. The tools of the languages are the real ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use sluice_bench::corpus::Signal;
+use sluice_tests::{Node, binary};
+
+use crate::otlp::{attribute, one_log, post, text};
+
+/// A folder and a user of its own.
+struct Author {
+    folder: tempfile::TempDir,
+}
+
+impl Author {
+    fn new() -> Author {
+        Author {
+            folder: tempfile::Builder::new().prefix("sluice-author-").tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `sluice plugin …` in the author's folder.
+    fn plugin(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(binary().unwrap());
+        command
+            .current_dir(self.folder.path())
+            .arg("plugin")
+            .args(arguments)
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env("XDG_CACHE_HOME", self.path("cache"));
+        // Libraries of guests are built once for all tests, apart from those of the host.
+        if let Some(target) = std::env::var_os("CARGO_TARGET_DIR") {
+            let mut guests = target;
+            guests.push("-guests");
+            command.env("CARGO_TARGET_DIR", guests);
+        }
+        command.output().unwrap()
+    }
+
+    /// The same, and it has to succeed; what it printed.
+    fn does(&self, arguments: &[&str]) -> String {
+        let output = self.plugin(arguments);
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        );
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}\n{out}\n{err}",
+            output.status
+        );
+        out
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.does(arguments)).unwrap()
+    }
+}
+
+/// Everything up to the installed package; `source` is the file that an author edits.
+fn from_nothing_to_installed(language: &str, source: &str) -> Author {
+    let author = Author::new();
+    author.does(&["new", "--lang", language, "demo"]);
+    let lines = fs::read_to_string(author.path("demo").join(source)).unwrap();
+    let lines = lines.lines().filter(|line| !line.trim().is_empty()).count();
+    assert!(lines <= 20, "{language}: a filter of {lines} lines");
+
+    let built = author.does(&["build"]);
+    assert!(built.contains("imports nothing"), "{language}: {built}");
+    let tested = author.json(&["test", "--json"]);
+    assert_eq!(tested["failed"], 0, "{language}: {tested:#}");
+    assert!(!tested["fixtures"].as_array().unwrap().is_empty());
+    // A test that cannot fail proves nothing: the same fixtures with other expectations.
+    let fixtures = author.path("demo/fixtures");
+    let fixture = fs::read_dir(&fixtures).unwrap().next().unwrap().unwrap().path();
+    let right = fs::read_to_string(&fixture).unwrap();
+    let mut wrong: Value = serde_json::from_str(&right).unwrap();
+    wrong["expect"] = serde_json::json!({"rows": []});
+    fs::write(&fixture, wrong.to_string()).unwrap();
+    let failed = author.plugin(&["test"]);
+    let shown = String::from_utf8_lossy(&failed.stdout).into_owned();
+    assert!(
+        failed.status.code() == Some(1) && shown.contains("FAILED"),
+        "{language}: {shown}"
+    );
+    fs::write(&fixture, right).unwrap();
+
+    let bench = author.json(&["bench", "--seconds", "0.1", "--json"]);
+    assert!(
+        bench["figures"]["rows_per_s"].as_f64().unwrap() > 0.0,
+        "{language}: {bench:#}"
+    );
+    assert!(
+        bench["noop"].is_object() && bench["memory_bytes"].as_u64().unwrap() > 0,
+        "{language}: {bench:#}"
+    );
+
+    let rows = author.path("rows.json");
+    fs::write(
+        &rows,
+        "{\"body\": \"noise\", \"severity\": 5, \"service\": \"other\"}\n{\"body\": \"alarm\", \"severity\": 17, \"service\": \"other\"}\n",
+    )
+    .unwrap();
+    let preview = author.json(&["preview", "--input", rows.to_str().unwrap(), "--json"]);
+    let what: Vec<_> = preview["entries"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| &entry["what"])
+        .collect();
+    assert_eq!(
+        (what, &preview["unchanged"]),
+        (vec!["dropped"], &Value::from(1)),
+        "{language}: {preview:#}"
+    );
+
+    author.does(&["sign"]);
+    let data = author.path("data/edge");
+    author.does(&["install", "--data", data.to_str().unwrap()]);
+    let listed = author.does(&["list", "--data", data.to_str().unwrap()]);
+    assert!(
+        listed.contains("local/demo") && listed.contains("0.1.0"),
+        "{language}: {listed}"
+    );
+    author
+}
+
+/// A warning.
+async fn send(node: &Node, body: &str) {
+    let url = format!("{}{}", node.url("otlp-http").unwrap(), Signal::Log.http_path());
+    let request = one_log(body, vec![attribute("k", text("v"))]);
+    let answer = post(&url, "application/x-protobuf", None, request).await;
+    assert_eq!(answer.status, 200);
+}
+
+/// In Rust, and then in a node whose chain names the package.
+#[tokio::test(flavor = "multi_thread")]
+async fn p12_a_plugin_in_rust_from_nothing_to_a_running_node() {
+    let author = tokio::task::spawn_blocking(|| from_nothing_to_installed("rust", "src/lib.rs"))
+        .await
+        .unwrap();
+    let config = "[[edge.plugin]]\nname = \"demo\"\npackage = \"local/demo\"\n";
+    let node = Node::prepare(config).unwrap();
+    copy(&author.path("data"), &node.data());
+    let mut node = node.started().await.unwrap();
+    send(&node, "kept").await;
+    let kept = node.rows("SELECT 1 FROM logs WHERE body = 'kept'", 1).await.unwrap();
+    assert_eq!(kept.rows.len(), 1);
+    let shown = "SELECT 1 FROM plugins WHERE plugin = 'demo' AND version = '0.1.0' AND kind = 'filter'";
+    node.rows(shown, 1).await.unwrap();
+
+    // A byte of the installed component that changed is noticed by the next start, and nothing unsigned runs.
+    assert!(node.stop().await.unwrap().success());
+    let component = node
+        .data()
+        .join("edge/plugins/packages/local/demo/0.1.0/component.wasm");
+    let mut bytes = fs::read(&component).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&component, bytes).unwrap();
+    let error = node.start_again().await.unwrap_err().to_string();
+    assert!(error.contains("local/demo") || error.contains("demo"), "{error}");
+}
+
+#[test]
+fn a_plugin_in_javascript_from_nothing_to_an_installed_package() {
+    from_nothing_to_installed("js", "plugin.js");
+}
+
+#[test]
+fn a_plugin_in_python_from_nothing_to_an_installed_package() {
+    from_nothing_to_installed("python", "plugin.py");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
