@@ -12,8 +12,10 @@ pub(crate) struct MemoryLimiter {
 
 /// Entries of all tables: function pointers, of which the largest known guest (an embedded Python) has 12,000.
 const MAX_TABLE_ENTRIES: usize = 100_000;
-/// Core instances, memories and tables of one component: adapters need a few.
+/// Memories and tables of one component: adapters need a few.
 const MAX_PARTS: usize = 32;
+/// Core instances of one component: an embedded Python with its stubs has some forty.
+const MAX_INSTANCES: usize = 256;
 
 impl MemoryLimiter {
     pub(crate) fn new(limit: usize) -> Self {
@@ -55,7 +57,7 @@ impl ResourceLimiter for MemoryLimiter {
     }
 
     fn instances(&self) -> usize {
-        MAX_PARTS
+        MAX_INSTANCES
     }
 
     fn tables(&self) -> usize {

@@ -4,7 +4,7 @@
 //! What it shows is promise P2: each acknowledged event is in the tables exactly once, or counted by name as dropped.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

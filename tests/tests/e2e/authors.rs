@@ -118,7 +118,7 @@ fn from_nothing_to_installed(language: &str, source: &str) -> Author {
         .collect();
     assert_eq!(
         (what, &preview["unchanged"]),
-        (vec!["dropped"], &Value::from(1)),
+        (vec![&Value::from("dropped")], &Value::from(1)),
         "{language}: {preview:#}"
     );
 

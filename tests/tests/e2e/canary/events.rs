@@ -148,7 +148,7 @@ impl Canaries {
             attributes: self.attributes("span"),
             events: vec![Event {
                 time_unix_nano: TIME,
-                name: self.next("event-name"),
+                name: self.next("span-event-name"),
                 attributes: self.attributes("event"),
                 ..Event::default()
             }],
