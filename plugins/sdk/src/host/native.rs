@@ -32,6 +32,7 @@ pub(crate) struct NativeHost {
     pub(crate) log: Vec<(Level, String)>,
     pub(crate) state: State,
     pub(crate) tables: BTreeMap<String, NativeTable>,
+    pub(crate) looked_up: Vec<String>,
     random: u64,
     pattern_sets: Vec<Vec<Regex>>,
 }
@@ -43,6 +44,7 @@ impl Default for NativeHost {
             log: Vec::new(),
             state: State::default(),
             tables: BTreeMap::new(),
+            looked_up: Vec::new(),
             random: 1,
             pattern_sets: Vec::new(),
         }
@@ -65,6 +67,19 @@ impl NativeHost {
 
     pub(crate) fn table(&self, name: &str) -> Result<&NativeTable, String> {
         self.tables.get(name).ok_or_else(|| format!("no table `{name}`"))
+    }
+
+    pub(crate) fn look_up(
+        &mut self,
+        table: &str,
+        keys: &[String],
+        fields: &[String],
+    ) -> Result<Vec<Option<String>>, String> {
+        // Enough for a test to look at, not so much that a long run fills the memory.
+        const REMEMBERED: usize = 100_000;
+        let room = REMEMBERED.saturating_sub(self.looked_up.len());
+        self.looked_up.extend(keys.iter().take(room).cloned());
+        self.table(table)?.find(keys, fields)
     }
 
     pub(crate) fn compile(&mut self, patterns: &[Pattern]) -> Result<u32, String> {
@@ -105,7 +120,7 @@ impl NativeHost {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NativeTable {
     pub(crate) fields: Vec<String>,
-    pub(crate) rows: HashMap<String, Vec<Option<String>>>,
+    pub(crate) rows: HashMap<String, Vec<String>>,
 }
 
 impl NativeTable {
@@ -118,7 +133,7 @@ impl NativeTable {
         let mut found = Vec::with_capacity(keys.len() * fields.len());
         for key in keys {
             let row = self.rows.get(key);
-            found.extend(places.iter().map(|place| row.and_then(|row| row[*place].clone())));
+            found.extend(places.iter().map(|place| row.map(|row| row[*place].clone())));
         }
         Ok(found)
     }

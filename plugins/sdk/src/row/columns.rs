@@ -71,7 +71,7 @@ const CORE: [&str; Core::Weight as usize + 1] = [
 ];
 
 /// Groups of attributes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Group {
     Attrs,
     Resource,
@@ -100,7 +100,7 @@ pub(crate) enum Column<'a> {
 }
 
 impl<'a> Column<'a> {
-    fn of(batch: &'a Batch, name: &str) -> Column<'a> {
+    pub(crate) fn of(batch: &'a Batch, name: &str) -> Column<'a> {
         let Some(column) = batch.column(name) else {
             return Column::Absent;
         };
@@ -197,11 +197,11 @@ impl<'a> Rare<'a> {
         entries.filter(move |entry| self.keys.value(*entry) == key)
     }
 
-    fn has(&self, row: usize, key: &str) -> bool {
+    pub(crate) fn has(&self, row: usize, key: &str) -> bool {
         self.entries(row, key).next().is_some()
     }
 
-    fn value(&self, row: usize, key: &str) -> Value<'a> {
+    pub(crate) fn value(&self, row: usize, key: &str) -> Value<'a> {
         for entry in self.entries(row, key) {
             let text = self.texts.value(entry);
             return match self.types.value(entry) {

@@ -379,7 +379,7 @@ impl Dictionary {
 }
 
 /// Lists of rare attributes without the entries of these rows and keys, which come ordered by row.
-fn without(column: &ArrayRef, gone: &[(usize, &str)]) -> Result<ArrayRef, String> {
+pub(crate) fn without(column: &ArrayRef, gone: &[(usize, &str)]) -> Result<ArrayRef, String> {
     let wrong = || "rare attributes are not a list of key, type and text".to_owned();
     let lists = column.as_list_opt::<i32>().ok_or_else(wrong)?;
     let entries = lists.values().as_struct_opt().ok_or_else(wrong)?;

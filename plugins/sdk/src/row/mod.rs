@@ -1,6 +1,6 @@
 //! Row by row: the function of a plugin sees one row; columns are found once per batch, not once per row.
 
-mod columns;
+pub(crate) mod columns;
 mod edit;
 pub mod severity;
 mod value;
@@ -13,6 +13,7 @@ use arrow_buffer::BooleanBuffer;
 use crate::{Batch, Outcome};
 use columns::{Columns, Core, Group, hex};
 pub use edit::RowMut;
+pub(crate) use edit::without;
 pub use value::Value;
 
 /// What becomes of a row. Reasons have 1 to 64 letters, digits, `_`, `.`, `-` or spaces, and there are few of them: they become
