@@ -69,8 +69,15 @@ fn end_quietly_when_nobody_reads() {
     }));
 }
 
+fn main() -> ExitCode {
+    if sluice_runtime::called_as_compiler() {
+        return sluice_runtime::compile_command();
+    }
+    serve()
+}
+
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn serve() -> ExitCode {
     end_quietly_when_nobody_reads();
     let cli = Cli::parse();
     match run(cli.command).await {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sluice_runtime::{Chain, Host, HostError, HostOptions, LoadError, Plugin, PluginConfig};
+use sluice_runtime::{Chain, Grants, Host, HostError, HostOptions, LoadError, Plugin, PluginConfig};
 
 use crate::config::PluginEntry;
 
@@ -58,6 +58,7 @@ fn load_one(host: &Host, entry: &PluginEntry) -> Result<Arc<Plugin>, ChainError>
         on_fault: entry.on_fault,
         enabled: entry.enabled,
         signals: entry.signals(),
+        grants: Grants::harmless(),
     };
     host.load(config).map_err(|e| ChainError::Load(Box::new(e)))
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
-use sluice_runtime::Chain;
+use sluice_runtime::{Call, Chain};
 use sluice_wal::{WalError, crash_point};
 use sluice_wire::Signal;
 use sluice_wire::layout::{self, IpcLimits};
@@ -221,7 +221,7 @@ impl Intake {
                 body: body_room,
             });
         }
-        let outcome = match self.chain.run(decoded.batch, signal, received_ns) {
+        let outcome = match self.chain.run(decoded.batch, &Call::new(signal, received_ns, "")) {
             Ok(outcome) => outcome,
             Err(refused) => {
                 let reason = self.chain.reasons().name(&refused.plugin, &refused.fault);

@@ -1,6 +1,7 @@
 //! Prints what the shipped plugins cost on log records of about 520 bytes: `cargo run --release --example plugin_cost`.
 
 use std::path::Path;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,12 +9,27 @@ use arrow_array::builder::{FixedSizeBinaryBuilder, StringDictionaryBuilder};
 use arrow_array::types::UInt16Type;
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use serde_json::json;
-use sluice_runtime::{Chain, Host, HostOptions, Limits, Plugin, PluginConfig, measure};
+use sluice_runtime::{
+    Call, Chain, Grants, Host, HostOptions, Limits, Plugin, PluginConfig, called_as_compiler, compile_command, measure,
+};
 use sluice_wire::Signal;
 
 type Failure = Box<dyn std::error::Error>;
 
-fn main() -> Result<(), Failure> {
+fn main() -> ExitCode {
+    if called_as_compiler() {
+        return compile_command();
+    }
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Failure> {
     let host = Host::new(HostOptions::default())?;
     let sample = load(&host, "sample", json!({"rate": 0.1}))?;
     let keep = load(&host, "sample", json!({"rate": 1.0}))?;
@@ -30,7 +46,12 @@ fn main() -> Result<(), Failure> {
             ("mask", vec![mask.clone()]),
             ("mask, sample", vec![mask.clone(), sample.clone()]),
         ] {
-            let cost = measure(&Chain::new(plugins), &batches, Signal::Log, 100_000 / rows / 2 + 1)?;
+            let cost = measure(
+                &Chain::new(plugins),
+                &batches,
+                &Call::new(Signal::Log, 0, "acme"),
+                100_000 / rows / 2 + 1,
+            )?;
             println!(
                 "{rows:>6} {name:>14} {:>12.0} {:>14.2} {:>7.1}%",
                 cost.rows_per_s(),
@@ -55,6 +76,7 @@ fn load(host: &Host, name: &str, config: serde_json::Value) -> Result<Arc<Plugin
         on_fault: None,
         enabled: true,
         signals: Vec::new(),
+        grants: Grants::harmless(),
     })?;
     println!("{name} loaded in {:?}", start.elapsed());
     Ok(plugin)

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use arrow_array::RecordBatch;
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::ArrowError;
-use sluice_wire::Signal;
 use sluice_wire::counts::Dropped;
 
 use crate::answer::Answer;
+use crate::call::Call;
 use crate::columns;
 use crate::fault::Fault;
 use crate::plugin::{Failure, Plugin};
@@ -67,10 +67,10 @@ impl Chain {
 
     /// Runs all plugins over a batch. Blocks while guests run; call it where blocking is allowed, on a thread with a
     /// stack of at least 2 MiB.
-    pub fn run(&self, batch: RecordBatch, signal: Signal, now_ns: u64) -> Result<ChainOutcome, Refused> {
+    pub fn run(&self, batch: RecordBatch, call: &Call<'_>) -> Result<ChainOutcome, Refused> {
         let mut work = Work::new(batch, &self.reasons);
-        for plugin in self.plugins.iter().filter(|p| p.applies_to(signal)) {
-            work.apply(plugin, signal, now_ns)?;
+        for plugin in self.plugins.iter().filter(|p| p.applies_to(call.signal)) {
+            work.apply(plugin, call)?;
         }
         work.finish()
     }
@@ -110,10 +110,10 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn apply(&mut self, plugin: &Plugin, signal: Signal, now_ns: u64) -> Result<(), Refused> {
+    fn apply(&mut self, plugin: &Plugin, call: &Call<'_>) -> Result<(), Refused> {
         if plugin.kind() == Kind::Mask {
             for index in 0..self.held.len() {
-                self.mask_held(index, plugin, signal, now_ns)?;
+                self.mask_held(index, plugin, call)?;
             }
         }
         let rows = self.active.batch.num_rows();
@@ -121,7 +121,7 @@ impl<'a> Work<'a> {
             return Ok(());
         }
         plugin.count(|counters| counters.rows_in += rows as u64);
-        match plugin.apply(&self.active.batch, signal, now_ns) {
+        match plugin.apply(&self.active.batch, call) {
             Ok(answer) => self.accept(plugin, answer).map_err(|e| broken(plugin, &e))?,
             Err(failure) => self.fail(plugin, &failure)?,
         }
@@ -188,14 +188,14 @@ impl<'a> Work<'a> {
     }
 
     /// A mask over rows that were set aside: they go to the store too, so they pass it or the request is refused.
-    fn mask_held(&mut self, index: usize, plugin: &Plugin, signal: Signal, now_ns: u64) -> Result<(), Refused> {
+    fn mask_held(&mut self, index: usize, plugin: &Plugin, call: &Call<'_>) -> Result<(), Refused> {
         let held = &mut self.held[index];
         let rows = held.batch.num_rows();
         if rows == 0 {
             return Ok(());
         }
         let answer = plugin
-            .apply(&held.batch, signal, now_ns)
+            .apply(&held.batch, call)
             .map_err(|failure| refused(plugin, &failure.fault, rows))?;
         if let Some(changed) = answer.changed {
             held.batch = changed;

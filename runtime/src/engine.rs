@@ -56,6 +56,28 @@ fn check_import(name: &str) -> Result<(), ComponentError> {
     }
 }
 
+/// The same for those who compile and those who run; only the size of the stack is a matter of running alone.
+fn configuration(stack_bytes: usize) -> Config {
+    let mut config = Config::new();
+    config
+        .strategy(Strategy::Cranelift)
+        .cranelift_opt_level(OptLevel::Speed)
+        .wasm_component_model(true)
+        .epoch_interruption(true)
+        .max_wasm_stack(stack_bytes)
+        .wasm_memory64(false)
+        .wasm_relaxed_simd(false);
+    config
+}
+
+/// Machine code for a component, as bytes. The error says what is wrong with the component.
+pub(crate) fn precompile(component: &[u8]) -> Result<Vec<u8>, String> {
+    let engine = wasmtime::Engine::new(&configuration(Limits::default().stack_bytes)).map_err(|e| text(&e))?;
+    catch_unwind(AssertUnwindSafe(|| engine.precompile_component(component)))
+        .map_err(|_| "the compiler gave up".to_owned())?
+        .map_err(|e| text(&e))
+}
+
 /// One compiler and its tick. All instances of an engine share the size of the stack.
 #[derive(Debug)]
 pub(crate) struct Engine {
@@ -66,16 +88,7 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(stack_bytes: usize) -> Result<Engine, EngineError> {
-        let mut config = Config::new();
-        config
-            .strategy(Strategy::Cranelift)
-            .cranelift_opt_level(OptLevel::Speed)
-            .wasm_component_model(true)
-            .epoch_interruption(true)
-            .max_wasm_stack(stack_bytes)
-            .wasm_memory64(false)
-            .wasm_relaxed_simd(false);
-        let engine = wasmtime::Engine::new(&config).map_err(|e| EngineError(text(&e)))?;
+        let engine = wasmtime::Engine::new(&configuration(stack_bytes)).map_err(|e| EngineError(text(&e)))?;
         let ticker = Ticker::start(engine.weak()).map_err(|e| EngineError(e.to_string()))?;
         Ok(Engine {
             engine,

@@ -1,17 +1,31 @@
 //! Loads plugins. One per process.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 
+use crate::compile::Compiler;
 use crate::engine::{Compiled, ComponentError, Engine, EngineError};
 use crate::limits::Limits;
 use crate::lock;
 use crate::plugin::{LoadError, Plugin, PluginConfig};
 
-/// Nothing to choose yet: what a plugin may use stands in its own [`Limits`].
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct HostOptions {}
+/// What all plugins of a host share. What a single one may use stands in its own [`Limits`].
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    pub compiler: Compiler,
+    /// Folder of what was compiled before; nothing is kept without it.
+    pub cache: Option<PathBuf>,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        HostOptions {
+            compiler: Compiler::this_program(),
+            cache: None,
+        }
+    }
+}
 
 /// The plugin engine does not run on this machine.
 #[derive(Debug, thiserror::Error)]

@@ -6,9 +6,12 @@
 mod abi;
 mod answer;
 mod breaker;
+mod call;
+pub mod capability;
 mod chain;
 mod clock;
 mod columns;
+mod compile;
 mod engine;
 mod fault;
 mod host;
@@ -22,7 +25,12 @@ mod reasons;
 mod stats;
 mod types;
 
+pub use call::{Call, Hints};
+pub use capability::{Capability, DEFAULT_STATE_BYTES, Grants, TableSource, UnknownCapability};
 pub use chain::{Chain, ChainOutcome, Refused};
+pub use compile::{
+    COMPILE_COMMAND, Compiler, DEFAULT_COMPILER_BYTES, DEFAULT_COMPILER_TIME, called_as_compiler, compile_command,
+};
 pub use engine::{ComponentError, EngineError};
 pub use fault::Fault;
 pub use host::{Host, HostError, HostOptions};

@@ -1,8 +1,8 @@
 //! What a chain costs on given batches: for benches, and for `bench` of a plugin's author.
 
 use arrow_array::RecordBatch;
-use sluice_wire::Signal;
 
+use crate::call::Call;
 use crate::chain::{Chain, Refused};
 use crate::clock::{ThreadTime, WallTime};
 
@@ -28,15 +28,15 @@ impl Cost {
 }
 
 /// Runs the batches `rounds` times, after one round that is not measured.
-pub fn measure(chain: &Chain, batches: &[RecordBatch], signal: Signal, rounds: usize) -> Result<Cost, Refused> {
+pub fn measure(chain: &Chain, batches: &[RecordBatch], call: &Call<'_>, rounds: usize) -> Result<Cost, Refused> {
     for batch in batches {
-        chain.run(batch.clone(), signal, 0)?;
+        chain.run(batch.clone(), call)?;
     }
     let (thread, wall) = (ThreadTime::now(), WallTime::now());
     let (mut rows, mut rows_left) = (0, 0);
     for batch in std::iter::repeat_n(batches, rounds).flatten() {
         rows += batch.num_rows() as u64;
-        rows_left += chain.run(batch.clone(), signal, 0)?.batch.num_rows() as u64;
+        rows_left += chain.run(batch.clone(), call)?.batch.num_rows() as u64;
     }
     Ok(Cost {
         rows,

@@ -12,6 +12,8 @@ use sluice_wire::Signal;
 use crate::abi;
 use crate::answer::{self, Answer};
 use crate::breaker::Breaker;
+use crate::call::Call;
+use crate::capability::Grants;
 use crate::clock::{ThreadTime, WallTime};
 use crate::columns;
 use crate::engine::{Compiled, ComponentError, Engine, Instance};
@@ -39,6 +41,8 @@ pub struct PluginConfig {
     pub enabled: bool,
     /// Signals that it is applied to; empty means all.
     pub signals: Vec<Signal>,
+    /// What of the host it may use.
+    pub grants: Grants,
 }
 
 /// Why a plugin cannot be loaded.
@@ -220,7 +224,7 @@ impl Plugin {
     }
 
     /// Runs the plugin over a batch, in slices if it is large.
-    pub(crate) fn apply(&self, batch: &RecordBatch, signal: Signal, now_ns: u64) -> Result<Answer, Failure> {
+    pub(crate) fn apply(&self, batch: &RecordBatch, call: &Call<'_>) -> Result<Answer, Failure> {
         let Some(permit) = lock(&self.breaker).admit(self.started.elapsed_ms()) else {
             let faults = lock(&self.breaker).faults_in_a_row();
             return Err(self.failure(Fault::Open(faults)));
@@ -228,7 +232,7 @@ impl Plugin {
         let thread = ThreadTime::now();
         // Whatever a guest's answer does to the code that reads it stays a fault of the guest.
         let answer = catch_unwind(AssertUnwindSafe(|| {
-            self.apply_slices(batch, signal, now_ns)
+            self.apply_slices(batch, call)
                 .and_then(|answer| answer::carry_out(answer, batch))
         }))
         .unwrap_or_else(|_| Err(Fault::Invalid("an answer that cannot be handled".to_owned())));
@@ -268,13 +272,13 @@ impl Plugin {
         }
     }
 
-    fn apply_slices(&self, batch: &RecordBatch, signal: Signal, now_ns: u64) -> Result<Answer, Fault> {
+    fn apply_slices(&self, batch: &RecordBatch, call: &Call<'_>) -> Result<Answer, Fault> {
         let declared = columns::select(batch, &self.about.reads).map_err(input)?;
         let bytes = columns::encoded_bytes(&declared);
         let rows = batch.num_rows();
         let slices = bytes.div_ceil(self.limits.max_input_bytes).clamp(1, rows.max(1));
         if slices == 1 {
-            return self.apply_slice(batch, &declared, bytes, signal, now_ns);
+            return self.apply_slice(batch, &declared, bytes, call);
         }
         let per_slice = rows.div_ceil(slices);
         let mut answers = Vec::with_capacity(slices);
@@ -283,7 +287,7 @@ impl Plugin {
             let own = batch.slice(from, length);
             let declared = declared.slice(from, length);
             let bytes = columns::encoded_bytes(&declared);
-            let answer = self.apply_slice(&own, &declared, bytes, signal, now_ns)?;
+            let answer = self.apply_slice(&own, &declared, bytes, call)?;
             answers.push((own, answer));
         }
         join(answers).map_err(input)
@@ -295,8 +299,7 @@ impl Plugin {
         batch: &RecordBatch,
         declared: &RecordBatch,
         bytes: usize,
-        signal: Signal,
-        now_ns: u64,
+        call: &Call<'_>,
     ) -> Result<Answer, Fault> {
         let input_bytes = columns::encode(declared, bytes).map_err(input)?;
         let budget = self.limits.deadline_for(batch.num_rows());
@@ -305,7 +308,7 @@ impl Plugin {
         loop {
             let mut instance = self.acquire(attempt > 1)?;
             let fresh = instance.calls() == 0;
-            let context = context(signal, now_ns, budget);
+            let context = context(call, budget);
             let answer = instance
                 .process(&input_bytes, context, budget, max_output)
                 .and_then(|outcome| answer::check(outcome, batch, &self.about.writes));
@@ -419,14 +422,14 @@ impl About {
     }
 }
 
-fn context(signal: Signal, now_ns: u64, budget: Duration) -> abi::Context {
+fn context(call: &Call<'_>, budget: Duration) -> abi::Context {
     abi::Context {
-        signal: match signal {
+        signal: match call.signal {
             Signal::Log => abi::Signal::Log,
             Signal::Span => abi::Signal::Span,
             Signal::Metric => abi::Signal::Metric,
         },
-        now: now_ns,
+        now: call.now_ns,
         budget: u64::try_from(budget.as_micros()).unwrap_or(u64::MAX),
     }
 }

@@ -13,6 +13,7 @@ mod stages;
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -58,7 +59,10 @@ fn line(what: &str, value: String, against: String) -> Line {
 
 type Measurement<'a> = (&'static str, Box<dyn Fn() -> Vec<Line> + 'a>);
 
-fn main() {
+fn main() -> ExitCode {
+    if sluice_runtime::called_as_compiler() {
+        return sluice_runtime::compile_command();
+    }
     let arguments = Arguments::parse();
     let mut all: Vec<Measurement<'_>> = vec![("codec", Box::new(codec::measure)), ("log", Box::new(log::measure))];
     if let Some(dist) = &arguments.plugins {
@@ -84,6 +88,7 @@ fn main() {
         std::fs::write(&path, with_table(&document, &table)).unwrap();
         println!("written to {}", path.display());
     }
+    ExitCode::SUCCESS
 }
 
 const BEGIN: &str = "<!-- table of the last full run -->\n";

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 use sluice_bench::corpus::{Corpus, Signal};
-use sluice_runtime::{Host, HostOptions};
+use sluice_runtime::{Call, Host, HostOptions};
 use sluice_wire::otlp::{DecodeLimits, Decoder};
 
 use crate::stages::chain;
@@ -36,7 +36,13 @@ pub(crate) fn measure(dist: &Path) -> Vec<Line> {
         .into_iter()
         .map(|(name, plugins)| {
             let chain = chain(&host, dist, &plugins);
-            let cost = sluice_runtime::measure(&chain, &batches, sluice_wire::Signal::Log, ROUNDS).unwrap();
+            let cost = sluice_runtime::measure(
+                &chain,
+                &batches,
+                &Call::new(sluice_wire::Signal::Log, 0, "acme"),
+                ROUNDS,
+            )
+            .unwrap();
             let of_decoding = cost.cpu_s / cost.rows as f64 / (decoding / ROWS as f64);
             line(
                 &format!("plugins: {name}, batches of 1,000 logs"),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 use sluice_bench::corpus::{Corpus, Signal};
-use sluice_runtime::{Chain, Host, HostOptions, Limits, PluginConfig};
+use sluice_runtime::{Call, Chain, Grants, Host, HostOptions, Limits, PluginConfig};
 use sluice_store::{OffsetRange, Stores};
 use sluice_wal::{Options, Wal};
 use sluice_wire::envelope::{self, Compression, Envelope};
@@ -73,7 +73,12 @@ pub(crate) fn measure(dist: &Path) -> Vec<Line> {
         bodies.iter().map(decode).collect()
     });
     let through = |chain: &Chain, batches: Vec<RecordBatch>| -> Vec<RecordBatch> {
-        let run = |batch| chain.run(batch, sluice_wire::Signal::Log, 0).unwrap().batch;
+        let run = |batch| {
+            chain
+                .run(batch, &Call::new(sluice_wire::Signal::Log, 0, "acme"))
+                .unwrap()
+                .batch
+        };
         batches.into_iter().map(run).collect()
     };
     let sampled = stages.run("plugin sample, keeping all", || through(&sample, decoded));
@@ -168,6 +173,7 @@ pub(crate) fn chain(host: &Host, dist: &Path, plugins: &[(&str, Value)]) -> Chai
             on_fault: None,
             enabled: true,
             signals: Vec::new(),
+            grants: Grants::harmless(),
         };
         host.load(plugin).unwrap()
     };

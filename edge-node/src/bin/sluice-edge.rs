@@ -61,6 +61,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if sluice_runtime::called_as_compiler() {
+        return sluice_runtime::compile_command();
+    }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -9,7 +9,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::UInt16Type;
 use arrow_array::{Array, ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{Field, Schema};
-use sluice_runtime::{Chain, Host, HostOptions, Limits, OnFault, Plugin, PluginConfig};
+use sluice_runtime::{Call, Chain, Grants, Hints, Host, HostOptions, Limits, OnFault, Plugin, PluginConfig};
 use sluice_wire::Signal;
 
 /// One host for all tests, as a process has one.
@@ -43,6 +43,7 @@ pub(crate) fn config(name: &str, config: serde_json::Value) -> PluginConfig {
         on_fault: None,
         enabled: true,
         signals: Vec::new(),
+        grants: Grants::harmless(),
     }
 }
 
@@ -135,4 +136,13 @@ pub(crate) fn times(batch: &RecordBatch) -> Vec<i64> {
     times.values().to_vec()
 }
 
-pub(crate) const SIGNAL: Signal = Signal::Log;
+/// Log records of the one tenant that there is.
+pub(crate) const CALL: &Call<'static> = &Call {
+    signal: Signal::Log,
+    now_ns: 0,
+    tenant: "acme",
+    hints: Hints {
+        share: 1.0,
+        row_bytes: 0.0,
+    },
+};

@@ -3,7 +3,7 @@
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use serde_json::json;
-use sluice_runtime::{Fault, Limits, LoadError, OnFault};
+use sluice_runtime::{Call, Fault, Limits, LoadError, OnFault};
 
 use crate::common::*;
 
@@ -44,7 +44,7 @@ fn p10_every_hostile_guest_is_contained() {
     let batch = logs(&["a", "b", "c"]);
     for (mode, expected) in cases {
         let bypassed = chain([faulty(mode, OnFault::Bypass), good.clone()]);
-        let outcome = bypassed.run(batch.clone(), SIGNAL, 0).unwrap();
+        let outcome = bypassed.run(batch.clone(), CALL).unwrap();
         assert_eq!(outcome.batch, batch, "{mode}: bypass leaves the batch as it was");
         assert_eq!((outcome.dropped.len(), outcome.quarantined), (0, 0), "{mode}");
         let stats = &bypassed.stats()[0];
@@ -56,7 +56,7 @@ fn p10_every_hostile_guest_is_contained() {
         assert!(stats.memory_bytes <= limit, "{mode}: {} bytes", stats.memory_bytes);
 
         let quarantined = chain([faulty(mode, OnFault::Quarantine), good.clone()]);
-        let outcome = quarantined.run(batch.clone(), SIGNAL, 0).unwrap();
+        let outcome = quarantined.run(batch.clone(), CALL).unwrap();
         assert_eq!(outcome.quarantined, 3, "{mode}");
         assert_eq!(
             texts(&outcome.batch, "quarantined_by"),
@@ -75,7 +75,7 @@ fn p10_every_hostile_guest_is_contained() {
 #[test]
 fn p10_a_flood_of_log_is_cut_and_no_fault() {
     let plugin = faulty("flood", OnFault::Quarantine);
-    let outcome = chain([plugin.clone()]).run(logs(&["a"]), SIGNAL, 0).unwrap();
+    let outcome = chain([plugin.clone()]).run(logs(&["a"]), CALL).unwrap();
     let stats = plugin.stats();
     // A slow machine may stop the flood by the deadline; either way most of it is not written.
     assert!(outcome.quarantined == 0 || stats.faults == 1);
@@ -117,11 +117,11 @@ fn the_breaker_opens_after_five_faults() {
     let chain = chain([plugin.clone()]);
     for faults in 1..=5 {
         assert_eq!(plugin.stats().breaker, "closed");
-        chain.run(logs(&["a"]), SIGNAL, 0).unwrap();
+        chain.run(logs(&["a"]), CALL).unwrap();
         assert_eq!(plugin.stats().faults, faults);
     }
     assert_eq!(plugin.stats().breaker, "open");
-    let outcome = chain.run(logs(&["a"]), SIGNAL, 0).unwrap();
+    let outcome = chain.run(logs(&["a"]), CALL).unwrap();
     assert_eq!(outcome.quarantined, 0);
     assert_eq!(plugin.stats().faults, 5, "not called while open");
 }
@@ -143,11 +143,11 @@ fn p11_a_mask_fails_closed() {
         config.on_fault = Some(OnFault::Bypass);
         let chain = chain([host().load(config).unwrap()]);
         for _ in 0..5 {
-            let refused = chain.run(logs(&["secret"]), SIGNAL, 0).unwrap_err();
+            let refused = chain.run(logs(&["secret"]), CALL).unwrap_err();
             assert_eq!(refused.plugin, "faulty_mask");
             assert!(!refused.retryable, "{mode}");
         }
-        let refused = chain.run(logs(&["secret"]), SIGNAL, 0).unwrap_err();
+        let refused = chain.run(logs(&["secret"]), CALL).unwrap_err();
         assert!(refused.retryable, "{mode}: these events were not looked at");
         assert!(
             refused.fault.contains("switched off after 5 faults"),
@@ -168,12 +168,12 @@ fn p11_quarantined_rows_are_masked_too() {
         faulty("trap", OnFault::Quarantine),
     ] {
         let both = chain([first.clone(), mask.clone()]);
-        let outcome = both.run(logs(&bodies), SIGNAL, 0).unwrap();
+        let outcome = both.run(logs(&bodies), CALL).unwrap();
         assert_eq!(texts(&outcome.batch, "body"), vec![Some("[email]".to_owned()); 4]);
         assert_eq!(times(&outcome.batch), [0, 1, 2, 3], "rows keep their order");
 
         let broken = load("faulty_mask", json!({"mode": "trap", "only": "b@example.com"}));
-        assert!(chain([first, broken]).run(logs(&bodies), SIGNAL, 0).is_err());
+        assert!(chain([first, broken]).run(logs(&bodies), CALL).is_err());
     }
 }
 
@@ -182,7 +182,7 @@ fn p11_quarantined_rows_are_masked_too() {
 fn quarantined_rows_are_only_seen_by_masks() {
     let odd = faulty("quarantine_odd", OnFault::Bypass);
     let third = faulty("drop_third", OnFault::Bypass);
-    let outcome = chain([odd.clone(), third]).run(logs(&["x"; 12]), SIGNAL, 0).unwrap();
+    let outcome = chain([odd.clone(), third]).run(logs(&["x"; 12]), CALL).unwrap();
     // The third plugin sees 0, 2, 4, 6, 8, 10 and drops the first and the fourth of them.
     assert_eq!(times(&outcome.batch), [1, 2, 3, 4, 5, 7, 8, 9, 10, 11]);
     assert_eq!(outcome.quarantined, 6);
@@ -211,7 +211,7 @@ fn p3_rows_are_accounted_for() {
             faulty("quarantine_odd", OnFault::Bypass),
             faulty("drop_third", OnFault::Bypass),
         ];
-        let outcome = chain(plugins).run(logs(&vec!["x"; rows]), SIGNAL, 0).unwrap();
+        let outcome = chain(plugins).run(logs(&vec!["x"; rows]), CALL).unwrap();
         let dropped: u64 = outcome.dropped.iter().map(|d| d.rows).sum();
         assert_eq!(outcome.batch.num_rows() as u64 + dropped, rows as u64);
         assert!(times(&outcome.batch).is_sorted());
@@ -226,7 +226,7 @@ fn a_worn_instance_gets_a_second_chance() {
         .unwrap();
     let chain = chain([plugin.clone()]);
     for _ in 0..20 {
-        assert_eq!(chain.run(logs(&["a"]), SIGNAL, 0).unwrap().quarantined, 0);
+        assert_eq!(chain.run(logs(&["a"]), CALL).unwrap().quarantined, 0);
     }
     assert_eq!(plugin.stats().faults, 0);
 }
@@ -237,7 +237,7 @@ fn a_leaking_guest_is_recycled() {
     let plugin = faulty("leak", OnFault::Quarantine);
     let chain = chain([plugin.clone()]);
     for _ in 0..60 {
-        assert_eq!(chain.run(logs(&["a"]), SIGNAL, 0).unwrap().quarantined, 0);
+        assert_eq!(chain.run(logs(&["a"]), CALL).unwrap().quarantined, 0);
     }
     let stats = plugin.stats();
     assert_eq!(stats.faults, 0);
@@ -252,7 +252,7 @@ fn instances_are_recycled_by_count() {
     let chain = chain([host().load(recycled).unwrap()]);
     let calls: Vec<i64> = (0..7)
         .map(|_| {
-            let outcome = chain.run(logs(&["a"]), SIGNAL, 0).unwrap();
+            let outcome = chain.run(logs(&["a"]), CALL).unwrap();
             let added = outcome.batch.column_by_name("attrs:i:added").unwrap();
             added.as_primitive::<Int64Type>().value(0)
         })
@@ -271,7 +271,7 @@ fn threads_share_few_instances() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..20 {
-                    let outcome = chain.run(logs(&["x"; 30]), SIGNAL, 0).unwrap();
+                    let outcome = chain.run(logs(&["x"; 30]), CALL).unwrap();
                     assert_eq!(outcome.batch.num_rows(), 20);
                 }
             });
@@ -294,7 +294,7 @@ fn large_batches_are_sliced() {
         third.limits.max_input_bytes = max_input_bytes;
         mask.limits.max_input_bytes = max_input_bytes;
         let chain = chain([host().load(mask).unwrap(), host().load(third).unwrap()]);
-        chain.run(batch.clone(), SIGNAL, 0).unwrap()
+        chain.run(batch.clone(), CALL).unwrap()
     };
     let (whole, sliced) = (run(4 << 20), run(64 << 10));
     assert_eq!(texts(&whole.batch, "body").len(), 2666);
@@ -316,7 +316,13 @@ fn the_kill_switch_and_the_signals_hold_at_once() {
     spans_only.signals = vec![sluice_wire::Signal::Span];
     let plugin = host().load(spans_only).unwrap();
     let chain = chain([plugin.clone()]);
-    let rows = |signal| chain.run(logs(&["x"; 3]), signal, 0).unwrap().batch.num_rows();
+    let rows = |signal| {
+        chain
+            .run(logs(&["x"; 3]), &Call { signal, ..*CALL })
+            .unwrap()
+            .batch
+            .num_rows()
+    };
     assert_eq!(rows(sluice_wire::Signal::Log), 3);
     assert_eq!(rows(sluice_wire::Signal::Span), 2);
     plugin.set_enabled(false);
@@ -328,7 +334,7 @@ fn the_kill_switch_and_the_signals_hold_at_once() {
 #[test]
 fn an_empty_batch_calls_nobody() {
     let outcome = chain([faulty("trap", OnFault::Quarantine)])
-        .run(logs(&[]), SIGNAL, 0)
+        .run(logs(&[]), CALL)
         .unwrap();
     assert_eq!((outcome.batch.num_rows(), outcome.quarantined), (0, 0));
 }
@@ -340,7 +346,7 @@ fn p15_reasons_beyond_the_limit_are_counted_together() {
     for n in 0..sluice_runtime::MAX_REASONS {
         chain.reasons().name("other plugin", &format!("reason {n}"));
     }
-    let outcome = chain.run(logs(&["x"; 9]), SIGNAL, 0).unwrap();
+    let outcome = chain.run(logs(&["x"; 9]), CALL).unwrap();
     let dropped: Vec<_> = outcome.dropped.iter().map(|d| (d.reason.as_str(), d.rows)).collect();
     assert_eq!(dropped, [(sluice_runtime::OTHER, 3)]);
     assert_eq!(chain.stats()[0].dropped, [(sluice_runtime::OTHER.to_owned(), 3)]);
@@ -355,13 +361,13 @@ fn p2_p11_a_batch_that_the_cloud_would_refuse_is_a_fault_of_the_plugin_that_made
         with(&batch, &format!("attrs:i:k{n}"), numbers)
     });
     let bypassed = chain([faulty("count_calls", OnFault::Bypass)]);
-    assert_eq!(bypassed.run(full.clone(), SIGNAL, 0).unwrap().batch, full);
+    assert_eq!(bypassed.run(full.clone(), CALL).unwrap().batch, full);
     let fault = bypassed.stats()[0].last_fault.clone().unwrap();
     assert!(fault.contains("columns is 1025"), "{fault}");
     let quarantined = chain([faulty("count_calls", OnFault::Quarantine)]);
-    assert_eq!(quarantined.run(full.clone(), SIGNAL, 0).unwrap().quarantined, 3);
+    assert_eq!(quarantined.run(full.clone(), CALL).unwrap().quarantined, 3);
     let mask = chain([load("faulty_mask", json!({"mode": "count_calls"}))]);
-    let refused = mask.run(full, SIGNAL, 0).unwrap_err();
+    let refused = mask.run(full, CALL).unwrap_err();
     assert!(
         !refused.retryable && refused.fault.contains("invalid"),
         "{}",

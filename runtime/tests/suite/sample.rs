@@ -23,7 +23,7 @@ fn traces(rows: usize, severity: i32) -> RecordBatch {
 
 fn sample(rate: f64, batch: &RecordBatch) -> ChainOutcome {
     chain([load("sample", json!({ "rate": rate }))])
-        .run(batch.clone(), SIGNAL, 0)
+        .run(batch.clone(), CALL)
         .unwrap()
 }
 
@@ -94,7 +94,7 @@ fn errors_and_rows_without_a_trace_stay_with_weight_one() {
     assert!(outcome.dropped.is_empty());
 
     let no_errors = json!({"rate": 0.0, "keep_errors": false});
-    let outcome = chain([load("sample", no_errors)]).run(errors, SIGNAL, 0).unwrap();
+    let outcome = chain([load("sample", no_errors)]).run(errors, CALL).unwrap();
     assert_eq!(outcome.batch.num_rows(), 0);
 
     let untraced = logs(&["x"; 9]);
@@ -112,7 +112,7 @@ fn samplers_in_a_row_do_not_weigh_twice() {
     for (first, second) in [(0.5, 0.1), (0.1, 0.5), (0.5, 0.5)] {
         let lower = f64::min(first, second);
         let plugins = [first, second].map(|rate| load("sample", json!({ "rate": rate })));
-        let outcome = chain(plugins).run(batch.clone(), SIGNAL, 0).unwrap();
+        let outcome = chain(plugins).run(batch.clone(), CALL).unwrap();
         assert_eq!(kept(&outcome), expected(&batch, lower));
         assert!(weights(&outcome.batch).iter().all(|w| *w == 1.0 / lower));
     }
