@@ -114,17 +114,17 @@ pub struct First {
     /// How long a pattern counts as seen.
     #[serde(default = "first_ttl")]
     pub ttl: String,
-    /// Patterns a minute that count as new; more than that are sampled as everything else, so that texts without any
+    /// Patterns an hour that count as new; more than that are sampled as everything else, so that texts without any
     /// pattern cannot fill the link.
-    #[serde(default = "first_per_minute")]
-    pub per_minute: u32,
+    #[serde(default = "first_per_hour")]
+    pub per_hour: u32,
 }
 
 impl Default for First {
     fn default() -> Self {
         First {
             ttl: first_ttl(),
-            per_minute: first_per_minute(),
+            per_hour: first_per_hour(),
         }
     }
 }
@@ -202,8 +202,9 @@ fn first_ttl() -> String {
     "24h".to_owned()
 }
 
-fn first_per_minute() -> u32 {
-    600
+/// Enough for a node that learns all it hears in its first hour; three a second if nothing has a pattern.
+fn first_per_hour() -> u32 {
+    10_000
 }
 
 /// A sealed row of the corpus that the project measures with takes 103 bytes.

@@ -1,7 +1,7 @@
 //! Fields by the names that operators know, and rules about their values.
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::types::{Float64Type, Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef};
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::DataType;
@@ -67,6 +67,7 @@ fn number_bits(column: &ArrayRef, row: usize) -> u64 {
         return 0;
     }
     match column.data_type() {
+        DataType::Int32 => column.as_primitive::<Int32Type>().value(row) as u64,
         DataType::Int64 => column.as_primitive::<Int64Type>().value(row) as u64,
         DataType::Float64 => column.as_primitive::<Float64Type>().value(row).to_bits(),
         DataType::Boolean => u64::from(column.as_boolean().value(row)) + 1,

@@ -26,7 +26,7 @@ pub use sampler::{BUDGET, Entropy, LINK, SAMPLED, Sample};
 
 /// What `describe` names is handed over in every batch that has it, whatever the configuration uses: the core columns that
 /// decide, and the attributes that a rule of the operator may name.
-const READS: [&str; 15] = [
+const READS: [&str; 17] = [
     "trace_id",
     "trace_state",
     "weight",
@@ -42,6 +42,8 @@ const READS: [&str; 15] = [
     "attrs:d:*",
     "attrs:b:*",
     "resource:i:*",
+    "resource:d:*",
+    "resource:b:*",
 ];
 
 impl Plugin for Sample {

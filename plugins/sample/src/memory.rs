@@ -30,8 +30,8 @@ pub(crate) enum Space {
     Start = b't',
     /// A pattern that was seen.
     Pattern = b'p',
-    /// How many patterns were new in one minute.
-    Minute = b'm',
+    /// How many patterns were new in one hour.
+    Hour = b'h',
     /// Thresholds of slowness of some groups.
     Slow = b'q',
 }

@@ -17,17 +17,17 @@ use crate::units;
 /// Patterns that an instance remembers, 32 KiB; one takes the place of another with the same low bits.
 const REMEMBERED: usize = 4096;
 const NANOS: u64 = 1_000_000_000;
-const MINUTE_S: u64 = 60;
+const HOUR_S: u64 = 3600;
 
 #[derive(Debug)]
 pub(super) struct FirstOfPattern {
     ttl_s: u32,
-    per_minute: u32,
+    per_hour: u32,
     remembered: Vec<u64>,
     /// Until when, nanoseconds since 1970. What the host forgets in the meantime is noticed at most half of the time to live later.
     remembered_until: u64,
-    /// The minute whose count was begun in the host.
-    minute: u64,
+    /// The hour whose count was begun in the host.
+    hour: u64,
 }
 
 impl FirstOfPattern {
@@ -39,10 +39,10 @@ impl FirstOfPattern {
         }
         Ok(FirstOfPattern {
             ttl_s,
-            per_minute: config.per_minute,
+            per_hour: config.per_hour,
             remembered: vec![0; REMEMBERED],
             remembered_until: 0,
-            minute: 0,
+            hour: 0,
         })
     }
 
@@ -62,7 +62,7 @@ impl FirstOfPattern {
         if unknown.is_empty() {
             return Ok(kept);
         }
-        let new = self.new_ones(&unknown, memory, now_ns / NANOS / MINUTE_S);
+        let new = self.new_ones(&unknown, memory, now_ns / NANOS / HOUR_S);
         if new.is_empty() {
             return Ok(kept);
         }
@@ -95,13 +95,13 @@ impl FirstOfPattern {
         Ok(unknown)
     }
 
-    /// The rows of those patterns that nobody has seen, as many as a minute may have.
-    fn new_ones(&mut self, unknown: &[(u64, usize)], memory: &dyn Memory, minute: u64) -> Vec<usize> {
-        let count_key = Space::Minute.key(minute);
-        if self.minute != minute {
-            // Two minutes, so that a batch at the turn still finds its number. Without room nothing is counted.
-            let _ = memory::begin(memory, std::slice::from_ref(&count_key), 2 * MINUTE_S as u32);
-            self.minute = minute;
+    /// The rows of those patterns that nobody has seen, as many as an hour may have.
+    fn new_ones(&mut self, unknown: &[(u64, usize)], memory: &dyn Memory, hour: u64) -> Vec<usize> {
+        let count_key = Space::Hour.key(hour);
+        if self.hour != hour {
+            // Two hours, so that a batch at the turn still finds its number. Without room nothing is counted.
+            let _ = memory::begin(memory, std::slice::from_ref(&count_key), 2 * HOUR_S as u32);
+            self.hour = hour;
         }
         let keys: Vec<_> = unknown
             .iter()
@@ -118,7 +118,7 @@ impl FirstOfPattern {
             }
         }
         let used = memory.add(&count_key, 0).unwrap_or(0);
-        let room = usize::try_from(i64::from(self.per_minute) - used).unwrap_or(0);
+        let room = usize::try_from(i64::from(self.per_hour) - used).unwrap_or(0);
         let news = &news[..news.len().min(room)];
         if news.is_empty() {
             return Vec::new();

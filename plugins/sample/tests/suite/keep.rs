@@ -113,7 +113,7 @@ fn every_slow_span_is_kept_by_its_time_and_by_what_is_usual_for_its_name() {
 fn every_first_occurrence_is_kept_once_on_whatever_instance() {
     let mut random = Random(3);
     let node = Node::default();
-    let config = config(json!({"keep_first": {"ttl": "1h", "per_minute": 100_000}}));
+    let config = config(json!({"keep_first": {"ttl": "1h", "per_hour": 100_000}}));
     let mut instances: Vec<Sample> = (0..4).map(|_| node.instance(&config)).collect();
     let mut seen = BTreeSet::new();
     let letters = |n: u64| {
@@ -150,9 +150,9 @@ fn every_first_occurrence_is_kept_once_on_whatever_instance() {
 }
 
 #[test]
-fn patterns_are_new_again_after_their_time_and_only_so_many_a_minute() {
+fn patterns_are_new_again_after_their_time_and_only_so_many_an_hour() {
     let node = Node::default();
-    let config = config(json!({"keep_first": {"ttl": "10m", "per_minute": 5}}));
+    let config = config(json!({"keep_first": {"ttl": "10m", "per_hour": 5}}));
     let mut sample = node.instance(&config);
     let mut random = Random(4);
     let mut run = |sample: &mut Sample, words: &[&str], now_s: f64| {
@@ -165,20 +165,20 @@ fn patterns_are_new_again_after_their_time_and_only_so_many_a_minute() {
         let events: Vec<Event> = words.iter().map(event).collect();
         rows(sample, &events, now_s)
     };
-    assert_eq!(run(&mut sample, &["a", "b", "a"], 6000.0), [0, 1]);
-    assert!(run(&mut sample, &["a", "b"], 6001.0).is_empty());
+    assert_eq!(run(&mut sample, &["a", "b", "a"], 7000.0), [0, 1]);
+    assert!(run(&mut sample, &["a", "b"], 7001.0).is_empty());
     assert_eq!(
-        run(&mut sample, &["c", "d", "e", "f", "g"], 6002.0),
+        run(&mut sample, &["c", "d", "e", "f", "g"], 7002.0),
         [0, 1, 2],
-        "five in this minute"
+        "five in this hour"
     );
     assert_eq!(
-        run(&mut sample, &["g", "a", "f"], 6060.0),
+        run(&mut sample, &["g", "a", "f"], 7200.0),
         [0, 2],
         "what was over the limit is still new"
     );
-    assert_eq!(run(&mut node.instance(&config), &["a", "b"], 6500.0), [0; 0]);
-    assert_eq!(run(&mut sample, &["a", "f"], 6601.0), [0], "after ten minutes");
+    assert_eq!(run(&mut node.instance(&config), &["a", "b"], 7500.0), [0; 0]);
+    assert_eq!(run(&mut sample, &["a", "f"], 7601.0), [0], "after ten minutes");
 }
 
 #[test]
