@@ -9,8 +9,9 @@ use http::{HeaderValue, Response, StatusCode, header};
 use crate::metrics;
 use crate::sealer::blocking;
 use crate::status::{EdgeStatus, StatusHandle};
+use crate::tap::{self, TapDoor};
 
-pub(crate) fn router(status: StatusHandle) -> Router {
+pub(crate) fn router(status: StatusHandle, tap: TapDoor) -> Router {
     Router::new()
         .route(
             "/healthz",
@@ -19,6 +20,7 @@ pub(crate) fn router(status: StatusHandle) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics_page))
         .route("/v1/status", get(status_page))
+        .route("/v1/tap", get(tap::page).with_state(tap))
         .fallback(|| async { page(StatusCode::NOT_FOUND, "text/plain", "not found\n".to_owned()) })
         .with_state(status)
 }

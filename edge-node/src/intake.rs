@@ -18,10 +18,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::hints::HintBoard;
 use crate::journal::Journal;
 use crate::refusal::Refusal;
 use crate::sealer::{Content, Pending, blocking};
 use crate::status::{Counters, StatusShared, now_ns};
+use crate::tap::Tap;
 use cutter::{Cutter, Prepared};
 
 /// Decompressors may look this far back, as a power of two: what a stream claims is memory that it gets.
@@ -31,6 +33,9 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 pub(crate) struct Intake {
     pub(crate) limits: IntakeLimits,
     pub(crate) chain: Chain,
+    pub(crate) tenant: String,
+    pub(crate) hints: Arc<HintBoard>,
+    pub(crate) tap: Arc<Tap>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) sealer: mpsc::Sender<Pending<Content>>,
     pub(crate) counters: Arc<Counters>,
@@ -221,7 +226,12 @@ impl Intake {
                 body: body_room,
             });
         }
-        let outcome = match self.chain.run(decoded.batch, &Call::new(signal, received_ns, "")) {
+        self.tap.offer(&decoded.batch, signal);
+        let call = Call {
+            hints: self.hints.hints(),
+            ..Call::new(signal, received_ns, &self.tenant)
+        };
+        let outcome = match self.chain.run(decoded.batch, &call) {
             Ok(outcome) => outcome,
             Err(refused) => {
                 let reason = self.chain.reasons().name(&refused.plugin, &refused.fault);

@@ -8,6 +8,8 @@
 mod admin;
 mod chain;
 pub mod config;
+mod facts;
+mod hints;
 pub mod identity;
 mod intake;
 mod journal;
@@ -24,8 +26,10 @@ mod source;
 pub mod spool;
 pub mod status;
 mod tally;
+mod tap;
 
-pub use chain::ChainError;
+pub use chain::{ChainError, ChainStatus, RefusedChain, SecretError};
 pub use config::{ConfigError, EdgeConfig};
-pub use node::{EdgeError, EdgeNode};
+pub use facts::component_facts;
+pub use node::{EdgeError, EdgeNode, NodeOptions};
 pub use status::{EdgeStatus, StatusHandle};

@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use sluice_runtime::{PluginStats, ShadowReport, Standing};
+
 use crate::status::EdgeStatus;
 
 /// One page of metrics.
@@ -20,8 +22,6 @@ impl EdgeStatus {
         render(self)
     }
 }
-
-type PluginValue = fn(&sluice_runtime::PluginStats) -> f64;
 
 struct Page(String);
 
@@ -185,32 +185,165 @@ impl Page {
     }
 
     fn plugins(&mut self, s: &EdgeStatus) {
-        let series: [(&str, &str, PluginValue); 4] = [
-            ("sluice_edge_plugin_rows_total", "Rows given to a plugin.", |p| {
-                p.rows_in as f64
-            }),
-            ("sluice_edge_plugin_faults_total", "Failures of a plugin.", |p| {
-                p.faults as f64
-            }),
-            ("sluice_edge_plugin_cpu_seconds_total", "CPU time of a plugin.", |p| {
-                p.cpu_ns as f64 / 1e9
-            }),
-            ("sluice_edge_plugin_refused_total", "Events that a mask refused.", |p| {
-                p.refused as f64
-            }),
-        ];
-        for (name, help, value) in series {
-            self.head(name, "counter", help);
-            for plugin in &s.plugins {
-                self.labelled(
-                    name,
-                    &[("plugin", &plugin.name), ("version", &plugin.version)],
-                    value(plugin),
-                );
+        // A candidate may be the same version with another configuration; it has series of its own.
+        let plugins = || s.plugins.iter().filter(|plugin| plugin.state != Standing::Shadow);
+        for (name, kind, help, value) in PLUGIN_SERIES {
+            let name = format!("sluice_edge_plugin_{name}");
+            self.head(&name, kind, help);
+            for plugin in plugins() {
+                self.labelled(&name, &of_plugin(plugin), value(plugin));
+            }
+        }
+        let name = "sluice_edge_plugin_dropped_total";
+        self.head(name, "counter", "Events that a version of a plugin dropped.");
+        for plugin in plugins() {
+            for (reason, rows) in &plugin.dropped {
+                let [plugin, version] = of_plugin(plugin);
+                self.labelled(name, &[plugin, version, ("reason", reason)], *rows as f64);
+            }
+        }
+        self.one(
+            "sluice_edge_plugin_chain_refused",
+            "gauge",
+            "1 while the chain that was asked for last could not be loaded.",
+            s.chain.refused.is_some().into(),
+        );
+        self.one(
+            "sluice_edge_plugin_warnings",
+            "gauge",
+            "Warnings about the chain; the status page has their text.",
+            s.chain.warnings.len() as u64,
+        );
+        self.shadows(s);
+    }
+
+    /// The version is the candidate's.
+    fn shadows(&mut self, s: &EdgeStatus) {
+        let shadows = || {
+            let with_shadow = |plugin| -> Option<(&PluginStats, &ShadowReport)> {
+                let plugin: &PluginStats = plugin;
+                Some((plugin, plugin.shadow.as_ref()?))
+            };
+            s.plugins.iter().filter_map(with_shadow)
+        };
+        for (name, help, value) in SHADOW_SERIES {
+            let name = format!("sluice_edge_plugin_shadow_{name}");
+            self.head(&name, "counter", help);
+            for (plugin, shadow) in shadows() {
+                let labels = [("plugin", plugin.name.as_str()), ("version", shadow.version.as_str())];
+                self.labelled(&name, &labels, value(shadow));
+            }
+        }
+        let name = "sluice_edge_plugin_shadow_rows_total";
+        self.head(name, "counter", "Rows compared, by who would keep them.");
+        for (plugin, shadow) in shadows() {
+            for (kept, rows) in [
+                ("both", shadow.kept_by_both),
+                ("current", shadow.kept_by_current_only),
+                ("candidate", shadow.kept_by_candidate_only),
+                ("neither", shadow.kept_by_neither),
+            ] {
+                let labels = [
+                    ("plugin", plugin.name.as_str()),
+                    ("version", shadow.version.as_str()),
+                    ("kept_by", kept),
+                ];
+                self.labelled(name, &labels, rows as f64);
             }
         }
     }
 }
+
+fn of_plugin(plugin: &PluginStats) -> [(&'static str, &str); 2] {
+    [("plugin", &plugin.name), ("version", &plugin.version)]
+}
+
+/// Of each version of each plugin.
+const PLUGIN_SERIES: [(&str, &str, &str, fn(&PluginStats) -> f64); 15] = [
+    ("batches_total", "counter", "Batches that a plugin served.", |p| {
+        p.batches as f64
+    }),
+    ("rows_total", "counter", "Rows given to a plugin.", |p| p.rows_in as f64),
+    ("rows_out_total", "counter", "Rows that a plugin let pass.", |p| {
+        p.rows_out as f64
+    }),
+    ("quarantined_total", "counter", "Rows that a plugin set aside.", |p| {
+        p.quarantined as f64
+    }),
+    ("refused_total", "counter", "Events that a mask refused.", |p| {
+        p.refused as f64
+    }),
+    ("faults_total", "counter", "Failures of a plugin.", |p| p.faults as f64),
+    (
+        "restarts_total",
+        "counter",
+        "Calls that failed on a used instance and were tried again on a fresh one.",
+        |p| p.restarts as f64,
+    ),
+    (
+        "rescued_total",
+        "counter",
+        "Batches that the version before served, because this one failed.",
+        |p| p.rescued as f64,
+    ),
+    ("cpu_seconds_total", "counter", "CPU time of a plugin.", |p| {
+        p.cpu_ns as f64 / 1e9
+    }),
+    (
+        "log_lines_cut_total",
+        "counter",
+        "Lines of a plugin's log that were over its limit.",
+        |p| p.log_lines_cut as f64,
+    ),
+    ("memory_bytes", "gauge", "Memory of the largest instance so far.", |p| {
+        p.memory_bytes as f64
+    }),
+    (
+        "enabled",
+        "gauge",
+        "0 while a plugin is switched off or replaced.",
+        |p| f64::from(u8::from(p.enabled)),
+    ),
+    (
+        "breaker_open",
+        "gauge",
+        "1 while a plugin is not called because it failed too often.",
+        |p| f64::from(u8::from(p.breaker != "closed")),
+    ),
+    ("on_probation", "gauge", "1 while the version before stands by.", |p| {
+        f64::from(u8::from(p.state == Standing::Probation))
+    }),
+    (
+        "rolled_back",
+        "gauge",
+        "1 where a newer version failed and this one serves again.",
+        |p| f64::from(u8::from(p.rolled_back_from.is_some())),
+    ),
+];
+
+/// Of each candidate.
+const SHADOW_SERIES: [(&str, &str, fn(&ShadowReport) -> f64); 6] = [
+    ("batches_total", "Batches compared with a candidate.", |s| {
+        s.batches as f64
+    }),
+    ("skipped_total", "Batches that a busy candidate was not given.", |s| {
+        s.skipped as f64
+    }),
+    ("rows_different_total", "Rows kept by both that differ.", |s| {
+        s.rows_different as f64
+    }),
+    ("faults_total", "Failures of a candidate.", |s| {
+        s.faults_candidate as f64
+    }),
+    ("cpu_seconds_total", "CPU time of a candidate.", |s| {
+        s.cpu_ns_candidate as f64 / 1e9
+    }),
+    (
+        "current_cpu_seconds_total",
+        "CPU time of the version that serves, for the same batches.",
+        |s| s.cpu_ns_current as f64 / 1e9,
+    ),
+];
 
 fn escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")

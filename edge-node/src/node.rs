@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use sluice_runtime::Chain;
+use sluice_runtime::Compiler;
 use sluice_wal::{Wal, WalError};
 use sluice_wire::ids::{NodeId, TenantId};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::chain::{self, ChainError};
+use crate::chain::{ChainError, Keeper, KeeperOptions};
 use crate::config::{ConfigError, EdgeConfig};
 use crate::identity::IdentityError;
 use crate::journal;
@@ -23,6 +23,7 @@ use crate::sealer::blocking;
 use crate::serve::Door;
 use crate::spool::{Spool, SpoolError, SpoolOptions};
 use crate::status::{Phase, Recovered, State, StatusHandle, StatusShared};
+use crate::tap::{AdminToken, TapDoor, TokenError};
 use running::Running;
 
 /// A node that holds its sockets and files and does nothing until it is run.
@@ -31,10 +32,27 @@ pub struct EdgeNode {
     config: EdgeConfig,
     spool: Arc<Spool>,
     journal: Wal,
-    chain: Chain,
+    plugins: Arc<Keeper>,
+    tap: TapDoor,
     doors: Vec<Door>,
     uplink: Option<Uplink>,
     status: StatusHandle,
+}
+
+/// What a program chooses for its node, beside what its operator writes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NodeOptions {
+    /// What compiles plugins.
+    pub compiler: Compiler,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        Self {
+            compiler: Compiler::this_program(),
+        }
+    }
 }
 
 /// Why a node cannot be built or had to end.
@@ -48,6 +66,8 @@ pub enum EdgeError {
     Link(#[from] LinkError),
     #[error("plugin chain")]
     Chain(#[from] ChainError),
+    #[error("token of the administrator")]
+    Token(#[from] TokenError),
     #[error("cannot listen on {address} ({name})")]
     Bind {
         name: &'static str,
@@ -76,7 +96,7 @@ impl EdgeError {
     pub fn exit_code(&self) -> u8 {
         let refused = |e: &WalError| matches!(e, WalError::Locked | WalError::Corrupt { .. });
         match self {
-            Self::Config(_) | Self::Certificate(_) | Self::Link(_) | Self::Chain(_) => 3,
+            Self::Config(_) | Self::Certificate(_) | Self::Link(_) | Self::Chain(_) | Self::Token(_) => 3,
             Self::Journal(e) | Self::Spool(SpoolError::Log(e)) if refused(e) => 4,
             Self::Spool(SpoolError::Identity(IdentityError::Newer { .. } | IdentityError::OtherNode { .. })) => 4,
             Self::Recovery(RecoveryError::Newer { .. }) => 4,
@@ -88,11 +108,21 @@ impl EdgeError {
 impl EdgeNode {
     /// Checks everything, opens the data folder, binds the sockets, compiles the plugins. Starts nothing.
     pub async fn build(config: EdgeConfig) -> Result<EdgeNode, EdgeError> {
+        Self::build_with(config, NodeOptions::default()).await
+    }
+
+    /// The same for a program that cannot be its own compiler of plugins.
+    pub async fn build_with(config: EdgeConfig, options: NodeOptions) -> Result<EdgeNode, EdgeError> {
         config.check("")?;
         let (tenant, node) = names(&config)?;
         let doors = bind(&config).await?;
-        let entries = config.plugin.clone();
-        let chain = blocking(move || chain::load(&entries)).await?;
+        let plugins = Arc::new(Keeper::new(KeeperOptions {
+            folder: config.data_dir.join("plugins"),
+            compiler: options.compiler,
+            strict_revocations: config.packages.strict_revocations,
+        }));
+        let (keeper, entries) = (plugins.clone(), config.plugin.clone());
+        blocking(move || keeper.set(&entries)).await?;
         let settings = config.clone();
         let Folder {
             spool,
@@ -101,6 +131,14 @@ impl EdgeNode {
             full,
         } = blocking(move || open(&settings, &tenant, &node)).await?;
         let spool = Arc::new(spool);
+        let token = match config.admin.tap {
+            true => Some(Arc::new(AdminToken::load_or_make(&config.data_dir)?)),
+            false => None,
+        };
+        let tap = TapDoor {
+            tap: Arc::default(),
+            token,
+        };
         let uplink = match config.link_config() {
             Some(link) => {
                 let (epoch, generation) = spool.epoch();
@@ -120,7 +158,7 @@ impl EdgeNode {
             started: Instant::now(),
             counters: Arc::default(),
             spool: spool.clone(),
-            chain: chain.clone(),
+            plugins: plugins.clone(),
             link: uplink.as_ref().map(Uplink::status),
             max_bytes: config.spool.max_bytes,
             data_dir: config.data_dir.clone(),
@@ -141,7 +179,8 @@ impl EdgeNode {
             config,
             spool,
             journal,
-            chain,
+            plugins,
+            tap,
             doors,
             uplink,
             status,

@@ -36,7 +36,7 @@ impl ProgramError {
     }
 }
 
-/// Runs a node until a signal ends it. SIGHUP reads `path` again and takes over which plugins are enabled.
+/// Runs a node until a signal ends it. SIGHUP reads `path` again and takes over the plugin chain.
 pub async fn run(config: EdgeConfig, path: Option<PathBuf>, ready_file: Option<PathBuf>) -> Result<(), ProgramError> {
     let shutdown = shutdown_on_signal()?;
     let node = EdgeNode::build(config).await?;
@@ -88,7 +88,8 @@ fn reload_on_hangup(status: StatusHandle, path: Option<PathBuf>) -> Result<tokio
                 .as_deref()
                 .map_or_else(|| Ok(EdgeConfig::default()), EdgeConfig::load)
             {
-                Ok(config) => status.reload(&config),
+                // A refusal is told by whoever puts the chain together.
+                Ok(config) => drop(status.reload(&config).await),
                 Err(error) => tracing::error!(%error, "configuration refused, nothing changed"),
             }
         }

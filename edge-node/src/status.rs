@@ -7,15 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
-use sluice_runtime::{Chain, PluginStats};
+use sluice_runtime::PluginStats;
 use sluice_wire::Signal;
 use sluice_wire::counts::{Counts, Dropped};
 use tokio::sync::watch;
 
+use crate::chain::{ChainError, ChainStatus, Keeper};
 use crate::config::EdgeConfig;
 use crate::journal::Journal;
 use crate::link::LinkStatus;
-use crate::sealer::Sealed;
+use crate::sealer::{Sealed, blocking};
 use crate::spool::{Spool, SpoolStatus};
 
 /// Left free beside what sealing the journal takes: headers, a new segment, cursor and identity while they are replaced.
@@ -151,6 +152,7 @@ pub struct EdgeStatus {
     pub sealed_batches: u64,
     pub link: Option<LinkStatus>,
     pub plugins: Vec<PluginStats>,
+    pub chain: ChainStatus,
     pub recovered: Recovered,
 }
 
@@ -202,7 +204,7 @@ pub(crate) struct StatusShared {
     pub(crate) started: Instant,
     pub(crate) counters: Arc<Counters>,
     pub(crate) spool: Arc<Spool>,
-    pub(crate) chain: Chain,
+    pub(crate) plugins: Arc<Keeper>,
     pub(crate) link: Option<watch::Receiver<LinkStatus>>,
     pub(crate) max_bytes: u64,
     pub(crate) data_dir: PathBuf,
@@ -264,7 +266,8 @@ impl StatusHandle {
             spool: shared.spool.status(),
             sealed_batches: load(&counters.sealed_batches),
             link: shared.link.as_ref().map(|link| link.borrow().clone()),
-            plugins: shared.chain.stats(),
+            plugins: shared.plugins.chain().stats(),
+            chain: shared.plugins.status(),
             recovered,
         }
     }
@@ -284,17 +287,16 @@ impl StatusHandle {
         }
     }
 
-    /// Takes over from a configuration what needs no restart: which plugins are switched on.
-    pub fn reload(&self, config: &EdgeConfig) {
-        for plugin in self.shared.chain.plugins() {
-            let Some(entry) = config.plugin.iter().find(|entry| entry.name == plugin.name()) else {
-                continue;
-            };
-            if entry.enabled != plugin.enabled() {
-                tracing::info!(plugin = plugin.name(), enabled = entry.enabled, "plugin switched");
-                plugin.set_enabled(entry.enabled);
-            }
-        }
+    /// Takes over from a configuration what needs no restart: the plugin chain. New versions are compiled and started while the old
+    /// ones run; what cannot be loaded changes nothing.
+    pub async fn reload(&self, config: &EdgeConfig) -> Result<(), ChainError> {
+        let (shared, entries) = (self.shared.clone(), config.plugin.clone());
+        blocking(move || shared.plugins.set(&entries)).await
+    }
+
+    /// Share of the rows, 0 to 1, that the link's budget has room for; plugins are told from the next request on.
+    pub fn set_link_share(&self, share: f64) {
+        self.shared.spool.hints().set_share(share);
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {

@@ -1,4 +1,5 @@
-//! Prints what the shipped plugins cost on log records of about 520 bytes: `cargo run --release --example plugin_cost`.
+//! Prints what the host itself costs, and what the shipped plugins cost on log records of about 520 bytes:
+//! `cargo run --release --example plugin_cost`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,7 +11,8 @@ use arrow_array::types::UInt16Type;
 use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use serde_json::json;
 use sluice_runtime::{
-    Call, Chain, Grants, Host, HostOptions, Limits, Plugin, PluginConfig, called_as_compiler, compile_command, measure,
+    Call, Capability, Chain, Grants, Host, HostOptions, Limits, Plugin, PluginConfig, called_as_compiler,
+    compile_command, measure,
 };
 use sluice_wire::Signal;
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Failure> {
     let host = Host::new(HostOptions::default())?;
+    host_costs(&host)?;
     let sample = load(&host, "sample", json!({"rate": 0.1}))?;
     let keep = load(&host, "sample", json!({"rate": 1.0}))?;
     let mask = load(&host, "mask", json!({}))?;
@@ -46,12 +49,12 @@ fn run() -> Result<(), Failure> {
             ("mask", vec![mask.clone()]),
             ("mask, sample", vec![mask.clone(), sample.clone()]),
         ] {
-            let cost = measure(
-                &Chain::new(plugins),
-                &batches,
-                &Call::new(Signal::Log, 0, "acme"),
-                100_000 / rows / 2 + 1,
-            )?;
+            let chain = Chain::new(plugins);
+            let call = Call::new(Signal::Log, 0, "acme");
+            let cost = measure(&chain, &batches, &call, 100_000 / rows / 2 + 1)?;
+            if let Some(fault) = chain.stats().into_iter().find_map(|stats| stats.last_fault) {
+                return Err(format!("{name}: {fault}").into());
+            }
             println!(
                 "{rows:>6} {name:>14} {:>12.0} {:>14.2} {:>7.1}%",
                 cost.rows_per_s(),
@@ -63,7 +66,44 @@ fn run() -> Result<(), Failure> {
     Ok(())
 }
 
+/// A fresh instance, a trap with its recovery, and the hand-over of batches to a guest that does nothing with them.
+fn host_costs(host: &Host) -> Result<(), Failure> {
+    let one = [corpus(0, 1)?];
+    let call = Call::new(Signal::Log, 0, "acme");
+    let per_call = |plugin: Arc<Plugin>, batches: &[RecordBatch]| -> Result<f64, Failure> {
+        const ROUNDS: usize = 500;
+        let cost = measure(&Chain::new(vec![plugin]), batches, &call, ROUNDS)?;
+        Ok(cost.wall_s / (ROUNDS * batches.len()) as f64 * 1e6)
+    };
+    let idle = json!({"mode": "ok"});
+    let same = per_call(load(host, "faulty", idle.clone())?, &one)?;
+    let once = Limits {
+        recycle_after: 1,
+        ..Limits::default()
+    };
+    let fresh = per_call(load_with(host, "faulty", idle.clone(), once)?, &one)?;
+    // Every instance but the first traps at its second batch, which is then tried again on a fresh one.
+    let traps = load(host, "faulty", json!({"mode": "trap", "after": 1}))?;
+    let trapping = per_call(traps, &one)?;
+    println!("a batch of one row for a guest that does nothing: {same:.0} µs");
+    println!("instantiate and init: {:.0} µs", fresh - same);
+    println!("a trap, a fresh instance and the batch once more: {trapping:.0} µs");
+    for rows in [100, 1000, 8192] {
+        let batch = [corpus(1, rows)?];
+        let took = per_call(load(host, "faulty", idle.clone())?, &batch)?;
+        println!(
+            "hand-over of two columns of {rows} rows: {took:.0} µs, {:.1} M rows/s",
+            rows as f64 / took
+        );
+    }
+    Ok(())
+}
+
 fn load(host: &Host, name: &str, config: serde_json::Value) -> Result<Arc<Plugin>, Failure> {
+    load_with(host, name, config, Limits::default())
+}
+
+fn load_with(host: &Host, name: &str, config: serde_json::Value, limits: Limits) -> Result<Arc<Plugin>, Failure> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{name}.wasm"));
     let component =
         std::fs::read(&path).map_err(|e| format!("{}: {e}; build it with `cargo xtask guests`", path.display()))?;
@@ -72,11 +112,14 @@ fn load(host: &Host, name: &str, config: serde_json::Value) -> Result<Arc<Plugin
         name: name.to_owned(),
         component,
         config,
-        limits: Limits::default(),
+        limits,
         on_fault: None,
         enabled: true,
         signals: Vec::new(),
-        grants: Grants::harmless(),
+        grants: Grants {
+            capabilities: Capability::ALL.into(),
+            ..Grants::none()
+        },
     })?;
     println!("{name} loaded in {:?}", start.elapsed());
     Ok(plugin)
@@ -94,12 +137,14 @@ fn corpus(seed: u64, rows: usize) -> Result<RecordBatch, Failure> {
     };
     let mut trace_ids = FixedSizeBinaryBuilder::with_capacity(rows, 16);
     let mut routes = StringDictionaryBuilder::<UInt16Type>::new();
+    let mut signals = StringDictionaryBuilder::<UInt16Type>::new();
     let mut severity = Vec::new();
     let mut bodies = Vec::new();
     let (mut requests, mut users, mut addresses, mut agents) = (vec![], vec![], vec![], vec![]);
     for row in 0..rows {
         let id = [random().to_be_bytes(), random().to_be_bytes()].concat();
         trace_ids.append_value(id)?;
+        signals.append_value("log");
         routes.append_value(format!("/api/v1/{}", ["orders", "users", "carts", "items"][row % 4]));
         severity.push(if random() % 50 == 0 { 17 } else { 9 });
         let contact = if row % 20 == 0 {
@@ -123,8 +168,9 @@ fn corpus(seed: u64, rows: usize) -> Result<RecordBatch, Failure> {
     let text = |values: Vec<String>| -> ArrayRef { Arc::new(StringArray::from(values)) };
     let numbers = |from: i64| -> ArrayRef { Arc::new(Int64Array::from_iter_values(from..from + rows as i64)) };
     Ok(RecordBatch::try_from_iter(vec![
+        ("signal", Arc::new(signals.finish()) as ArrayRef),
         ("time", numbers(1_760_000_000_000_000_000)),
-        ("trace_id", Arc::new(trace_ids.finish()) as ArrayRef),
+        ("trace_id", Arc::new(trace_ids.finish())),
         ("severity", Arc::new(Int32Array::from(severity))),
         ("body", text(bodies)),
         ("attrs:s:request.id", text(requests)),

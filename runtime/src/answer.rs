@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::Float64Type;
 use arrow_array::{Array, RecordBatch};
 use arrow_buffer::{BooleanBuffer, Buffer};
 use arrow_ipc::reader::StreamDecoder;
@@ -12,11 +10,12 @@ use arrow_ipc::{MessageHeader, root_as_message};
 use arrow_schema::{DataType, Schema};
 use sluice_wire::layout::{self, IpcLimits};
 
-use crate::abi;
+use crate::abi::{DropCount, Outcome};
 use crate::columns::{self, QUARANTINE_REASON, QUARANTINED_BY, plain};
 use crate::fault::Fault;
 use crate::pattern::Patterns;
 use crate::types::expected_type;
+use crate::weights::{self, WEIGHT};
 
 /// Reasons of one call; each becomes a count in the ledger.
 const MAX_REASONS: usize = 16;
@@ -39,7 +38,7 @@ pub(crate) struct Answer {
 }
 
 /// Checks an answer against the batch (all its columns, before the selection).
-pub(crate) fn check(outcome: abi::Outcome, batch: &RecordBatch, writes: &Patterns) -> Result<Answer, Fault> {
+pub(crate) fn check(outcome: Outcome, batch: &RecordBatch, writes: &Patterns) -> Result<Answer, Fault> {
     let rows = batch.num_rows();
     let keep = match outcome.selection {
         Some(bytes) => Some(bits(bytes, rows, "selection")?),
@@ -62,6 +61,18 @@ pub(crate) fn check(outcome: abi::Outcome, batch: &RecordBatch, writes: &Pattern
             Some(columns)
         }
         None => None,
+    };
+    let columns = match outcome.weight {
+        Some(factor) => {
+            // What is set aside is no part of the sample.
+            let stays = match (&keep, &quarantine) {
+                (Some(keep), Some((aside, _))) => Some(keep & &!aside),
+                (None, Some((aside, _))) => Some(!aside),
+                (keep, None) => keep.clone(),
+            };
+            Some(weights::multiply(factor, columns, batch, stays.as_ref(), writes)?)
+        }
+        None => columns,
     };
     Ok(Answer {
         keep: keep.filter(|_| dropped > 0),
@@ -90,7 +101,7 @@ fn bits(bytes: Vec<u8>, rows: usize, what: &str) -> Result<BooleanBuffer, Fault>
     Ok(BooleanBuffer::new(Buffer::from_vec(bytes), 0, rows))
 }
 
-fn drops(counts: Vec<abi::DropCount>, dropped: u64) -> Result<BTreeMap<String, u64>, Fault> {
+fn drops(counts: Vec<DropCount>, dropped: u64) -> Result<BTreeMap<String, u64>, Fault> {
     if counts.len() > MAX_REASONS {
         return invalid(format!("{} reasons; at most {MAX_REASONS}", counts.len()));
     }
@@ -233,23 +244,14 @@ fn check_columns(columns: &RecordBatch, batch: &RecordBatch, writes: &Patterns) 
         if nulls > 0 && own.is_some_and(|own| !own.is_nullable()) {
             return invalid(format!("column `{name}` with nulls"));
         }
-        if name == "weight" {
-            check_weights(column.as_ref())?;
+        if name == WEIGHT {
+            weights::check_column(column.as_ref())?;
         }
     }
     Ok(())
 }
 
-/// A weight is a count of events that one row stands for.
-fn check_weights(column: &dyn Array) -> Result<(), Fault> {
-    let weights = column.as_primitive_opt::<Float64Type>();
-    match weights.and_then(|weights| weights.iter().flatten().find(|w| !w.is_finite() || *w < 0.0)) {
-        Some(weight) => invalid(format!("weight {weight}")),
-        None => Ok(()),
-    }
-}
-
-fn invalid<T>(what: impl Into<String>) -> Result<T, Fault> {
+pub(crate) fn invalid<T>(what: impl Into<String>) -> Result<T, Fault> {
     Err(Fault::Invalid(what.into()))
 }
 

@@ -1,7 +1,7 @@
 //! The plugins in their order: what each does to the rows, and to those that were set aside before it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use arrow_array::RecordBatch;
 use arrow_buffer::BooleanBuffer;
@@ -11,17 +11,27 @@ use sluice_wire::counts::Dropped;
 use crate::answer::Answer;
 use crate::call::Call;
 use crate::columns;
+use crate::event::{ChainEvent, Events, What};
 use crate::fault::Fault;
 use crate::plugin::{Failure, Plugin};
 use crate::policy::{Kind, Verdict};
 use crate::reasons::Reasons;
+use crate::shadow::Shadow;
+use crate::slot::{Candidate, Edition, Place, Serving, Slot};
 use crate::stats::PluginStats;
 
-/// An ordered list of plugins. Cheap to clone; to change it, make a new one and put it in place of the old.
+/// An ordered list of places, each with a plugin. Clones are the same chain; what [`Chain::set`] puts into it serves the next
+/// batch, while those at work end with the versions that they began with.
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
-    plugins: Arc<[Arc<Plugin>]>,
-    reasons: Arc<Reasons>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    slots: RwLock<Arc<[Arc<Slot>]>>,
+    reasons: Reasons,
+    events: Arc<Events>,
 }
 
 /// What is left of a batch, and what became of the rest.
@@ -46,33 +56,118 @@ pub struct Refused {
 
 impl Chain {
     pub fn new(plugins: Vec<Arc<Plugin>>) -> Chain {
-        Chain {
-            plugins: plugins.into(),
-            reasons: Arc::default(),
-        }
+        let chain = Chain::default();
+        let slots = plugins.into_iter().map(|plugin| {
+            let place = Place {
+                enabled: plugin.enabled(),
+                edition: Edition {
+                    version: plugin.version().to_owned(),
+                    plugin,
+                },
+                settings: String::new(),
+                blocked: None,
+                shadow: None,
+            };
+            Arc::new(Slot::new(place, None, chain.shared.events.clone()))
+        });
+        *chain.shared.slots.write().unwrap_or_else(PoisonError::into_inner) = slots.collect();
+        chain
     }
 
-    pub fn plugins(&self) -> &[Arc<Plugin>] {
-        &self.plugins
+    /// Puts these plugins into the chain, all at once. A place keeps its counts, its version where it is the same plugin, and its
+    /// candidate where that is the same; a new version begins on probation. An error changes nothing.
+    pub fn set(&self, places: Vec<Place>) -> std::io::Result<()> {
+        let mut prepared = Vec::with_capacity(places.len());
+        for place in places {
+            let old = self.slot(place.edition.plugin.name());
+            let shadow = match &place.shadow {
+                Some(wanted) => Some(shadow(wanted, old.as_deref())?),
+                None => None,
+            };
+            prepared.push((place, shadow));
+        }
+        let events = &self.shared.events;
+        // Batches take all their versions under the other side of this lock.
+        let mut slots = self.shared.slots.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next: Vec<Arc<Slot>> = Vec::with_capacity(prepared.len());
+        for (place, shadow) in prepared {
+            match slots.iter().find(|slot| slot.name() == place.edition.plugin.name()) {
+                Some(slot) => {
+                    slot.set(place, shadow);
+                    next.push(slot.clone());
+                }
+                None => {
+                    let slot = Arc::new(Slot::new(place, shadow, events.clone()));
+                    events.push(ChainEvent::new(What::Added, slot.name(), &slot.current().version));
+                    next.push(slot);
+                }
+            }
+        }
+        for gone in slots
+            .iter()
+            .filter(|slot| !next.iter().any(|n| n.name() == slot.name()))
+        {
+            events.push(ChainEvent::new(What::Removed, gone.name(), &gone.current().version));
+        }
+        *slots = next.into();
+        Ok(())
+    }
+
+    /// The places in their order.
+    pub fn slots(&self) -> Arc<[Arc<Slot>]> {
+        self.shared.slots.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn slot(&self, name: &str) -> Option<Arc<Slot>> {
+        self.slots().iter().find(|slot| slot.name() == name).cloned()
     }
 
     /// The names under which what the plugins did is counted.
     pub fn reasons(&self) -> &Reasons {
-        &self.reasons
+        &self.shared.reasons
     }
 
+    /// Of every version of every place.
     pub fn stats(&self) -> Vec<PluginStats> {
-        self.plugins.iter().map(|plugin| plugin.stats()).collect()
+        self.slots().iter().flat_map(|slot| slot.stats()).collect()
+    }
+
+    /// What happened to the places after the event of this number; 0: all that is remembered.
+    pub fn events_after(&self, number: u64) -> Vec<ChainEvent> {
+        self.shared.events.after(number)
+    }
+
+    /// Called after every event, from whichever thread it happened on. It must not block; only the first watcher counts.
+    pub fn watch(&self, watcher: impl Fn() + Send + Sync + 'static) {
+        self.shared.events.watch(watcher);
     }
 
     /// Runs all plugins over a batch. Blocks while guests run; call it where blocking is allowed, on a thread with a
     /// stack of at least 2 MiB.
     pub fn run(&self, batch: RecordBatch, call: &Call<'_>) -> Result<ChainOutcome, Refused> {
-        let mut work = Work::new(batch, &self.reasons);
-        for plugin in self.plugins.iter().filter(|p| p.applies_to(call.signal)) {
-            work.apply(plugin, call)?;
+        let places = self.serving();
+        let mut work = Work::new(batch, &self.shared.reasons);
+        for (slot, serving) in places.iter().filter(|(_, s)| s.current.plugin.applies_to(call.signal)) {
+            work.apply(slot, serving, call)?;
         }
         work.finish()
+    }
+
+    /// What serves a batch that begins now.
+    fn serving(&self) -> Vec<(Arc<Slot>, Arc<Serving>)> {
+        let slots = self.shared.slots.read().unwrap_or_else(PoisonError::into_inner);
+        slots.iter().map(|slot| (slot.clone(), slot.serving())).collect()
+    }
+}
+
+/// The candidate at work, if it is the one that is wanted; else a new one.
+fn shadow(wanted: &Candidate, old: Option<&Slot>) -> std::io::Result<Arc<Shadow>> {
+    let same = |shadow: &Arc<Shadow>| {
+        Arc::ptr_eq(shadow.candidate(), &wanted.edition.plugin) && shadow.share().total_cmp(&wanted.share).is_eq()
+    };
+    match old.and_then(Slot::shadow).filter(same) {
+        Some(shadow) => Ok(shadow),
+        None => Shadow::start(&wanted.edition, wanted.share).map(Arc::new),
     }
 }
 
@@ -110,18 +205,30 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn apply(&mut self, plugin: &Plugin, call: &Call<'_>) -> Result<(), Refused> {
-        if plugin.kind() == Kind::Mask {
+    fn apply(&mut self, slot: &Slot, serving: &Arc<Serving>, call: &Call<'_>) -> Result<(), Refused> {
+        if serving.current.plugin.kind() == Kind::Mask {
             for index in 0..self.held.len() {
-                self.mask_held(index, plugin, call)?;
+                self.mask_held(index, slot, serving, call)?;
             }
         }
         let rows = self.active.batch.num_rows();
         if rows == 0 {
             return Ok(());
         }
-        plugin.count(|counters| counters.rows_in += rows as u64);
-        match plugin.apply(&self.active.batch, call) {
+        let sampled = serving
+            .shadow
+            .as_ref()
+            .and_then(|shadow| shadow.sample(&self.active.batch, call));
+        let served = slot.serve(serving, &self.active.batch, call);
+        if let Some(sampled) = sampled {
+            sampled.offer(&served.answer, call);
+        }
+        let plugin = served.plugin;
+        plugin.count(|counters| {
+            counters.batches += 1;
+            counters.rows_in += rows as u64;
+        });
+        match served.answer {
             Ok(answer) => self.accept(plugin, answer).map_err(|e| broken(plugin, &e))?,
             Err(failure) => self.fail(plugin, &failure)?,
         }
@@ -188,15 +295,15 @@ impl<'a> Work<'a> {
     }
 
     /// A mask over rows that were set aside: they go to the store too, so they pass it or the request is refused.
-    fn mask_held(&mut self, index: usize, plugin: &Plugin, call: &Call<'_>) -> Result<(), Refused> {
+    fn mask_held(&mut self, index: usize, slot: &Slot, serving: &Arc<Serving>, call: &Call<'_>) -> Result<(), Refused> {
         let held = &mut self.held[index];
         let rows = held.batch.num_rows();
         if rows == 0 {
             return Ok(());
         }
-        let answer = plugin
-            .apply(&held.batch, call)
-            .map_err(|failure| refused(plugin, &failure.fault, rows))?;
+        let served = slot.serve(serving, &held.batch, call);
+        let plugin = served.plugin;
+        let answer = served.answer.map_err(|failure| refused(plugin, &failure.fault, rows))?;
         if let Some(changed) = answer.changed {
             held.batch = changed;
         }
@@ -266,7 +373,7 @@ fn refused(plugin: &Plugin, fault: &Fault, rows: usize) -> Refused {
     Refused {
         plugin: plugin.name().to_owned(),
         fault: fault.to_string(),
-        retryable: matches!(fault, Fault::Open(_)),
+        retryable: matches!(fault, Fault::Open(_) | Fault::Blocked(_)),
     }
 }
 

@@ -13,7 +13,7 @@ pub enum Fault {
     Memory(usize),
     #[error("recursed deeper than its {0} bytes of stack")]
     Stack(usize),
-    #[error("gave back more than its {0} bytes")]
+    #[error("gave the host more than its {0} bytes")]
     Output(usize),
     #[error("gave back something invalid: {0}")]
     Invalid(String),
@@ -25,6 +25,9 @@ pub enum Fault {
     Input(String),
     #[error("is switched off after {0} faults in a row")]
     Open(u32),
+    /// By whoever put it into the chain; it fails as its kind does.
+    #[error("may not run: {0}")]
+    Blocked(String),
 }
 
 impl Fault {
@@ -40,6 +43,24 @@ impl Fault {
             other => other,
         }
     }
+}
+
+/// The cause without a backtrace of the guest, which can be long.
+pub(crate) fn cause(error: &wasmtime::Error) -> String {
+    const MAX_CHARS: usize = 400;
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if !cause.starts_with("error while executing at wasm backtrace") && !parts.iter().any(|p| p.contains(&cause)) {
+            parts.push(cause);
+        }
+    }
+    let text = if parts.is_empty() {
+        error.to_string()
+    } else {
+        parts.join(": ")
+    };
+    text.chars().take(MAX_CHARS).collect()
 }
 
 /// A guest chooses this text, so it is cut.

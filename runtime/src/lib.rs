@@ -6,40 +6,60 @@
 mod abi;
 mod answer;
 mod breaker;
+mod cache;
 mod call;
 pub mod capability;
 mod chain;
 mod clock;
 mod columns;
 mod compile;
+mod component;
+mod deadline;
 mod engine;
+mod event;
 mod fault;
 mod host;
+mod host_state;
+mod instance;
 mod limits;
+mod load;
 mod log;
 mod measure;
+mod memory;
 mod pattern;
 mod plugin;
 mod policy;
+mod pool;
 mod reasons;
+mod shadow;
+mod slices;
+mod slot;
 mod stats;
+mod ticker;
 mod types;
+mod weights;
 
+pub use abi::Description;
 pub use call::{Call, Hints};
 pub use capability::{Capability, DEFAULT_STATE_BYTES, Grants, TableSource, UnknownCapability};
 pub use chain::{Chain, ChainOutcome, Refused};
 pub use compile::{
     COMPILE_COMMAND, Compiler, DEFAULT_COMPILER_BYTES, DEFAULT_COMPILER_TIME, called_as_compiler, compile_command,
 };
-pub use engine::{ComponentError, EngineError};
+pub use component::{ComponentError, ComponentInfo, ContractVersion, inspect};
+pub use engine::EngineError;
+pub use event::{ChainEvent, What};
 pub use fault::Fault;
 pub use host::{Host, HostError, HostOptions};
-pub use limits::{Limits, MAX_COMPONENT_BYTES, MAX_MEMORY_BYTES, MAX_STACK_BYTES, MIN_MEMORY_BYTES};
+pub use limits::{LimitError, Limits, MAX_COMPONENT_BYTES, MAX_MEMORY_BYTES, MAX_STACK_BYTES, MIN_MEMORY_BYTES};
+pub use load::{LoadError, PluginConfig};
 pub use measure::{Cost, measure};
-pub use plugin::{LoadError, Plugin, PluginConfig};
+pub use plugin::Plugin;
 pub use policy::{Kind, OnFault};
 pub use reasons::{MAX_REASON_BYTES, MAX_REASONS, OTHER, Reasons};
-pub use stats::PluginStats;
+pub use shadow::{Shadow, ShadowReport};
+pub use slot::{Candidate, Edition, PROBATION_BATCHES, PROBATION_FAULTS, Place, Slot};
+pub use stats::{PluginStats, Standing};
 
 /// Locks whatever happened to an earlier holder: every guarded value here is valid between any two statements.
 fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {

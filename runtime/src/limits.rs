@@ -43,8 +43,21 @@ pub const MAX_MEMORY_BYTES: usize = 256 * MIB;
 pub const MIN_MEMORY_BYTES: usize = 2 * MIB;
 /// Ceiling of `stack_bytes`: calls run on threads of the host, whose own stacks are 2 MiB.
 pub const MAX_STACK_BYTES: usize = MIB;
+/// Ceiling of `max_output_bytes`: what the largest batch of an edge (4 MiB) may become with some columns added, many times over.
+pub(crate) const MAX_OUTPUT_BYTES: usize = 64 * MIB;
+/// Bounds of what `state` may hold for one plugin and tenant: one value, and what a sampler needs that remembers a million keys.
+pub(crate) const MIN_STATE_BYTES: usize = KIB;
+pub(crate) const MAX_STATE_BYTES: usize = 256 * MIB;
+/// Ceiling of `deadline`: what a sender can be made to wait for an answer, whoever is to blame.
+pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(10);
+/// Ceiling of `deadline_per_row`: twenty times what an interpreted guest is given.
+pub(crate) const MAX_DEADLINE_PER_ROW: Duration = Duration::from_millis(1);
 /// A component larger than this is not compiled; the largest known (an embedded Python) has 18 MB.
 pub const MAX_COMPONENT_BYTES: usize = 64 * MIB;
+/// Machine code of one component: some four times the component.
+pub(crate) const MAX_IMAGE_BYTES: u64 = 256 * MIB as u64;
+/// Machine code that the cache of a node keeps: a dozen embedded interpreters, or hundreds of compiled guests.
+pub(crate) const MAX_CACHE_BYTES: u64 = 1024 * MIB as u64;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -92,17 +105,52 @@ impl Limits {
             .min(self.max_output_bytes)
     }
 
-    /// What is wrong with these limits, if anything.
-    pub(crate) fn fault(&self) -> Option<String> {
-        let range = |name: &str, value: usize, min: usize, max: usize| {
-            (value < min || value > max).then(|| format!("{name} = {value} is not between {min} and {max}"))
+    /// Says what is wrong with these limits.
+    pub fn checked(&self) -> Result<(), LimitError> {
+        let memory = self.memory_bytes;
+        let range = |name, value: usize, min: usize, max: usize| match value {
+            value if value < min || value > max => Err(LimitError {
+                name,
+                value: value as u64,
+                min: min as u64,
+                max: max as u64,
+            }),
+            _ => Ok(()),
         };
-        range("memory_bytes", self.memory_bytes, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES)
-            .or_else(|| range("stack_bytes", self.stack_bytes, 64 * KIB, MAX_STACK_BYTES))
-            .or_else(|| range("max_input_bytes", self.max_input_bytes, 64 * KIB, self.memory_bytes / 4))
-            .or_else(|| range("max_instances", self.max_instances, 1, 1024))
-            .or_else(|| range("recycle_after", self.recycle_after as usize, 1, usize::MAX))
+        let micros = |time: Duration| usize::try_from(time.as_micros()).unwrap_or(usize::MAX);
+        range("memory_bytes", memory, MIN_MEMORY_BYTES, MAX_MEMORY_BYTES)?;
+        range("stack_bytes", self.stack_bytes, 64 * KIB, MAX_STACK_BYTES)?;
+        range("deadline_us", micros(self.deadline), 1000, micros(MAX_DEADLINE))?;
+        range(
+            "deadline_per_row_us",
+            micros(self.deadline_per_row),
+            0,
+            micros(MAX_DEADLINE_PER_ROW),
+        )?;
+        range("max_input_bytes", self.max_input_bytes, 64 * KIB, memory / 4)?;
+        range(
+            "max_output_bytes",
+            self.max_output_bytes,
+            MIN_OUTPUT_BYTES,
+            MAX_OUTPUT_BYTES,
+        )?;
+        range("max_output_ratio", self.max_output_ratio, 1, 64)?;
+        range("log_bytes", self.log_bytes, 0, 64 * KIB)?;
+        range("log_lines_per_second", self.log_lines_per_second as usize, 0, 10_000)?;
+        range("recycle_after", self.recycle_after as usize, 1, u32::MAX as usize)?;
+        range("max_instances", self.max_instances, 1, 1024)?;
+        range("idle_instances", self.idle_instances, 0, self.max_instances)
     }
+}
+
+/// A limit that is out of its range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name} = {value} is not between {min} and {max}")]
+pub struct LimitError {
+    pub name: &'static str,
+    pub value: u64,
+    pub min: u64,
+    pub max: u64,
 }
 
 #[cfg(test)]
@@ -112,7 +160,7 @@ mod tests {
     #[test]
     fn defaults_are_valid_and_output_follows_input() {
         for limits in [Limits::default(), Limits::interpreted()] {
-            assert_eq!(limits.fault(), None);
+            assert_eq!(limits.checked(), Ok(()));
         }
         let limits = Limits::default();
         assert_eq!(limits.output_for(0), MIN_OUTPUT_BYTES);
@@ -127,10 +175,31 @@ mod tests {
 
     #[test]
     fn limits_out_of_range_are_named() {
-        let limits = Limits {
-            memory_bytes: MAX_MEMORY_BYTES + 1,
-            ..Limits::default()
+        let check = |change: fn(&mut Limits), text: &str| {
+            let mut limits = Limits::default();
+            change(&mut limits);
+            assert_eq!(limits.checked().map_err(|e| e.to_string()), Err(text.to_owned()));
         };
-        assert!(limits.fault().is_some_and(|f| f.starts_with("memory_bytes")));
+        check(
+            |l| l.memory_bytes = MAX_MEMORY_BYTES + 1,
+            "memory_bytes = 268435457 is not between 2097152 and 268435456",
+        );
+        check(
+            |l| l.deadline = Duration::ZERO,
+            "deadline_us = 0 is not between 1000 and 10000000",
+        );
+        check(
+            |l| l.max_output_bytes = 65 * MIB,
+            "max_output_bytes = 68157440 is not between 65536 and 67108864",
+        );
+        check(
+            |l| l.max_output_ratio = 0,
+            "max_output_ratio = 0 is not between 1 and 64",
+        );
+        check(
+            |l| l.recycle_after = 0,
+            "recycle_after = 0 is not between 1 and 4294967295",
+        );
+        check(|l| l.idle_instances = 17, "idle_instances = 17 is not between 0 and 16");
     }
 }

@@ -2,8 +2,15 @@
 
 use std::sync::Mutex;
 
-use crate::abi::host_log::Level;
 use crate::clock::WallTime;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
 
 /// One per plugin, shared by its instances.
 #[derive(Debug)]

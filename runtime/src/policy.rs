@@ -3,7 +3,8 @@
 use std::fmt;
 
 /// What a plugin says it is; decides what its failure means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     Mask,
     Sample,

@@ -32,7 +32,7 @@ enum Task {
     Demo(demo::Arguments),
     /// Measure, as ratios within one run.
     Bench(bench::Arguments),
-    /// Real engines for tests: Kafka, ClickHouse, S3.
+    /// Real engines for tests: Kafka, ClickHouse, S3, a registry.
     Services(services::Arguments),
     #[command(hide = true)]
     ServicesKeeper(services::keeper::Arguments),

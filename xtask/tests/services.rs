@@ -15,10 +15,11 @@ use tempfile::TempDir;
 
 /// How long a condition may take to come true before the test gives up; nothing is measured by it.
 const PATIENCE: Duration = Duration::from_secs(60);
-const GIVEN: [(&str, &str); 3] = [
+const GIVEN: [(&str, &str); 4] = [
     ("SLUICE_TEST_KAFKA_BROKERS", "127.0.0.1:1,127.0.0.1:2"),
     ("SLUICE_TEST_CLICKHOUSE_URL", "http://127.0.0.1:3"),
     ("SLUICE_TEST_S3_ENDPOINT", "http://127.0.0.1:4"),
+    ("SLUICE_TEST_REGISTRY", "127.0.0.1:5"),
 ];
 
 /// Counts its builds, waits while `hold` is there, fails where `broken` is; the server that it builds answers all requests with 200.
@@ -158,11 +159,14 @@ fn numbers(path: &Path, count: usize) -> Result<Vec<i32>> {
 #[test]
 fn given_engines_are_not_started_and_the_command_keeps_its_exit_code() -> Result<()> {
     let place = Place::new()?;
-    let script = "echo $SLUICE_TEST_KAFKA_BROKERS $SLUICE_TEST_CLICKHOUSE_URL $SLUICE_TEST_S3_ENDPOINT; exit 7";
+    let script = "echo $SLUICE_TEST_KAFKA_BROKERS $SLUICE_TEST_CLICKHOUSE_URL $SLUICE_TEST_S3_ENDPOINT $SLUICE_TEST_REGISTRY; exit 7";
     let output = place.services(&["--", "sh", "-c", script])?.envs(GIVEN).output()?;
     assert_eq!(output.status.code(), Some(7), "{}", text(&output));
     let said = String::from_utf8(output.stdout)?;
-    assert_eq!(said, "127.0.0.1:1,127.0.0.1:2 http://127.0.0.1:3 http://127.0.0.1:4\n");
+    assert_eq!(
+        said,
+        "127.0.0.1:1,127.0.0.1:2 http://127.0.0.1:3 http://127.0.0.1:4 127.0.0.1:5\n"
+    );
     assert_eq!(place.builds(), 0);
     Ok(())
 }

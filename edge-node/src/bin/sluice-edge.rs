@@ -10,6 +10,9 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use sluice_edge::{EdgeConfig, program};
+use sluice_package::Policy;
+use sluice_package::command::{self, EXIT_CODES, Host, Output, PackageCommand};
+use sluice_runtime::Compiler;
 
 const FAILED: u8 = 1;
 const CONFIG_REFUSED: u8 = 3;
@@ -28,7 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the node until SIGTERM or ctrl-c. SIGHUP reloads which plugins are enabled.
+    /// Run the node until SIGTERM or ctrl-c. SIGHUP reads the plugin chain of the configuration anew.
     Run {
         /// Configuration; without it every key has its default.
         #[arg(long, value_name = "FILE")]
@@ -58,6 +61,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Packages of plugins: sign, publish, install, replace, stop.
+    #[command(subcommand, after_help = EXIT_CODES)]
+    Plugin(PackageCommand),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +88,7 @@ fn main() -> ExitCode {
                 Err(error) => fail(FAILED, &error),
             },
             Command::Check { file, json } => check(&file, json),
+            Command::Plugin(command) => plugin(command).await,
         }
     })
 }
@@ -156,6 +163,24 @@ async fn status(url: &str, json: bool) -> anyhow::Result<()> {
         serde_json::Value::Null => println!("link       none"),
         link => println!("link       {} {}", text(&link["phase"]), text(&link["gateway"])),
     }
+    for plugin in at("/plugins").as_array().into_iter().flatten() {
+        println!(
+            "plugin     {} {} ({}), {}: {} of {} rows left, {} faults",
+            text(&plugin["name"]),
+            text(&plugin["version"]),
+            text(&plugin["kind"]),
+            text(&plugin["state"]),
+            plugin["rows_out"],
+            plugin["rows_in"],
+            plugin["faults"]
+        );
+    }
+    for warning in at("/chain/warnings").as_array().into_iter().flatten() {
+        println!("warning    {}", text(warning));
+    }
+    if let Some(why) = at("/chain/refused/why").as_str() {
+        println!("refused    the plugin chain: {why}");
+    }
     for dropped in at("/dropped").as_array().into_iter().flatten() {
         println!(
             "dropped    {} by {} ({})",
@@ -168,6 +193,23 @@ async fn status(url: &str, json: bool) -> anyhow::Result<()> {
         println!("refused    {requests} requests ({reason})");
     }
     Ok(())
+}
+
+async fn plugin(command: PackageCommand) -> ExitCode {
+    let inspect = |component: &[u8]| sluice_edge::component_facts(component, Compiler::this_program());
+    let host = Host {
+        inspect: &inspect,
+        policy: Policy::default(),
+        data: EdgeConfig::default().data_dir,
+    };
+    let mut output = Output {
+        out: &mut std::io::stdout(),
+        notes: &mut std::io::stderr(),
+    };
+    match command::run(command, &host, &mut output).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), &error.into()),
+    }
 }
 
 fn text(value: &serde_json::Value) -> String {

@@ -1,5 +1,6 @@
 //! The configuration of an edge: one TOML file, every key with a default. `deploy/config/edge.toml` shows them all.
 
+mod limits;
 mod plugin;
 
 use std::net::SocketAddr;
@@ -13,7 +14,8 @@ use sluice_wire::ids::{NodeId, TenantId};
 use sluice_wire::otlp::DecodeLimits;
 
 use crate::link::LinkConfig;
-pub use plugin::{PluginEntry, PluginLimits};
+pub use limits::{PluginLimits, Size, Span};
+pub use plugin::{KeyedTable, PluginEntry, ShadowEntry, SignalName, TableEntry};
 
 /// Everything that an edge can be told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,8 @@ pub struct EdgeConfig {
     pub seal: Seal,
     pub spool: SpoolSettings,
     pub link: Link,
+    pub admin: Admin,
+    pub packages: Packages,
     /// The chain, in order.
     pub plugin: Vec<PluginEntry>,
 }
@@ -148,6 +152,22 @@ pub struct Link {
     pub drain: Duration,
 }
 
+/// What an operator may look at over HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Shows events as they come in, before any plugin, to whoever has the token of this node.
+    pub tap: bool,
+}
+
+/// Rules for signed plugins beside the pinned keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Packages {
+    /// Loads nothing while the list of revocations is missing or too old; else that is a warning.
+    pub strict_revocations: bool,
+}
+
 impl Default for EdgeConfig {
     fn default() -> Self {
         Self {
@@ -159,6 +179,8 @@ impl Default for EdgeConfig {
             seal: Seal::default(),
             spool: SpoolSettings::default(),
             link: Link::default(),
+            admin: Admin::default(),
+            packages: Packages::default(),
             plugin: Vec::new(),
         }
     }
@@ -262,15 +284,12 @@ impl EdgeConfig {
     /// Makes the paths of plugins and certificates relative to a folder.
     pub fn resolve(&mut self, folder: &Path) {
         let link = &mut self.link;
-        let plugins = self.plugin.iter_mut().map(|p| &mut p.path);
-        for path in [&mut link.certificate, &mut link.key, &mut link.ca]
-            .into_iter()
-            .chain(plugins)
-        {
+        for path in [&mut link.certificate, &mut link.key, &mut link.ca] {
             if !path.as_os_str().is_empty() {
                 *path = folder.join(&*path);
             }
         }
+        self.plugin.iter_mut().for_each(|entry| entry.resolve(folder));
     }
 
     /// The rules that a type cannot hold. `text` is where the lines of mistakes are looked up.
@@ -450,6 +469,21 @@ mod tests {
         assert!(missing.is_empty(), "{missing:?}");
     }
 
+    /// What is shown behind one `#` is meant to be taken over.
+    #[test]
+    fn the_example_of_a_plugin_can_be_taken_over() {
+        let example: Vec<&str> = SHIPPED
+            .lines()
+            .skip_while(|line| *line != "# [[plugin]]")
+            .map(|line| line.strip_prefix("# ").unwrap())
+            .collect();
+        let config = EdgeConfig::from_toml(&example.join("\n")).unwrap();
+        let entry = &config.plugin[0];
+        assert_eq!(entry.limits.resolve(), sluice_runtime::Limits::default());
+        assert_eq!(entry.limits.state_bytes(), sluice_runtime::DEFAULT_STATE_BYTES);
+        assert_eq!((entry.tables.len(), entry.shadow.is_some()), (3, true));
+    }
+
     #[test]
     fn mistakes_are_told_with_line_key_and_hint() {
         let check = |text: &str, line: usize, key: &str, says: &str| {
@@ -476,6 +510,25 @@ mod tests {
             "signals",
             "log",
         );
+        let plugin = |more: &str| format!("[[plugin]]\nname = \"a\"\n{more}");
+        check(&plugin("path = \"x.wasm\""), 3, "plugin.path", "unsigned = true");
+        check(&plugin("unsigned = true"), 3, "plugin.unsigned", "goes with `path`");
+        check(
+            &plugin("limits = { memry = \"1 MiB\" }"),
+            3,
+            "memry",
+            "did you mean `memory`?",
+        );
+        check(&plugin("shadow = { share = 0.5 }"), 3, "plugin.shadow", "one version");
+        check(
+            &plugin("shadow = { version = \"1.0.0\", share = 0.0 }"),
+            3,
+            "plugin.shadow",
+            "more than 0",
+        );
+        check(&plugin("tables = { t = 1 }"), 3, "t", "path of a file");
+        check(&plugin("capabilities = [\"network\"]"), 3, "capabilities", "lookup");
+        check("[[plugin]]\nname = \"a b\"", 2, "plugin.name", "no name");
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sluice_runtime::Chain;
 use sluice_wal::WalError;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -14,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::keeper::Keeper;
 use super::{EdgeError, EdgeNode};
 use crate::admin;
+use crate::chain;
 use crate::config::EdgeConfig;
 use crate::intake::{Intake, IntakeLimits};
 use crate::journal::Journal;
@@ -24,6 +24,7 @@ use crate::serve::{Door, DoorLimits};
 use crate::source::{otlp_grpc, otlp_http};
 use crate::spool::{Spool, SpoolError};
 use crate::status::{Phase, StatusHandle};
+use crate::tap::TapDoor;
 
 /// Records between intake and sealer; their bytes are bounded by `accept.max_unsealed`.
 const HANDOVER_RECORDS: usize = 1024;
@@ -46,6 +47,9 @@ pub(super) struct Running {
     uplink: JoinSet<()>,
     stop_keeper: CancellationToken,
     keeper: JoinSet<Result<(), SpoolError>>,
+    tap: TapDoor,
+    stop_watch: CancellationToken,
+    watch: JoinSet<()>,
 }
 
 impl Running {
@@ -54,7 +58,8 @@ impl Running {
             config,
             spool,
             journal,
-            chain,
+            plugins,
+            tap,
             doors,
             uplink,
             status,
@@ -68,6 +73,9 @@ impl Running {
             uplink: JoinSet::new(),
             stop_keeper: CancellationToken::new(),
             keeper: JoinSet::new(),
+            tap,
+            stop_watch: CancellationToken::new(),
+            watch: JoinSet::new(),
         };
         // The link first: on a full disk it makes the room that recovery needs.
         if let Some(uplink) = uplink {
@@ -80,14 +88,16 @@ impl Running {
             stop: running.stop_keeper.clone(),
         };
         running.keeper.spawn(keeper.run());
+        running
+            .watch
+            .spawn(chain::watch::run(plugins, running.stop_watch.clone()));
         let journal = Arc::new(Journal::start(journal, running.spool.epoch().0.number));
-        running.serve(journal, chain, doors, shutdown).await
+        running.serve(journal, doors, shutdown).await
     }
 
     async fn serve(
         mut self,
         journal: Arc<Journal>,
-        chain: Chain,
         doors: Vec<Door>,
         shutdown: CancellationToken,
     ) -> Result<(), EdgeError> {
@@ -96,7 +106,7 @@ impl Running {
         let (fatal_in, mut fatal) = mpsc::channel(1);
         let (stop_doors, finished) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
-        let intake = self.intake(chain, &journal, sealer_in, fatal_in, &tasks, &stop_doors);
+        let intake = self.intake(&journal, sealer_in, fatal_in, &tasks, &stop_doors);
         let mut entrance = Entrance {
             closed: doors,
             open: JoinSet::new(),
@@ -143,6 +153,7 @@ impl Running {
             Some(ended) = self.keeper.join_next() => Some(part("cursor keeper", ended)),
             Some(ended) = self.uplink.join_next() => Some(part("uplink", ended.map(Ok::<_, SpoolError>))),
             Some(ended) = serving.join_next() => Some(part("door", ended.map(Ok::<_, SpoolError>))),
+            Some(ended) = self.watch.join_next() => Some(part("watch of plugins", ended.map(Ok::<_, SpoolError>))),
         };
         stop_doors.cancel();
         if let Some(error) = failure {
@@ -160,6 +171,8 @@ impl Running {
         while let Some(ended) = sealing.join_next().await {
             ended.map_err(|e| EdgeError::Part(format!("sealer: {e}")))??;
         }
+        self.stop_watch.cancel();
+        while self.watch.join_next().await.is_some() {}
         self.drain_link().await;
         journal.close().await;
         Ok(())
@@ -250,7 +263,6 @@ impl Running {
 
     fn intake(
         &self,
-        chain: Chain,
         journal: &Arc<Journal>,
         sealer: mpsc::Sender<Pending<Content>>,
         fatal: mpsc::Sender<WalError>,
@@ -277,7 +289,10 @@ impl Running {
             accept.workers
         };
         Arc::new(Intake {
-            chain,
+            chain: self.status.shared.plugins.chain().clone(),
+            tenant: self.spool.stream().tenant.to_string(),
+            hints: self.spool.hints().clone(),
+            tap: self.tap.tap.clone(),
             journal: journal.clone(),
             sealer,
             counters: self.status.shared.counters.clone(),
@@ -307,7 +322,7 @@ impl Running {
             let router = match door.name {
                 "otlp-grpc" => otlp_grpc::router(intake.clone()),
                 "otlp-http" => otlp_http::router(intake.clone()),
-                _ => admin::router(self.status.clone()),
+                _ => admin::router(self.status.clone(), self.tap.clone()),
             };
             entrance.open.spawn(door.serve(router, limits, stop.clone()));
         }

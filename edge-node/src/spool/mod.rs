@@ -13,7 +13,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::RecordBatch;
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use sluice_wire::ids::{Epoch, StreamId};
 use sluice_wire::intervals::IntervalSet;
 use tokio::sync::watch;
 
+use crate::hints::HintBoard;
 use crate::identity::{EpochStart, Identity, IdentityError};
 use crate::link::{AckSink, BatchSource, SourceError};
 
@@ -116,6 +117,7 @@ pub struct Spool {
     /// When the oldest batch was sealed, by its index.
     oldest: Mutex<Option<(u64, u64)>>,
     stream: StreamId,
+    hints: Arc<HintBoard>,
 }
 
 #[derive(Debug)]
@@ -164,6 +166,11 @@ impl Spool {
     pub fn epoch(&self) -> (Epoch, u32) {
         let writer = lock(&self.writer);
         (writer.epoch.epoch, writer.epoch.generation)
+    }
+
+    /// What plugins are told; it follows the batches that are sealed.
+    pub(crate) fn hints(&self) -> &Arc<HintBoard> {
+        &self.hints
     }
 
     /// Journal positions below it are in the spool.
@@ -228,6 +235,10 @@ impl Spool {
         crash_point("edge.spool.synced");
         writer.totals = totals;
         writer.covered = covered;
+        for (draft, record) in drafts.iter().zip(&records) {
+            let rows = draft.rows.as_ref().map_or(0, RecordBatch::num_rows);
+            self.hints.sealed(record.len(), rows);
+        }
         drop(writer);
         self.changed.send_replace(first + drafts.len() as u64);
         Ok(first)

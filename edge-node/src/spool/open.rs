@@ -1,7 +1,7 @@
 //! Opening a spool: who this node is, what is covered and acknowledged, and the epoch of this start.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use sluice_wal::{Entry, Options, Reader, Recovery, Wal};
 use sluice_wire::counts::Counts;
@@ -95,6 +95,7 @@ impl Spool {
             saved_end: (saved.next, saved.epoch, saved.totals),
             oldest: Mutex::default(),
             stream,
+            hints: Arc::default(),
         };
         Ok((spool, opened))
     }

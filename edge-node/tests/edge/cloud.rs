@@ -17,6 +17,9 @@ pub(crate) struct Cloud {
     batches: BTreeMap<(Epoch, u64), [u8; 32]>,
     /// How often each event is stored.
     pub(crate) events: BTreeMap<String, u64>,
+    /// The same in the order of the batches and of the rows in them.
+    pub(crate) order: Vec<String>,
+    pub(crate) rows: Vec<RecordBatch>,
     pub(crate) counts: Counts,
     pub(crate) tombstones: u64,
     pub(crate) duplicates: u64,
@@ -49,8 +52,10 @@ impl Cloud {
         self.tombstones += u64::from(header.kind == Kind::Tombstone);
         if let Some(rows) = envelope.rows(&IpcLimits::default()).unwrap() {
             for id in ids(&rows) {
-                *self.events.entry(id).or_default() += 1;
+                *self.events.entry(id.clone()).or_default() += 1;
+                self.order.push(id);
             }
+            self.rows.push(rows);
         }
     }
 

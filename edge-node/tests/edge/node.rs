@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_edge::spool::{Spool, SpoolError};
-use sluice_edge::{EdgeConfig, EdgeError, EdgeNode, StatusHandle};
+use sluice_edge::{EdgeConfig, EdgeError, EdgeNode, NodeOptions, StatusHandle};
+use sluice_runtime::{COMPILE_COMMAND, Compiler};
 use sluice_wal::WalError;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -19,6 +20,13 @@ pub(crate) struct TestNode {
     listen: Vec<(&'static str, SocketAddr)>,
     shutdown: CancellationToken,
     task: JoinHandle<Result<(), EdgeError>>,
+}
+
+/// This process is a test and no compiler of plugins; the program is.
+pub(crate) fn options() -> NodeOptions {
+    let mut options = NodeOptions::default();
+    options.compiler = Compiler::new(env!("CARGO_BIN_EXE_sluice-edge"), [COMPILE_COMMAND]);
+    options
 }
 
 /// Everything on free ports, batches sealed quickly.
@@ -43,7 +51,7 @@ impl TestNode {
             .unwrap();
         let mut built = None;
         eventually("the data folder is free", || {
-            match runtime.block_on(EdgeNode::build(config.clone())) {
+            match runtime.block_on(EdgeNode::build_with(config.clone(), options())) {
                 // Tests beside this one start processes, and for a moment a new process holds all our locks.
                 Err(EdgeError::Spool(SpoolError::Log(WalError::Locked)) | EdgeError::Journal(WalError::Locked)) => {
                     false

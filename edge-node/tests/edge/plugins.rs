@@ -12,10 +12,12 @@ use crate::client::{Grpc, PATHS, PROTOBUF, http, post, request};
 use crate::cloud::Cloud;
 use crate::node::{TestNode, config, eventually};
 
-fn plugin(name: &str, component: &str, settings: &str) -> PluginEntry {
+pub(crate) fn plugin(name: &str, component: &str, settings: &str) -> PluginEntry {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{component}.wasm"));
     assert!(path.exists(), "{} is missing: cargo xtask guests", path.display());
-    let text = format!("[[plugin]]\nname = {name:?}\npath = {path:?}\nconfig = {settings}\n");
+    let text = format!(
+        "[[plugin]]\nname = {name:?}\npath = {path:?}\nunsigned = true\nconfig = {settings}\nlimits.deadline = \"5 s\"\n"
+    );
     EdgeConfig::from_toml(&text).unwrap().plugin.remove(0)
 }
 
@@ -116,7 +118,7 @@ fn p3_what_a_plugin_drops_is_counted_and_the_kill_switch_works_without_a_restart
     );
 
     config.plugin[0].enabled = false;
-    node.status.reload(&config);
+    node.runtime.block_on(node.status.reload(&config)).unwrap();
     let spans = request(Signal::Span, "t", 100, "");
     node.runtime
         .block_on(async { post(&http(), address, "/v1/traces", PROTOBUF, spans).await.unwrap() });

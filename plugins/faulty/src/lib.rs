@@ -2,6 +2,8 @@
 //!
 //! Built twice, as a filter (`faulty`) and as a mask (`faulty_mask`), because a host treats their failures differently.
 
+mod abuse;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -11,6 +13,7 @@ use arrow_schema::{Field, Schema};
 use sluice_plugin::bindings::exports::sluice::plugin::guest::{
     Context, Description, DropCount, Guest, Outcome, Quarantined,
 };
+use sluice_plugin::bindings::sluice::plugin::state;
 use sluice_plugin::{Batch, Kind, log};
 
 #[derive(Clone, Debug, Default, serde::Deserialize)]
@@ -20,6 +23,9 @@ struct Config {
     /// Calls that an instance serves well before it misbehaves.
     #[serde(default)]
     after: u64,
+    /// Batches that all its instances together serve well for one tenant before it misbehaves.
+    #[serde(default)]
+    after_all: i64,
     /// Text of a body that brings the fault about; without it every batch does.
     #[serde(default)]
     only: Option<String>,
@@ -73,6 +79,9 @@ impl Guest for Faulty {
             state.calls += 1;
             (state.config.clone(), state.calls)
         });
+        if config.after_all > 0 && counted()? <= config.after_all {
+            return Ok(unchanged());
+        }
         if calls <= config.after || !chosen(&batch, config.only.as_deref())? {
             return Ok(unchanged());
         }
@@ -86,6 +95,11 @@ fn chosen(batch: &Batch, only: Option<&str>) -> Result<bool, String> {
     };
     let body = batch.text("body")?;
     Ok((0..batch.rows()).any(|row| body.get(row) == Some(only)))
+}
+
+/// Counts in what outlives the instance.
+fn counted() -> Result<i64, String> {
+    state::add(b"calls", 1).map_err(|e| format!("{e:?}"))
 }
 
 fn misbehave(mode: &str, batch: &Batch, calls: u64) -> Result<Outcome, String> {
@@ -127,6 +141,18 @@ fn misbehave(mode: &str, batch: &Batch, calls: u64) -> Result<Outcome, String> {
             "attrs:i:added",
             Arc::new(Int64Array::from(vec![calls as i64; rows])),
         ),
+        "count_in_state" => {
+            let sum = counted()?;
+            columns(batch, "attrs:i:added", Arc::new(Int64Array::from(vec![sum; rows])))
+        }
+        "weigh" => Ok(Outcome {
+            weight: Some(2.5),
+            ..unchanged()
+        }),
+        "weigh_little" => Ok(Outcome {
+            weight: Some(0.5),
+            ..unchanged()
+        }),
         "quarantine_odd" => Ok(Outcome {
             quarantine: Some(Quarantined {
                 rows: bits(rows, |row| row % 2 == 1),
@@ -142,7 +168,10 @@ fn misbehave(mode: &str, batch: &Batch, calls: u64) -> Result<Outcome, String> {
             }],
             ..unchanged()
         }),
-        _ => lie(mode, batch),
+        _ => match abuse::attempt(mode) {
+            Some(said) => columns(batch, "attrs:s:added", Arc::new(StringArray::from(vec![said; rows]))),
+            None => lie(mode, batch),
+        },
     }
 }
 

@@ -102,12 +102,14 @@ impl OwnLimits {
     }
 
     fn apply(self) -> std::io::Result<()> {
-        let limit = |resource, value| {
-            let both = Rlimit {
+        let limit = |resource, value: u64| {
+            // Whoever uses up his time is told by a signal of its own; at the second limit it would be the one that any killer sends.
+            let slack = u64::from(matches!(resource, Resource::Cpu));
+            let limit = Rlimit {
                 current: Some(value),
-                maximum: Some(value),
+                maximum: Some(value + slack),
             };
-            setrlimit(resource, both)
+            setrlimit(resource, limit)
         };
         // It cannot outlive whom it works for.
         #[cfg(target_os = "linux")]

@@ -2,18 +2,20 @@
 //! stranger's bytes.
 
 mod child;
+mod parent;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub use child::{called_as_compiler, compile_command};
+pub(crate) use parent::compile;
 
 /// First argument of a program that is started as compiler; it calls [`compile_command`] and nothing else.
 pub const COMPILE_COMMAND: &str = "compile-plugin";
 /// Bytes of address space of a compiler: an embedded Python of 18 MB takes 350 MB.
 pub const DEFAULT_COMPILER_BYTES: u64 = 1024 * 1024 * 1024;
-/// Time of a compiler, of the wall and of processors: an embedded Python takes 5 s.
+/// Processor time of a compiler: an embedded Python takes 5 s.
 pub const DEFAULT_COMPILER_TIME: Duration = Duration::from_secs(60);
 
 /// The program that compiles, and what it may use.
@@ -22,7 +24,9 @@ pub struct Compiler {
     pub program: PathBuf,
     /// Given before the options of the host.
     pub args: Vec<OsString>,
+    /// Bytes of address space.
     pub memory_bytes: u64,
+    /// Processor time. On the wall it may take four times as long, as it stands back behind those who serve.
     pub time: Duration,
 }
 

@@ -9,24 +9,51 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::UInt16Type;
 use arrow_array::{Array, ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow_schema::{Field, Schema};
-use sluice_runtime::{Call, Chain, Grants, Hints, Host, HostOptions, Limits, OnFault, Plugin, PluginConfig};
+use sluice_runtime::{
+    Call, Capability, Chain, Compiler, Grants, Hints, Host, HostOptions, Limits, OnFault, Plugin, PluginConfig,
+};
 use sluice_wire::Signal;
 
 /// One host for all tests, as a process has one.
 pub(crate) fn host() -> &'static Host {
     static HOST: LazyLock<(Host, Vec<Arc<Plugin>>)> = LazyLock::new(|| {
-        let host = Host::new(HostOptions::default()).unwrap();
-        // A component is compiled once as long as a plugin made of it lives; these live as long as the tests.
-        let plugins = [
-            ("sample", serde_json::json!({"rate": 1.0})),
-            ("mask", serde_json::json!({})),
-            ("faulty", serde_json::json!({"mode": "ok"})),
-            ("faulty_mask", serde_json::json!({"mode": "ok"})),
+        let host = Host::new(options()).unwrap();
+        // Machine code stays as long as a plugin made of it lives; these live as long as the tests.
+        let plugins = vec![
+            host.load(golden_config("sample", serde_json::json!({"rate": 1.0})))
+                .unwrap(),
+            host.load(golden_config("mask", serde_json::json!({}))).unwrap(),
+            host.load(config("faulty", serde_json::json!({"mode": "ok"}))).unwrap(),
+            host.load(config("faulty_mask", serde_json::json!({"mode": "ok"})))
+                .unwrap(),
         ];
-        let plugins = plugins.map(|(name, json)| host.load(config(name, json)).unwrap());
-        (host, plugins.into())
+        (host, plugins)
     });
     &HOST.0
+}
+
+/// What compiles for tests: a test program cannot be its own compiler.
+pub(crate) fn options() -> HostOptions {
+    HostOptions {
+        compiler: Compiler::new(COMPILER, [""; 0]),
+        cache: None,
+    }
+}
+
+pub(crate) const COMPILER: &str = env!("CARGO_BIN_EXE_sluice-compile");
+
+/// A component of an old version of the contract, kept as it was released.
+pub(crate) fn golden_component(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/0.1.0/{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+pub(crate) fn golden_config(name: &str, json: serde_json::Value) -> PluginConfig {
+    entry(name, golden_component(name), json)
+}
+
+pub(crate) fn golden(name: &str, json: serde_json::Value) -> Arc<Plugin> {
+    host().load(golden_config(name, json)).unwrap()
 }
 
 pub(crate) fn component(name: &str) -> Vec<u8> {
@@ -34,16 +61,30 @@ pub(crate) fn component(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; build it with `cargo xtask guests`", path.display()))
 }
 
-pub(crate) fn config(name: &str, config: serde_json::Value) -> PluginConfig {
+/// The plugin as it was released with contract 0.1, where there is one: tests of the host alone do not care for its later life.
+pub(crate) fn released_or_built(name: &str) -> Vec<u8> {
+    let released = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/0.1.0/{name}.wasm"));
+    std::fs::read(released).unwrap_or_else(|_| component(name))
+}
+
+pub(crate) fn config(name: &str, json: serde_json::Value) -> PluginConfig {
+    entry(name, component(name), json)
+}
+
+/// With everything granted and no table.
+fn entry(name: &str, component: Vec<u8>, config: serde_json::Value) -> PluginConfig {
     PluginConfig {
         name: name.to_owned(),
-        component: component(name),
+        component,
         config,
         limits: Limits::default(),
         on_fault: None,
         enabled: true,
         signals: Vec::new(),
-        grants: Grants::harmless(),
+        grants: Grants {
+            capabilities: Capability::ALL.into(),
+            ..Grants::none()
+        },
     }
 }
 
@@ -122,6 +163,12 @@ pub(crate) fn trace_ids(rows: usize) -> ArrayRef {
     Arc::new(builder.finish())
 }
 
+/// The numbers of a column.
+pub(crate) fn numbers(batch: &RecordBatch, name: &str) -> Vec<i64> {
+    let column: &Int64Array = batch.column_by_name(name).unwrap().as_primitive();
+    column.values().to_vec()
+}
+
 /// The texts of a column, whatever its form.
 pub(crate) fn texts(batch: &RecordBatch, name: &str) -> Vec<Option<String>> {
     let column = batch.column_by_name(name).unwrap();
@@ -136,13 +183,18 @@ pub(crate) fn times(batch: &RecordBatch) -> Vec<i64> {
     times.values().to_vec()
 }
 
-/// Log records of the one tenant that there is.
-pub(crate) const CALL: &Call<'static> = &Call {
-    signal: Signal::Log,
-    now_ns: 0,
-    tenant: "acme",
-    hints: Hints {
-        share: 1.0,
-        row_bytes: 0.0,
-    },
-};
+/// Log records of one tenant.
+pub(crate) const CALL: &Call<'static> = &of("acme");
+
+/// Log records of this tenant.
+pub(crate) const fn of(tenant: &str) -> Call<'_> {
+    Call {
+        signal: Signal::Log,
+        now_ns: 1_760_000_000_000_000_000,
+        tenant,
+        hints: Hints {
+            share: 1.0,
+            row_bytes: 0.0,
+        },
+    }
+}

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use serde_json::json;
-use sluice_runtime::{ComponentError, LoadError};
+use sluice_runtime::{ComponentError, ContractVersion, LoadError, inspect};
 use wasm_encoder::{
     Component, ComponentImportSection, ComponentTypeRef, ComponentTypeSection, ComponentValType, InstanceType,
 };
@@ -20,7 +20,7 @@ fn importing(name: &str) -> Vec<u8> {
 }
 
 fn load_bytes(component: Vec<u8>) -> LoadError {
-    let mut config = config("sample", json!({"rate": 0.5}));
+    let mut config = golden_config("sample", json!({"rate": 0.5}));
     config.component = component;
     host().load(config).unwrap_err()
 }
@@ -44,7 +44,7 @@ fn p10_imports_of_anything_but_ours_are_refused() {
         );
         assert!(text.contains(name) && text.contains("sluice:plugin/"), "{text}");
     }
-    let unknown = load_bytes(importing("sluice:plugin/telepathy@0.1.0"));
+    let unknown = load_bytes(importing("sluice:plugin/telepathy@1.0.0"));
     assert!(
         matches!(
             unknown,
@@ -55,6 +55,39 @@ fn p10_imports_of_anything_but_ours_are_refused() {
         ),
         "{unknown}"
     );
+}
+
+/// What was built for a later contract is told from what is broken.
+#[test]
+fn a_component_that_needs_a_newer_contract_says_so() {
+    for (name, expected) in [
+        (
+            "sluice:plugin/log@1.7.0",
+            "needs contract 1.7; this host has up to 1.0: update the node",
+        ),
+        (
+            "sluice:plugin/telepathy@2.0.0",
+            "needs contract 2.0; this host has up to 1.0: update the node",
+        ),
+    ] {
+        let error = load_bytes(importing(name)).to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+/// Publishing refuses what loading refuses, without compiling anything.
+#[test]
+fn p10_inspect_refuses_what_no_host_would_load() {
+    let forbidden = inspect(&importing("wasi:filesystem/types@0.2.0"));
+    assert!(matches!(forbidden, Err(ComponentError::Forbidden(_))));
+    assert!(matches!(inspect(b"\0asm\x01\0\0\0"), Err(ComponentError::Malformed(_))));
+    let old = inspect(&golden_component("sample")).unwrap();
+    assert_eq!(old.contract, ContractVersion::V0_1);
+    // Whole on the outside, broken within.
+    let mut bytes = golden_component("sample");
+    let (quarter, half) = (bytes.len() / 4, bytes.len() / 2);
+    bytes[quarter..half].fill(0xff);
+    assert!(matches!(inspect(&bytes), Err(ComponentError::Malformed(_))));
 }
 
 #[test]
@@ -92,7 +125,7 @@ proptest! {
     #[test]
     fn p10_damaged_components_never_panic(cut in 0.0..1.0f64, flips in prop::collection::vec((any::<u16>(), any::<u8>()), 0..4)) {
         // The beginning holds what decides; compiling the long tail each time would only take time.
-        let mut bytes = component("sample");
+        let mut bytes = golden_component("sample");
         let length = (4096.0 * cut) as usize;
         bytes.truncate(length);
         for (at, flip) in flips {

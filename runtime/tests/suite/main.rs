@@ -2,8 +2,14 @@
 //! Components are read from `plugins/dist`; `cargo xtask guests` builds them.
 #![allow(clippy::unwrap_used)]
 
+mod capabilities;
 mod common;
+mod compile;
 mod forbidden;
 mod hostile;
+mod instances;
 mod mask;
 mod sample;
+mod shadow;
+mod swap;
+mod tenants;

@@ -1,4 +1,4 @@
-//! The sampler: consistent by trace, nested between rates, with weights that keep counts right.
+//! A golden component of contract 0.1, the sampler: it must go on working as it did. Consistent by trace, nested between rates, with weights that keep counts right.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ fn traces(rows: usize, severity: i32) -> RecordBatch {
 }
 
 fn sample(rate: f64, batch: &RecordBatch) -> ChainOutcome {
-    chain([load("sample", json!({ "rate": rate }))])
+    chain([golden("sample", json!({ "rate": rate }))])
         .run(batch.clone(), CALL)
         .unwrap()
 }
@@ -94,7 +94,7 @@ fn errors_and_rows_without_a_trace_stay_with_weight_one() {
     assert!(outcome.dropped.is_empty());
 
     let no_errors = json!({"rate": 0.0, "keep_errors": false});
-    let outcome = chain([load("sample", no_errors)]).run(errors, CALL).unwrap();
+    let outcome = chain([golden("sample", no_errors)]).run(errors, CALL).unwrap();
     assert_eq!(outcome.batch.num_rows(), 0);
 
     let untraced = logs(&["x"; 9]);
@@ -111,7 +111,7 @@ fn samplers_in_a_row_do_not_weigh_twice() {
     let batch = traces(2000, 9);
     for (first, second) in [(0.5, 0.1), (0.1, 0.5), (0.5, 0.5)] {
         let lower = f64::min(first, second);
-        let plugins = [first, second].map(|rate| load("sample", json!({ "rate": rate })));
+        let plugins = [first, second].map(|rate| golden("sample", json!({ "rate": rate })));
         let outcome = chain(plugins).run(batch.clone(), CALL).unwrap();
         assert_eq!(kept(&outcome), expected(&batch, lower));
         assert!(weights(&outcome.batch).iter().all(|w| *w == 1.0 / lower));
@@ -162,6 +162,6 @@ fn wrong_configuration_is_refused() {
         json!({"rate": -0.1}),
         json!({"rate": 0.5, "without_trace": "drop"}),
     ] {
-        assert!(host().load(config("sample", wrong.clone())).is_err(), "{wrong}");
+        assert!(host().load(golden_config("sample", wrong.clone())).is_err(), "{wrong}");
     }
 }

@@ -9,15 +9,22 @@ use toml::{Table, Value};
 use super::{refuse, root};
 
 /// Our crates and which of ours each may depend on. `cli`, `tests` and `bench` may use any.
-const ALLOWED: [(&str, &[&str]); 9] = [
+const ALLOWED: [(&str, &[&str]); 10] = [
     ("sluice-settings", &[]),
     ("sluice-wire", &[]),
     ("sluice-wal", &[]),
+    ("sluice-package", &["sluice-settings"]),
     ("sluice-runtime", &["sluice-wire"]),
     ("sluice-store", &["sluice-wire"]),
     (
         "sluice-edge",
-        &["sluice-settings", "sluice-runtime", "sluice-wire", "sluice-wal"],
+        &[
+            "sluice-settings",
+            "sluice-package",
+            "sluice-runtime",
+            "sluice-wire",
+            "sluice-wal",
+        ],
     ),
     (
         "sluice-ingest",

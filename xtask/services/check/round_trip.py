@@ -1,12 +1,14 @@
-"""A real round trip on ClickHouse or S3, with clients that nobody here wrote.
+"""A real round trip on ClickHouse, S3 or a registry, with clients that nobody here wrote.
 
-    python round_trip.py clickhouse|s3
+    python round_trip.py clickhouse|s3|registry
 
 Reads the addresses that tests read, leaves nothing behind, prints what it did in one line. Any error ends it with code 1.
 """
 
 import base64
+import hashlib
 import io
+import json
 import os
 import sys
 import urllib.error
@@ -125,9 +127,49 @@ def s3():
     return f"put if absent, the second put refused with {status}, got and listed the first"
 
 
+def registry():
+    base = f"http://{os.environ['SLUICE_TEST_REGISTRY']}/v2/sluice-check/{uuid.uuid4().hex}"
+    user = os.environ.get("SLUICE_TEST_REGISTRY_USER")
+    login = {}
+    if user:
+        password = os.environ["SLUICE_TEST_REGISTRY_PASSWORD"]
+        login = {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+    def ask(method, url, data=None, headers=login, **more):
+        request = urllib.request.Request(url, data, {**headers, **more}, method=method)
+        return urllib.request.urlopen(request, timeout=60)
+
+    def put(content):
+        digest = "sha256:" + hashlib.sha256(content).hexdigest()
+        with ask("POST", f"{base}/blobs/uploads/", b"") as begun:
+            place = urllib.parse.urljoin(base, begun.headers["Location"])
+        place += ("&" if "?" in place else "?") + urllib.parse.urlencode({"digest": digest})
+        ask("PUT", place, content, **{"Content-Type": "application/octet-stream"}).close()
+        return {"mediaType": "application/octet-stream", "digest": digest, "size": len(content)}
+
+    if user:
+        try:
+            ask("GET", f"{base}/tags/list", headers={}).close()
+            raise SystemExit("nobody in particular may read")
+        except urllib.error.HTTPError as refused:
+            if refused.code != 401:
+                raise
+    kind = "application/vnd.oci.image.manifest.v1+json"
+    config, layer = put(b"{}"), put(b"layer" * 1000)
+    manifest = json.dumps({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [layer]}).encode()
+    ask("PUT", f"{base}/manifests/1.0.0", manifest, **{"Content-Type": kind}).close()
+    with ask("GET", f"{base}/manifests/1.0.0", Accept=kind) as answer:
+        if answer.read() != manifest:
+            raise SystemExit("the manifest is another one")
+    with ask("GET", f"{base}/blobs/{layer['digest']}", Range="bytes=4990-") as answer:
+        if answer.status != 206 or answer.read() != b"layerlayer":
+            raise SystemExit("a range of a layer is not what was asked for")
+    return "two blobs and a manifest pushed and pulled, one from its middle on, a stranger refused"
+
+
 if __name__ == "__main__":
     try:
-        print({"clickhouse": clickhouse, "s3": s3}[sys.argv[1]]())
+        print({"clickhouse": clickhouse, "s3": s3, "registry": registry}[sys.argv[1]]())
     except urllib.error.HTTPError as error:
         raise SystemExit(f"HTTP {error.code}: {error.read().decode(errors='replace').strip()}")
     except Exception as error:

@@ -55,7 +55,7 @@ impl Clients {
         fs::create_dir_all(folder).context("cannot make the folder of the checks")?;
         let shown = match engine {
             Engine::Kafka => self.kafka(variables, folder).await?,
-            Engine::ClickHouse | Engine::S3 => {
+            Engine::ClickHouse | Engine::S3 | Engine::Registry => {
                 let python = self.python.as_ref().context("no Python for the checks")?;
                 let mut command = clickhouse::isolated(python);
                 command

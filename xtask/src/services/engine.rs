@@ -13,7 +13,7 @@ use super::cache::{Cache, tail};
 use super::child::Running;
 use super::keeper::TICK;
 use super::tools::{self, GO, JAVA, MVN, PYTHON, Tool};
-use super::{clickhouse, kafka, s3};
+use super::{clickhouse, kafka, registry, s3};
 
 /// How long an engine may take until it answers. A broker takes 6 s on two idle cores; others build meanwhile.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -32,16 +32,19 @@ pub(super) enum Engine {
     ClickHouse,
     /// MinIO.
     S3,
+    /// A registry for packages of plugins.
+    Registry,
 }
 
 impl Engine {
-    pub(super) const ALL: [Self; 3] = [Self::Kafka, Self::ClickHouse, Self::S3];
+    pub(super) const ALL: [Self; 4] = [Self::Kafka, Self::ClickHouse, Self::S3, Self::Registry];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Kafka => "kafka",
             Self::ClickHouse => "clickhouse",
             Self::S3 => "s3",
+            Self::Registry => "registry",
         }
     }
 
@@ -56,6 +59,11 @@ impl Engine {
                 "SLUICE_TEST_S3_SECRET_KEY",
                 "SLUICE_TEST_S3_REGION",
                 "SLUICE_TEST_S3_BUCKET",
+            ],
+            Self::Registry => &[
+                "SLUICE_TEST_REGISTRY",
+                "SLUICE_TEST_REGISTRY_USER",
+                "SLUICE_TEST_REGISTRY_PASSWORD",
             ],
         }
     }
@@ -74,8 +82,8 @@ impl Engine {
             (Self::Kafka, true) => vec![&JAVA],
             (Self::Kafka, false) => vec![&JAVA, &MVN],
             (Self::ClickHouse, _) => vec![&PYTHON],
-            (Self::S3, true) => vec![],
-            (Self::S3, false) => vec![&GO],
+            (Self::S3 | Self::Registry, true) => vec![],
+            (Self::S3 | Self::Registry, false) => vec![&GO],
         }
     }
 
@@ -85,6 +93,7 @@ impl Engine {
             // Python is needed to run it, too.
             Self::ClickHouse => false,
             Self::S3 => cache.find(&s3::recipe()).is_some(),
+            Self::Registry => cache.find(&registry::recipe()).is_some(),
         }
     }
 
@@ -94,6 +103,7 @@ impl Engine {
             Self::Kafka => kafka::installed(cache).await,
             Self::ClickHouse => clickhouse::installed(cache).await,
             Self::S3 => s3::installed(cache).await,
+            Self::Registry => registry::installed(cache).await,
         }
     }
 
@@ -102,6 +112,7 @@ impl Engine {
             Self::Kafka => kafka::launch(installed, data),
             Self::ClickHouse => clickhouse::launch(installed, data),
             Self::S3 => s3::launch(installed, data),
+            Self::Registry => registry::launch(installed, data),
         }
     }
 }

@@ -12,6 +12,7 @@ mod engine;
 mod kafka;
 pub(crate) mod keeper;
 mod probe;
+mod registry;
 mod s3;
 mod tools;
 
@@ -38,13 +39,13 @@ const LOG_TAIL_LINES: usize = 20;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo xtask services                              all three, until Ctrl-C
+  cargo xtask services                              all of them, until Ctrl-C
   cargo xtask services kafka s3 -- cargo test log   two of them, for one command, with its exit code
   cargo xtask services --check                      fetch, start, try and stop all: is this machine fit for the tests?
   cargo xtask services > engines.env                then, in another shell: set -a; . ./engines.env; set +a
 
-An engine whose address is in the environment (SLUICE_TEST_KAFKA_BROKERS, SLUICE_TEST_CLICKHOUSE_URL, SLUICE_TEST_S3_ENDPOINT) is
-used and not started. Engines are kept in $SLUICE_ENGINES_DIR, or else in `engines` of cargo's target folder.")]
+An engine whose address is in the environment (SLUICE_TEST_KAFKA_BROKERS, SLUICE_TEST_CLICKHOUSE_URL, SLUICE_TEST_S3_ENDPOINT,
+SLUICE_TEST_REGISTRY) is used and not started. Engines are kept in $SLUICE_ENGINES_DIR, or else in `engines` of cargo's target folder.")]
 pub(crate) struct Arguments {
     /// Which engines; all of them if none is named.
     engines: Vec<Engine>,

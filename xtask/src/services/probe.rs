@@ -23,6 +23,11 @@ pub(super) fn s3(address: SocketAddr) -> Result<()> {
     get(address, "/minio/health/ready").map(drop)
 }
 
+/// The first page needs no login.
+pub(super) fn registry(address: SocketAddr) -> Result<()> {
+    get(address, "/").map(drop)
+}
+
 /// The engine itself answers, not only the door before it.
 pub(super) fn clickhouse(address: SocketAddr) -> Result<()> {
     let answer = get(address, "/?query=SELECT%2040%2B2")?;

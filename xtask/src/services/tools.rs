@@ -36,7 +36,7 @@ pub(super) const GO: Tool = Tool {
     name: "go",
     version_argument: &["version"],
     least: (1, 24),
-    purpose: "builds MinIO, the S3 server",
+    purpose: "builds MinIO, the S3 server, and the registry",
     install: "https://go.dev/dl (distributions are often too old)   macOS: brew install go",
 };
 pub(super) const PYTHON: Tool = Tool {
