@@ -70,6 +70,11 @@ impl Budget {
 
     /// The places of the texts that are over the limit. Texts are different from each other; the first ones go first.
     pub(crate) fn refused(&mut self, scope: &Scope, texts: &[&str]) -> Result<Vec<usize>, String> {
+        // Of this window: with the next one all keys are others.
+        let scope = &Scope {
+            hash: hash(0, &(scope.hash, self.seconds, self.window)),
+            max: scope.max,
+        };
         let mut unknown: Vec<(usize, [u8; 24])> = Vec::new();
         for (place, text) in texts.iter().enumerate() {
             let value = value_key(scope, text);
@@ -85,9 +90,9 @@ impl Budget {
     }
 
     fn admit(&mut self, scope: &Scope, unknown: &[(usize, [u8; 24])], refused: &mut Vec<usize>) -> Result<(), String> {
-        let counter = self.key(b'n', &scope.hash.to_le_bytes());
+        let counter = key(b'n', &scope.hash.to_le_bytes());
         let mut keys = vec![counter.clone()];
-        keys.extend(unknown.iter().map(|(_, value)| self.key(b'v', value)));
+        keys.extend(unknown.iter().map(|(_, value)| key(b'v', value)));
         let found = state::get_many(&keys);
         let count = found.first().and_then(|count| number(count.as_deref()?));
         let mut new: Vec<(usize, [u8; 24])> = Vec::new();
@@ -107,10 +112,7 @@ impl Budget {
         let admitted = self.reserve(&counter, count.is_none(), wanted, scope.max)?;
         let (through, over) = new.split_at(admitted as usize);
         refused.extend(over.iter().map(|(place, _)| *place));
-        let entries: Vec<(Vec<u8>, &[u8])> = through
-            .iter()
-            .map(|(_, value)| (self.key(b'v', value), &[][..]))
-            .collect();
+        let entries: Vec<(Vec<u8>, &[u8])> = through.iter().map(|(_, value)| (key(b'v', value), &[][..])).collect();
         match state::put_many(&entries, self.ttl()) {
             Ok(()) => self.known.extend(through.iter().map(|(_, value)| *value)),
             Err(state::Problem::Full) => {
@@ -154,19 +156,17 @@ impl Budget {
         Ok(wanted - excess)
     }
 
-    fn key(&self, kind: u8, rest: &[u8]) -> Vec<u8> {
-        let mut key = Vec::with_capacity(17 + rest.len());
-        key.push(kind);
-        key.extend_from_slice(&self.seconds.to_le_bytes());
-        key.extend_from_slice(&self.window.to_le_bytes());
-        key.extend_from_slice(rest);
-        key
-    }
-
     /// To the end of the window, and a minute for batches that are late.
     fn ttl(&self) -> Option<Duration> {
         Some(Duration::from_secs(self.ends_in + 60))
     }
+}
+
+fn key(kind: u8, rest: &[u8]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + rest.len());
+    key.push(kind);
+    key.extend_from_slice(rest);
+    key
 }
 
 /// The scope and 128 bits of the value.

@@ -5,7 +5,7 @@ use sluice_plugin::prelude::*;
 
 /// Shortest and longest window, seconds. The longest is what the host's state can keep a key for, less than 2^32 seconds.
 const WINDOWS: std::ops::RangeInclusive<u64> = 1..=31 * 24 * 3600;
-/// Most different values of one limit. At some 150 bytes of state each, the default of 1 MiB has room for 7,000; more need more.
+/// Most different values of one limit. At some 240 bytes of state each, the default of 1 MiB has room for 4,300; more need more.
 const MAX_VALUES: u64 = 1_000_000;
 /// Bytes of a replacement.
 const MAX_REPLACEMENT: usize = 256;

@@ -62,8 +62,8 @@ fn a_limit_holds_over_batches_and_instances_and_ends_with_its_window() {
 #[test]
 fn the_state_of_a_window_is_forgotten() {
     Host::reset();
-    // Room for some 500 values: without forgetting, the third window would find none.
-    Host::set_state_bytes(64 * 1024);
+    // Room for some 400 values: without forgetting, the third window would find none.
+    Host::set_state_bytes(100 * 1024);
     let config = json!({"window_seconds": 60, "limits": [{"key": "attrs.user", "max": 200, "action": "remove"}]});
     let mut tester = tester(config, Layout::Plain);
     for window in 0..50u64 {
@@ -130,4 +130,60 @@ fn wrong_configurations_are_told_with_their_key() {
         json!({"limits": [{"key": "name", "max": 1, "action": "replaced"}]}),
         "did you mean `replace`?",
     );
+}
+
+#[test]
+fn a_value_is_refused_only_when_its_service_is_full_and_one_that_was_let_through_stays_so() {
+    const MAX: usize = 7;
+    let mut seed = 9u64;
+    let mut below = |bound: u64| {
+        seed = seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) % bound
+    };
+    for round in 0..20 {
+        Host::reset();
+        let layout = [Layout::Plain, Layout::Dictionary][round % 2];
+        let config = json!({"limits": [{"key": "attrs.user", "max": MAX, "per_service": true}]});
+        // Several instances, of which one is exchanged now and then.
+        let mut instances: Vec<_> = (0..3).map(|_| tester(config.clone(), layout)).collect();
+        let mut admitted: BTreeSet<(String, String)> = BTreeSet::new();
+        for _ in 0..30 {
+            if below(5) == 0 {
+                instances[below(3) as usize] = tester(config.clone(), layout);
+            }
+            let pairs: Vec<(String, String)> = (0..below(12))
+                .map(|_| (format!("s{}", below(3)), format!("u{}", below(15))))
+                .collect();
+            let rows = pairs
+                .iter()
+                .map(|(service, user)| json!({"service": service, "attrs": {"user": user}}))
+                .collect();
+            let actual = instances[below(3) as usize].run(rows);
+            assert_eq!((actual.error.as_ref(), actual.rows.len()), (None, pairs.len()));
+            let before = admitted.clone();
+            let mut refused = Vec::new();
+            for (row, pair) in actual.rows.iter().zip(&pairs) {
+                match row["attrs"]["user"].as_str() {
+                    Some("[other]") => refused.push(pair),
+                    user => {
+                        assert_eq!(user, Some(pair.1.as_str()));
+                        admitted.insert(pair.clone());
+                    }
+                }
+            }
+            for pair in refused {
+                let of_service = admitted.iter().filter(|(service, _)| *service == pair.0).count();
+                assert!(
+                    !before.contains(pair) && !admitted.contains(pair),
+                    "{pair:?} is let through and refused"
+                );
+                assert_eq!(of_service, MAX, "{pair:?} is refused with {of_service} values");
+            }
+        }
+        for service in ["s0", "s1", "s2"] {
+            assert_eq!(admitted.iter().filter(|(other, _)| other == service).count(), MAX);
+        }
+    }
 }

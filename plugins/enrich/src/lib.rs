@@ -14,7 +14,7 @@ use crate::config::{Constant, Move};
 use crate::lookup::Lookup;
 
 /// What a configuration may name. `describe` comes before the configuration, so this is all that any could.
-const COLUMNS: [&str; 22] = [
+const COLUMNS: [&str; 31] = [
     "name",
     "severity",
     "severity_text",
@@ -26,16 +26,25 @@ const COLUMNS: [&str; 22] = [
     "attrs:i:*",
     "attrs:d:*",
     "attrs:b:*",
+    "attrs:j:*",
+    "attrs:y:*",
+    "attrs:n:*",
     "attrs:*",
     "resource:s:*",
     "resource:i:*",
     "resource:d:*",
     "resource:b:*",
+    "resource:j:*",
+    "resource:y:*",
+    "resource:n:*",
     "resource:*",
     "scope:s:*",
     "scope:i:*",
     "scope:d:*",
     "scope:b:*",
+    "scope:j:*",
+    "scope:y:*",
+    "scope:n:*",
     "scope:*",
 ];
 /// Core columns that can be read but not set: they are what the event was, not what is known about it.
@@ -119,12 +128,8 @@ fn carry(draft: &mut Draft, step: &Move, remove: bool) -> Result<(), String> {
     if source.is_empty() {
         return Ok(());
     }
-    let has_value: Vec<bool> = (0..before.rows()).map(|row| source.is_present(row)).collect();
-    let places = missing(draft, &step.to, step.overwrite, |row| match has_value[row] {
-        true => row as u32,
-        false => NONE,
-    });
-    let values: Vec<Value<'_>> = (0..before.rows()).map(|row| source.get(row)).collect();
+    let (values, of_row) = source.values();
+    let places = missing(draft, &step.to, step.overwrite, |row| of_row[row]);
     draft.assign(&step.to, &values, &places)?;
     if remove {
         let gone: Vec<u32> = places

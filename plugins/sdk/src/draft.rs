@@ -10,7 +10,7 @@ use arrow_schema::{Field as ArrowField, Schema};
 
 use crate::field::{Field, NONE, Place};
 use crate::row::columns::{Group, Rare};
-use crate::row::{Value, without};
+use crate::row::{Value, bytes_without, without};
 use crate::{Batch, Outcome, Text, names};
 
 /// The batch as it is so far.
@@ -86,6 +86,26 @@ impl Draft {
                 }),
                 'b' => new.bools(self.batch.bools(&column)?),
                 _ => new.texts(&self.batch.text(&column)?)?,
+            };
+            self.put(&column, values)?;
+        }
+        for kind in names::OTHERS {
+            let column = format!("{}:{kind}:{key}", group.name());
+            let gone = |row: usize| new.of_row[row] != NONE;
+            let Some(old) = self.batch.column(&column) else {
+                continue;
+            };
+            if !(0..old.len()).any(|row| gone(row) && old.is_valid(row)) {
+                continue;
+            }
+            let none = Assigned {
+                values: &[],
+                of_row: new.of_row,
+            };
+            let values = match kind {
+                'n' => none.bools(self.batch.bools(&column)?),
+                'y' => bytes_without(Some(old), old.len(), gone)?,
+                _ => none.texts(&self.batch.text(&column)?)?,
             };
             self.put(&column, values)?;
         }
@@ -244,10 +264,10 @@ impl Assigned<'_> {
                     (Some(index), Some(text)) => Some(*moved[index].get_or_insert_with(|| place_of(text))),
                     _ => None,
                 },
-                place => match self.values.get(place as usize).and_then(Value::as_str) {
-                    Some(text) => Some(*added[place as usize].get_or_insert_with(|| place_of(text))),
-                    None => None,
-                },
+                place => {
+                    let text = self.values.get(place as usize).and_then(Value::as_str);
+                    text.map(|text| *added[place as usize].get_or_insert_with(|| place_of(text)))
+                }
             });
         }
         let array = DictionaryArray::<UInt32Type>::try_new(UInt32Array::from(keys), Arc::new(used.finish()));

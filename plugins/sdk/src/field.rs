@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use arrow_array::Array;
+use arrow_array::{Array, ArrayRef};
 
 use crate::row::Value;
-use crate::row::columns::{Column, Group, Rare};
+use crate::row::columns::{Column, Group, Rare, others};
 use crate::{Batch, Text, names};
 
 /// Core columns that a field can be, and whether they hold numbers.
@@ -91,6 +91,7 @@ impl Field {
             Place::Core { column, .. } => FieldValues {
                 rows: batch.rows(),
                 columns: vec![Column::of(batch, column)],
+                others: Vec::new(),
                 rare: None,
             },
             Place::Attribute { group, key } => {
@@ -99,6 +100,10 @@ impl Field {
                 FieldValues {
                     rows: batch.rows(),
                     columns: names::SCALARS.into_iter().map(column).filter(present).collect(),
+                    others: others(batch, *group, key)
+                        .into_iter()
+                        .map(|(_, column)| column)
+                        .collect(),
                     rare: Rare::of(batch, *group).map(|rare| (rare, key.clone())),
                 }
             }
@@ -111,6 +116,8 @@ impl Field {
 pub struct FieldValues<'a> {
     rows: usize,
     columns: Vec<Column<'a>>,
+    /// Columns of other types than scalars.
+    others: Vec<&'a ArrayRef>,
     rare: Option<(Rare<'a>, String)>,
 }
 
@@ -126,6 +133,7 @@ pub struct Distinct<'a> {
 }
 
 impl<'a> FieldValues<'a> {
+    /// Arrays, objects and bytes read as absent; [`FieldValues::is_present`] sees them.
     pub fn get(&self, row: usize) -> Value<'a> {
         for column in &self.columns {
             let value = column.value(row);
@@ -139,14 +147,31 @@ impl<'a> FieldValues<'a> {
         }
     }
 
+    /// Whether the row has a value of whatever type, also of one that is no scalar.
     pub fn is_present(&self, row: usize) -> bool {
-        self.columns.iter().any(|column| column.value(row).is_present())
+        self.others.iter().any(|column| column.is_valid(row))
+            || self.columns.iter().any(|column| column.value(row).is_present())
             || self.rare.as_ref().is_some_and(|(rare, key)| rare.has(row, key))
     }
 
     /// Whether no row can have a value.
     pub fn is_empty(&self) -> bool {
-        self.rare.is_none() && self.columns.iter().all(|column| matches!(column, Column::Absent))
+        self.rare.is_none()
+            && self.others.is_empty()
+            && self.columns.iter().all(|column| matches!(column, Column::Absent))
+    }
+
+    /// Values and the place of each row's among them, or [`NONE`]: what [`Draft::assign`](crate::Draft::assign) takes. A dictionary is
+    /// taken as it is.
+    pub fn values(&self) -> (Vec<Value<'a>>, Vec<u32>) {
+        if let ([Column::Text(Text::Dict16(..) | Text::Dict32(..))], None) = (&self.columns[..], &self.rare) {
+            let Distinct { texts, of_row } = self.distinct();
+            return (texts.into_iter().map(Value::from).collect(), of_row);
+        }
+        let values: Vec<Value<'a>> = (0..self.rows).map(|row| self.get(row)).collect();
+        let place = |(row, value): (usize, &Value<'_>)| if value.is_present() { row as u32 } else { NONE };
+        let of_row = values.iter().enumerate().map(place).collect();
+        (values, of_row)
     }
 
     /// The different texts. A dictionary is taken as it is, without a look at the rows' texts.

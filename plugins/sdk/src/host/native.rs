@@ -15,8 +15,10 @@ const MAX_KEY: usize = 256;
 const MAX_VALUE: usize = 64 * 1024;
 /// What the host's default for one plugin and tenant is.
 pub(crate) const STATE_BYTES: usize = 1024 * 1024;
-/// Counted for each key beside its bytes and those of its value.
-const ENTRY_OVERHEAD: usize = 64;
+/// Counted for each key beside its bytes and those of its value, as the host does.
+const ENTRY_OVERHEAD: usize = 192;
+/// Allocators hand out multiples of this, with a header of half of it.
+const GRAIN: usize = 16;
 
 thread_local! {
     static HOST: RefCell<NativeHost> = RefCell::default();
@@ -293,7 +295,11 @@ impl State {
 }
 
 fn size(key: &[u8], value: &[u8]) -> usize {
-    key.len() + value.len() + ENTRY_OVERHEAD
+    let grain = |bytes: usize| match bytes {
+        0 => 0,
+        bytes => (bytes + GRAIN / 2).next_multiple_of(GRAIN),
+    };
+    grain(key.len()) + grain(value.len()) + ENTRY_OVERHEAD
 }
 
 fn over(entry: &Entry, now: u64) -> bool {

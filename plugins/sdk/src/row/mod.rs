@@ -4,6 +4,7 @@ pub(crate) mod columns;
 mod edit;
 pub mod severity;
 mod value;
+mod without;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use arrow_buffer::BooleanBuffer;
 use crate::{Batch, Outcome};
 use columns::{Columns, Core, Group, hex};
 pub use edit::RowMut;
-pub(crate) use edit::without;
 pub use value::Value;
+pub(crate) use without::{bytes_without, without};
 
 /// What becomes of a row. Reasons have 1 to 64 letters, digits, `_`, `.`, `-` or spaces, and there are few of them: they become
 /// part of the ledger.
@@ -150,7 +151,7 @@ impl<'a> Row<'a> {
         self.core_text(Core::Unit)
     }
 
-    /// Of a metric, whichever number was sent. Reads the columns `value` and `value_int`.
+    /// Of a metric, whichever number was sent.
     pub fn value(&self) -> Option<f64> {
         let double = self.columns.core(Core::Value).double(self.index);
         double.or_else(|| self.core_int(Core::ValueInt).map(|value| value as f64))

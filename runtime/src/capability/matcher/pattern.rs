@@ -11,8 +11,9 @@ use super::Syntax;
 
 /// Compiled size of one pattern. The widest useful ones, words of Unicode with counts, stay below it.
 const MAX_PATTERN_BYTES: usize = 2 * 1024 * 1024;
-/// Tables that the search of one pattern fills in, in each direction.
-const CACHE_BYTES: usize = 256 * 1024;
+/// Tables that the search of one pattern may fill in, in each direction. With less, patterns that count digits of Unicode
+/// are not searched with the fast engine at all.
+const CACHE_BYTES: usize = 1024 * 1024;
 /// Steps that the slowest engine may take for one text, which nothing interrupts: its bytes times the states of the
 /// pattern. About a quarter of a second where every state is alive at every byte, which only hostile patterns manage.
 const UNBROKEN_STEPS: usize = 1 << 25;
@@ -29,6 +30,8 @@ const GIVE_UP_BELOW: usize = 16;
 pub(super) struct Pattern {
     regex: Regex,
     cache: meta::Cache,
+    /// Bytes of the compiled expression; finding them out takes as long as a search.
+    compiled_bytes: usize,
     /// As a regular expression.
     source: String,
     /// For texts that are too long for the regex above, made when the first one comes.
@@ -65,6 +68,7 @@ impl Pattern {
         })?;
         Ok(Pattern {
             cache: regex.create_cache(),
+            compiled_bytes: regex.memory_usage(),
             regex,
             source,
             large: None,
@@ -72,7 +76,7 @@ impl Pattern {
     }
 
     pub(super) fn compiled_bytes(&self) -> usize {
-        self.regex.memory_usage()
+        self.compiled_bytes
     }
 
     pub(super) fn cache_bytes(&self) -> usize {
@@ -87,7 +91,7 @@ impl Pattern {
 
     /// Calls `found` for each find, in order, until it answers false. The error tells what is wrong with the text.
     pub(super) fn find(&mut self, text: &[u8], found: &mut dyn FnMut(usize, usize) -> bool) -> Result<(), String> {
-        let states = self.regex.memory_usage() / BYTES_PER_STATE;
+        let states = self.compiled_bytes / BYTES_PER_STATE;
         let steps = text.len().saturating_mul(states);
         if steps > UNBROKEN_STEPS {
             return self.find_in_large(text, steps, found);

@@ -24,9 +24,16 @@ const TEXTS_PER_LOOK: usize = 64;
 const HITS_PER_LOOK: usize = 4096;
 /// Each find may read a text to its end, so in a long text finds alone are no measure.
 const FIND_BYTES_PER_LOOK: usize = 4 * 1024 * 1024;
-/// From so many patterns of a group on it pays to find out first which of them a text may hold.
-const WORTH_NARROWING: usize = 4;
+/// From so many patterns of a group on it pays to find out first which of them a text may hold: one more look at the text
+/// for all literals takes as long as a few searches, one for all shapes as long as two dozen.
+const WORTH_NARROWING_NEEDLES: usize = 8;
+const WORTH_NARROWING_SHAPES: usize = 24;
 const NO_TIME: &str = "there was no time left for the search";
+/// Where three of four texts of a piece may hold a match, looking for them costs more than it saves: the next pieces are
+/// searched text by text. Pieces of few texts say nothing.
+const DENSE: (usize, usize) = (3, 4);
+const DENSE_PIECES: u8 = 15;
+const DENSE_MIN_TEXTS: usize = 16;
 /// The automaton of all shapes, and the table that its searches fill in.
 const MAX_SHAPES_BYTES: usize = 4 * 1024 * 1024;
 const SHAPES_CACHE_BYTES: usize = 2 * 1024 * 1024;
@@ -142,17 +149,18 @@ impl Set {
         };
         let (mut with_needles, mut with_shapes) = (Vec::new(), Vec::new());
         let mut wanted = Vec::new();
+        let (mut needles_density, mut shapes_density) = (Density::default(), Density::default());
         let mut from = 0;
         while from < texts.len() {
             search.look()?;
             let until = piece(texts, from);
-            with_needles.clear();
-            with_shapes.clear();
             if let Some(needles) = &self.needles {
-                needles.candidates(texts, from, until, &mut with_needles);
+                let look = |found: &mut Vec<usize>| needles.candidates(texts, from, until, found);
+                needles_density.candidates(from, until, &mut with_needles, look);
             }
             if let Some(shapes) = &mut self.shapes {
-                shapes.candidates(texts, from, until, &mut with_shapes);
+                let look = |found: &mut Vec<usize>| shapes.candidates(texts, from, until, found);
+                shapes_density.candidates(from, until, &mut with_shapes, look);
             }
             let (mut needle, mut shape) = (with_needles.iter().peekable(), with_shapes.iter().peekable());
             let mut next = from;
@@ -202,8 +210,37 @@ fn piece(texts: Texts<'_>, from: usize) -> usize {
 
 /// The text that holds the byte at `place`, looking from text `from` on. Empty texts hold none.
 fn text_of(texts: Texts<'_>, from: usize, until: usize, place: usize) -> usize {
-    let behind = texts.offsets[from + 1..=until].partition_point(|end| *end as usize <= place);
-    from + behind
+    let ends = &texts.offsets[from + 1..=until];
+    // It is near where matches are dense.
+    let mut step = 1;
+    while step < ends.len() && ends[step - 1] as usize <= place {
+        step *= 2;
+    }
+    let before = step / 2;
+    from + before + ends[before..step.min(ends.len())].partition_point(|end| *end as usize <= place)
+}
+
+/// Whether it pays to look for the texts that may hold a match before searching them.
+#[derive(Default)]
+struct Density {
+    pieces_to_skip: u8,
+}
+
+impl Density {
+    /// Replaces `found` by the texts to be searched.
+    fn candidates(&mut self, from: usize, until: usize, found: &mut Vec<usize>, look: impl FnOnce(&mut Vec<usize>)) {
+        found.clear();
+        if self.pieces_to_skip > 0 {
+            self.pieces_to_skip -= 1;
+            found.extend(from..until);
+            return;
+        }
+        look(found);
+        let texts = until - from;
+        if texts >= DENSE_MIN_TEXTS && found.len() * DENSE.1 >= texts * DENSE.0 {
+            self.pieces_to_skip = DENSE_PIECES;
+        }
+    }
 }
 
 impl Needles {
@@ -217,7 +254,7 @@ impl Needles {
             .ok()?;
         let mut patterns = owners.clone();
         patterns.dedup();
-        let all = (patterns.len() >= WORTH_NARROWING)
+        let all = (patterns.len() >= WORTH_NARROWING_NEEDLES)
             .then(|| AhoCorasick::new(literals).ok())
             .flatten();
         Some(Needles {
@@ -308,7 +345,7 @@ impl Shapes {
     }
 
     fn narrow(&mut self, text: &[u8], wanted: &mut Vec<usize>) {
-        if self.patterns.len() < WORTH_NARROWING {
+        if self.patterns.len() < WORTH_NARROWING_SHAPES {
             wanted.extend_from_slice(&self.patterns);
             return;
         }
