@@ -114,6 +114,7 @@ fn main() {
             &batch(dirty(finding)),
         );
     }
+    rate("clean, a column of digits", &all, &batch(|row| format!("{}", 1_000_000_000 + row * 7_919)));
     let mixed = DIRTY.map(|(_, finding)| finding);
     rate(
         "a finding in every row",

@@ -15,7 +15,8 @@ use sluice_plugin::matching::Hit;
 
 use crate::find::{Facts, Open, Texts};
 use crate::kind::Kind;
-use crate::text::{CustomHit, Masker, Shape};
+use crate::text::{CustomHit, Masker};
+use crate::walk::Shape;
 
 /// Numbers without a word are at least 11 digits long (a Steuer-ID), those under `phone` seven.
 const LEAST: u64 = 10_000_000_000;

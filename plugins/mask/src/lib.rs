@@ -12,6 +12,7 @@ mod json;
 mod keys;
 mod kind;
 mod text;
+mod walk;
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,8 @@ use sluice_plugin::{Batch, Context, Description, Kind as PluginKind, Outcome, Pl
 
 use crate::columns::Scratch;
 use crate::find::Facts;
-use crate::text::{Masker, Shape};
+use crate::text::Masker;
+use crate::walk::Shape;
 
 pub use crate::action::Action;
 pub use crate::config::{Config, Custom};

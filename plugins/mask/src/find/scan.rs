@@ -162,34 +162,43 @@ impl Finder {
                 );
             }
         }
+        let on = self.on;
+        let has = |kinds: &[Kind]| kinds.iter().any(|kind| on & 1 << kind.rank() != 0);
+        // Keys of values that are always masked stand before a sign, so signs are looked at whatever is on.
         let mut next_sign = |from: usize| memchr::memchr3(b'=', b':', b'>', data.get(from..)?).map(|at| at + from);
         visit(open, &mut next_sign, &mut |at, texts, row| {
             (sign(texts, row, at, keys), at + 1)
         });
         let schemes = self.schemes;
+        if has(&[Kind::Jwt, Kind::Key, Kind::Iban, Kind::NationalId]) {
         visit(
             open,
-            &mut |from| token::next_word(data, from).map(|word| word.start),
+            &mut |from| token::next_start(data, from),
             &mut |at, texts, row| {
                 // A word may go over the border of two texts.
                 let bytes = &data[..texts.end(row)];
                 let end = at.max(texts.start(row));
                 match token::next_word(bytes, end) {
-                    Some(word) if word.start == at => {
+                    Some(word) if word.start > end => (false, word.start),
+                    Some(word) => {
                         let text = texts.text(row).as_bytes();
                         let start = texts.start(row);
                         let found = token::identify(text, word.start - start..word.end - start, schemes);
                         (found.is_some(), word.end)
                     }
-                    _ => (false, texts.end(row)),
+                    None => (false, texts.end(row)),
                 }
             },
         );
+        }
+        if !has(&[Kind::Phone, Kind::Card, Kind::NationalId, Kind::Ip, Kind::Iban]) {
+            return;
+        }
         let numbers = &mut self.numbers;
-        let (on, key) = (self.on, facts.hint);
+        let key = facts.hint;
         visit(
             open,
-            &mut |from| run::next_run(data, from).map(|run| run.start),
+            &mut |from| run::next_start(data, from),
             &mut |at, texts, row| {
                 let (start, end) = (texts.start(row), texts.end(row));
                 let Some(run) = run::next_run(&data[..end], at).filter(|run| run.start < end) else {

@@ -108,8 +108,9 @@ pub(crate) fn class_of(key: &str) -> Option<Class> {
 /// The secret that follows the `=`, `:` or `>` at this place, if the word before calls it one.
 pub(crate) fn assigned(text: &str, sign: usize, mut found: impl FnMut(Range<usize>)) {
     let bytes = text.as_bytes();
-    let Some(key) = key_before(text, sign) else { return };
-    let Some(class) = class_of(key) else { return };
+    let Some((key, class)) = suspicious_key(text, sign) else {
+        return;
+    };
     if bytes[sign] == b'>' {
         // `<password>…</password>`, with or without a name space.
         let opens = sign.checked_sub(key.len() + 1).map(|at| bytes[at]);
@@ -241,7 +242,7 @@ pub(crate) fn key_before(text: &str, sign: usize) -> Option<&str> {
 }
 
 /// The name before a sign if its last letters are those of some secret; it answers quickly for all others.
-pub(crate) fn suspicious_key(text: &str, sign: usize) -> Option<&str> {
+pub(crate) fn suspicious_key(text: &str, sign: usize) -> Option<(&str, Class)> {
     let mut last = [0u8; 3];
     let letters = text.as_bytes()[..sign]
         .iter()
@@ -282,11 +283,11 @@ pub(crate) fn suspicious_key(text: &str, sign: usize) -> Option<&str> {
             | b"sid"
     ) || last[1..] == *b"pw"
         || !last[2].is_ascii();
-    if known {
-        key_before(text, sign).filter(|key| class_of(key).is_some())
-    } else {
-        None
+    if !known {
+        return None;
     }
+    let key = key_before(text, sign)?;
+    Some((key, class_of(key)?))
 }
 
 /// The value that begins here: up to its quote, or to what ends a word.

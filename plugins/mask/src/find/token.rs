@@ -25,8 +25,16 @@ fn in_word(byte: u8) -> bool {
     IN_WORD[usize::from(byte)]
 }
 
-/// The next word of at least 15 bytes. Looks at one byte in 15 where there is none.
+/// The next word of at least 15 bytes.
 pub(crate) fn next_word(bytes: &[u8], from: usize) -> Option<Range<usize>> {
+    let start = next_start(bytes, from)?;
+    let length = bytes[start..].iter().take_while(|byte| in_word(**byte)).count();
+    Some(start..start + length)
+}
+
+/// Where that word begins. Looks at one byte in 15 where there is none, and at no more than 15 of a word: the words of many
+/// texts may be one.
+pub(crate) fn next_start(bytes: &[u8], from: usize) -> Option<usize> {
     let mut floor = from;
     let mut probe = from + MIN_WORD - 1;
     while let Some(byte) = bytes.get(probe) {
@@ -35,18 +43,18 @@ pub(crate) fn next_word(bytes: &[u8], from: usize) -> Option<Range<usize>> {
             probe += MIN_WORD;
             continue;
         }
-        let start = probe
-            - bytes[floor..probe]
-                .iter()
-                .rev()
-                .take_while(|byte| in_word(**byte))
-                .count();
-        let end = probe + bytes[probe..].iter().take_while(|byte| in_word(**byte)).count();
-        if end - start >= MIN_WORD {
-            return Some(start..end);
+        let before = bytes[floor..probe]
+            .iter()
+            .rev()
+            .take_while(|byte| in_word(**byte))
+            .count();
+        let start = probe - before;
+        let length = bytes[start..].iter().take(MIN_WORD).take_while(|byte| in_word(**byte)).count();
+        if length == MIN_WORD {
+            return Some(start);
         }
-        floor = end;
-        probe = end + MIN_WORD;
+        floor = start + length;
+        probe = floor + MIN_WORD;
     }
     None
 }
