@@ -214,3 +214,88 @@ fn camel_case(name: &str) -> String {
         })
         .collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn error_of(arguments: &str, function: &str) -> String {
+        let function: ItemFn = syn::parse_str(function).unwrap();
+        let made = syn::parse_str::<Arguments>(arguments).and_then(|arguments| plugin(&arguments, &function));
+        made.err().map(|e| e.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn mistakes_are_told_with_what_to_write_instead() {
+        let filter = "fn keep(row: Row) -> bool { true }";
+        let check = |arguments: &str, function: &str, expected: &str| {
+            let error = error_of(arguments, function);
+            assert!(error.contains(expected), "{arguments}, {function}: {error}");
+            assert!(!error.is_empty());
+        };
+        check("", filter, "`kind = filter`");
+        check("kind = filtr", filter, "`filtr` is no kind; write filter,");
+        check(
+            "kind = filter, read = []",
+            filter,
+            "`read` is not known; known are: name,",
+        );
+        check("kind = filter, kind = mask", filter, "`kind` is given twice");
+        check("kind = filter, reads = [1]", filter, "is a text such as \"severity\"");
+        check("kind = filter, reads = [\"\"]", filter, "is a text such as");
+        check(
+            "kind = filter, init = prepare",
+            filter,
+            "`init = prepare, config = Config`",
+        );
+        check(
+            "kind = filter, init = prepare, config = C",
+            filter,
+            "add a parameter `state: &State`",
+        );
+        check("kind = filter", "fn keep() -> bool { true }", "fn(row: Row) -> bool");
+        check(
+            "kind = filter",
+            "fn keep(row: &Row) -> bool { true }",
+            "fn(row: Row) -> bool",
+        );
+        check("kind = filter", "fn keep(row: Row) {}", "what becomes of the row?");
+        check(
+            "kind = enrich",
+            "fn set(row: &mut RowMut) -> bool { true }",
+            "answers nothing",
+        );
+        check(
+            "kind = filter",
+            "fn keep(row: Row, c: Config) -> bool { true }",
+            "`config: &Config`",
+        );
+        check(
+            "kind = filter",
+            "fn keep(row: Row, a: &A, b: &B) -> bool { true }",
+            "fn(row: Row) -> bool",
+        );
+        check(
+            "kind = filter, config = A",
+            "fn keep(row: Row, b: &B) -> bool { true }",
+            "this parameter is the",
+        );
+        check("kind = filter", "async fn keep(row: Row) -> bool { true }", "not async");
+        check(
+            "kind = filter",
+            "fn keep<T>(row: Row) -> bool { true }",
+            "no generic parameters",
+        );
+    }
+
+    #[test]
+    fn the_plugin_is_named_as_the_function() {
+        assert_eq!(camel_case("drop_health_checks"), "DropHealthChecks");
+        let right = error_of(
+            "name = \"x\", kind = sample, reads = [\"a\", NAME], writes = []",
+            "fn f(row: Row, context: &Context, state: &mut Config) -> Decision { x }",
+        );
+        assert_eq!(right, "");
+    }
+}

@@ -11,7 +11,7 @@ use crate::arguments::Arguments;
 
 /// Makes a plugin of a function of one row.
 ///
-/// ```ignore
+/// ```text
 /// #[sluice_plugin(kind = filter, reads = ["severity", "service"])]
 /// fn keep(row: Row) -> bool { … }                        // or -> Decision
 ///

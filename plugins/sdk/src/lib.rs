@@ -46,6 +46,8 @@ mod batch;
 #[doc(hidden)]
 pub mod bindings;
 mod config;
+mod draft;
+pub mod field;
 mod host;
 #[doc(hidden)]
 pub mod ipc;
@@ -62,6 +64,8 @@ pub use {arrow_array, arrow_buffer, arrow_schema, schemars, serde, serde_json, w
 pub use batch::{Batch, Ints, Text};
 pub use bindings::exports::sluice::plugin::guest::{Context, Hints, Kind, Limits, Signal};
 pub use config::{Config, NoConfig};
+pub use draft::Draft;
+pub use field::Field;
 pub use host::{clock, log, lookup, matching, random, state};
 pub use names::columns_of;
 pub use outcome::Outcome;

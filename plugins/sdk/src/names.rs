@@ -3,17 +3,24 @@
 /// Types of attribute columns that hold scalars.
 pub(crate) const SCALARS: [char; 4] = ['s', 'i', 'd', 'b'];
 
+/// Types of attribute columns that hold arrays and objects, bytes, and values of no kind. Rows do not show them, but setting an
+/// attribute takes them away.
+pub(crate) const OTHERS: [char; 3] = ['j', 'y', 'n'];
+
 /// The columns (names or patterns of the contract) that a name stands for: `service` and `host` are attributes of the resource,
-/// `attrs.KEY`, `resource.KEY` and `scope.KEY` are all columns of scalars of that key and the rare attributes of the group;
+/// `attrs.KEY`, `resource.KEY` and `scope.KEY` are all columns of that key and the rare attributes of the group;
 /// anything else is the name or pattern itself.
 pub fn columns_of(name: &str) -> Vec<String> {
     match name {
         "service" => text_attribute("resource", "service.name"),
         "host" => text_attribute("resource", "host.name"),
         "duration" => vec!["duration_ns".to_owned()],
+        // Whichever number was sent.
+        "value" => vec!["value".to_owned(), "value_int".to_owned()],
         name => match name.split_once('.') {
             Some((group @ ("attrs" | "resource" | "scope"), key)) => SCALARS
                 .iter()
+                .chain(&OTHERS)
                 .map(|kind| format!("{group}:{kind}:{key}"))
                 .chain([format!("{group}:*")])
                 .collect(),
@@ -77,9 +84,12 @@ mod tests {
         check("severity", "severity_text", false);
         check("service", "resource:s:service.name", true);
         check("service", "resource:*", true);
+        check("value", "value_int", true);
+        check("duration", "duration_ns", true);
         check("attrs.http.route", "attrs:s:http.route", true);
         check("attrs.http.route", "attrs:i:http.route", true);
-        check("attrs.http.route", "attrs:j:http.route", false);
+        check("attrs.http.route", "attrs:j:http.route", true);
+        check("attrs.http.route", "attrs:j:http", false);
         check("attrs.http.*", "attrs:s:http.route", true);
         check("attrs.http.*", "attrs:s:rpc.method", false);
         check("attrs:s:*", "attrs:s:a", true);

@@ -240,7 +240,7 @@ fn the_stand_in_for_the_host_keeps_state_as_the_contract_says() {
     state::remove("k");
     assert_eq!(state::get("k"), None);
     assert!(matches!(state::put("", "v", None), Err(state::Problem::Invalid(_))));
-    Host::set_state_bytes(1000);
+    Host::set_state_bytes(2000);
     assert_eq!(state::put("big", vec![0; 2000], None), Err(state::Problem::Full));
     for n in 0..100 {
         assert_eq!(state::insert(format!("key {n}"), None), Ok(true));

@@ -52,7 +52,7 @@ impl Table {
         #[cfg(target_arch = "wasm32")]
         let values = imported::find(&self.name, &keys, &fields)?;
         #[cfg(not(target_arch = "wasm32"))]
-        let values = super::native::with(|host| host.table(&self.name)?.find(&keys, &fields))?;
+        let values = super::native::with(|host| host.look_up(&self.name, &keys, &fields))?;
         if values.len() != keys.len() * fields.len() {
             return Err(format!("table {}: an answer of {} values", self.name, values.len()));
         }

@@ -4,7 +4,7 @@ use std::cell::{OnceCell, RefCell};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
-use arrow_array::{Array, BooleanArray, FixedSizeBinaryArray, Float64Array, ListArray, StringArray};
+use arrow_array::{Array, ArrayRef, BooleanArray, FixedSizeBinaryArray, Float64Array, ListArray, StringArray};
 use arrow_schema::DataType;
 
 use super::Value;
@@ -71,7 +71,7 @@ const CORE: [&str; Core::Weight as usize + 1] = [
 ];
 
 /// Groups of attributes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Group {
     Attrs,
     Resource,
@@ -100,7 +100,7 @@ pub(crate) enum Column<'a> {
 }
 
 impl<'a> Column<'a> {
-    fn of(batch: &'a Batch, name: &str) -> Column<'a> {
+    pub(crate) fn of(batch: &'a Batch, name: &str) -> Column<'a> {
         let Some(column) = batch.column(name) else {
             return Column::Absent;
         };
@@ -197,11 +197,11 @@ impl<'a> Rare<'a> {
         entries.filter(move |entry| self.keys.value(*entry) == key)
     }
 
-    fn has(&self, row: usize, key: &str) -> bool {
+    pub(crate) fn has(&self, row: usize, key: &str) -> bool {
         self.entries(row, key).next().is_some()
     }
 
-    fn value(&self, row: usize, key: &str) -> Value<'a> {
+    pub(crate) fn value(&self, row: usize, key: &str) -> Value<'a> {
         for entry in self.entries(row, key) {
             let text = self.texts.value(entry);
             return match self.types.value(entry) {
@@ -222,6 +222,8 @@ pub(crate) struct Attribute<'a> {
     group: Group,
     key: String,
     columns: Vec<(char, Column<'a>)>,
+    /// Columns of other types than scalars.
+    others: Vec<(char, &'a ArrayRef)>,
     rare: Option<Rare<'a>>,
 }
 
@@ -235,6 +237,12 @@ impl<'a> Attribute<'a> {
         }
         self.rare.map_or(Value::Absent, |rare| rare.value(row, &self.key))
     }
+}
+
+/// The columns of an attribute that hold no scalars.
+pub(crate) fn others<'a>(batch: &'a Batch, group: Group, key: &str) -> Vec<(char, &'a ArrayRef)> {
+    let column = |kind| Some((kind, batch.column(&format!("{}:{kind}:{key}", group.name()))?));
+    names::OTHERS.into_iter().filter_map(column).collect()
 }
 
 /// What the rows of one batch share.
@@ -291,21 +299,23 @@ impl<'a> Columns<'a> {
     }
 
     /// Under which types an attribute of a row has a value, and whether it is among the rare ones.
-    pub(crate) fn places(&self, group: Group, key: &str, row: usize) -> ([Option<char>; 4], bool) {
+    pub(crate) fn places(&self, group: Group, key: &str, row: usize) -> ([Option<char>; 7], bool) {
         // Finds the columns, if no row has asked for them yet.
         self.attribute(group, key, row);
         let attributes = self.attributes.borrow();
         let found = attributes.iter().find(|a| a.group == group && a.key == key);
-        let mut present = [None; 4];
+        let mut present = [None; 7];
         let Some(attribute) = found else {
             return (present, false);
         };
-        let with_value = attribute
+        let scalars = attribute
             .columns
             .iter()
             .filter(|(_, column)| column.value(row).is_present());
-        for (place, (kind, _)) in present.iter_mut().zip(with_value) {
-            *place = Some(*kind);
+        let others = attribute.others.iter().filter(|(_, column)| column.is_valid(row));
+        let kinds = scalars.map(|(kind, _)| *kind).chain(others.map(|(kind, _)| *kind));
+        for (place, kind) in present.iter_mut().zip(kinds) {
+            *place = Some(kind);
         }
         let rare = attribute.rare.is_some_and(|rare| rare.has(row, key));
         (present, rare)
@@ -330,6 +340,7 @@ impl<'a> Columns<'a> {
             group,
             key: key.to_owned(),
             columns,
+            others: others(self.batch, group, key),
             rare: Rare::of(self.batch, group),
         }
     }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use arrow_array::builder::{BooleanBuilder, PrimitiveBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, UInt32Type};
-use arrow_array::{Array, ArrayRef, DictionaryArray, ListArray, StructArray, UInt32Array};
-use arrow_buffer::OffsetBuffer;
+use arrow_array::{Array, ArrayRef, DictionaryArray, UInt32Array};
 
 use super::columns::Group;
+use super::without::{bytes_without, without};
 use super::{Decision, Row, Value};
 use crate::{Batch, Outcome, Text, names};
 
@@ -154,6 +154,8 @@ enum Kind {
     Int64,
     Double,
     Bool,
+    /// Only ever taken away.
+    Bytes,
 }
 
 impl Kind {
@@ -162,7 +164,8 @@ impl Kind {
         match letter {
             'i' => Kind::Int64,
             'd' => Kind::Double,
-            'b' => Kind::Bool,
+            'b' | 'n' => Kind::Bool,
+            'y' => Kind::Bytes,
             _ => Kind::Text,
         }
     }
@@ -279,6 +282,10 @@ impl Edit {
                 Cell::Double(number) => Some(*number),
                 _ => None,
             }),
+            Kind::Bytes => {
+                let gone = |row: usize| self.cells.binary_search_by_key(&row, |(at, _)| *at).is_ok();
+                bytes_without(batch.column(&self.column), batch.rows(), gone)
+            }
             Kind::Bool => {
                 let old = batch.bools(&self.column)?;
                 let mut new = BooleanBuilder::with_capacity(batch.rows());
@@ -376,45 +383,4 @@ impl Dictionary {
         self.values.append_value(text);
         place
     }
-}
-
-/// Lists of rare attributes without the entries of these rows and keys, which come ordered by row.
-fn without(column: &ArrayRef, gone: &[(usize, &str)]) -> Result<ArrayRef, String> {
-    let wrong = || "rare attributes are not a list of key, type and text".to_owned();
-    let lists = column.as_list_opt::<i32>().ok_or_else(wrong)?;
-    let entries = lists.values().as_struct_opt().ok_or_else(wrong)?;
-    let keys = entries
-        .column_by_name("key")
-        .and_then(|keys| keys.as_string_opt::<i32>())
-        .ok_or_else(wrong)?;
-    let offsets = lists.value_offsets();
-    let mut kept: Vec<usize> = Vec::with_capacity(entries.len());
-    let mut lengths = Vec::with_capacity(lists.len());
-    for row in 0..lists.len() {
-        let first = gone.partition_point(|(at, _)| *at < row);
-        let here = &gone[first..][..gone[first..].partition_point(|(at, _)| *at == row)];
-        let before = kept.len();
-        if lists.is_valid(row) {
-            let entries = offsets[row] as usize..offsets[row + 1] as usize;
-            kept.extend(entries.filter(|entry| !here.iter().any(|(_, key)| *key == keys.value(*entry))));
-        }
-        lengths.push(kept.len() - before);
-    }
-    let mut columns: Vec<ArrayRef> = Vec::with_capacity(entries.num_columns());
-    for column in entries.columns() {
-        let texts = column.as_string_opt::<i32>().ok_or_else(wrong)?;
-        let mut new = StringBuilder::new();
-        kept.iter()
-            .for_each(|entry| new.append_option(texts.is_valid(*entry).then(|| texts.value(*entry))));
-        columns.push(Arc::new(new.finish()));
-    }
-    let entries = StructArray::try_new(entries.fields().clone(), columns, None).map_err(|e| e.to_string())?;
-    let field = match lists.data_type() {
-        arrow_schema::DataType::List(field) => field.clone(),
-        _ => return Err(wrong()),
-    };
-    let nulls = lists.nulls().cloned();
-    ListArray::try_new(field, OffsetBuffer::from_lengths(lengths), Arc::new(entries), nulls)
-        .map(|lists| Arc::new(lists) as ArrayRef)
-        .map_err(|e| e.to_string())
 }

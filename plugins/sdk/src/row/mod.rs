@@ -1,9 +1,10 @@
 //! Row by row: the function of a plugin sees one row; columns are found once per batch, not once per row.
 
-mod columns;
+pub(crate) mod columns;
 mod edit;
 pub mod severity;
 mod value;
+mod without;
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::{Batch, Outcome};
 use columns::{Columns, Core, Group, hex};
 pub use edit::RowMut;
 pub use value::Value;
+pub(crate) use without::{bytes_without, without};
 
 /// What becomes of a row. Reasons have 1 to 64 letters, digits, `_`, `.`, `-` or spaces, and there are few of them: they become
 /// part of the ledger.
@@ -149,7 +151,7 @@ impl<'a> Row<'a> {
         self.core_text(Core::Unit)
     }
 
-    /// Of a metric, whichever number was sent. Reads the columns `value` and `value_int`.
+    /// Of a metric, whichever number was sent.
     pub fn value(&self) -> Option<f64> {
         let double = self.columns.core(Core::Value).double(self.index);
         double.or_else(|| self.core_int(Core::ValueInt).map(|value| value as f64))

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 /// A scalar, or nothing. Compares with texts and numbers: `row.attr("http.route") == "/login"`,
-/// `row.attr("http.response.status_code") >= 500`. Nothing is equal to nothing and neither less nor greater than anything.
+/// `row.attr("http.response.status_code") >= 500`. What is absent is neither equal to a text or number nor less nor greater; a number that
+/// was sent as text is compared as a number only by way of [`Value::as_i64`] and [`Value::as_f64`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value<'a> {
     #[default]

@@ -31,12 +31,17 @@ impl Host {
     }
 
     pub fn set_table(name: &str, table: &Table) {
-        let key_first = |row: &Vec<Option<String>>| Some((row.first()?.clone()?, row.clone()));
+        let by_key = |row: &Vec<String>| Some((row.first()?.clone(), row.clone()));
         let table = NativeTable {
             fields: table.fields.clone(),
-            rows: table.rows.iter().filter_map(key_first).collect(),
+            rows: table.rows.iter().filter_map(by_key).collect(),
         };
         native::with(|host| host.tables.insert(name.to_owned(), table));
+    }
+
+    /// The keys that the plugin has looked up in tables since the last time that this was asked.
+    pub fn take_looked_up() -> Vec<String> {
+        native::with(|host| std::mem::take(&mut host.looked_up))
     }
 
     /// What the plugin has logged since the last time that this was asked.

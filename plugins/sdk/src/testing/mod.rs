@@ -29,7 +29,9 @@ use std::path::Path;
 use arrow_array::RecordBatch;
 use serde_json::Value;
 pub use serde_json::json;
-pub use sluice_plugin_fixture::{Actual, Defaults, Fixture, Layout, Row, Table, batch as batch_of_rows};
+pub use sluice_plugin_fixture::{
+    Actual, Defaults, Fixture, Layout, Row, Table, batch as batch_of_rows, rows as rows_of_batch,
+};
 
 pub use host::Host;
 
