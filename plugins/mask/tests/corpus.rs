@@ -1,207 +1,223 @@
-//! What is masked and what only looks like it.
+//! The labelled corpus: what must be found and what must stay. The table in README.md is what was measured here.
+#![allow(clippy::unwrap_used)]
 
-fn masked(text: &str) -> String {
-    mask::mask_str(text).unwrap_or_else(|| text.to_owned())
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use mask::{Kind, Mask};
+use sluice_plugin::Plugin;
+
+/// A line of the corpus: a key, a text, and what stands in it.
+struct Line {
+    group: String,
+    key: String,
+    text: String,
+    labels: Vec<(Range<usize>, String)>,
 }
 
-/// P11 in small: each is masked whatever stands before, after or across it.
-#[test]
-fn both_kinds_in_one_text() {
-    for (text, expected) in [
-        ("card 4111 1111 1111 1111 of jane@example.com", "card [card] of [email]"),
-        (
-            "jane@example.com paid with 4111-1111-1111-1111",
-            "[email] paid with [card]",
-        ),
-        (
-            "a@example.com 4111111111111111 b@example.com 5500005555555559 c@example.com",
-            "[email] [card] [email] [card] [email]",
-        ),
-        ("4111 1111 1111 1111@example.com", "[card]"),
-        ("4111111111111111@example.com", "[email]"),
-    ] {
-        assert_eq!(masked(text), expected, "{text}");
+fn corpus() -> Vec<Line> {
+    let text = std::env::var("MASK_CORPUS").map_or_else(
+        |_| include_str!("../corpus/corpus.tsv").to_owned(),
+        |path| std::fs::read_to_string(path).unwrap(),
+    );
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let mut columns = line.splitn(3, '\t');
+            let mut next = || {
+                columns
+                    .next()
+                    .unwrap_or_else(|| panic!("three columns: {line}"))
+                    .to_owned()
+            };
+            let (group, key, marked) = (next(), next(), next());
+            let (mut text, mut labels) = (String::new(), Vec::new());
+            let mut rest = marked.as_str();
+            while let Some((before, label)) = rest.split_once('⟦') {
+                let (kind, value) = label.split_once(':').unwrap();
+                let (value, behind) = value.split_once('⟧').unwrap();
+                text.push_str(before);
+                labels.push((text.len()..text.len() + value.len(), kind.to_owned()));
+                text.push_str(value);
+                rest = behind;
+            }
+            text.push_str(rest);
+            Line {
+                group,
+                key,
+                text,
+                labels,
+            }
+        })
+        .collect()
+}
+
+fn mask(config: serde_json::Value) -> Mask {
+    Mask::init(serde_json::from_value(config).unwrap()).unwrap()
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Score {
+    labelled: usize,
+    found: usize,
+    /// Found where nothing of this kind is.
+    wrong: usize,
+}
+
+impl Score {
+    fn precision(&self) -> f64 {
+        self.found as f64 / (self.found + self.wrong).max(1) as f64
+    }
+
+    fn recall(&self) -> f64 {
+        self.found as f64 / self.labelled.max(1) as f64
     }
 }
 
-#[test]
-fn emails() {
-    for (text, expected) in [
-        ("jane@example.com", "[email]"),
-        ("mail jane.doe+tag@mail.example.co.uk now", "mail [email] now"),
-        ("<jane@example.com>", "<[email]>"),
-        ("to=jane@example.com;cc=joe_b@example.org", "to=[email];cc=[email]"),
-        ("jane@example.com.", "[email]."),
-        ("jane@example.com, joe@example.com", "[email], [email]"),
-        ("JANE@EXAMPLE.COM", "[email]"),
-        ("'jane@example.com'", "'[email]'"),
-        ("from O'Brien@example.ie", "from [email]"),
-        ("mailto:jane@example.com?subject=x", "mailto:[email]?subject=x"),
-        ("/users/jane@example.com/orders", "/users/[email]/orders"),
-        ("GET /u?mail=jane%40example.com&x=1", "GET /u?mail=[email]&x=1"),
-        ("jürgen@müller.de", "[email]"),
-        ("a@xn--mller-kva.de", "[email]"),
-        ("имя@пример.рф", "[email]"),
-        ("jane@example.com:8080", "[email]:8080"),
-        ("jane@example.com.1234", "[email].1234"),
-        ("...jane@example.com...", "...[email]..."),
-        ("https://jane:pw@example.com/", "https://jane:[email]/"),
-        ("a@b@example.com", "a@[email]"),
-        ("„jane@example.com“", "„[email]“"),
-        ("(jane@example.com)", "([email])"),
-        ("jane@sub-domain.example.museum", "[email]"),
-        ("1234567890@example.com", "[email]"),
-        ("line\\njane@example.com", "line\\n[email]"),
-        ("4111111111111111@example.com", "[email]"),
-        ("100% jane@example.com", "100% [email]"),
-    ] {
-        assert_eq!(masked(text), expected, "{text}");
-    }
-}
-
-#[test]
-fn what_looks_like_an_email() {
-    for text in [
-        "user@localhost",
-        "@mention hello",
-        "a @ b.com",
-        "react@18.2.0",
-        "getty@tty1.service failed",
-        "user@1000.service: Succeeded",
-        "icon@2x.png",
-        "image@sha256:0123456789abcdef",
-        "x@y.c",
-        "jane@.com",
-        "jane@example",
-        "@example.com",
-        "100%40",
-        "50%",
-        "",
-        "no sign at all",
-        "@@@@",
-    ] {
-        assert_eq!(mask::mask_str(text), None, "{text}");
-    }
-}
-
-#[test]
-fn cards() {
-    for (text, expected) in [
-        ("4111111111111111", "[card]"),
-        ("card 4111 1111 1111 1111 ok", "card [card] ok"),
-        ("4111-1111-1111-1111", "[card]"),
-        ("5555555555554444.", "[card]."),
-        ("3782 822463 10005", "[card]"),
-        ("378282246310005", "[card]"),
-        ("30569309025904", "[card]"),
-        ("3056 930902 5904", "[card]"),
-        ("6011111111111117", "[card]"),
-        ("3530111333300000", "[card]"),
-        ("2223003122003222", "[card]"),
-        ("4222222222222", "[card]"),
-        ("6304000000000000000", "[card]"),
-        ("6200000000000005", "[card]"),
-        ("pan=4111111111111111&cvv=123", "pan=[card]&cvv=123"),
-        ("order-4111111111111111", "order-[card]"),
-        ("12 4111 1111 1111 1111", "12 [card]"),
-        ("4111 1111 1111 1111 12/29", "[card] 12/29"),
-        ("4111111111111111, 5555555555554444", "[card], [card]"),
-        ("4111111111111111 5555555555554444", "[card] [card]"),
-        ("line\\n4111111111111111", "line\\n[card]"),
-        ("\\u00204111111111111111", "\\u0020[card]"),
-        ("é4111111111111111é", "é[card]é"),
-        (r#"{"n":4111111111111111}"#, r#"{"n":"[card]"}"#),
-        (r#"{"n":-4111111111111111}"#, r#"{"n":"[card]"}"#),
-        (r#"[4111111111111111, "4111111111111111"]"#, r#"["[card]", "[card]"]"#),
-        (r#"{"a\"":"4111 1111 1111 1111"}"#, r#"{"a\"":"[card]"}"#),
-        ("[INFO] 4111111111111111", "[INFO] [card]"),
-        ("[4111 1111 1111 1111]", "[[card]]"),
-    ] {
-        assert_eq!(masked(text), expected, "{text}");
-    }
-}
-
-#[test]
-fn what_looks_like_a_card() {
-    for text in [
-        "4111111111111112",
-        "1700000000000000000",
-        "1732147200123",
-        "1234567812345670",
-        "41111111111111111111",
-        "411111111111",
-        "0.4111111111111111",
-        "4111111111111111.25",
-        "x4111111111111111",
-        "4111111111111111a",
-        "_4111111111111111",
-        "+4111111111111111",
-        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        "a1b2c3d4-4111-1111-1111-1111abcdef01",
-        "550e8400-4111-1111-1111-111111111111",
-        "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1",
-        "4111  1111  1111  1111",
-        "4111-1111 1111-1111",
-        "9999999999999995",
-        "2024-01-02 03:04:05.123456789",
-        "192.168.100.200 10.20.30.40",
-        "                                   ",
-        "-------------------",
-    ] {
-        assert_eq!(mask::mask_str(text), None, "{text}");
-    }
-}
-
-/// Masking keeps JSON what it was, wherever the finds stand.
-#[test]
-fn json_stays_json() {
-    let finds = [
-        "jane@example.com",
-        "4111 1111 1111 1111",
-        "4111111111111111",
-        "é@example.com",
-    ];
-    let edges = [
-        "", " ", "\n", "\t", "\"", "\\", "\u{e9}", "\u{1}", "/", "n", "{", "]", ":", ",",
-    ];
-    for find in finds {
-        for before in edges {
-            for after in edges {
-                let text = format!("{before}{find}{after}");
-                let nested = serde_json::json!({"k": [text], "n": 4111111111111111u64, "in": serde_json::json!([text]).to_string()});
-                let masked = masked(&nested.to_string());
-                let parsed: serde_json::Value =
-                    serde_json::from_str(&masked).unwrap_or_else(|e| panic!("{e}: {masked}"));
-                assert_eq!(parsed["n"], "[card]");
-                assert!(!masked.contains("@example"), "{masked}");
+/// A label is found if a finding of its kind covers all of it.
+fn measure(report: &mut Vec<String>) -> BTreeMap<String, Score> {
+    let mut mask = mask(serde_json::json!({}));
+    let mut scores: BTreeMap<String, Score> = Kind::BUILT_IN
+        .iter()
+        .map(|kind| (kind.name().to_owned(), Score::default()))
+        .collect();
+    for line in corpus() {
+        let mut found = mask.find(&line.key, &line.text).unwrap();
+        for (range, kind) in &line.labels {
+            let score = scores.get_mut(kind).unwrap_or_else(|| panic!("no kind {kind}"));
+            score.labelled += 1;
+            let hit = found
+                .iter()
+                .position(|(at, found)| found.name() == kind && at.start <= range.start && range.end <= at.end);
+            match hit {
+                Some(hit) => {
+                    found.remove(hit);
+                    score.found += 1;
+                }
+                None => report.push(format!(
+                    "missed {kind} {:?} in [{}] {}: {}",
+                    &line.text[range.clone()],
+                    line.group,
+                    line.key,
+                    line.text
+                )),
             }
         }
+        for (at, kind) in found {
+            scores.get_mut(kind.name()).unwrap().wrong += 1;
+            report.push(format!(
+                "wrong {} {:?} in [{}] {}: {}",
+                kind.name(),
+                &line.text[at],
+                line.group,
+                line.key,
+                line.text
+            ));
+        }
     }
+    scores
 }
 
-/// Any text around a find leaves it found, and masking twice is masking once.
+/// Below these, a change has made the mask worse.
+const FLOOR_PRECISION: f64 = 0.98;
+const FLOOR_RECALL: f64 = 0.98;
+
 #[test]
-fn masking_is_stable() {
-    let words = [
-        "",
-        "a b",
-        "4111",
-        "-",
-        "..",
-        "(",
-        "user=",
-        "é",
-        "[",
-        "{\"a\":\"",
-        "2024-01-01 ",
-        "%",
-    ];
-    for before in words {
-        for after in words {
-            let text = format!("{before} jane@example.com {after} 5555-5555-5555-4444 {before}");
-            let once = masked(&text);
-            assert!(once.contains("[email]") && once.contains("[card]"), "{text} -> {once}");
-            assert_eq!(mask::mask_str(&once), None, "{once}");
+fn precision_and_recall_are_above_their_floors_and_the_readme_says_what_they_are() {
+    let mut report = Vec::new();
+    let scores = measure(&mut report);
+    let table: String = scores
+        .iter()
+        .map(|(kind, score)| {
+            format!(
+                "| `{kind}` | {} | {} | {} | {:.3} | {:.3} |\n",
+                score.labelled,
+                score.found,
+                score.wrong,
+                score.precision(),
+                score.recall()
+            )
+        })
+        .collect();
+    println!("{}\n{table}", report.join("\n"));
+    for (kind, score) in &scores {
+        assert!(score.labelled >= 13, "{kind}: {score:?}");
+        assert!(
+            score.precision() >= FLOOR_PRECISION && score.recall() >= FLOOR_RECALL,
+            "{kind}: {score:?}"
+        );
+    }
+    let readme = include_str!("../README.md");
+    assert!(readme.contains(&table), "README.md should have this table:\n{table}");
+}
+
+#[test]
+fn the_corpus_is_large_and_half_of_it_looks_alike() {
+    let corpus = corpus();
+    let clean = corpus.iter().filter(|line| line.labels.is_empty()).count();
+    assert!(corpus.len() >= 500, "{}", corpus.len());
+    assert!(
+        clean >= 200 && corpus.len() - clean >= 300,
+        "{clean} of {}",
+        corpus.len()
+    );
+}
+
+/// Every action on every line: no labelled value is left, nothing else changes, JSON stays JSON, and once is enough.
+#[test]
+fn every_action_on_every_line() {
+    for action in ["redact", "hash", "tokenise", "partial"] {
+        let mut config = serde_json::json!({"secret_key": "a key of the tests, 32 bytes long"});
+        for kind in Kind::BUILT_IN {
+            config[kind.name()] = action.into();
+        }
+        let mut mask = mask(config);
+        for line in corpus() {
+            let masked = mask.mask(&line.key, &line.text).unwrap();
+            let found = mask.find(&line.key, &line.text).unwrap();
+            for (range, kind) in &line.labels {
+                let covered = found
+                    .iter()
+                    .any(|(at, _)| at.start <= range.start && range.end <= at.end);
+                let value = &line.text[range.clone()];
+                // A short password may be a word of the text around it.
+                let elsewhere = line.text.matches(value).count() > 1;
+                assert!(
+                    !covered || elsewhere || !masked.contains(value),
+                    "{action} {kind}: {} -> {masked}",
+                    line.text
+                );
+            }
+            let json =
+                |text: &str| text.starts_with(['{', '[']) && serde_json::from_str::<serde_json::Value>(text).is_ok();
+            assert!(
+                !json(&line.text) || json(&masked),
+                "{action}: {} -> {masked}",
+                line.text
+            );
+            let kept: Vec<&str> = found
+                .iter()
+                .map(|(at, _)| at.start)
+                .chain([line.text.len()])
+                .zip([0].into_iter().chain(found.iter().map(|(at, _)| at.end)))
+                .map(|(end, start)| &line.text[start..end])
+                .collect();
+            let mut rest = masked.as_str();
+            for part in kept {
+                let at = rest
+                    .find(part)
+                    .unwrap_or_else(|| panic!("{action}: {} -> {masked}", line.text));
+                rest = &rest[at + part.len()..];
+            }
+            assert_eq!(
+                mask.mask(&line.key, &masked).unwrap(),
+                masked,
+                "{action}: {}",
+                line.text
+            );
+            if line.labels.is_empty() && found.is_empty() {
+                assert_eq!(masked, line.text);
+            }
         }
     }
 }

@@ -1,35 +1,70 @@
-//! Finds e-mail addresses.
+//! E-mail addresses. Names of systemd units, of images and packages, and accounts on hosts (`ssh deploy@web-1.example.com`,
+//! `git@example.com:a.git`, `backup@nas.example.com:/data`) are left alone.
 
 use std::ops::Range;
 
 use memchr::memchr2_iter;
 
-/// Endings that are no top-level domains but stand behind an `@` in every system log (`getty@tty1.service`) or in names
-/// of images (`icon@2x.png`).
-const NOT_DOMAINS: [&str; 17] = [
+use super::edge;
+
+/// Endings that are no top-level domains but stand behind an `@` in every system log (`getty@tty1.service`), in names of
+/// images (`icon@2x.png`) and of other files.
+const NOT_DOMAINS: [&str; 51] = [
     "automount",
+    "bak",
+    "beta",
+    "alpha",
+    "cfg",
+    "class",
+    "conf",
+    "cpp",
+    "css",
+    "deb",
     "device",
+    "dll",
+    "exe",
+    "final",
+    "gif",
+    "gz",
+    "htm",
+    "html",
+    "ini",
+    "jar",
+    "java",
+    "jpeg",
+    "jpg",
+    "js",
+    "json",
+    "lock",
+    "log",
     "mount",
     "path",
+    "pdf",
+    "png",
+    "rc",
+    "rpm",
     "scope",
     "service",
     "slice",
+    "snapshot",
     "socket",
-    "swap",
-    "target",
-    "timer",
-    "gif",
-    "jpeg",
-    "jpg",
-    "png",
     "svg",
+    "swap",
+    "tar",
+    "target",
+    "tgz",
+    "timer",
+    "tmp",
+    "toml",
+    "txt",
     "webp",
+    "xml",
+    "yaml",
+    "yml",
 ];
 
-/// Whether there can be an address in here at all.
-pub(crate) fn possible(bytes: &[u8]) -> bool {
-    next_at(bytes, 0).is_some()
-}
+/// Programs that are told an account and a host.
+const REMOTE: [&str; 7] = ["ssh", "scp", "sftp", "rsync", "mosh", "autossh", "ssh-copy-id"];
 
 /// Where the next `@` (or its form in a URL, `%40`) stands.
 pub(crate) fn next_at(bytes: &[u8], from: usize) -> Option<usize> {
@@ -38,24 +73,42 @@ pub(crate) fn next_at(bytes: &[u8], from: usize) -> Option<usize> {
         .find(|at| sign_length(bytes, *at) > 0)
 }
 
-/// Appends the addresses in `text`, in order and not overlapping.
-pub(crate) fn find(text: &str, spans: &mut Vec<Range<usize>>) {
+/// Hands over the addresses in `text`, in order and not overlapping; `is_account` tells of a sign that it ends the account
+/// of a URL.
+pub(crate) fn find(text: &str, is_account: impl Fn(usize) -> bool, mut found: impl FnMut(Range<usize>)) {
     let bytes = text.as_bytes();
     let mut from = 0;
     let mut search = 0;
     while let Some(at) = next_at(bytes, search) {
         let domain_start = at + sign_length(bytes, at);
         search = domain_start;
-        let Some(end) = domain_end(text, domain_start) else {
+        let Some(end) = domain_end(text, domain_start).filter(|_| !is_account(at)) else {
             continue;
         };
         let start = local_start(text, from, at);
-        if start < at {
-            spans.push(start..end);
+        if start < at && !on_host(text, start, at, end) {
+            found(start..end);
             from = end;
             search = end;
         }
     }
+}
+
+/// An account on a host: behind `ssh`, before a path, or that of a version control.
+fn on_host(text: &str, start: usize, at: usize, end: usize) -> bool {
+    let (bytes, before) = (text.as_bytes(), &text[..start]);
+    let path = bytes.get(end) == Some(&b':') && matches!(bytes.get(end + 1), Some(b'/' | b'~'));
+    let program = before
+        .trim_end()
+        .rsplit([' ', '"', '\'', '/', '='])
+        .next()
+        .unwrap_or_default();
+    path && bytes.get(end + 2) != Some(&b'/')
+        || matches!(&text[start..at], "git" | "hg" | "svn")
+        || before.ends_with(' ') && REMOTE.contains(&program)
+        || before.ends_with("ssh://")
+        || before.ends_with("sftp://")
+        || before.ends_with("rsync://")
 }
 
 /// Bytes of the sign at this place; 0 if it is none.
@@ -84,7 +137,7 @@ fn local_start(text: &str, from: usize, at: usize) -> usize {
         }
         start = index;
     }
-    start = after_escape(bytes, from, start, at);
+    start = after_escape(bytes, start, at);
     while start < at && matches!(bytes[start], b'.' | b'-' | b'%') {
         start += 1;
     }
@@ -92,21 +145,8 @@ fn local_start(text: &str, from: usize, at: usize) -> usize {
 }
 
 /// The letter behind a backslash belongs to an escape (`\n`, `\u00e9`), which must stay whole.
-fn after_escape(bytes: &[u8], from: usize, start: usize, at: usize) -> usize {
-    let backslashes = bytes[from..start]
-        .iter()
-        .rev()
-        .take_while(|byte| **byte == b'\\')
-        .count();
-    if backslashes % 2 == 0 || start >= at {
-        return start;
-    }
-    let length = match bytes[start] {
-        b'u' => 5,
-        b'n' | b'r' | b't' | b'b' | b'f' => 1,
-        _ => 0,
-    };
-    (start + length).min(at)
+fn after_escape(bytes: &[u8], start: usize, at: usize) -> usize {
+    (start + edge::escape_rest(bytes, start)).min(at)
 }
 
 /// End of the domain that begins here; `None` if there is none with a plausible last label.
@@ -121,7 +161,13 @@ fn domain_end(text: &str, start: usize) -> Option<usize> {
             return end;
         }
         labels += 1;
-        if labels >= 2 && is_top_level(&text[label..label_end]) {
+        // `pkg@1.0.rc` is a version.
+        if labels >= 2
+            && !text[start..label]
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'.')
+            && is_top_level(&text[label..label_end])
+        {
             end = Some(label_end);
         }
         if bytes.get(label_end) != Some(&b'.') {
@@ -154,6 +200,11 @@ fn label_end(text: &str, start: usize) -> usize {
 
 fn is_top_level(label: &str) -> bool {
     let letters = label.chars().all(char::is_alphabetic) || label.starts_with("xn--");
+    // `Order@7a81197d.hashCode`
+    let hump = label
+        .as_bytes()
+        .windows(2)
+        .any(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
     let known = |no: &str| label.eq_ignore_ascii_case(no);
-    letters && label.chars().nth(1).is_some() && !NOT_DOMAINS.iter().any(|no| known(no))
+    letters && !hump && label.chars().nth(1).is_some() && !NOT_DOMAINS.iter().any(|no| known(no))
 }

@@ -1,0 +1,243 @@
+//! What becomes of a finding: `[email]`, a keyed hash, a token, or a part of it.
+
+use std::net::IpAddr;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use crate::find::phone_country;
+use crate::kind::{Found, Kind};
+
+/// What is done with findings of a kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, sluice_plugin::schemars::JsonSchema)]
+#[schemars(crate = "sluice_plugin::schemars")]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Not looked for.
+    Off,
+    /// `[email]`
+    #[default]
+    Redact,
+    /// `[email:9f86d081884c7d659a2feaa0c55ad015]`: HMAC-SHA256 with the key, so the same value has the same hash.
+    Hash,
+    /// `tok_email_k5tq2bvdmpxw4a7e`: as stable as the hash, and of letters and digits only.
+    #[serde(alias = "tokenize")]
+    Tokenise,
+    /// `j***@example.com`, `**** **** **** 1111`
+    Partial,
+}
+
+/// Bytes of a hash that are kept: enough that no two of 2^40 values meet by chance.
+const HASH: usize = 16;
+/// Characters of a token, five bits each.
+const TOKEN: usize = 16;
+/// The longest name of a kind, in masked text.
+pub(crate) const MAX_NAME: usize = 32;
+
+/// Writes what stands in place of findings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Renderer {
+    mac: Option<Hmac<Sha256>>,
+}
+
+impl Renderer {
+    pub(crate) fn new(key: Option<&str>) -> Result<Self, String> {
+        let mac = key
+            .map(|key| Hmac::new_from_slice(key.as_bytes()).map_err(|e| e.to_string()))
+            .transpose()?;
+        Ok(Renderer { mac })
+    }
+
+    /// Appends what stands for `value`. `name` is the name of the kind.
+    pub(crate) fn render(&self, action: Action, kind: Kind, name: &str, value: &str, out: &mut String) {
+        match (action, &self.mac) {
+            (Action::Partial, _) => partial(kind, value, out),
+            (Action::Hash, Some(mac)) => {
+                out.extend(["[", name, ":"]);
+                for byte in &digest(mac, "", kind, name, value)[..HASH] {
+                    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+                    out.extend([digit(byte >> 4), digit(byte & 15)]);
+                }
+                out.push(']');
+            }
+            (Action::Tokenise, Some(mac)) => {
+                out.extend(["tok_", name, "_"]);
+                let digest = digest(mac, "token:", kind, name, value);
+                let bits = digest
+                    .iter()
+                    .take(16)
+                    .fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
+                out.extend(
+                    (0..TOKEN).map(|place| {
+                        char::from(b"abcdefghijklmnopqrstuvwxyz234567"[(bits >> (5 * place) & 31) as usize])
+                    }),
+                );
+            }
+            _ => redact(name, out),
+        }
+    }
+}
+
+pub(crate) fn redact(name: &str, out: &mut String) {
+    out.extend(["[", name, "]"]);
+}
+
+fn digest(mac: &Hmac<Sha256>, purpose: &str, kind: Kind, name: &str, value: &str) -> [u8; 32] {
+    let mut mac = mac.clone();
+    mac.update(purpose.as_bytes());
+    mac.update(name.as_bytes());
+    mac.update(b":");
+    mac.update(normal(kind, value).as_bytes());
+    mac.finalize().into_bytes().into()
+}
+
+/// One form for all ways to write a value, so that joins work.
+fn normal(kind: Kind, value: &str) -> String {
+    match kind {
+        Kind::Email => value.replace("%40", "@").to_lowercase(),
+        Kind::Phone | Kind::Card => value.chars().filter(char::is_ascii_digit).collect(),
+        Kind::Iban | Kind::NationalId => value
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .map(|c| c.to_ascii_uppercase())
+            .collect(),
+        Kind::Ip => value
+            .parse::<IpAddr>()
+            .map_or_else(|_| value.to_owned(), |address| address.to_string()),
+        _ => value.to_owned(),
+    }
+}
+
+/// A part that still helps and names nobody.
+fn partial(kind: Kind, value: &str, out: &mut String) {
+    match kind {
+        Kind::Email => {
+            let (local, sign, domain) = match value.split_once('@') {
+                Some((local, domain)) => (local, "@", domain),
+                None => value
+                    .split_once("%40")
+                    .map_or((value, "", ""), |(local, domain)| (local, "%40", domain)),
+            };
+            out.extend(local.chars().next().filter(|c| c.is_alphanumeric()));
+            out.extend(["***", sign, domain]);
+        }
+        Kind::Card => keep_last(value, 0, 4, out),
+        Kind::Iban => keep_last(value, 2, 2, out),
+        Kind::NationalId => keep_last(value, 0, 2, out),
+        Kind::Phone => {
+            let digits: Vec<u8> = value.bytes().filter(u8::is_ascii_digit).collect();
+            let plus = value.starts_with('+');
+            keep_last(
+                value,
+                if plus { phone_country(&digits).unwrap_or(0) } else { 0 },
+                2,
+                out,
+            );
+        }
+        Kind::Ip => match value.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => {
+                let [a, b, c, _] = address.octets();
+                out.push_str(&format!("{a}.{b}.{c}.0/24"));
+            }
+            Ok(IpAddr::V6(address)) => {
+                let [a, b, c, ..] = address.segments();
+                out.push_str(&format!("{}/48", std::net::Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0)));
+            }
+            Err(_) => redact(kind.name(), out),
+        },
+        Kind::Jwt => out.push_str("eyJ***"),
+        Kind::Key | Kind::Secret | Kind::Custom(_) => {
+            let keep = if kind == Kind::Key { 4 } else { 0 };
+            let head = value
+                .chars()
+                .take(keep)
+                .take_while(|c| c.is_ascii_alphanumeric() || *c == '_');
+            out.extend(head);
+            out.push_str("***");
+        }
+    }
+}
+
+/// Stars for letters and digits but the first and last few; what stands between them stays.
+fn keep_last(value: &str, first: usize, last: usize, out: &mut String) {
+    let total = value.chars().filter(|c| c.is_alphanumeric()).count();
+    let mut place = 0;
+    for c in value.chars() {
+        if !c.is_alphanumeric() {
+            out.push(c);
+            continue;
+        }
+        let shown = place < first || place + last >= total && total > first + last;
+        out.push(if shown { c } else { '*' });
+        place += 1;
+    }
+}
+
+/// Whether a finding is what stands for another one, or an address whose account was masked before.
+pub(crate) fn is_mask(text: &str, found: Found) -> bool {
+    let account = || {
+        text[found.start..found.end]
+            .split(['@', '%'])
+            .next()
+            .is_some_and(is_token)
+    };
+    inside_mask(text, found.start, found.end) || found.kind == Kind::Email && account()
+}
+
+/// Whether a finding lies within what stands for another one: within `[…]` or `tok_…`.
+pub(crate) fn inside_mask(text: &str, start: usize, end: usize) -> bool {
+    let bytes = text.as_bytes();
+    let reach = start.saturating_sub(MAX_NAME + 2 * HASH + 2);
+    let opens = bytes[reach..start]
+        .iter()
+        .rposition(|byte| *byte == b'[')
+        .map(|at| at + reach);
+    if let Some(opens) = opens.or_else(|| (bytes.get(start) == Some(&b'[')).then_some(start))
+        && let Some(closes) = bytes[opens..]
+            .iter()
+            .take(MAX_NAME + 2 * HASH + 3)
+            .position(|byte| *byte == b']')
+        && end <= opens + closes + 1
+    {
+        return is_redacted(&text[opens..=opens + closes]);
+    }
+    let in_token = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
+    let before = bytes[reach..start]
+        .iter()
+        .rev()
+        .take_while(|byte| in_token(byte))
+        .count();
+    let behind = bytes[start..]
+        .iter()
+        .take(MAX_NAME + TOKEN + 5)
+        .take_while(|byte| in_token(byte))
+        .count();
+    end <= start + behind && is_token(&text[start - before..start + behind])
+}
+
+/// Whether a whole value was masked before.
+pub(crate) fn is_masked(value: &str) -> bool {
+    is_redacted(value) || is_token(value) || value == "***" || value == "eyJ***"
+}
+
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+}
+
+fn is_redacted(text: &str) -> bool {
+    let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) else {
+        return false;
+    };
+    match inner.split_once(':') {
+        None => is_name(inner) && inner.bytes().any(|byte| byte.is_ascii_lowercase()),
+        Some((name, hash)) => {
+            is_name(name) && hash.len() == 2 * HASH && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+        }
+    }
+}
+
+fn is_token(text: &str) -> bool {
+    text.strip_prefix("tok_")
+        .and_then(|text| text.rsplit_once('_'))
+        .is_some_and(|(name, token)| is_name(name) && token.len() == TOKEN)
+}

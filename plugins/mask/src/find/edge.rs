@@ -1,0 +1,51 @@
+//! Where words begin and end, in text that may be written with escapes (`\n`, `\u00e9`).
+
+/// Letters, digits, the underscore and every byte of a character beyond ASCII.
+pub(crate) fn is_word_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || !byte.is_ascii()
+}
+
+/// Whether a number or name may begin here: not within an ASCII word.
+pub(crate) fn begins(bytes: &[u8], at: usize) -> bool {
+    match at.checked_sub(1).map(|before| bytes[before]) {
+        None => true,
+        Some(b'_') => false,
+        Some(byte) if byte.is_ascii_alphanumeric() => after_escape(bytes, at),
+        Some(_) => true,
+    }
+}
+
+/// Whether a number or name may end here.
+pub(crate) fn ends(bytes: &[u8], at: usize) -> bool {
+    !bytes
+        .get(at)
+        .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+}
+
+/// Whether an escape ends right before this place.
+pub(crate) fn after_escape(bytes: &[u8], at: usize) -> bool {
+    let simple = at >= 2
+        && matches!(bytes[at - 1], b'n' | b'r' | b't' | b'b' | b'f')
+        && backslashes_before(bytes, at - 1) % 2 == 1;
+    simple
+        || at >= 6
+            && bytes[at - 5] == b'u'
+            && bytes[at - 4..at].iter().all(u8::is_ascii_hexdigit)
+            && backslashes_before(bytes, at - 5) % 2 == 1
+}
+
+/// How many bytes from here on are the rest of an escape whose backslash stands right before.
+pub(crate) fn escape_rest(bytes: &[u8], at: usize) -> usize {
+    if backslashes_before(bytes, at) % 2 == 0 {
+        return 0;
+    }
+    match bytes.get(at) {
+        Some(b'u') => 5,
+        Some(b'n' | b'r' | b't' | b'b' | b'f') => 1,
+        _ => 0,
+    }
+}
+
+fn backslashes_before(bytes: &[u8], at: usize) -> usize {
+    bytes[..at].iter().rev().take_while(|byte| **byte == b'\\').count()
+}

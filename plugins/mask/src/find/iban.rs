@@ -1,0 +1,162 @@
+//! International bank account numbers: a country, two check digits, and as many characters as that country has.
+
+use std::ops::Range;
+
+use super::edge;
+
+/// Length by country, of the registry of SWIFT.
+const LENGTHS: &[(&[u8; 2], usize)] = &[
+    (b"AD", 24),
+    (b"AE", 23),
+    (b"AL", 28),
+    (b"AT", 20),
+    (b"AZ", 28),
+    (b"BA", 20),
+    (b"BE", 16),
+    (b"BG", 22),
+    (b"BH", 22),
+    (b"BI", 27),
+    (b"BR", 29),
+    (b"BY", 28),
+    (b"CH", 21),
+    (b"CR", 22),
+    (b"CY", 28),
+    (b"CZ", 24),
+    (b"DE", 22),
+    (b"DJ", 27),
+    (b"DK", 18),
+    (b"DO", 28),
+    (b"EE", 20),
+    (b"EG", 29),
+    (b"ES", 24),
+    (b"FI", 18),
+    (b"FK", 18),
+    (b"FO", 18),
+    (b"FR", 27),
+    (b"GB", 22),
+    (b"GE", 22),
+    (b"GI", 23),
+    (b"GL", 18),
+    (b"GR", 27),
+    (b"GT", 28),
+    (b"HN", 28),
+    (b"HR", 21),
+    (b"HU", 28),
+    (b"IE", 22),
+    (b"IL", 23),
+    (b"IQ", 23),
+    (b"IS", 26),
+    (b"IT", 27),
+    (b"JO", 30),
+    (b"KW", 30),
+    (b"KZ", 20),
+    (b"LB", 28),
+    (b"LC", 32),
+    (b"LI", 21),
+    (b"LT", 20),
+    (b"LU", 20),
+    (b"LV", 21),
+    (b"LY", 25),
+    (b"MC", 27),
+    (b"MD", 24),
+    (b"ME", 22),
+    (b"MK", 19),
+    (b"MN", 20),
+    (b"MR", 27),
+    (b"MT", 31),
+    (b"MU", 30),
+    (b"NI", 28),
+    (b"NL", 18),
+    (b"NO", 15),
+    (b"OM", 23),
+    (b"PK", 24),
+    (b"PL", 28),
+    (b"PS", 29),
+    (b"PT", 25),
+    (b"QA", 29),
+    (b"RO", 24),
+    (b"RS", 22),
+    (b"RU", 33),
+    (b"SA", 24),
+    (b"SC", 31),
+    (b"SD", 18),
+    (b"SE", 24),
+    (b"SI", 19),
+    (b"SK", 24),
+    (b"SM", 27),
+    (b"SO", 23),
+    (b"ST", 25),
+    (b"SV", 28),
+    (b"TL", 23),
+    (b"TN", 24),
+    (b"TR", 26),
+    (b"UA", 29),
+    (b"VA", 22),
+    (b"VG", 24),
+    (b"XK", 20),
+    (b"YE", 30),
+];
+
+/// Hands over the account numbers in `bytes`.
+pub(crate) fn find(bytes: &[u8], mut found: impl FnMut(Range<usize>)) {
+    let mut at = 0;
+    while at + 15 <= bytes.len() {
+        match at_word(bytes, at) {
+            Some(end) => {
+                found(at..end);
+                at = end;
+            }
+            None => at += 1,
+        }
+    }
+}
+
+/// Whether one begins in the bytes before a run of digits: `DE|89 3704 …`, `GB29 NWBK |6016 …`.
+pub(crate) fn before_run(bytes: &[u8], run_start: usize) -> bool {
+    (run_start.saturating_sub(12)..(run_start + 3).min(bytes.len())).any(|at| at_word(bytes, at).is_some())
+}
+
+/// End of the number that begins here.
+pub(crate) fn at_word(bytes: &[u8], at: usize) -> Option<usize> {
+    let [a, b, c, d] = *bytes.get(at..at + 4)?.first_chunk()?;
+    if !(a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && c.is_ascii_digit() && d.is_ascii_digit()) {
+        return None;
+    }
+    let country = [a.to_ascii_uppercase(), b.to_ascii_uppercase()];
+    let place = LENGTHS.binary_search_by_key(&country, |(name, _)| **name).ok()?;
+    if !edge::begins(bytes, at) {
+        return None;
+    }
+    let length = LENGTHS[place].1;
+    let upper = a.is_ascii_uppercase();
+    let separator = *bytes
+        .get(at + 4)
+        .filter(|byte| matches!(byte, b' ' | b'-' | b'.'))
+        .unwrap_or(&b'\0');
+    let mut end = at;
+    let mut taken = 0;
+    // Country and check digits count last, so the remainder is put together from both.
+    let (mut rest, mut front) = (0u64, 0u64);
+    let mut front_factor = 1;
+    while taken < length {
+        let byte = *bytes.get(end)?;
+        end += 1;
+        if byte == separator && taken > 0 && taken % 4 == 0 && bytes[end - 2] != separator {
+            continue;
+        }
+        let (value, factor) = match byte {
+            b'0'..=b'9' => (u64::from(byte - b'0'), 10),
+            b'A'..=b'Z' if upper => (u64::from(byte - b'A') + 10, 100),
+            b'a'..=b'z' if !upper => (u64::from(byte - b'a') + 10, 100),
+            _ => return None,
+        };
+        if taken < 4 {
+            front = (front * factor + value) % 97;
+            front_factor *= factor;
+        } else {
+            rest = (rest * factor + value) % 97;
+        }
+        taken += 1;
+    }
+    ((rest * (front_factor % 97) + front) % 97 == 1 && edge::ends(bytes, end)).then_some(end)
+}

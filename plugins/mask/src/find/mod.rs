@@ -1,0 +1,247 @@
+//! Finds personal data and secrets in text. `find` says exactly what stands in one text; `scan` says quickly which of many
+//! texts must be looked at.
+
+mod card;
+mod edge;
+mod email;
+mod iban;
+pub(crate) mod ids;
+mod ip;
+mod numbers;
+mod phone;
+mod run;
+mod scan;
+pub(crate) mod secret;
+mod token;
+mod words;
+
+use memchr::memmem;
+
+pub use ids::Scheme;
+pub(crate) use numbers::Schemes;
+pub(crate) use phone::country_code as phone_country;
+pub(crate) use scan::{Open, Texts};
+pub(crate) use words::Hint;
+
+use crate::kind::{Found, Kind};
+use numbers::Numbers;
+use secret::Class;
+
+/// What the key of a value says about the value.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Facts {
+    pub hint: Hint,
+    pub class: Option<Class>,
+    /// Masked whatever it is.
+    pub always: bool,
+    /// Left alone whatever it is.
+    pub never: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Finder {
+    schemes: Schemes,
+    /// Kinds that are looked for, by rank.
+    on: u16,
+    numbers: Numbers,
+    accounts: Vec<usize>,
+    finders: Finders,
+}
+
+/// Substrings that announce something, searched for in whole columns.
+#[derive(Debug)]
+struct Finders {
+    bearer: memmem::Finder<'static>,
+    dashes: memmem::Finder<'static>,
+    wide_colon: memmem::Finder<'static>,
+    escape: memmem::Finder<'static>,
+    is: memmem::Finder<'static>,
+    passport: memmem::Finder<'static>,
+    ausweis: memmem::Finder<'static>,
+}
+
+impl Finder {
+    pub(crate) fn new(kinds: impl Iterator<Item = Kind>, schemes: Schemes) -> Self {
+        Finder {
+            schemes,
+            on: kinds.fold(0, |on, kind| on | 1 << kind.rank()),
+            numbers: Numbers::default(),
+            accounts: Vec::new(),
+            finders: Finders {
+                bearer: memmem::Finder::new("earer "),
+                dashes: memmem::Finder::new("--"),
+                wide_colon: memmem::Finder::new("："),
+                escape: memmem::Finder::new("\\u00"),
+                is: memmem::Finder::new("word is "),
+                passport: memmem::Finder::new("assport"),
+                ausweis: memmem::Finder::new("usweis"),
+            },
+        }
+    }
+
+    pub(crate) fn has(&self, kind: Kind) -> bool {
+        self.on & 1 << kind.rank() != 0
+    }
+
+    /// Appends what stands in this text, in no order and perhaps overlapping.
+    pub(crate) fn find(&mut self, text: &str, facts: Facts, out: &mut Vec<Found>) {
+        let bytes = text.as_bytes();
+        let first = out.len();
+        self.secrets(text, facts, out);
+        if self.has(Kind::Email) {
+            let accounts = &self.accounts;
+            email::find(
+                text,
+                |sign| accounts.contains(&sign),
+                |range| {
+                    out.push(Found {
+                        start: range.start,
+                        end: range.end,
+                        kind: Kind::Email,
+                    });
+                },
+            );
+        }
+        let mut from = 0;
+        while let Some(run) = run::next_run(bytes, from) {
+            from = run.end;
+            self.numbers.find(text, run, facts.hint, self.schemes, |found| {
+                out.push(found);
+                true
+            });
+        }
+        if self.has(Kind::Ip) {
+            let mut from = 0;
+            while let Some(colon) = ip::next_v6(bytes, from) {
+                let (found, next) = ip::v6_around(bytes, colon);
+                out.extend(found);
+                from = next;
+            }
+        }
+        iban::find(bytes, |range| {
+            out.push(Found {
+                start: range.start,
+                end: range.end,
+                kind: Kind::Iban,
+            })
+        });
+        let mut from = 0;
+        while let Some(word) = token::next_word(bytes, from) {
+            from = word.end;
+            if let Some(found) = token::identify(bytes, word, self.schemes) {
+                from = from.max(found.end);
+                out.push(found);
+            }
+        }
+        self.documents(text, facts, out);
+        let mut kept = first;
+        for at in first..out.len() {
+            if self.has(out[at].kind) && !crate::action::is_mask(text, out[at]) {
+                out.swap(kept, at);
+                kept += 1;
+            }
+        }
+        out.truncate(kept);
+    }
+
+    /// Passwords, credentials and keys that stand behind a sign or a word.
+    fn secrets(&mut self, text: &str, facts: Facts, out: &mut Vec<Found>) {
+        let bytes = text.as_bytes();
+        self.accounts.clear();
+        let mut secret = |range: std::ops::Range<usize>, kind| {
+            out.push(Found {
+                start: range.start,
+                end: range.end,
+                kind,
+            })
+        };
+        if let Some(class) = facts.class {
+            secret::within(text, 0..text.len(), class, false, |range| secret(range, Kind::Secret));
+        }
+        for sign in memchr::memchr3_iter(b'=', b':', b'>', bytes) {
+            // An access key of Amazon has a name, and no shape.
+            let amazon = bytes[..sign]
+                .iter()
+                .rev()
+                .take(24)
+                .any(|byte| matches!(byte, b'w' | b'W'))
+                && text[..sign]
+                    .trim_end_matches([' ', '"', '\''])
+                    .to_ascii_lowercase()
+                    .ends_with("aws_secret_access_key");
+            let kind = if amazon { Kind::Key } else { Kind::Secret };
+            secret::assigned(text, sign, |range| secret(range, kind));
+            if bytes[sign] == b':' {
+                if let Some((range, account)) = secret::in_url(text, sign) {
+                    self.accounts.push(account);
+                    secret(range, Kind::Secret);
+                }
+                if let Some(range) = token::slack_hook(bytes, sign) {
+                    secret(range, Kind::Key);
+                }
+            }
+        }
+        for sign in self.finders.wide_colon.find_iter(bytes) {
+            secret::assigned(text, sign, |range| secret(range, Kind::Secret));
+        }
+        for at in self.finders.bearer.find_iter(bytes) {
+            if let Some(range) = secret::bearer(text, at) {
+                secret(range, Kind::Secret);
+            }
+        }
+        for at in self.finders.is.find_iter(bytes) {
+            if let Some(range) = secret::told(text, at + 4) {
+                secret(range, Kind::Secret);
+            }
+        }
+        let mut from = 0;
+        while let Some(at) = bytes.get(from..).and_then(|rest| self.finders.dashes.find(rest)) {
+            let at = from + at;
+            from = at + 2;
+            if let Some(range) = secret::option(text, at) {
+                secret(range, Kind::Secret);
+            } else if bytes[at..].starts_with(b"-----BEGIN ")
+                && let Some(range) = token::private_key(text, at)
+            {
+                from = range.end;
+                secret(range, Kind::Key);
+            }
+        }
+    }
+
+    /// Identity cards and passports whose numbers have letters between the digits, behind their word.
+    fn documents(&mut self, text: &str, facts: Facts, out: &mut Vec<Found>) {
+        let passport = self.schemes.has(Scheme::Passport)
+            && (facts.hint.exactly(Scheme::Passport) || self.finders.passport.find(text.as_bytes()).is_some());
+        let ausweis = self.schemes.has(Scheme::DeAusweis)
+            && (facts.hint.exactly(Scheme::DeAusweis) || self.finders.ausweis.find(text.as_bytes()).is_some());
+        if !passport && !ausweis {
+            return;
+        }
+        let mut start = 0;
+        for word in text.split(|c: char| !c.is_ascii_alphanumeric()) {
+            let at = start;
+            start = at + word.len() + text[at + word.len()..].chars().next().map_or(0, char::len_utf8);
+            let digits = word.bytes().filter(u8::is_ascii_digit).count();
+            let shaped = (7..=10).contains(&word.len())
+                && digits >= 3
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
+            if !shaped {
+                continue;
+            }
+            let hint = Hint::before(text, at, facts.hint);
+            let card =
+                ausweis && hint.exactly(Scheme::DeAusweis) && (ids::de_ausweis(word.as_bytes()) || word.len() == 9);
+            let pass = passport && hint.exactly(Scheme::Passport) && word.len() <= 9;
+            if card || pass {
+                out.push(Found {
+                    start: at,
+                    end: at + word.len(),
+                    kind: Kind::NationalId,
+                });
+            }
+        }
+    }
+}

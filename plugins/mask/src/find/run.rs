@@ -1,0 +1,230 @@
+//! Stretches of digits in groups: `+49 (0)30 901820`, `4111-1111-1111-1111`, `192.0.2.1`. What they are is decided elsewhere.
+
+use std::ops::Range;
+
+use super::edge;
+
+/// The fewest bytes that any number of interest has: `8.8.8.8` has seven, a NINO has six digits.
+const MIN_RUN: usize = 6;
+
+/// Bytes that can stand in a run: digits, separators, and the bytes of spaces and dashes beyond ASCII.
+const IN_RUN: [bool; 256] = {
+    let mut table = [false; 256];
+    let bytes = b"0123456789 -./()\xc2\xa0\xe2\x80\x89\xaf\x90\x91\x92\x93";
+    let mut at = 0;
+    while at < bytes.len() {
+        table[bytes[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
+fn in_run(byte: u8) -> bool {
+    IN_RUN[usize::from(byte)]
+}
+
+/// The next run from `from` on that could hold a number.
+pub(crate) fn next_run(bytes: &[u8], from: usize) -> Option<Range<usize>> {
+    let start = next_start(bytes, from)?;
+    let length = bytes[start..].iter().take_while(|byte| in_run(**byte)).count();
+    Some(start..start + length)
+}
+
+/// Where that run begins. Looks at one byte in six where there is none, and no further than needed: in a column of numbers, the
+/// texts of all rows are one run, which must not be measured anew for every row.
+pub(crate) fn next_start(bytes: &[u8], from: usize) -> Option<usize> {
+    let mut floor = from;
+    let mut probe = from + MIN_RUN - 1;
+    while let Some(byte) = bytes.get(probe) {
+        if !in_run(*byte) {
+            floor = probe + 1;
+            probe += MIN_RUN;
+            continue;
+        }
+        let before = bytes[floor..probe]
+            .iter()
+            .rev()
+            .take_while(|byte| in_run(**byte))
+            .count();
+        let start = probe - before;
+        let (mut digits, mut dots) = (0, 0);
+        let mut end = start;
+        while let Some(byte) = bytes.get(end).filter(|byte| in_run(**byte)) {
+            digits += usize::from(byte.is_ascii_digit());
+            dots += usize::from(*byte == b'.');
+            end += 1;
+            // Six digits, or an address such as `8.8.8.8`.
+            if end - start >= MIN_RUN && (digits >= MIN_RUN || digits >= 4 && dots >= 3) {
+                return Some(start);
+            }
+        }
+        floor = end;
+        probe = end + MIN_RUN;
+    }
+    None
+}
+
+/// Digits that stand together, and what stands before them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Group {
+    pub start: usize,
+    pub end: usize,
+    pub before: Separator,
+}
+
+impl Group {
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.start
+    }
+}
+
+/// Between two groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Separator {
+    /// A space of whatever width.
+    Space,
+    /// A dash of whatever width.
+    Dash,
+    Dot,
+    Slash,
+    /// `(`, perhaps with a space before.
+    Opens,
+    /// `)`, perhaps with a space or dash behind.
+    Closes,
+    /// `)(`: closes and opens.
+    Both,
+    /// Anything longer; no number goes on over it. Also at the beginning.
+    Far,
+}
+
+/// Splits a run into its groups; `groups` is cleared.
+pub(crate) fn split(bytes: &[u8], run: Range<usize>, groups: &mut Vec<Group>) {
+    groups.clear();
+    let mut at = run.start;
+    let mut last_end = None;
+    while at < run.end {
+        if !bytes[at].is_ascii_digit() {
+            at += 1;
+            continue;
+        }
+        let start = at;
+        at += bytes[at..run.end]
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
+        let escaped = if groups.is_empty() {
+            digits_of_escape(bytes, start)
+        } else {
+            0
+        };
+        let first = (start + escaped).min(at);
+        if first == at {
+            continue;
+        }
+        let before = last_end.map_or(Separator::Far, |end| separator(&bytes[end..start]));
+        groups.push(Group {
+            start: first,
+            end: at,
+            before,
+        });
+        last_end = Some(at);
+    }
+}
+
+/// The digits of `\u0020` are no part of a number.
+fn digits_of_escape(bytes: &[u8], start: usize) -> usize {
+    if start >= 2 && bytes[start - 1] == b'u' && edge::escape_rest(bytes, start - 1) == 5 {
+        4
+    } else {
+        0
+    }
+}
+
+fn separator(bytes: &[u8]) -> Separator {
+    match bytes {
+        b" " | b"\xc2\xa0" | b"\xe2\x80\x89" | b"\xe2\x80\xaf" => Separator::Space,
+        b"-" | b"\xe2\x80\x90" | b"\xe2\x80\x91" | b"\xe2\x80\x92" | b"\xe2\x80\x93" => Separator::Dash,
+        b"." => Separator::Dot,
+        b"/" => Separator::Slash,
+        b"(" | b" (" => Separator::Opens,
+        b")" | b") " | b")-" | b")\xc2\xa0" => Separator::Closes,
+        b")(" => Separator::Both,
+        _ => Separator::Far,
+    }
+}
+
+/// The most digits that any number of interest has.
+pub(crate) const MAX_DIGITS: usize = 19;
+
+/// Digits as numbers, without their separators.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Digits {
+    digits: [u8; MAX_DIGITS],
+    count: usize,
+}
+
+impl Digits {
+    /// `None` if there are more than any number has.
+    pub(crate) fn of(bytes: &[u8], groups: &[Group]) -> Option<Digits> {
+        let mut all = Digits {
+            digits: [0; MAX_DIGITS],
+            count: 0,
+        };
+        for byte in groups.iter().flat_map(|group| &bytes[group.start..group.end]) {
+            *all.digits.get_mut(all.count)? = byte - b'0';
+            all.count += 1;
+        }
+        Some(all)
+    }
+
+    pub(crate) fn get(&self) -> &[u8] {
+        &self.digits[..self.count]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worth(run: &[u8]) -> bool {
+        let digits = run.iter().filter(|byte| byte.is_ascii_digit()).count();
+        digits >= MIN_RUN || digits >= 4 && run.iter().filter(|byte| **byte == b'.').count() >= 3
+    }
+
+    /// Byte by byte, as it is defined.
+    fn slow(bytes: &[u8]) -> Option<Range<usize>> {
+        let mut start = 0;
+        while start < bytes.len() {
+            let length = bytes[start..].iter().take_while(|byte| in_run(**byte)).count();
+            if length >= MIN_RUN && worth(&bytes[start..start + length]) {
+                return Some(start..start + length);
+            }
+            start += length.max(1);
+        }
+        None
+    }
+
+    #[test]
+    fn looking_at_few_bytes_finds_the_same_as_looking_at_all() {
+        let mut random = 1u64;
+        let mut found = 0;
+        for case in 0..20_000 {
+            let mut bytes = Vec::new();
+            for _ in 0..40 {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let roll = (random >> 33) as usize;
+                // From mostly letters to hardly any.
+                let letter = roll % 100 < case % 50;
+                bytes.push(if letter {
+                    b'x'
+                } else {
+                    b"0123456789 -./"[roll / 128 % 14]
+                });
+            }
+            let expected = slow(&bytes);
+            found += usize::from(expected.is_some());
+            assert_eq!(next_run(&bytes, 0), expected, "{}", String::from_utf8_lossy(&bytes));
+        }
+        assert!((2_000..18_000).contains(&found), "{found}");
+    }
+}
