@@ -43,6 +43,11 @@ impl Field {
         }
     }
 
+    /// Names of the columns.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        self.columns.iter().cloned()
+    }
+
     fn columns<'a>(&'a self, batch: &'a Batch) -> impl Iterator<Item = &'a ArrayRef> {
         self.columns.iter().filter_map(|name| batch.column(name))
     }
@@ -111,6 +116,10 @@ impl Rule {
             field: Field::parse(&when.field)?,
             test: tests.pop().unwrap_or(Test::Exists),
         })
+    }
+
+    pub(crate) fn reads(&self) -> impl Iterator<Item = String> {
+        self.field.names()
     }
 
     pub(crate) fn rows(&self, batch: &Batch) -> BooleanBuffer {

@@ -75,6 +75,14 @@ impl Rates {
         })
     }
 
+    /// The columns that classes are told by.
+    pub(crate) fn reads(&self) -> Vec<String> {
+        if self.classes.is_empty() {
+            return Vec::new();
+        }
+        ["service", "name"].map(str::to_owned).to_vec()
+    }
+
     /// Nothing is ever dropped.
     pub(crate) fn are_all_one(&self) -> bool {
         self.general >= 1.0 && self.classes.iter().all(|class| class.rate >= 1.0)

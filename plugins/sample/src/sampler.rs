@@ -80,6 +80,17 @@ impl Sample {
         })
     }
 
+    /// The columns that this configuration looks at.
+    pub fn reads(&self) -> Vec<String> {
+        let mut reads = ["trace_id", "trace_state", "weight"].map(str::to_owned).to_vec();
+        reads.extend(self.keep.reads());
+        reads.extend(self.rates.reads());
+        if self.without_trace == WithoutTrace::Hash {
+            reads.extend(self.hash_by.iter().flat_map(Field::names));
+        }
+        reads
+    }
+
     pub fn sample(&mut self, batch: &Batch, context: &Context) -> Result<Outcome, String> {
         let link = context.hints.share;
         let link = if link.is_finite() { link.clamp(0.0, 1.0) } else { 1.0 };

@@ -11,6 +11,16 @@ const SERVER_ERRORS: std::ops::Range<i64> = 500..600;
 /// The name of today and the one before it.
 const STATUS_CODES: [&str; 2] = ["http.response.status_code", "http.status_code"];
 
+pub(super) fn reads() -> Vec<String> {
+    let codes = STATUS_CODES.iter();
+    let codes = codes.flat_map(|code| ["i", "s"].map(|kind| format!("attrs:{kind}:{code}")));
+    ["severity", "status"]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(codes)
+        .collect()
+}
+
 pub(super) fn rows(batch: &Batch) -> Result<BooleanBuffer, String> {
     let count = batch.rows();
     let mut errors = rows::where_int(&batch.ints("severity")?, count, |severity| severity >= ERROR);

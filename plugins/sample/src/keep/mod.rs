@@ -48,6 +48,27 @@ impl Keep {
         })
     }
 
+    /// The columns that the rules look at.
+    pub(crate) fn reads(&self) -> Vec<String> {
+        let own = |columns: &[&str]| columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>();
+        let mut reads = Vec::new();
+        if self.errors {
+            reads.extend(errors::reads());
+        }
+        if self.slow_ns.is_some() {
+            reads.extend(own(&["duration_ns"]));
+        }
+        if self.slowest.is_some() {
+            reads.extend(own(&["duration_ns", "service", "name"]));
+        }
+        if self.first.is_some() {
+            reads.extend(own(&["service", "name", "body"]));
+        }
+        reads.extend(self.security.iter().flat_map(SecurityRules::reads));
+        reads.extend(self.when.iter().flat_map(Rule::reads));
+        reads
+    }
+
     /// The rows of a batch that stay. The first occurrences come last: a pattern counts as seen if a row without another
     /// reason to stay showed it.
     pub(crate) fn rows(

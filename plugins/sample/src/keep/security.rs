@@ -30,6 +30,9 @@ const NAMES: [&str; 14] = [
     "malware*",
 ];
 
+/// Where an event has its name.
+const NAMED_IN: [&str; 2] = ["name", "attrs:s:event.name"];
+
 /// Words of daemons, frameworks and firewalls.
 const KEYWORDS: [&str; 24] = [
     "authentication fail",
@@ -117,10 +120,19 @@ impl SecurityRules {
         })
     }
 
+    pub(super) fn reads(&self) -> Vec<String> {
+        let mut reads: Vec<String> = self.rules.iter().flat_map(Rule::reads).collect();
+        if !self.names.is_empty() {
+            reads.extend(NAMED_IN.map(str::to_owned));
+        }
+        reads.extend(self.keywords.as_ref().map(|_| "body".to_owned()));
+        reads
+    }
+
     pub(super) fn rows(&self, batch: &Batch) -> Result<BooleanBuffer, String> {
         let count = batch.rows();
         let mut found = BooleanBuffer::new_unset(count);
-        for column in ["name", "attrs:s:event.name"] {
+        for column in NAMED_IN {
             let named = |name: &str| {
                 let name = rows::lower(name);
                 self.names.iter().any(|pattern| rows::glob(pattern, &name))

@@ -346,3 +346,57 @@ fn wrong_configurations_are_told_by_key() {
         "budget.min_rate = 0.2 is above rate = 0.1",
     );
 }
+
+/// With the columns that it names for a configuration the sampler decides as with all columns.
+#[test]
+fn what_it_needs_is_all_that_it_looks_at() {
+    let mut random = Random(9);
+    let mut event = |n: usize| Event {
+        severity: Some(if n % 31 == 0 { 17 } else { 9 }),
+        status: (n % 37 == 0).then_some("error"),
+        http_status: Some(200 + (n % 40) as i64 * 10),
+        name: Some(["login", "get", "put"][n % 3].to_owned()),
+        duration_ns: Some(n as i64 * 1_000_000),
+        trace: (n % 5 > 0).then(|| random.trace()),
+        attrs: vec![
+            ("tier", ["gold", "iron"][n % 2]),
+            ("event.category", ["web", "iam"][n % 7 / 6]),
+        ],
+        ..plain(&mut random)
+    };
+    let all = batch(&(0..2000).map(&mut event).collect::<Vec<_>>());
+    let configs = [
+        json!({}),
+        json!({"keep_errors": true}),
+        json!({"keep_slow": {"above": "1990ms", "quantile": 0.9}}),
+        json!({"keep_first": true}),
+        json!({"keep_security": true}),
+        json!({"keep_when": [{"field": "attrs.tier", "equals": "gold"}, {"field": "service", "equals": "cart"}]}),
+        json!({"rates": [{"service": "cart", "name": "g*", "rate": 0.5}], "without_trace": "hash", "hash_by": ["name", "body"]}),
+        json!({"budget": {"rows_per_second": 100}, "rate": 1.0}),
+    ];
+    for rules in configs {
+        let config = config(rules);
+        let run = |narrow: bool| {
+            let mut sample = Node::default().instance(&config);
+            let names: Vec<String> = sample
+                .reads()
+                .iter()
+                .flat_map(|name| sluice_plugin::columns_of(name))
+                .collect();
+            let fields = all.records().schema_ref().fields().iter().enumerate();
+            let needed = fields
+                .filter(|(_, field)| !narrow || names.contains(field.name()))
+                .map(|(place, _)| place);
+            let needed: Vec<usize> = needed.collect();
+            let batch = sluice_plugin::Batch::from(all.records().project(&needed).unwrap());
+            // The second batch of a node that has seen the first one.
+            let context = context(100.0);
+            sample.sample(&batch, &context).unwrap();
+            (kept(&batch, &sample.sample(&batch, &context).unwrap()), needed.len())
+        };
+        let ((wide, columns), (narrow, fewer)) = (run(false), run(true));
+        assert_eq!(wide, narrow, "{config}");
+        assert!(fewer < columns && narrow.len() < all.rows(), "{config}");
+    }
+}
