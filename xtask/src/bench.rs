@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: optimised builds, then the measurements of bench.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -12,13 +13,14 @@ pub(crate) struct Arguments {
     /// Put the table into bench/RESULTS.md.
     #[arg(long)]
     write: bool,
-    /// Only the measurements whose name contains this: codec, log, plugins, stages, idle, node.
+    /// Only the measurements whose name contains this: codec, log, plugins, sandbox, stages, idle, node.
     filter: Option<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     guests::build()?;
     let programs = run::build_programs("release", &["sluice", "sluice-edge", "measure"])?;
+    let sandbox = build_sandbox()?;
     let mut measure = Command::new(programs.join("measure"));
     measure
         .arg("--binary")
@@ -26,10 +28,24 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .arg("--edge")
         .arg(programs.join("sluice-edge"))
         .arg("--plugins")
-        .arg(run::root().join("plugins/dist"));
+        .arg(run::root().join("plugins/dist"))
+        .arg("--sandbox")
+        .arg(sandbox);
     if arguments.write {
         measure.arg("--write").arg(run::root().join("bench/RESULTS.md"));
     }
     measure.args(&arguments.filter);
     run::run(&mut measure)
+}
+
+/// A workspace of its own, with the plugins as native libraries.
+fn build_sandbox() -> Result<PathBuf> {
+    let target = run::target_dir().join("sandbox");
+    let mut cargo = run::cargo();
+    cargo
+        .current_dir(run::root().join("bench/sandbox"))
+        .env("CARGO_TARGET_DIR", &target)
+        .args(["build", "--locked", "--release"]);
+    run::run(&mut cargo)?;
+    Ok(target.join("release/sluice-sandbox"))
 }

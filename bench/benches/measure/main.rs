@@ -9,6 +9,7 @@ mod idle;
 mod log;
 mod node;
 mod plugins;
+mod sandbox;
 mod stages;
 
 use std::fmt::Write;
@@ -36,6 +37,9 @@ struct Arguments {
     /// The folder of sample.wasm and mask.wasm.
     #[arg(long)]
     plugins: Option<PathBuf>,
+    /// The `sluice-sandbox` program: plugins in the sandbox against the same code native.
+    #[arg(long)]
+    sandbox: Option<PathBuf>,
     /// Put the table into this file, between its two marks.
     #[arg(long)]
     write: Option<PathBuf>,
@@ -68,6 +72,9 @@ fn main() -> ExitCode {
     if let Some(dist) = &arguments.plugins {
         all.push(("plugins", Box::new(|| plugins::measure(dist))));
         all.push(("stages", Box::new(|| stages::measure(dist))));
+    }
+    if let (Some(sandbox), Some(dist)) = (&arguments.sandbox, &arguments.plugins) {
+        all.push(("sandbox", Box::new(|| sandbox::measure(sandbox, dist))));
     }
     if let Some(edge) = &arguments.edge {
         all.push(("idle", Box::new(|| idle::measure(edge))));
