@@ -422,7 +422,7 @@ fn headline(row: &Row) -> String {
         Some(other) => other.to_string(),
         None => String::new(),
     };
-    let parts = ["signal", "service", "severity", "name", "body"].map(|key| text(key));
+    let parts = ["signal", "service", "severity", "name", "body"].map(text);
     let line: Vec<&str> = parts
         .iter()
         .map(String::as_str)
