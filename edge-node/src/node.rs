@@ -192,6 +192,14 @@ impl EdgeNode {
         self.doors.iter().map(|door| (door.name, door.address())).collect()
     }
 
+    /// `GET /v1/tap`, for a process that has one HTTP door for several roles.
+    pub fn tap_routes(&self) -> axum::Router {
+        axum::Router::new().route(
+            "/v1/tap",
+            axum::routing::get(crate::tap::page).with_state(self.tap.clone()),
+        )
+    }
+
     pub fn status(&self) -> StatusHandle {
         self.status.clone()
     }

@@ -31,6 +31,7 @@ pub struct QueryService {
     engine: Engine,
     tokens: Tokens,
     status: Status,
+    more: axum::Router,
 }
 
 struct Status(Arc<dyn StatusSource>);
@@ -88,6 +89,7 @@ impl QueryService {
             engine,
             tokens,
             status: Status(Arc::new(NoStatus)),
+            more: axum::Router::new(),
         })
     }
 
@@ -95,6 +97,13 @@ impl QueryService {
     #[must_use]
     pub fn with_status(mut self, status: Arc<dyn StatusSource>) -> QueryService {
         self.status = Status(status);
+        self
+    }
+
+    /// Addresses of other roles in the same process, at the same door. They check for themselves who asks.
+    #[must_use]
+    pub fn with_routes(mut self, routes: axum::Router) -> QueryService {
+        self.more = routes;
         self
     }
 
@@ -112,7 +121,8 @@ impl QueryService {
             tokens: self.tokens.clone(),
             status: self.status.0,
             open_metrics: self.address.ip().is_loopback(),
-        }));
+        }))
+        .merge(self.more);
         let serving = listener::serve(self.listener, self.tls.clone(), app, connections, DRAIN, shutdown);
         tokio::pin!(serving);
         loop {

@@ -101,7 +101,8 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     let reports = NodeReports::new(Some(edge.status()), Some(ingest.status()));
     let query = QueryService::build(config.query, tables, identity.tokens)
         .await?
-        .with_status(reports.source());
+        .with_status(reports.source())
+        .with_routes(edge.tap_routes());
 
     let doors = edge.listen().into_iter().chain(ingest.listen()).chain(query.listen());
     let listen = doors.map(|(name, address)| (name.to_owned(), address)).collect();

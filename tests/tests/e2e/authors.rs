@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use serde_json::Value;
 use sluice_bench::corpus::Signal;
@@ -12,14 +13,15 @@ use sluice_tests::{Node, binary};
 use crate::otlp::{attribute, one_log, post, text};
 
 /// A folder and a user of its own.
+#[derive(Clone)]
 struct Author {
-    folder: tempfile::TempDir,
+    folder: Arc<tempfile::TempDir>,
 }
 
 impl Author {
     fn new() -> Author {
         Author {
-            folder: tempfile::Builder::new().prefix("sluice-author-").tempdir().unwrap(),
+            folder: Arc::new(tempfile::Builder::new().prefix("sluice-author-").tempdir().unwrap()),
         }
     }
 
@@ -147,7 +149,7 @@ async fn p12_a_plugin_in_rust_from_nothing_to_a_running_node() {
     let author = tokio::task::spawn_blocking(|| from_nothing_to_installed("rust", "src/lib.rs"))
         .await
         .unwrap();
-    let config = "[[edge.plugin]]\nname = \"demo\"\npackage = \"local/demo\"\n";
+    let config = "[edge.admin]\ntap = true\n\n[[edge.plugin]]\nname = \"demo\"\npackage = \"local/demo\"\n";
     let node = Node::prepare(config).unwrap();
     copy(&author.path("data"), &node.data());
     let mut node = node.started().await.unwrap();
@@ -156,6 +158,46 @@ async fn p12_a_plugin_in_rust_from_nothing_to_a_running_node() {
     assert_eq!(kept.rows.len(), 1);
     let shown = "SELECT 1 FROM plugins WHERE plugin = 'demo' AND version = '0.1.0' AND kind = 'filter'";
     node.rows(shown, 1).await.unwrap();
+
+    // Before and after on live events, which only the bearer of the node's token is shown.
+    let (url, token) = (node.url("http").unwrap(), node.data().join("edge/admin-token"));
+    let stranger = node.data().join("token");
+    let looks = |token: &Path| {
+        let words = [
+            "preview",
+            "--rows",
+            "3",
+            "--wait",
+            "30",
+            "--json",
+            "--edge",
+            &url,
+            "--token-file",
+        ];
+        let words: Vec<String> = words
+            .iter()
+            .map(|word| (*word).to_owned())
+            .chain([token.display().to_string()])
+            .collect();
+        let author = author.clone();
+        tokio::task::spawn_blocking(move || author.plugin(&words.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    let refused = looks(&stranger).await.unwrap();
+    assert!(
+        !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("401"),
+        "{refused:?}"
+    );
+    let looking = looks(&token);
+    while !looking.is_finished() {
+        send(&node, "live").await;
+    }
+    let shown = looking.await.unwrap();
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap_or_else(|_| panic!("{shown:?}"));
+    assert_eq!(
+        (&shown["rows"], &shown["unchanged"]),
+        (&Value::from(3), &Value::from(3)),
+        "{shown:#}"
+    );
 
     // A byte of the installed component that changed is noticed by the next start, and nothing unsigned runs.
     assert!(node.stop().await.unwrap().success());
