@@ -68,7 +68,7 @@ impl Plan {
     }
 
     /// The same as a candidate beside another one: with a state of its own.
-    pub(super) fn as_candidate(mut self, number: u64) -> Plan {
+    pub(super) fn into_candidate(mut self, number: u64) -> Plan {
         self.config.name = candidate_name(&self.config.name, number);
         self
     }

@@ -180,7 +180,7 @@ fn p12_a_package_that_was_changed_on_disk_is_not_loaded_and_what_runs_goes_on() 
     // The store itself would refuse to promote it, so the operator names it.
     let mut pinned = leak();
     pinned.version = Some("1.1.0".to_owned());
-    let mut asked = config.clone();
+    let mut asked = config;
     asked.plugin = vec![pinned];
     let error = node.runtime.block_on(node.status.reload(&asked)).unwrap_err();
     assert!(error.to_string().contains("is not the one that was signed"), "{error}");
@@ -290,7 +290,7 @@ fn a_signed_package_in_a_folder_needs_no_installation_and_a_standard_plugin_none
         std::fs::copy(installed.join(file), folder.join(file)).unwrap();
     }
     let mut entry = leak();
-    (entry.path, entry.package) = (Some(folder.clone()), None);
+    (entry.path, entry.package) = (Some(folder), None);
     let mut standard = plugin("sample", "sample", "{ rate = 1.0 }");
     (standard.path, standard.unsigned) = (None, false);
     let node = TestNode::start(site.config(vec![entry.clone(), standard]));

@@ -118,7 +118,7 @@ fn p2_a_chain_that_cannot_be_loaded_is_refused_as_a_whole_and_the_old_one_goes_o
     let config = config(dir.path());
     let node = TestNode::start(config.clone());
     let good = plugin("m", "mask", "{}");
-    reload(&node, &config, &[good.clone()]).unwrap();
+    reload(&node, &config, std::slice::from_ref(&good)).unwrap();
     assert_eq!(send(&node, "a", 3, "kim@example.com"), 200);
     let before = stats(&node, "m");
     assert_eq!((before.rows_in, before.batches, before.memory_bytes > 0), (3, 1, true));

@@ -192,7 +192,7 @@ impl Keeper {
             Some(known) => known.clone(),
             None => {
                 kept.candidates += 1;
-                let plan = plan.as_candidate(kept.candidates);
+                let plan = plan.into_candidate(kept.candidates);
                 let host = self.host(kept).map_err(|e| e.told())?;
                 Known {
                     place: entry.name.clone(),
