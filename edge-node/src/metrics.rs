@@ -258,11 +258,11 @@ fn of_plugin(plugin: &PluginStats) -> [(&'static str, &str); 2] {
     [("plugin", &plugin.name), ("version", &plugin.version)]
 }
 
-/// Name, kind, help and value.
-type PluginSeries = (&'static str, &'static str, &'static str, fn(&PluginStats) -> f64);
+/// What a series shows of something.
+type Value<T> = fn(&T) -> f64;
 
 /// Of each version of each plugin.
-const PLUGIN_SERIES: [PluginSeries; 15] = [
+const PLUGIN_SERIES: [(&str, &str, &str, Value<PluginStats>); 15] = [
     ("batches_total", "counter", "Batches that a plugin served.", |p| {
         p.batches as f64
     }),
@@ -324,11 +324,8 @@ const PLUGIN_SERIES: [PluginSeries; 15] = [
     ),
 ];
 
-/// Name, help and value.
-type ShadowSeries = (&'static str, &'static str, fn(&ShadowReport) -> f64);
-
 /// Of each candidate.
-const SHADOW_SERIES: [ShadowSeries; 6] = [
+const SHADOW_SERIES: [(&str, &str, Value<ShadowReport>); 6] = [
     ("batches_total", "Batches compared with a candidate.", |s| {
         s.batches as f64
     }),

@@ -526,7 +526,7 @@ mod tests {
             "plugin.shadow",
             "more than 0",
         );
-        check(&plugin("tables = { t = 1 }"), 3, "t", "path of a file");
+        check(&plugin("tables = { t = 1 }"), 3, "tables", "path of a file");
         check(&plugin("capabilities = [\"network\"]"), 3, "capabilities", "lookup");
         check("[[plugin]]\nname = \"a b\"", 2, "plugin.name", "no name");
     }
