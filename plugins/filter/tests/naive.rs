@@ -240,7 +240,7 @@ fn row() -> impl Strategy<Value = Map<String, Value>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
     #[test]
     fn rows_stay_for_which_the_expression_holds(expression in naive(), rows in prop::collection::vec(row(), 0..10)) {
         let text = expression.text();

@@ -25,15 +25,12 @@ const HITS_PER_LOOK: usize = 4096;
 /// Each find may read a text to its end, so in a long text finds alone are no measure.
 const FIND_BYTES_PER_LOOK: usize = 4 * 1024 * 1024;
 /// From so many patterns of a group on it pays to find out first which of them a text may hold: one more look at the text
-/// for all literals takes as long as a few searches, one for all shapes as long as two dozen.
+/// for all literals takes as long as a few searches, one for all shapes is faster than two that find nothing.
 const WORTH_NARROWING_NEEDLES: usize = 8;
-const WORTH_NARROWING_SHAPES: usize = 24;
+const WORTH_NARROWING_SHAPES: usize = 2;
+/// Literals that one finder looks for; with more it is no longer the kind that looks at sixteen bytes at once.
+const LITERALS_PER_FINDER: usize = 48;
 const NO_TIME: &str = "there was no time left for the search";
-/// Where three of four texts of a piece may hold a match, looking for them costs more than it saves: the next pieces are
-/// searched text by text. Pieces of few texts say nothing.
-const DENSE: (usize, usize) = (3, 4);
-const DENSE_PIECES: u8 = 15;
-const DENSE_MIN_TEXTS: usize = 16;
 /// The automaton of all shapes, and the table that its searches fill in.
 const MAX_SHAPES_BYTES: usize = 4 * 1024 * 1024;
 const SHAPES_CACHE_BYTES: usize = 2 * 1024 * 1024;
@@ -49,7 +46,8 @@ pub(super) struct Set {
 
 #[derive(Debug)]
 struct Needles {
-    finder: AhoCorasick,
+    /// Short literals apart from long ones: what is fast for either is not for both.
+    finders: Vec<AhoCorasick>,
     /// Of each literal the number of its pattern.
     owners: Vec<usize>,
     patterns: Vec<usize>,
@@ -149,18 +147,17 @@ impl Set {
         };
         let (mut with_needles, mut with_shapes) = (Vec::new(), Vec::new());
         let mut wanted = Vec::new();
-        let (mut needles_density, mut shapes_density) = (Density::default(), Density::default());
         let mut from = 0;
         while from < texts.len() {
             search.look()?;
             let until = piece(texts, from);
+            with_needles.clear();
+            with_shapes.clear();
             if let Some(needles) = &self.needles {
-                let look = |found: &mut Vec<usize>| needles.candidates(texts, from, until, found);
-                needles_density.candidates(from, until, &mut with_needles, look);
+                needles.candidates(texts, from, until, &mut with_needles);
             }
             if let Some(shapes) = &mut self.shapes {
-                let look = |found: &mut Vec<usize>| shapes.candidates(texts, from, until, found);
-                shapes_density.candidates(from, until, &mut with_shapes, look);
+                shapes.candidates(texts, from, until, &mut with_shapes);
             }
             let (mut needle, mut shape) = (with_needles.iter().peekable(), with_shapes.iter().peekable());
             let mut next = from;
@@ -220,45 +217,29 @@ fn text_of(texts: Texts<'_>, from: usize, until: usize, place: usize) -> usize {
     from + before + ends[before..step.min(ends.len())].partition_point(|end| *end as usize <= place)
 }
 
-/// Whether it pays to look for the texts that may hold a match before searching them.
-#[derive(Default)]
-struct Density {
-    pieces_to_skip: u8,
-}
-
-impl Density {
-    /// Replaces `found` by the texts to be searched.
-    fn candidates(&mut self, from: usize, until: usize, found: &mut Vec<usize>, look: impl FnOnce(&mut Vec<usize>)) {
-        found.clear();
-        if self.pieces_to_skip > 0 {
-            self.pieces_to_skip -= 1;
-            found.extend(from..until);
-            return;
-        }
-        look(found);
-        let texts = until - from;
-        if texts >= DENSE_MIN_TEXTS && found.len() * DENSE.1 >= texts * DENSE.0 {
-            self.pieces_to_skip = DENSE_PIECES;
-        }
-    }
-}
-
 impl Needles {
     fn build(literals: &[Vec<u8>], owners: Vec<usize>) -> Option<Needles> {
         if literals.is_empty() {
             return None;
         }
-        let finder = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostFirst)
-            .build(literals)
-            .ok()?;
+        let (short, long): (Vec<_>, Vec<_>) = literals.iter().partition(|literal| literal.len() == 1);
+        let parts = [&short, &long]
+            .into_iter()
+            .flat_map(|part| part.chunks(LITERALS_PER_FINDER));
+        let finder = |part| {
+            AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostFirst)
+                .build(part)
+                .ok()
+        };
+        let finders = parts.map(finder).collect::<Option<_>>()?;
         let mut patterns = owners.clone();
         patterns.dedup();
         let all = (patterns.len() >= WORTH_NARROWING_NEEDLES)
             .then(|| AhoCorasick::new(literals).ok())
             .flatten();
         Some(Needles {
-            finder,
+            finders,
             owners,
             patterns,
             all,
@@ -266,21 +247,28 @@ impl Needles {
     }
 
     fn bytes(&self) -> usize {
-        self.finder.memory_usage() + self.all.as_ref().map_or(0, AhoCorasick::memory_usage)
+        self.finders.iter().map(AhoCorasick::memory_usage).sum::<usize>()
+            + self.all.as_ref().map_or(0, AhoCorasick::memory_usage)
     }
 
-    /// Texts in which a literal begins.
+    /// Texts in which a literal begins, in order.
     fn candidates(&self, texts: Texts<'_>, from: usize, until: usize, candidates: &mut Vec<usize>) {
-        let (mut at, end) = (texts.start(from), texts.start(until));
-        let mut text = from;
-        while at < end {
-            let Some(find) = self.finder.find(aho_corasick::Input::new(texts.bytes).range(at..end)) else {
-                return;
-            };
-            text = text_of(texts, text, until, find.start());
-            candidates.push(text);
-            at = texts.end(text);
-            text += 1;
+        for finder in &self.finders {
+            let (mut at, end) = (texts.start(from), texts.start(until));
+            let mut text = from;
+            while at < end {
+                let Some(find) = finder.find(aho_corasick::Input::new(texts.bytes).range(at..end)) else {
+                    break;
+                };
+                text = text_of(texts, text, until, find.start());
+                candidates.push(text);
+                at = texts.end(text);
+                text += 1;
+            }
+        }
+        if self.finders.len() > 1 {
+            candidates.sort_unstable();
+            candidates.dedup();
         }
     }
 

@@ -89,7 +89,7 @@ fn any_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
     #[test]
     fn what_is_found_is_what_each_pattern_finds_in_each_text(
         patterns in prop_oneof![4 => prop::collection::vec(any_pattern(), 0..8), 1 => prop::collection::vec(any_pattern(), 30..60)],
