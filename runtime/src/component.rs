@@ -125,15 +125,16 @@ pub(crate) fn look(component: &[u8]) -> Result<ComponentInfo, ComponentError> {
     if contract > ContractVersion::NEWEST {
         return Err(ComponentError::Newer(contract));
     }
+    if !contract.known() {
+        return Err(ComponentError::Unreleased(contract));
+    }
     if let Some(name) = unknown {
         return Err(ComponentError::Missing(name));
     }
     if guest.is_none() && !old {
-        let what = format!("it exports neither `{OURS}{GUEST}@{}` nor `{DESCRIBE}`", env_version());
+        let newest = ContractVersion::NEWEST;
+        let what = format!("it exports neither `{OURS}{GUEST}@{newest}.0` nor `{DESCRIBE}`");
         return Err(ComponentError::World(what));
-    }
-    if !contract.known() {
-        return Err(ComponentError::Unreleased(contract));
     }
     Ok(ComponentInfo {
         contract,
@@ -148,10 +149,6 @@ pub(crate) fn check_grants(info: &ComponentInfo, grants: &Grants) -> Result<(), 
         None => Ok(()),
         Some(capability) => Err(ComponentError::NotGranted(*capability)),
     }
-}
-
-fn env_version() -> String {
-    format!("{}.0", ContractVersion::NEWEST)
 }
 
 /// A name such as `sluice:plugin/log@1.0.0`.

@@ -66,6 +66,10 @@ fn a_component_that_needs_a_newer_contract_says_so() {
             "needs contract 1.7; this host has up to 1.0: update the node",
         ),
         (
+            "sluice:plugin/log@0.3.0",
+            "needs contract 0.3, which was never released",
+        ),
+        (
             "sluice:plugin/telepathy@2.0.0",
             "needs contract 2.0; this host has up to 1.0: update the node",
         ),
