@@ -100,11 +100,11 @@ pub struct Security {
 #[schemars(crate = "sluice_plugin::schemars")]
 #[serde(rename_all = "lowercase")]
 pub enum Search {
-    /// The host, by its capability `match`.
-    #[default]
-    Match,
     /// The plugin itself.
+    #[default]
     Own,
+    /// The host, by its capability `match`.
+    Match,
 }
 
 #[derive(Debug, serde::Deserialize, JsonSchema)]
