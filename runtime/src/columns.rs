@@ -11,20 +11,19 @@ use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
-use crate::pattern::Patterns;
 
 /// Columns that only the host writes.
 pub(crate) const QUARANTINED_BY: &str = "quarantined_by";
 pub(crate) const QUARANTINE_REASON: &str = "quarantine_reason";
 
-/// The columns of `batch` that the patterns name, sharing its buffers.
-pub(crate) fn select(batch: &RecordBatch, reads: &Patterns) -> Result<RecordBatch, ArrowError> {
+/// The columns of `batch` with such names, sharing its buffers.
+pub(crate) fn select(batch: &RecordBatch, named: impl Fn(&str) -> bool) -> Result<RecordBatch, ArrowError> {
     let indices: Vec<usize> = batch
         .schema_ref()
         .fields()
         .iter()
         .enumerate()
-        .filter(|(_, field)| reads.matches(field.name()))
+        .filter(|(_, field)| named(field.name()))
         .map(|(index, _)| index)
         .collect();
     batch.project(&indices)

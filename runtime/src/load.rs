@@ -81,8 +81,10 @@ pub(crate) fn check(config: &PluginConfig) -> Result<(), LoadError> {
 #[derive(Clone, Debug)]
 pub(crate) struct About {
     pub(crate) description: Description,
-    pub(crate) reads: Patterns,
+    reads: Patterns,
     pub(crate) writes: Patterns,
+    /// What it reads with its configuration.
+    needs: Patterns,
 }
 
 impl About {
@@ -99,7 +101,18 @@ impl About {
         Ok(About {
             reads: Patterns::new(description.reads.clone())?,
             writes: Patterns::new(description.writes.clone())?,
+            needs: Patterns::new(description.reads.clone())?,
             description,
         })
+    }
+
+    /// Of the declared columns only those are handed over that the guest still names once it knows its configuration.
+    pub(crate) fn narrow(&mut self, again: Description) -> Result<(), String> {
+        self.needs = Patterns::new(again.reads)?;
+        Ok(())
+    }
+
+    pub(crate) fn hands_over(&self, column: &str) -> bool {
+        self.needs.matches(column) && self.reads.matches(column)
     }
 }

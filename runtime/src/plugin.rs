@@ -83,15 +83,17 @@ impl Plugin {
         };
         let mut instance = engine.instantiate(&prepared, &limits, &shared).map_err(start)?;
         let description = instance.describe().map_err(start)?;
-        let about = About::new(description).map_err(|what| LoadError::Description {
+        let wrong = |what| LoadError::Description {
             plugin: plugin.clone(),
             what,
-        })?;
+        };
+        let mut about = About::new(description).map_err(wrong)?;
         match instance.init(&config_text) {
             Ok(()) => {}
             Err(Fault::Failed(what)) => return Err(LoadError::Config { plugin, what }),
             Err(source) => return Err(start(source)),
         }
+        about.narrow(instance.describe().map_err(start)?).map_err(wrong)?;
         Ok(Plugin {
             name: plugin,
             about,
@@ -236,7 +238,7 @@ impl Plugin {
     }
 
     fn apply_slices(&self, batch: &RecordBatch, call: &Call<'_>) -> Result<Answer, Fault> {
-        let declared = columns::select(batch, &self.about.reads).map_err(input)?;
+        let declared = columns::select(batch, |name| self.about.hands_over(name)).map_err(input)?;
         let bytes = columns::encoded_bytes(&declared);
         let rows = batch.num_rows();
         let slices = bytes.div_ceil(self.limits.max_input_bytes).clamp(1, rows.max(1));

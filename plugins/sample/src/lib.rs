@@ -24,8 +24,7 @@ pub use consistent::{Arrived, Chance, randomness};
 pub use memory::Memory;
 pub use sampler::{BUDGET, Entropy, LINK, SAMPLED, Sample};
 
-/// What `describe` names is handed over in every batch that has it, whatever the configuration uses: the core columns that
-/// decide, and the attributes that a rule of the operator may name.
+/// All that a configuration can make the sampler look at: the core columns that decide, and the attributes that a rule may name.
 const READS: [&str; 17] = [
     "trace_id",
     "trace_state",
@@ -57,6 +56,10 @@ impl Plugin for Sample {
 
     fn init(config: Config) -> Result<Self, String> {
         Sample::new(config, host_memory(), Box::new(random::number))
+    }
+
+    fn needs(&self) -> Option<Vec<String>> {
+        Some(self.reads())
     }
 
     fn process(&mut self, batch: &Batch, context: &Context) -> Result<Outcome, String> {
