@@ -42,6 +42,6 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         None => UpConfig::default(),
     };
     let shutdown = program::shutdown_on_signal()?;
-    node::run(&args.data, config, &args.run, shutdown).await?;
+    node::run(&args.data, config, args.config.clone(), &args.run, shutdown).await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,6 @@ use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{IpcWriteOptions, StreamWriter};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 
-
 /// Columns that only the host writes.
 pub(crate) const QUARANTINED_BY: &str = "quarantined_by";
 pub(crate) const QUARANTINE_REASON: &str = "quarantine_reason";

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use sluice_edge::{EdgeNode, program};
+use sluice_edge::{EdgeNode, StatusHandle, program};
 use sluice_ingest::IngestService;
 use sluice_query::QueryService;
 use sluice_store::{Stores, Tables, TablesOptions};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,7 @@ struct Parts {
 pub(super) async fn run(
     data: &Path,
     config: UpConfig,
+    file: Option<PathBuf>,
     args: &RunArgs,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -46,6 +48,7 @@ pub(super) async fn run(
     let token_file = identity.token_file.clone();
     let parts = Box::pin(build(&data, config, args, identity)).await?;
     let listen = parts.listen.clone();
+    let following = tokio::spawn(follow(file, parts.edge.status()));
     let ended = Box::pin(serve(parts, shutdown, || {
         for path in [Some(&ready_file), args.ready_file.as_ref()].into_iter().flatten() {
             let doors = listen.iter().map(|(name, address)| (name.as_str(), *address));
@@ -55,6 +58,7 @@ pub(super) async fn run(
         Ok(())
     }))
     .await;
+    following.abort();
     // Only a file of our own: another process may have begun meanwhile.
     let ours = std::fs::read_to_string(&ready_file)
         .is_ok_and(|text| text.contains(&format!("\"pid\": {}", std::process::id())));
@@ -62,6 +66,23 @@ pub(super) async fn run(
         drop(std::fs::remove_file(&ready_file));
     }
     ended
+}
+
+/// Reads the plugins of the configuration again on SIGHUP. What cannot be loaded changes nothing.
+async fn follow(file: Option<PathBuf>, edge: StatusHandle) {
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else {
+        return;
+    };
+    while hangups.recv().await.is_some() {
+        let Some(file) = &file else {
+            continue;
+        };
+        match UpConfig::load(file) {
+            // A refusal is told by whoever puts the chain together.
+            Ok(config) => drop(edge.reload(&config.edge).await),
+            Err(error) => tracing::error!(%error, "configuration refused, nothing changed"),
+        }
+    }
 }
 
 async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Identity) -> anyhow::Result<Parts> {

@@ -11,6 +11,8 @@ mod parse;
 mod regexes;
 mod token;
 
+use std::collections::BTreeSet;
+
 use sluice_plugin::arrow_buffer::BooleanBuffer;
 use sluice_plugin::prelude::*;
 
@@ -115,6 +117,20 @@ impl Plugin for Filter {
             rules,
             groups: regexes.compile()?,
         })
+    }
+
+    /// Only what the expressions name: most name three columns, and all that could be named is nearly the whole batch.
+    fn needs(&self) -> Option<Vec<String>> {
+        let mut columns: BTreeSet<String> = BTreeSet::new();
+        for rule in &self.rules {
+            rule.expr.each_source(&mut |source| {
+                columns.extend(source.columns.iter().cloned());
+                columns.extend(source.rare.iter().map(|(column, _)| column.clone()));
+            });
+        }
+        // A batch has to have a column to be handed over.
+        columns.insert("signal".to_owned());
+        Some(columns.into_iter().collect())
     }
 
     fn process(&mut self, batch: &Batch, _: &Context) -> Result<Outcome, String> {

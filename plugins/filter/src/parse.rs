@@ -27,6 +27,18 @@ pub enum Expr {
     Condition(Condition),
 }
 
+impl Expr {
+    /// Shows every column and attribute that the expression names.
+    pub fn each_source(&self, show: &mut impl FnMut(&Source)) {
+        match self {
+            Expr::Always(_) => {}
+            Expr::Not(inner) => inner.each_source(show),
+            Expr::All(parts) | Expr::Any(parts) => parts.iter().for_each(|part| part.each_source(show)),
+            Expr::Condition(condition) => show(&condition.source),
+        }
+    }
+}
+
 const WORDS: [&str; 11] = [
     "and",
     "or",

@@ -72,7 +72,7 @@ pub(crate) fn config(name: &str, json: serde_json::Value) -> PluginConfig {
 }
 
 /// With everything granted and no table.
-fn entry(name: &str, component: Vec<u8>, config: serde_json::Value) -> PluginConfig {
+pub(crate) fn entry(name: &str, component: Vec<u8>, config: serde_json::Value) -> PluginConfig {
     PluginConfig {
         name: name.to_owned(),
         component,

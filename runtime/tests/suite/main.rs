@@ -5,6 +5,7 @@
 mod capabilities;
 mod common;
 mod compile;
+mod fixtures;
 mod forbidden;
 mod hostile;
 mod instances;

@@ -95,17 +95,26 @@ impl<P: Plugin> Tester<P> {
 
     /// The answer itself.
     pub fn outcome(&mut self, batch: &RecordBatch) -> Result<Outcome, String> {
-        let handed_over = hand_over::<P>(batch)?;
+        let mut reads = P::describe().reads;
+        if let Some(needs) = self.plugin.needs() {
+            let mut needed = Vec::new();
+            crate::names::add(&mut needed, needs);
+            reads = needed;
+        }
+        let handed_over = part(batch, &reads)?;
         self.plugin.process(&handed_over, &self.context)
     }
 }
 
 /// The columns of a batch that a plugin declared, as the host hands them over.
 pub fn hand_over<P: Plugin>(batch: &RecordBatch) -> Result<Batch, String> {
-    let reads = P::describe().reads;
+    part(batch, &P::describe().reads)
+}
+
+fn part(batch: &RecordBatch, reads: &[String]) -> Result<Batch, String> {
     let fields = batch.schema_ref().fields();
     let declared: Vec<usize> = (0..fields.len())
-        .filter(|place| crate::names::declared(&reads, fields[*place].name()))
+        .filter(|place| crate::names::declared(reads, fields[*place].name()))
         .collect();
     let part = batch.project(&declared).map_err(|e| e.to_string())?;
     Batch::decode(crate::ipc::write(part.schema_ref(), part.columns(), part.num_rows())?)
