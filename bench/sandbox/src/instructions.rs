@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use sluice_runtime::{COMPILE_COMMAND, Compiler, Host, HostOptions};
 
-/// Batches of the shorter run, and how many more the longer one has.
-const FEW: usize = 2;
+/// Batches of the shorter run, every one of the corpus once, and how many more the longer one has.
+const FEW: usize = 8;
 const MORE: usize = 8;
 const ROWS: u64 = 8192;
 /// A compiler that is emulated takes a hundred times as long, and its emulator has tables.
@@ -94,6 +94,11 @@ pub(crate) fn count<'a>(dist: &Path, cases: &[&'a str]) -> BTreeMap<&'a str, Str
 
 fn instructions(dist: &Path, images: &Path, case: &str, side: &str, batches: usize) -> Option<u64> {
     let output = Command::new("valgrind")
+        // Copying by one repeated instruction would count once for every byte.
+        .env(
+            "GLIBC_TUNABLES",
+            "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000",
+        )
         .args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"])
         .arg(std::env::current_exe().ok()?)
         .arg("--plugins")

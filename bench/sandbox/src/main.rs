@@ -20,6 +20,7 @@ mod native;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use arrow_array::RecordBatch;
 use clap::Parser;
@@ -328,7 +329,12 @@ pub(crate) fn run(host: &Host, dist: &Path, what: &str, side: Side, rounds: usiz
     let folder = tempfile::tempdir().unwrap();
     let tables = vec![owners(folder.path(), &batches)];
     let mut case = cases().into_iter().find(|case| case.what == what).unwrap();
-    let chain = chain_with(host, dist, case.component, case.wasm, Limits::default(), tables);
+    // An emulated processor is fifty times as slow; no plugin may have more than this.
+    let limits = Limits {
+        deadline: Duration::from_secs(10),
+        ..Limits::default()
+    };
+    let chain = chain_with(host, dist, case.component, case.wasm, limits, tables);
     for batch in batches.iter().cycle().take(rounds) {
         match side {
             Side::Native => drop((case.native)(batch, true)),

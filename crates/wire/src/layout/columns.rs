@@ -1,8 +1,9 @@
 //! Names and types of the columns of a batch.
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{UInt16Type, UInt32Type};
-use arrow_array::{Array, RecordBatch};
+use arrow_array::types::{ArrowPrimitiveType, UInt16Type, UInt32Type};
+use arrow_array::{Array, PrimitiveArray, RecordBatch, StringArray};
+use arrow_buffer::ArrowNativeType;
 use arrow_schema::{DataType, Field, Fields};
 
 use super::LayoutError;
@@ -300,6 +301,21 @@ const ENTRY_BYTES: usize = 32;
 /// What the rows cost outside of a batch: all text with dictionaries written out row by row, and the key of every attribute. A batch
 /// that is small as a stream can be huge as rows, so this has a limit of its own (`IpcLimits::max_expanded_bytes`).
 pub fn expanded_bytes(batch: &RecordBatch) -> usize {
+    expanded(batch, expanded_dictionary)
+}
+
+/// At least as much, without a look at each row: every row of a dictionary counts as its longest value.
+pub(super) fn expanded_bytes_at_most(batch: &RecordBatch) -> usize {
+    expanded(batch, |keys, values| {
+        let longest = values.offsets().lengths().max().unwrap_or(0);
+        keys.len().saturating_mul(longest)
+    })
+}
+
+/// What the rows of a dictionary with these keys and values cost.
+type OfDictionary = fn(&dyn Array, &StringArray) -> usize;
+
+fn expanded(batch: &RecordBatch, of_dictionary: OfDictionary) -> usize {
     let columns = batch.schema_ref().fields().iter().zip(batch.columns());
     columns
         .map(|(field, column)| {
@@ -308,35 +324,25 @@ pub fn expanded_bytes(batch: &RecordBatch) -> usize {
                 _ => 0,
             };
             let entries = (column.len() - column.null_count()).saturating_mul(entry);
-            expanded_column(column.as_ref()).saturating_add(entries)
+            expanded_column(column.as_ref(), of_dictionary).saturating_add(entries)
         })
         .fold(0, usize::saturating_add)
 }
 
-fn expanded_column(column: &dyn Array) -> usize {
+fn expanded_column(column: &dyn Array, of_dictionary: OfDictionary) -> usize {
     if let Some(text) = column.as_string_opt::<i32>() {
         return span(text.value_offsets());
     }
     if let Some(bytes) = column.as_binary_opt::<i32>() {
         return span(bytes.value_offsets());
     }
-    if let Some(dict) = column.as_dictionary_opt::<UInt16Type>() {
-        return expanded_dictionary(
-            dict.keys().values().iter().map(|k| usize::from(*k)),
-            dict.keys().nulls(),
-            dict.values(),
-        );
-    }
-    if let Some(dict) = column.as_dictionary_opt::<UInt32Type>() {
-        return expanded_dictionary(
-            dict.keys().values().iter().map(|k| *k as usize),
-            dict.keys().nulls(),
-            dict.values(),
-        );
+    if let Some(dictionary) = column.as_any_dictionary_opt() {
+        let values = dictionary.values().as_string_opt::<i32>();
+        return values.map_or(0, |values| of_dictionary(dictionary.keys(), values));
     }
     if let Some(list) = column.as_list_opt::<i32>() {
         let members = list.values().as_struct_opt().map(|s| s.columns()).unwrap_or_default();
-        let text: usize = members.iter().map(|m| expanded_column(m.as_ref())).sum();
+        let text: usize = members.iter().map(|m| expanded_column(m.as_ref(), of_dictionary)).sum();
         return text
             + if members.is_empty() {
                 0
@@ -354,26 +360,47 @@ fn span(offsets: &[i32]) -> usize {
     }
 }
 
-fn expanded_dictionary(
-    keys: impl Iterator<Item = usize>,
-    nulls: Option<&arrow_buffer::NullBuffer>,
-    values: &dyn Array,
-) -> usize {
-    let Some(values) = values.as_string_opt::<i32>() else {
-        return 0;
-    };
-    keys.enumerate()
-        .filter(|(row, key)| nulls.is_none_or(|n| n.is_valid(*row)) && *key < values.len())
-        .map(|(_, key)| values.value_length(key) as usize)
-        .fold(0, usize::saturating_add)
+fn expanded_dictionary(keys: &dyn Array, values: &StringArray) -> usize {
+    fn sum<K: ArrowPrimitiveType<Native: ArrowNativeType>>(keys: &PrimitiveArray<K>, values: &StringArray) -> usize {
+        let lengths = keys.iter().flatten().map(|key| key.as_usize());
+        lengths
+            .filter(|key| *key < values.len())
+            .map(|key| values.value_length(key) as usize)
+            .fold(0, usize::saturating_add)
+    }
+    if let Some(keys) = keys.as_primitive_opt::<UInt16Type>() {
+        sum(keys, values)
+    } else if let Some(keys) = keys.as_primitive_opt::<UInt32Type>() {
+        sum(keys, values)
+    } else {
+        0
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use arrow_array::{ArrayRef, DictionaryArray};
     use proptest::prelude::*;
+    use std::sync::Arc;
+
+    fn with_dictionary<K: arrow_array::types::ArrowDictionaryKeyType>(rows: &[Option<String>]) -> RecordBatch {
+        let texts: Vec<Option<&str>> = rows.iter().map(Option::as_deref).collect();
+        let array: ArrayRef = Arc::new(texts.into_iter().collect::<DictionaryArray<K>>());
+        RecordBatch::try_from_iter([("attrs:s:key", array)]).unwrap()
+    }
 
     proptest! {
+        #[test]
+        fn text_written_out_is_reckoned_exactly_and_never_below(rows in proptest::collection::vec(proptest::option::of(".{0,9}"), 1..40)) {
+            let text: usize = rows.iter().flatten().map(|text| text.len() + "key".len() + ENTRY_BYTES).sum();
+            for batch in [with_dictionary::<UInt16Type>(&rows), with_dictionary::<UInt32Type>(&rows)] {
+                prop_assert_eq!(expanded_bytes(&batch), text);
+                prop_assert!(expanded_bytes_at_most(&batch) >= text);
+            }
+        }
+
         #[test]
         fn names_of_attribute_columns_read_back(group in 0usize..3, kind in 0usize..7, key: String) {
             let (group, kind) = (Group::ALL[group], AttrKind::ALL[kind]);
