@@ -5,7 +5,6 @@
 //! Processor time of the thread, both sides by turns, the best round of each.
 //!
 //! `cargo xtask bench` runs it and puts its lines into the table: what, measured, against, with tabs between them.
-#![allow(clippy::unwrap_used)]
 
 #[allow(
     dead_code,

@@ -119,12 +119,14 @@ fn check(host: &Host, project: &Project, component: &[u8], path: &Path) -> Resul
         let actual = match plugin {
             Ok(plugin) => {
                 let rows = batch(&fixture.rows, &fixture.defaults(), layout).map_err(anyhow::Error::msg)?;
+                // State outlives plugins; of each run it is another tenant's.
+                let tenant = format!("{} {name}", path.display());
                 let call = Call {
                     hints: Hints {
                         share: fixture.share,
                         row_bytes: fixture.row_bytes,
                     },
-                    ..Call::new(signal, u64::try_from(fixture.now).unwrap_or_default(), "test")
+                    ..Call::new(signal, u64::try_from(fixture.now).unwrap_or_default(), &tenant)
                 };
                 Trial::run(&plugin, &rows, &call)?.actual()
             }

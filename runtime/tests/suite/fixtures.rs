@@ -48,7 +48,11 @@ fn check_all(name: &str, component: &[u8], folder: &Path, least: usize) {
     for file in files {
         let fixture = Fixture::parse(&fs::read_to_string(&file).unwrap()).unwrap();
         for layout in [Layout::Plain, Layout::Dictionary] {
-            let differences = fixture.expect.differences(&run(name, component, &fixture, layout));
+            // State outlives plugins; of each run it is another tenant's.
+            let tenant = format!("{}-{layout:?}", file.display());
+            let differences = fixture
+                .expect
+                .differences(&run(name, component, &fixture, layout, &tenant));
             assert!(
                 differences.is_empty(),
                 "{} ({layout:?}): {differences:#?}",
@@ -58,7 +62,7 @@ fn check_all(name: &str, component: &[u8], folder: &Path, least: usize) {
     }
 }
 
-fn run(name: &str, component: &[u8], fixture: &Fixture, layout: Layout) -> Actual {
+fn run(name: &str, component: &[u8], fixture: &Fixture, layout: Layout, tenant: &str) -> Actual {
     let folder = tempfile::tempdir().unwrap();
     let tables = fixture.tables.iter().map(|(table, content)| {
         let path = folder.path().join(format!("{table}.csv"));
@@ -93,7 +97,7 @@ fn run(name: &str, component: &[u8], fixture: &Fixture, layout: Layout) -> Actua
             share: fixture.share,
             row_bytes: fixture.row_bytes,
         },
-        ..Call::new(signal, u64::try_from(fixture.now).unwrap(), "test")
+        ..Call::new(signal, u64::try_from(fixture.now).unwrap(), tenant)
     };
     let outcome = match Chain::new(vec![plugin.clone()]).run(given, &call) {
         Ok(outcome) => outcome,
