@@ -4,12 +4,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, BooleanArray, RecordBatch};
 use arrow_schema::DataType;
 use sluice_plugin_fixture::{Actual, Fixture, Layout, batch, rows};
-use sluice_runtime::{Call, Chain, Hints, OnFault, PluginConfig, TableSource};
+use sluice_runtime::{Call, Chain, Hints, OnFault, Plugin, PluginConfig, TableSource};
 use sluice_wire::Signal;
 
 use crate::common::{component, entry, host};
@@ -45,6 +46,8 @@ fn check_all(name: &str, component: &[u8], folder: &Path, least: usize) {
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
         .collect();
     assert!(files.len() >= least, "{}: {} fixtures", folder.display(), files.len());
+    // As long as a plugin lives, its machine code does, and is not made anew for the next fixture.
+    let mut alive = Vec::new();
     for file in files {
         let fixture = Fixture::parse(&fs::read_to_string(&file).unwrap()).unwrap();
         for layout in [Layout::Plain, Layout::Dictionary] {
@@ -52,7 +55,7 @@ fn check_all(name: &str, component: &[u8], folder: &Path, least: usize) {
             let tenant = format!("{}-{layout:?}", file.display());
             let differences = fixture
                 .expect
-                .differences(&run(name, component, &fixture, layout, &tenant));
+                .differences(&run(name, component, &fixture, layout, &tenant, &mut alive));
             assert!(
                 differences.is_empty(),
                 "{} ({layout:?}): {differences:#?}",
@@ -62,7 +65,14 @@ fn check_all(name: &str, component: &[u8], folder: &Path, least: usize) {
     }
 }
 
-fn run(name: &str, component: &[u8], fixture: &Fixture, layout: Layout, tenant: &str) -> Actual {
+fn run(
+    name: &str,
+    component: &[u8],
+    fixture: &Fixture,
+    layout: Layout,
+    tenant: &str,
+    alive: &mut Vec<Arc<Plugin>>,
+) -> Actual {
     let folder = tempfile::tempdir().unwrap();
     let tables = fixture.tables.iter().map(|(table, content)| {
         let path = folder.path().join(format!("{table}.csv"));
@@ -86,6 +96,7 @@ fn run(name: &str, component: &[u8], fixture: &Fixture, layout: Layout, tenant: 
         Ok(plugin) => plugin,
         Err(error) => return failed(error.to_string()),
     };
+    alive.push(plugin.clone());
     let given = batch(&fixture.rows, &fixture.defaults(), layout).unwrap();
     let signal = match fixture.signal.as_str() {
         "span" => Signal::Span,
