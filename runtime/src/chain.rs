@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use arrow_array::RecordBatch;
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::ArrowError;
+use sluice_wire::Signal;
 use sluice_wire::counts::Dropped;
 
 use crate::answer::Answer;
@@ -145,18 +146,23 @@ impl Chain {
     /// Runs all plugins over a batch. Blocks while guests run; call it where blocking is allowed, on a thread with a
     /// stack of at least 2 MiB.
     pub fn run(&self, batch: RecordBatch, call: &Call<'_>) -> Result<ChainOutcome, Refused> {
-        let places = self.serving();
+        let places = self.serving(call.signal);
         let mut work = Work::new(batch, &self.shared.reasons);
-        for (slot, serving) in places.iter().filter(|(_, s)| s.current.plugin.applies_to(call.signal)) {
+        for (slot, serving) in &places {
             work.apply(slot, serving, call)?;
         }
         work.finish()
     }
 
-    /// What serves a batch that begins now.
-    fn serving(&self) -> Vec<(Arc<Slot>, Arc<Serving>)> {
+    /// What serves a batch that begins now. Also what is switched off is looked at once, at the beginning: while the chain changes,
+    /// a batch must not find one mask off already and the one that takes its place not on yet.
+    fn serving(&self, signal: Signal) -> Vec<(Arc<Slot>, Arc<Serving>)> {
         let slots = self.shared.slots.read().unwrap_or_else(PoisonError::into_inner);
-        slots.iter().map(|slot| (slot.clone(), slot.serving())).collect()
+        slots
+            .iter()
+            .map(|slot| (slot.clone(), slot.serving()))
+            .filter(|(_, serving)| serving.current.plugin.applies_to(signal))
+            .collect()
     }
 }
 

@@ -272,12 +272,13 @@ impl Slot {
         let version = &serving.current.version;
         self.events.push(ChainEvent::new(What::Proven, &self.name, version));
         tracing::info!(plugin = self.name, %version, "new version works");
-        let shadow = inner.serving.shadow.clone();
+        let (shadow, blocked) = (inner.serving.shadow.clone(), inner.serving.blocked.clone());
         inner.replace(Serving {
             current: serving.current.clone(),
             shadow,
             probation: None,
-            blocked: None,
+            // Taken back while it was on probation: that it works is no reason to go on with it.
+            blocked,
         });
     }
 

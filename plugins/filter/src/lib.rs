@@ -28,8 +28,8 @@ use regexes::Group;
 
 /// What dropped rows are counted under if no rule says otherwise.
 const REASON: &str = "filtered";
-/// Bytes of a reason, as the ledger has it.
-const MAX_REASON_BYTES: usize = 128;
+/// Bytes of a reason, as the host takes it.
+const MAX_REASON_BYTES: usize = 64;
 /// Rules of one configuration; the host counts sixteen reasons of a plugin apart.
 const MAX_RULES: usize = 16;
 
@@ -153,9 +153,11 @@ impl Rule {
         drop: Option<&str>,
         regexes: &mut Regexes,
     ) -> Result<Rule, String> {
-        if reason.is_empty() || reason.len() > MAX_REASON_BYTES || reason.contains(char::is_control) {
+        // The rule of the host: a batch with another reason would be a fault.
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_.- ".contains(&byte);
+        if reason.is_empty() || reason.len() > MAX_REASON_BYTES || !reason.bytes().all(allowed) {
             return Err(format!(
-                "{path}reason: 1 to {MAX_REASON_BYTES} bytes without control characters"
+                "{path}reason: {reason:?} has to be 1 to {MAX_REASON_BYTES} letters, digits, `_`, `.`, `-` or spaces"
             ));
         }
         let (keeps, key, text) = match (keep, drop) {

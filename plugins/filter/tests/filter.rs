@@ -148,8 +148,12 @@ fn configurations_have_one_thing_to_do() {
             "rules[0].keep, line 1, column 1: `x` is no column",
         ),
         (
+            json!({"keep": "true", "reason": "health: noise"}),
+            "reason: \"health: noise\" has to be 1 to 64 letters",
+        ),
+        (
             json!({"rules": [{"reason": "", "keep": "true"}]}),
-            "rules[0].reason: 1 to 128 bytes",
+            "rules[0].reason: \"\" has to be 1 to 64 letters",
         ),
         (json!({"keap": "true"}), "did you mean `keep`?"),
     ] {

@@ -101,12 +101,18 @@ fn is_network(bytes: &[u8], end: usize, address: impl Into<u128>, width: u32) ->
     any && length <= width && rest > 0 && address.into() & ((1u128 << rest.min(127)) - 1) == 0
 }
 
-/// Where the next colon stands that may be one of an address: hexadecimal digits or colons on both sides.
+/// Where the next colon stands that may be one of an address.
 pub(crate) fn next_v6(bytes: &[u8], from: usize) -> Option<usize> {
-    let side = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':');
     memchr::memchr_iter(b':', bytes.get(from..)?)
         .map(|at| at + from)
-        .find(|at| side(bytes.get(at + 1)) && (*at == 0 || side(bytes.get(at - 1)) || bytes[at + 1] == b':'))
+        .find(|at| may_be_v6(bytes, *at))
+}
+
+/// Whether a colon may be one of an address: hexadecimal digits or colons on both sides.
+pub(crate) fn may_be_v6(bytes: &[u8], at: usize) -> bool {
+    let side = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':');
+    let next = bytes.get(at + 1);
+    bytes.get(at) == Some(&b':') && side(next) && (at == 0 || side(bytes.get(at - 1)) || next == Some(&b':'))
 }
 
 /// The address around a colon, and where the search goes on.

@@ -249,7 +249,7 @@ fn sign(texts: &Texts<'_>, row: usize, at: usize, keys: &Keys) -> bool {
 fn v6(texts: &Texts<'_>, row: usize, at: usize) -> bool {
     let text = texts.text(row).as_bytes();
     let local = at - texts.start(row);
-    ip::next_v6(text, local) == Some(local) && ip::v6_around(text, local).0.is_some()
+    ip::may_be_v6(text, local) && ip::v6_around(text, local).0.is_some()
 }
 
 /// In JSON the key of a number may stand far before it: before a list, or before other words of the same text.
