@@ -1,13 +1,11 @@
 //! What a component says of itself, for the commands that sign and check packages.
 
 use sluice_package::{Capability, ComponentFacts, Kind, Version};
-use sluice_runtime::{Compiler, Host, HostOptions, inspect};
+use sluice_runtime::{Host, inspect};
 
 /// Looks into a component, and asks it what it is: inside the limits that every plugin has, in a process that compiles it apart.
-pub fn component_facts(component: &[u8], compiler: Compiler) -> Result<ComponentFacts, String> {
+pub fn component_facts(component: &[u8], host: &Host) -> Result<ComponentFacts, String> {
     let info = inspect(component).map_err(|error| error.to_string())?;
-    let options = HostOptions { compiler, cache: None };
-    let host = Host::new(options).map_err(|error| error.to_string())?;
     let said = host.describe(component).map_err(|error| error.to_string())?;
     let version = Version::parse(&said.version)
         .map_err(|error| format!("its version {:?} is no semantic version: {error}", said.version))?;

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use sluice_package::command::{self, CommandError, Host, Output, PackageCommand};
-use sluice_package::{ComponentFacts, Policy, Version};
-use sluice_runtime::Kind;
+use sluice_package::command::{self, Host, Output, PackageCommand};
+use sluice_package::{ComponentFacts, Policy};
 
 use super::sandbox;
 
@@ -28,54 +27,14 @@ pub(super) async fn run(command: PackageCommand) -> Result<ExitCode> {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
             let code = error.exit_code();
-            eprintln!("error: {}", chain(&error));
+            eprintln!("error: {:#}", anyhow::Error::from(error));
             Ok(ExitCode::from(code))
         }
     }
 }
 
-fn chain(error: &CommandError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
-/// What a component says of itself, in the sandbox that edges have.
+/// What a component says of itself, in the sandbox that keeps what it compiled.
 fn inspect(component: &[u8]) -> Result<ComponentFacts, String> {
-    let text = |error: anyhow::Error| format!("{error:#}");
-    let info = sluice_runtime::inspect(component).map_err(|error| text(error.into()))?;
-    let host = sandbox::host().map_err(text)?;
-    let about = host.describe(component).map_err(|error| text(error.into()))?;
-    Ok(ComponentFacts {
-        name: about.name,
-        version: parse_version(&about.version)?,
-        kind: match about.kind {
-            Kind::Mask => sluice_package::Kind::Mask,
-            Kind::Sample => sluice_package::Kind::Sample,
-            Kind::Enrich => sluice_package::Kind::Enrich,
-            Kind::Filter => sluice_package::Kind::Filter,
-        },
-        contract: Version::new(info.contract.major.into(), info.contract.minor.into(), 0),
-        capabilities: info
-            .capabilities
-            .iter()
-            .map(|capability| capability.to_string().parse())
-            .collect::<Result<_, _>>()
-            .map_err(|error: sluice_package::CapabilityError| error.to_string())?,
-        reads: about.reads,
-        writes: about.writes,
-        config_schema: about.config_schema,
-    })
-}
-
-fn parse_version(text: &str) -> Result<Version, String> {
-    sluice_package::parse_version(text).map_err(|error| format!("version {text:?}: {error}"))
+    let host = sandbox::host().map_err(|error| format!("{error:#}"))?;
+    sluice_edge::component_facts(component, &host)
 }

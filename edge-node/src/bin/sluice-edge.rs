@@ -12,7 +12,7 @@ use hyper_util::rt::TokioExecutor;
 use sluice_edge::{EdgeConfig, program};
 use sluice_package::Policy;
 use sluice_package::command::{self, EXIT_CODES, Host, Output, PackageCommand};
-use sluice_runtime::Compiler;
+use sluice_runtime::{Host as Sandbox, HostOptions};
 
 const FAILED: u8 = 1;
 const CONFIG_REFUSED: u8 = 3;
@@ -196,7 +196,10 @@ async fn status(url: &str, json: bool) -> anyhow::Result<()> {
 }
 
 async fn plugin(command: PackageCommand) -> ExitCode {
-    let inspect = |component: &[u8]| sluice_edge::component_facts(component, Compiler::this_program());
+    let inspect = |component: &[u8]| {
+        let sandbox = Sandbox::new(HostOptions::default()).map_err(|error| error.to_string())?;
+        sluice_edge::component_facts(component, &sandbox)
+    };
     let host = Host {
         inspect: &inspect,
         policy: Policy::default(),

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use super::child::Running;
 use super::keeper::TICK;
+use super::tools::GO;
 use crate::run;
 
 const MARK: &str = ".complete";
@@ -152,6 +153,20 @@ pub(super) fn claim(folder: &Path) -> Result<File> {
         bail!("{} is in use by another `cargo xtask services`", folder.display());
     }
     Ok(lock)
+}
+
+/// Builds the program of a Go module into an engine's folder.
+pub(super) async fn go_install(name: &str, what: &str, module: &str, flags: &[&str], folder: &Path) -> Result<()> {
+    let mut go = Command::new(GO.find()?);
+    go.current_dir(folder)
+        .env("GOBIN", folder)
+        .env("CGO_ENABLED", "0")
+        .env_remove("GOOS")
+        .env_remove("GOARCH")
+        .args(["install", "-v", "-trimpath"])
+        .args(flags)
+        .arg(module);
+    fetch(name, what, &go, &folder.join("fetch.log")).await
 }
 
 /// Runs a tool that takes long, with a sign of life, and shows the end of what it said if it fails.

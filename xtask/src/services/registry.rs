@@ -10,7 +10,6 @@ use anyhow::{Context, Result};
 use super::cache::{self, Cache, Recipe};
 use super::engine::{Launch, free_ports};
 use super::probe;
-use super::tools::GO;
 
 /// `go install` compares what it gets with Go's checksum database, unless the developer has turned that off.
 const MODULE: &str = "github.com/distribution/distribution/v3/cmd/registry@v3.0.0";
@@ -30,15 +29,8 @@ pub(super) fn recipe() -> Recipe<'static> {
 pub(super) async fn installed(cache: &Cache) -> Result<PathBuf> {
     cache
         .get(&recipe(), async |folder| {
-            let mut go = Command::new(GO.find()?);
-            go.current_dir(folder)
-                .env("GOBIN", folder)
-                .env("CGO_ENABLED", "0")
-                .env_remove("GOOS")
-                .env_remove("GOARCH")
-                .args(["install", "-v", "-trimpath", "-ldflags=-s -w", MODULE]);
             let what = "building the registry from its Go module, 2 to 5 minutes on two cores, once";
-            cache::fetch("registry", what, &go, &folder.join("fetch.log")).await
+            cache::go_install("registry", what, MODULE, &["-ldflags=-s -w"], folder).await
         })
         .await
 }

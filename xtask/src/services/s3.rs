@@ -10,7 +10,6 @@ use anyhow::{Context, Result};
 use super::cache::{self, Cache, Recipe};
 use super::engine::{Launch, free_ports};
 use super::probe;
-use super::tools::GO;
 
 /// What `@latest` was on 2026-11-21. MinIO's release tags (`RELEASE.…`) are no versions in Go's sense, and a module proxy need not serve
 /// them. `go install` compares what it gets with Go's checksum database, unless the developer has turned that off.
@@ -32,15 +31,8 @@ pub(super) fn recipe() -> Recipe<'static> {
 pub(super) async fn installed(cache: &Cache) -> Result<PathBuf> {
     cache
         .get(&recipe(), async |folder| {
-            let mut go = Command::new(GO.find()?);
-            go.current_dir(folder)
-                .env("GOBIN", folder)
-                .env("CGO_ENABLED", "0")
-                .env_remove("GOOS")
-                .env_remove("GOARCH")
-                .args(["install", "-v", "-trimpath", MODULE]);
             let what = "building MinIO from its Go module, 2 to 5 minutes on two cores, once";
-            cache::fetch("s3", what, &go, &folder.join("fetch.log")).await
+            cache::go_install("s3", what, MODULE, &[], folder).await
         })
         .await
 }
