@@ -2,11 +2,12 @@
 
 use std::hint::black_box;
 
+use arrow_array::RecordBatch;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message;
 use sluice_bench::corpus::{Corpus, Signal};
 use sluice_wire::counts::Counts;
-use sluice_wire::envelope::{self, Compression, Envelope, Header, Kind};
+use sluice_wire::envelope::{self, Compression, Envelope, Header, Kind, Packing};
 use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
 use sluice_wire::layout::IpcLimits;
 use sluice_wire::otlp::{DecodeLimits, Decoder};
@@ -67,7 +68,7 @@ fn sealing(corpus: &Corpus, decoder: &mut Decoder) -> Vec<Line> {
     });
     let zstd = zstd::encode_all(&body[..], 3).unwrap();
     let per_event = |bytes: usize| bytes as f64 / SEALED_ROWS as f64;
-    vec![
+    let mut lines = vec![
         line(
             "a sealed batch of 8,192 logs",
             format!("{:.0} bytes/event", per_event(sealed.len())),
@@ -82,7 +83,35 @@ fn sealing(corpus: &Corpus, decoder: &mut Decoder) -> Vec<Line> {
             per_second(SEALED_ROWS as f64, sealing, "rows"),
             format!("opening and validating takes {:.2} of that time", parsing / sealing),
         ),
-    ]
+    ];
+    lines.extend(packings(&rows, sealing));
+    lines
+}
+
+/// What each way of packing makes of the same rows, at the levels that the link classes choose among.
+fn packings(rows: &RecordBatch, default: f64) -> Vec<Line> {
+    let header = header();
+    let ways = [
+        ("an Arrow stream", Packing::Arrow),
+        ("packed columns", Packing::Columns),
+        ("packed, texts taken apart", Packing::Shapes),
+    ];
+    let mut lines = Vec::new();
+    for (name, packing) in ways {
+        for zstd_level in [1, 3, 9, 19] {
+            let compression = Compression { zstd_level, packing };
+            let size = envelope::seal(&header, Some(rows), compression).unwrap().len();
+            let time = seconds(|| {
+                black_box(envelope::seal(&header, Some(rows), compression).unwrap());
+            });
+            lines.push(line(
+                &format!("sealed as {name}, zstd {zstd_level}"),
+                format!("{:.1} bytes/event", size as f64 / SEALED_ROWS as f64),
+                format!("{:.2} times the time of what is default", time / default),
+            ));
+        }
+    }
+    lines
 }
 
 pub(crate) fn header() -> Header {

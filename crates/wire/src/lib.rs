@@ -12,6 +12,7 @@ mod json;
 pub mod layout;
 pub mod limits;
 pub mod otlp;
+mod packed;
 pub mod session;
 mod signal;
 pub mod value;

@@ -9,7 +9,7 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use bytes::Bytes;
 use proptest::prelude::*;
 use sluice_wire::counts::{Counts, Dropped};
-use sluice_wire::envelope::{self, Compression, Envelope, EnvelopeError, Header, Kind};
+use sluice_wire::envelope::{self, Compression, Envelope, EnvelopeError, Header, Kind, Packing};
 use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
 use sluice_wire::layout::IpcLimits;
 
@@ -90,7 +90,7 @@ fn report_header() -> Header {
 #[test]
 fn p3_what_was_sealed_is_read_back_with_or_without_compression() {
     for zstd_level in [0, 3] {
-        let sealed = envelope::seal(&data_header(100), Some(&rows(100)), Compression { zstd_level }).unwrap();
+        let sealed = envelope::seal(&data_header(100), Some(&rows(100)), Compression::level(zstd_level)).unwrap();
         let parsed = Envelope::parse(sealed.clone()).unwrap();
         assert_eq!(parsed.header, data_header(100));
         assert_eq!(parsed.bytes(), &sealed);
@@ -99,11 +99,11 @@ fn p3_what_was_sealed_is_read_back_with_or_without_compression() {
         assert_eq!(read, rows(100));
         assert_eq!(
             sealed,
-            envelope::seal(&data_header(100), Some(&rows(100)), Compression { zstd_level }).unwrap()
+            envelope::seal(&data_header(100), Some(&rows(100)), Compression::level(zstd_level)).unwrap()
         );
     }
     let packed = envelope::seal(&data_header(2000), Some(&rows(2000)), Compression::default()).unwrap();
-    let raw = envelope::seal(&data_header(2000), Some(&rows(2000)), Compression { zstd_level: 0 }).unwrap();
+    let raw = envelope::seal(&data_header(2000), Some(&rows(2000)), Compression::NONE).unwrap();
     assert!(packed.len() * 3 < raw.len());
 }
 
@@ -198,7 +198,11 @@ fn p15_a_decompression_bomb_is_refused_before_anything_is_allocated() {
     let n = 50_000;
     let mut header = data_header(n);
     header.counts.stored = u64::from(n) - 1;
-    let sealed = envelope::seal(&header, Some(&rows(n as usize)), Compression { zstd_level: 3 }).unwrap();
+    let arrow = Compression {
+        zstd_level: 3,
+        packing: Packing::Arrow,
+    };
+    let sealed = envelope::seal(&header, Some(&rows(n as usize)), arrow).unwrap();
     let small = IpcLimits {
         max_bytes: 100_000,
         ..IpcLimits::default()
@@ -212,6 +216,18 @@ fn p15_a_decompression_bomb_is_refused_before_anything_is_allocated() {
         Envelope::parse(liar).unwrap().rows(&small),
         Err(EnvelopeError::Decompress(_))
     ));
+    // Packed columns announce what they take, too.
+    let packed = envelope::seal(&header, Some(&rows(n as usize)), Compression::default()).unwrap();
+    assert!(matches!(
+        Envelope::parse(packed.clone()).unwrap().rows(&small),
+        Err(EnvelopeError::TooLarge { .. })
+    ));
+    let liar = resealed(&packed, |body| {
+        let payload = 20 + u32::from_le_bytes(body[8..12].try_into().unwrap()) as usize;
+        body[payload..payload + 4].copy_from_slice(&90_000u32.to_le_bytes());
+    });
+    let error = Envelope::parse(liar).unwrap().rows(&IpcLimits::default()).unwrap_err();
+    assert!(matches!(error, EnvelopeError::Layout(_)), "{error:?}");
     // It announces more than it holds.
     let boaster = resealed(&sealed, |body| {
         body[16..20].copy_from_slice(&60_000_000u32.to_le_bytes())
@@ -230,11 +246,19 @@ fn fixture(name: &str) -> PathBuf {
 #[ignore = "writes the fixtures; run by hand when a version is added"]
 #[expect(clippy::disallowed_methods, reason = "fixtures are files")]
 fn write_fixtures() {
-    let data = |level| envelope::seal(&data_header(50), Some(&rows(50)), Compression { zstd_level: level }).unwrap();
+    let data = |level| {
+        let compression = Compression {
+            zstd_level: level,
+            packing: Packing::Arrow,
+        };
+        envelope::seal(&data_header(50), Some(&rows(50)), compression).unwrap()
+    };
+    let packed = envelope::seal(&data_header(50), Some(&rows(50)), Compression::default()).unwrap();
     let plain = |header: &Header| envelope::seal(header, None, Compression::default()).unwrap();
     for (name, bytes) in [
         ("envelope-v1-data.bin", data(3)),
         ("envelope-v1-data-uncompressed.bin", data(0)),
+        ("envelope-v1-data-packed.bin", packed),
         (
             "envelope-v1-tombstone.bin",
             plain(&data_header(50).tombstone("rows are not valid")),
@@ -250,7 +274,8 @@ fn version_1_is_still_read() {
     let read = |bytes: &'static [u8]| Envelope::parse(Bytes::from_static(bytes)).unwrap();
     let compressed = read(include_bytes!("fixtures/envelope-v1-data.bin"));
     let uncompressed = read(include_bytes!("fixtures/envelope-v1-data-uncompressed.bin"));
-    for data in [compressed, uncompressed] {
+    let packed = read(include_bytes!("fixtures/envelope-v1-data-packed.bin"));
+    for data in [compressed, uncompressed, packed] {
         assert_eq!(data.header, data_header(50));
         assert_eq!(data.rows(&IpcLimits::default()).unwrap().unwrap(), rows(50));
     }
@@ -263,10 +288,12 @@ fn version_1_is_still_read() {
 proptest! {
     #[test]
     fn hostile_bytes_with_a_correct_hash_never_panic(
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12), compressed: bool
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+        zstd_level in prop::sample::select(vec![0, 3]),
+        packing in prop::sample::select(vec![Packing::Arrow, Packing::Columns, Packing::Shapes]),
     ) {
-        let level = if compressed { 3 } else { 0 };
-        let sealed = envelope::seal(&data_header(30), Some(&rows(30)), Compression { zstd_level: level }).unwrap();
+        let compression = Compression { zstd_level, packing };
+        let sealed = envelope::seal(&data_header(30), Some(&rows(30)), compression).unwrap();
         let hostile = resealed(&sealed, |body| {
             for (at, with) in &changes {
                 let at = at.index(body.len());

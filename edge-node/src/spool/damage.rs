@@ -101,7 +101,7 @@ impl Spool {
             detail: String::new(),
         }
         .tombstone(&detail);
-        let bytes = envelope::seal(&header, None, Compression { zstd_level: 0 }).map_err(|e| refuse(e.to_string()))?;
+        let bytes = envelope::seal(&header, None, Compression::NONE).map_err(|e| refuse(e.to_string()))?;
         tracing::warn!(
             index,
             rows = header.counts.damaged,

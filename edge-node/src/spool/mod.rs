@@ -245,9 +245,7 @@ impl Spool {
     }
 
     fn compression(&self) -> Compression {
-        Compression {
-            zstd_level: self.options.zstd_level,
-        }
+        Compression::level(self.options.zstd_level)
     }
 
     /// Everything below it is acknowledged or gone.

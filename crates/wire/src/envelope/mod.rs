@@ -1,6 +1,7 @@
 //! One batch as bytes: header, payload, hash. Spool, link and log carry exactly these bytes; LINK.md describes them.
 
 mod header;
+mod payload;
 
 use std::fmt;
 
@@ -9,10 +10,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
 
 use crate::ids::IdError;
-use crate::layout::{self, IpcLimits, LayoutError};
+use crate::layout::{IpcLimits, LayoutError};
 
 use header::wire;
 pub use header::{Header, Kind};
+use payload::Payload;
 
 /// The newest version of the envelope that this build writes and reads.
 pub const VERSION: u8 = 1;
@@ -27,14 +29,46 @@ const HASH_BYTES: usize = 32;
 /// How [`seal`] compresses rows.
 #[derive(Clone, Copy, Debug)]
 pub struct Compression {
-    /// As zstd counts them; 0 stores the rows as they are.
+    /// As zstd counts them; 0 stores the rows as an Arrow stream, as they are.
     pub zstd_level: i32,
+    pub packing: Packing,
+}
+
+/// What is done to rows before they are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Packing {
+    /// An Arrow IPC stream.
+    Arrow,
+    /// Columns packed as numbers and texts.
+    Columns,
+    /// Columns packed, and texts taken apart.
+    #[default]
+    Shapes,
 }
 
 impl Default for Compression {
     fn default() -> Self {
-        // The level that the layout was measured with.
-        Self { zstd_level: 3 }
+        Self {
+            // The level that the layout was measured with.
+            zstd_level: 3,
+            packing: Packing::default(),
+        }
+    }
+}
+
+impl Compression {
+    /// The rows as an Arrow stream that is not compressed.
+    pub const NONE: Self = Self {
+        zstd_level: 0,
+        packing: Packing::Arrow,
+    };
+
+    /// This level of zstd, and what is packed by default.
+    pub fn level(zstd_level: i32) -> Self {
+        Self {
+            zstd_level,
+            ..Self::default()
+        }
     }
 }
 
@@ -100,14 +134,17 @@ pub fn seal(header: &Header, rows: Option<&RecordBatch>, compression: Compressio
             found,
         });
     }
-    let raw = match rows {
-        Some(rows) if rows.num_rows() > 0 => layout::to_ipc(rows)?,
-        _ => Vec::new(),
+    let Payload {
+        codec,
+        raw_bytes,
+        bytes: payload,
+    } = match rows {
+        Some(rows) if rows.num_rows() > 0 => Payload::of(rows, compression)?,
+        _ => Payload::default(),
     };
-    let (codec, payload) = compress(&raw, compression)?;
     let head = wire::Header::from(header).encode_to_vec();
     cap("header", head.len(), MAX_HEADER_BYTES)?;
-    cap("rows before compression", raw.len(), u32::MAX as usize)?;
+    cap("rows before compression", raw_bytes, u32::MAX as usize)?;
     let total = FIXED_BYTES + head.len() + payload.len() + HASH_BYTES;
     cap("batch", total, MAX_ENVELOPE_BYTES)?;
 
@@ -118,7 +155,7 @@ pub fn seal(header: &Header, rows: Option<&RecordBatch>, compression: Compressio
     out.put_u16_le(0);
     out.put_u32_le(head.len() as u32);
     out.put_u32_le(payload.len() as u32);
-    out.put_u32_le(raw.len() as u32);
+    out.put_u32_le(raw_bytes as u32);
     out.put_slice(&head);
     out.put_slice(&payload);
     let hash = blake3::hash(&out);
@@ -158,11 +195,7 @@ impl Envelope {
                 "rows are announced and missing, or there and not announced",
             ));
         }
-        if fixed.codec == CODEC_NONE && fixed.raw_bytes as usize != payload.len() {
-            return Err(EnvelopeError::Invalid(
-                "rows are stored as they are, yet have two lengths",
-            ));
-        }
+        payload::check(fixed.codec, fixed.raw_bytes, &payload)?;
         Ok(Envelope {
             header,
             hash,
@@ -180,7 +213,7 @@ impl Envelope {
 
     /// What the rows need in memory before they are decoded.
     pub fn raw_bytes(&self) -> u64 {
-        u64::from(self.raw_bytes)
+        u64::from(self.raw_bytes) + payload::unpacked_bytes(self.codec, &self.payload) as u64
     }
 
     /// Decompresses, decodes and validates the rows. `None` if the batch has none.
@@ -188,12 +221,7 @@ impl Envelope {
         if self.payload.is_empty() {
             return Ok(None);
         }
-        // Before anything is allocated for it.
-        cap("rows before compression", self.raw_bytes as usize, limits.max_bytes)?;
-        let rows = match self.codec {
-            CODEC_NONE => layout::from_ipc(&self.payload, limits)?,
-            _ => layout::from_ipc(&self.decompress()?, limits)?,
-        };
+        let rows = payload::rows(self.codec, self.raw_bytes as usize, &self.payload, limits)?;
         if rows.num_rows() as u64 != u64::from(self.header.rows) {
             return Err(EnvelopeError::Rows {
                 header: u64::from(self.header.rows),
@@ -201,15 +229,6 @@ impl Envelope {
             });
         }
         Ok(Some(rows))
-    }
-
-    fn decompress(&self) -> Result<Vec<u8>, EnvelopeError> {
-        let expected = self.raw_bytes as usize;
-        let raw = zstd::bulk::decompress(&self.payload, expected).map_err(EnvelopeError::Decompress)?;
-        if raw.len() != expected {
-            return Err(EnvelopeError::Invalid("rows are shorter than announced"));
-        }
-        Ok(raw)
     }
 }
 
@@ -220,21 +239,6 @@ impl fmt::Debug for Envelope {
             .field("hash", &hex::encode(self.hash))
             .field("bytes", &self.bytes.len())
             .finish_non_exhaustive()
-    }
-}
-
-const CODEC_NONE: u8 = 0;
-const CODEC_ZSTD: u8 = 1;
-
-fn compress(raw: &[u8], compression: Compression) -> Result<(u8, Vec<u8>), EnvelopeError> {
-    if raw.is_empty() || compression.zstd_level == 0 {
-        return Ok((CODEC_NONE, raw.to_vec()));
-    }
-    let packed = zstd::bulk::compress(raw, compression.zstd_level).map_err(EnvelopeError::Compress)?;
-    if packed.len() < raw.len() {
-        Ok((CODEC_ZSTD, packed))
-    } else {
-        Ok((CODEC_NONE, raw.to_vec()))
     }
 }
 
@@ -278,7 +282,7 @@ impl Fixed {
                 found => Err(EnvelopeError::Newer { found, newest: VERSION }),
             };
         }
-        if at(5) > CODEC_ZSTD {
+        if at(5) > payload::NEWEST_CODEC {
             return Err(EnvelopeError::Codec(at(5)));
         }
         cap("batch", bytes.len(), MAX_ENVELOPE_BYTES)?;
