@@ -23,8 +23,10 @@ pub(super) const MAX_REFERENCES: usize = 32;
 /// What the writer makes, well within: beyond it shapes cost more than they save.
 const SHAPES_WRITTEN: usize = 512;
 const SLOTS_WRITTEN: usize = 8192;
-/// Fewer texts do not pay for the description of their shapes.
-const MIN_TEXTS: usize = 32;
+/// Fewer texts do not pay for the description of their shapes, or only where they become much smaller: zstd cannot make as much of a few
+/// numbers as of their digits.
+const MIN_TEXTS: usize = 4;
+const FEW_TEXTS: usize = 32;
 const SAMPLE: usize = 256;
 /// With more shapes in the sample, words become slots.
 const LITERAL_SHAPES: usize = 24;
@@ -46,16 +48,18 @@ impl<'a> References<'a> {
 
 pub(super) fn put_texts(out: &mut Vec<u8>, texts: &[&str], references: &References<'_>, shapes: bool) {
     let shaped = if shapes { Shaped::of(texts, references) } else { None };
-    match shaped {
-        Some(shaped) => {
-            out.push(SHAPED);
-            shaped.write(out, references);
+    let start = out.len();
+    if let Some(shaped) = shaped {
+        out.push(SHAPED);
+        shaped.write(out, references);
+        let bytes: usize = texts.iter().map(|text| text.len()).sum();
+        if texts.len() >= FEW_TEXTS || (out.len() - start) * 3 <= bytes * 2 {
+            return;
         }
-        None => {
-            out.push(PLAIN);
-            put_plain(out, texts);
-        }
+        out.truncate(start);
     }
+    out.push(PLAIN);
+    put_plain(out, texts);
 }
 
 fn put_plain(out: &mut Vec<u8>, texts: &[&str]) {
