@@ -22,7 +22,7 @@ use crate::limits::Limits;
 use crate::load::{About, LoadError, PluginConfig};
 use crate::lock;
 use crate::policy::{self, Kind, OnFault, Verdict};
-use crate::pool::Pool;
+use crate::pool::{Pool, Wear};
 use crate::slices;
 use crate::stats::{Counters, PluginStats};
 
@@ -276,26 +276,26 @@ impl Plugin {
         };
         let mut attempt = 1;
         loop {
-            let mut owned = self.pool.acquire(call.tenant, attempt > 1, || self.start())?;
-            let fresh = owned.instance.calls() == 0;
+            let mut lease = self.pool.acquire(call.tenant, attempt > 1, || self.start())?;
+            let fresh = lease.instance.calls() == 0;
             let now = Now {
                 tenant: call.tenant,
                 now_ns: call.now_ns,
                 batch: declared,
             };
-            let answer = owned
+            let answer = lease
                 .instance
                 .process(&input, &context, now)
                 .and_then(|outcome| answer::check(outcome, batch, &self.about.writes));
-            let memory = owned.instance.memory_bytes() as u64;
+            let memory = lease.instance.memory_bytes() as u64;
             self.count(|counters| counters.memory_bytes = counters.memory_bytes.max(memory));
             match answer {
                 Ok(answer) => {
-                    self.pool.release(owned);
+                    lease.release();
                     return Ok(answer);
                 }
                 Err(fault) => {
-                    self.pool.discard(owned);
+                    drop(lease);
                     if !policy::retry(attempt, fresh) {
                         return Err(fault);
                     }
