@@ -119,6 +119,7 @@ impl EdgeNode {
         let plugins = Arc::new(Keeper::new(KeeperOptions {
             folder: config.data_dir.join("plugins"),
             compiler: options.compiler,
+            cache: true,
             strict_revocations: config.packages.strict_revocations,
         }));
         let (keeper, entries) = (plugins.clone(), config.plugin.clone());

@@ -1,8 +1,8 @@
 //! The plugin chain of a running node: where its plugins come from, and how it changes without a restart.
 //!
-//! The [`Keeper`] makes what the configuration and the store ask for into places of the chain, as a whole or not at all. It is
-//! asked at the start, when the configuration is read again, and by [`watch`] when the store changes or a place went back to
-//! the version before by itself.
+//! The [`Keeper`] makes what the configuration and the store ask for into places of the chain. It is asked at the start, when the
+//! configuration is read again, and by [`watch`] when the store changes, when it is time to try again what could not be loaded, or
+//! when a place went back to the version before by itself.
 
 mod builtin;
 mod keeper;
@@ -10,6 +10,7 @@ mod place;
 pub(crate) mod secrets;
 mod source;
 mod status;
+mod summary;
 pub(crate) mod watch;
 
 use std::path::PathBuf;
