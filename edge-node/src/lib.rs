@@ -32,4 +32,4 @@ pub use chain::{ChainError, ChainStatus, RefusedChain, SecretError};
 pub use config::{ConfigError, EdgeConfig};
 pub use facts::component_facts;
 pub use node::{EdgeError, EdgeNode, NodeOptions};
-pub use status::{EdgeStatus, StatusHandle};
+pub use status::{EdgeStatus, ReloadError, StatusHandle};

@@ -1,5 +1,6 @@
 //! The program itself: ready file, exit codes, signals.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use sluice_wire::Signal;
@@ -92,4 +93,73 @@ fn exit_codes_mean_something() {
     let args = [&["run", "--data", data.to_str().unwrap()][..], &doors[..]].concat();
     assert_eq!(code(&args).0, Some(4));
     node.stop();
+}
+
+fn dist(component: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{component}.wasm"))
+}
+
+fn entry(name: &str, path: &Path, more: &str) -> String {
+    format!("[[plugin]]\nname = {name:?}\npath = {path:?}\nunsigned = true\nlimits.deadline = \"5 s\"\n{more}\n")
+}
+
+/// Whether a process has a handler for SIGHUP.
+fn catches_hangup(pid: u32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    mask.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & 1 == 1)
+}
+
+#[test]
+fn sighup_works_under_nohup_and_one_that_comes_during_the_start_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, ready, log) = (
+        dir.path().join("edge.toml"),
+        dir.path().join("ready"),
+        dir.path().join("log"),
+    );
+    // The start waits for this plugin until somebody writes it.
+    let pipe = dir.path().join("first.wasm");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let write = |plugins: &str| {
+        let doors = "[listen]\notlp-grpc = \"\"\notlp-http = \"\"\nhttp = \"127.0.0.1:0\"\n";
+        let text = format!("data_dir = {:?}\n{doors}{plugins}", dir.path().join("data"));
+        std::fs::write(&file, text).unwrap();
+    };
+    write(&entry("first", &pipe, "config = { mode = \"ok\" }"));
+    let mut child = Command::new("nohup")
+        .arg(env!("CARGO_BIN_EXE_sluice-edge"))
+        .args(["run", "--config"])
+        .arg(&file)
+        .arg("--ready-file")
+        .arg(&ready)
+        .env("SLUICE_LOG", "info")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(&log).unwrap())
+        .current_dir(dir.path())
+        .spawn()
+        .unwrap();
+    let hangup = || {
+        let kill = Command::new("kill").args(["-HUP", &child.id().to_string()]).status();
+        assert!(kill.unwrap().success());
+    };
+    eventually("the signal is waited for", || catches_hangup(child.id()));
+    assert!(!ready.exists(), "it still starts");
+    write(&entry("second", &dist("faulty"), "config = { mode = \"ok\" }"));
+    hangup();
+    std::fs::write(&pipe, std::fs::read(dist("faulty")).unwrap()).unwrap();
+    let says = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
+    eventually("the chain is the one of the new file", || {
+        says("chain reloaded: second 1.0.0 (new), first 1.0.0 (removed)")
+    });
+    assert!(says("chain: first 1.0.0 (new)"));
+    assert!(!says("the next start takes over"));
+    write("[seal]\nmax_rows = 100\n[[plugin]]\nname = \"mask\"\npath = \"nowhere.wasm\"\nunsigned = true\n");
+    hangup();
+    eventually("the refusal is told", || says("nowhere.wasm"));
+    assert!(says("the next start takes over seal.max_rows"));
+    let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
+    assert!(kill.unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
