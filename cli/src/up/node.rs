@@ -100,7 +100,7 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
         .find(|(name, _)| *name == "link")
         .map(|(_, address)| *address);
 
-    config.edge.data_dir = data.join("edge");
+    config.edge.data_dir = data.join(super::EDGE_FOLDER);
     config.edge.listen.http = String::new();
     for name in ["otlp-grpc", "otlp-http"] {
         if let Some(address) = args.address(name) {

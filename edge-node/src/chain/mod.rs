@@ -5,6 +5,7 @@
 //! when a place went back to the version before by itself.
 
 mod builtin;
+mod check;
 mod keeper;
 mod place;
 pub(crate) mod secrets;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use sluice_package::{NameError, StoreError};
 use sluice_runtime::HostError;
 
+pub use check::{LoadedPlugin, PluginCheck, check_plugins};
 pub(crate) use keeper::{Keeper, KeeperOptions};
 pub use secrets::SecretError;
 pub use status::{ChainStatus, RefusedChain};

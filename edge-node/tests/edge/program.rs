@@ -163,3 +163,103 @@ fn sighup_works_under_nohup_and_one_that_comes_during_the_start_is_not_lost() {
     assert!(kill.unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn check_looks_at_the_plugins_as_a_start_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let check = |plugins: &str, json: bool| {
+        let file = dir.path().join("edge.toml");
+        std::fs::write(&file, format!("data_dir = {data:?}\n{plugins}")).unwrap();
+        let mut command = program();
+        command.arg("check").arg(&file);
+        if json {
+            command.arg("--json");
+        }
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let nowhere = dir.path().join("nowhere.wasm");
+    let good = [entry("m", &dist("mask"), ""), entry("off", &nowhere, "enabled = false")].concat();
+    let (code, stdout, stderr) = check(&good, false);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
+    let line = |name: &str| {
+        stdout
+            .lines()
+            .find(|line| line.starts_with(&format!("# plugin {name}: ")))
+            .unwrap()
+    };
+    assert!(line("m").contains("mask ") && line("m").contains("match"), "{stdout}");
+    assert!(
+        line("off").contains("not loaded") && line("off").contains("nowhere.wasm"),
+        "{stdout}"
+    );
+
+    std::fs::write(dir.path().join("garbage.wasm"), b"\0asm and nothing").unwrap();
+    let bad = [
+        ("missing", &*nowhere, "", "nowhere.wasm"),
+        ("garbage", &dir.path().join("garbage.wasm"), "", "`garbage`"),
+        (
+            "wishes",
+            &dist("faulty"),
+            "config = { colour = \"red\" }",
+            "unknown field `colour`",
+        ),
+        (
+            "powers",
+            &dist("faulty"),
+            "config = { mode = \"ok\" }\ncapabilities = [\"log\"]",
+            "not granted",
+        ),
+        (
+            "secret",
+            &dist("faulty"),
+            "config = { mode = { env = \"SLUICE_NOT_SET\" } }",
+            "SLUICE_NOT_SET",
+        ),
+    ];
+    let text: Vec<String> = bad
+        .iter()
+        .map(|(name, path, more, _)| entry(name, path, more))
+        .collect();
+    let (code, stdout, stderr) = check(&format!("{}{good}", text.concat()), false);
+    assert_eq!(code, Some(3));
+    assert!(
+        stdout.contains("# plugin m: ") && stdout.contains("seal.max_rows = "),
+        "{stdout}"
+    );
+    for (name, _, _, says) in &bad {
+        let line = stderr
+            .lines()
+            .find(|line| line.contains(&format!("plugin {name}: refused: ")));
+        assert!(
+            line.is_some_and(|line| line.contains(says) && line.contains("edge.toml")),
+            "{name}: {stderr}"
+        );
+    }
+    assert_eq!(stderr.lines().count(), bad.len(), "{stderr}");
+    let (code, stdout, _) = check(&format!("{}{good}", text[0]), true);
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    let of = |key: &str| {
+        json.as_array()
+            .unwrap()
+            .iter()
+            .find(|item| item["key"] == key)
+            .unwrap()
+            .clone()
+    };
+    assert_eq!(code, Some(3));
+    assert!(
+        of("plugin.missing")["refused"]
+            .as_str()
+            .unwrap()
+            .contains("nowhere.wasm")
+    );
+    assert_eq!(
+        (&of("plugin.m")["refused"], &of("plugin.m")["kind"]),
+        (&serde_json::Value::Null, &"mask".into())
+    );
+    assert_eq!(of("seal.max_rows")["origin"], "default");
+    assert!(!data.exists(), "looking changes nothing");
+}
