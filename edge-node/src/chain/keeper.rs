@@ -155,7 +155,7 @@ impl Keeper {
         if !is_first {
             tracing::info!("chain reloaded: {change}");
         } else if !now.is_empty() {
-            tracing::info!("chain: {change}");
+            tracing::info!("chain: {}", summary::change(&now, &now));
         }
         Ok(())
     }
