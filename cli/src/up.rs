@@ -15,6 +15,10 @@ use sluice_edge::program;
 use crate::running::{self, RunArgs};
 pub(crate) use config::UpConfig;
 
+/// Folder of everything that is kept, where nothing else is said; and that of the edge in it.
+pub(crate) const UP_DATA: &str = "./sluice-data";
+pub(crate) const EDGE_FOLDER: &str = "edge";
+
 /// Flags of `sluice up`.
 #[derive(clap::Args)]
 #[command(
@@ -25,7 +29,7 @@ pub(crate) use config::UpConfig;
 )]
 pub(crate) struct Args {
     /// Folder of everything that is kept
-    #[arg(long, value_name = "DIR", default_value = "./sluice-data")]
+    #[arg(long, value_name = "DIR", default_value = UP_DATA)]
     data: PathBuf,
     /// Settings: tables [edge], [ingest], [query]; every key has a default (deploy/config/sluice.toml)
     #[arg(long, value_name = "FILE")]

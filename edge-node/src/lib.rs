@@ -28,8 +28,8 @@ pub mod status;
 mod tally;
 mod tap;
 
-pub use chain::{ChainError, ChainStatus, RefusedChain, SecretError};
+pub use chain::{ChainError, ChainStatus, LoadedPlugin, PluginCheck, RefusedChain, SecretError, check_plugins};
 pub use config::{ConfigError, EdgeConfig};
 pub use facts::component_facts;
 pub use node::{EdgeError, EdgeNode, NodeOptions};
-pub use status::{EdgeStatus, StatusHandle};
+pub use status::{EdgeStatus, ReloadError, StatusHandle};

@@ -23,7 +23,7 @@ use crate::sealer::blocking;
 use crate::serve::Door;
 use crate::spool::{Spool, SpoolError, SpoolOptions};
 use crate::status::{Phase, Recovered, State, StatusHandle, StatusShared};
-use crate::tap::{AdminToken, TapDoor, TokenError};
+use crate::tap::{TapDoor, TokenError};
 use running::Running;
 
 /// A node that holds its sockets and files and does nothing until it is run.
@@ -119,6 +119,7 @@ impl EdgeNode {
         let plugins = Arc::new(Keeper::new(KeeperOptions {
             folder: config.data_dir.join("plugins"),
             compiler: options.compiler,
+            cache: true,
             strict_revocations: config.packages.strict_revocations,
         }));
         let (keeper, entries) = (plugins.clone(), config.plugin.clone());
@@ -131,14 +132,8 @@ impl EdgeNode {
             full,
         } = blocking(move || open(&settings, &tenant, &node)).await?;
         let spool = Arc::new(spool);
-        let token = match config.admin.tap {
-            true => Some(Arc::new(AdminToken::load_or_make(&config.data_dir)?)),
-            false => None,
-        };
-        let tap = TapDoor {
-            tap: Arc::default(),
-            token,
-        };
+        let tap = TapDoor::default();
+        tap.set(config.admin.tap, &config.data_dir)?;
         let uplink = match config.link_config() {
             Some(link) => {
                 let (epoch, generation) = spool.epoch();
@@ -159,6 +154,7 @@ impl EdgeNode {
             counters: Arc::default(),
             spool: spool.clone(),
             plugins: plugins.clone(),
+            tap: tap.clone(),
             link: uplink.as_ref().map(Uplink::status),
             max_bytes: config.spool.max_bytes,
             data_dir: config.data_dir.clone(),

@@ -1,11 +1,12 @@
 //! What a process that runs an edge node does around it: log lines, signals, the ready file. `sluice-edge run` and `sluice edge`
 //! are this; the other long-running roles share its parts.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::EdgeConfig;
@@ -36,12 +37,14 @@ impl ProgramError {
     }
 }
 
-/// Runs a node until a signal ends it. SIGHUP reads `path` again and takes over the plugin chain.
+/// Runs a node until a signal ends it. SIGHUP reads `path` again and takes over the plugin chain and whether the tap is open.
 pub async fn run(config: EdgeConfig, path: Option<PathBuf>, ready_file: Option<PathBuf>) -> Result<(), ProgramError> {
-    let shutdown = shutdown_on_signal()?;
+    let (shutdown, hangups) = (shutdown_on_signal()?, hangups()?);
+    // As the file has it, without what the command line says instead.
+    let written = path.as_deref().and_then(|path| EdgeConfig::load(path).ok());
     let node = EdgeNode::build(config).await?;
     let (listen, status) = (node.listen(), node.status());
-    let reload = reload_on_hangup(status.clone(), path)?;
+    let reload = tokio::spawn(reload_on_hangup(hangups, status.clone(), path, written));
     let ready = async {
         if status.serving().await {
             for (door, address) in &listen {
@@ -80,20 +83,56 @@ pub fn shutdown_on_signal() -> Result<CancellationToken, ProgramError> {
     Ok(shutdown)
 }
 
-fn reload_on_hangup(status: StatusHandle, path: Option<PathBuf>) -> Result<tokio::task::JoinHandle<()>, ProgramError> {
-    let mut hangup = signal(SignalKind::hangup()).map_err(ProgramError::Signals)?;
-    Ok(tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            match path
-                .as_deref()
-                .map_or_else(|| Ok(EdgeConfig::default()), EdgeConfig::load)
-            {
-                // A refusal is told by whoever puts the chain together.
-                Ok(config) => drop(status.reload(&config).await),
-                Err(error) => tracing::error!(%error, "configuration refused, nothing changed"),
+/// SIGHUP from now on, also where the process was started with the signal ignored (`nohup`). To be asked for before anything that
+/// takes its time, such as compiling plugins: one that comes meanwhile is kept, and does not end the process.
+pub fn hangups() -> Result<Signal, ProgramError> {
+    signal(SignalKind::hangup()).map_err(ProgramError::Signals)
+}
+
+async fn reload_on_hangup(
+    mut hangups: Signal,
+    status: StatusHandle,
+    path: Option<PathBuf>,
+    written: Option<EdgeConfig>,
+) {
+    while hangups.recv().await.is_some() {
+        let Some(path) = &path else {
+            tracing::warn!(
+                "SIGHUP: there is no configuration to read again, as the process was started without a file"
+            );
+            continue;
+        };
+        match EdgeConfig::load(path) {
+            Ok(config) => {
+                let keys = written
+                    .as_ref()
+                    .map(|written| needs_start(written, &config))
+                    .unwrap_or_default();
+                if !keys.is_empty() {
+                    tracing::warn!(
+                        "SIGHUP takes over plugins and the tap; the next start takes over {}",
+                        keys.join(", ")
+                    );
+                }
+                // A refusal is told by whoever is asked for it.
+                drop(status.reload(&config).await);
             }
+            Err(error) => tracing::error!(%error, "configuration refused, nothing changed"),
         }
-    }))
+    }
+}
+
+/// The keys that differ and that a running node does not take over.
+fn needs_start(written: &EdgeConfig, now: &EdgeConfig) -> Vec<String> {
+    let all = |config: &EdgeConfig| {
+        let settings = sluice_settings::explain(config, "").into_iter();
+        settings.filter(|setting| setting.key != "plugin" && setting.key != "admin.tap")
+    };
+    let before: BTreeMap<String, String> = all(written).map(|setting| (setting.key, setting.value)).collect();
+    all(now)
+        .filter(|setting| before.get(&setting.key) != Some(&setting.value))
+        .map(|setting| setting.key)
+        .collect()
 }
 
 /// Every bound address, as JSON, written whole or not at all, so that whoever waits for the file never reads half of it.

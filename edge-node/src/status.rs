@@ -18,6 +18,7 @@ use crate::journal::Journal;
 use crate::link::LinkStatus;
 use crate::sealer::{Sealed, blocking};
 use crate::spool::{Spool, SpoolStatus};
+use crate::tap::{TapDoor, TokenError};
 
 /// Left free beside what sealing the journal takes: headers, a new segment, cursor and identity while they are replaced.
 const DISK_RESERVE_BYTES: u64 = 1 << 20;
@@ -193,6 +194,15 @@ pub struct Recovered {
     pub identity_rebuilt: bool,
 }
 
+/// Why a running node cannot take over all that a configuration asks for.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error(transparent)]
+    Tap(#[from] TokenError),
+}
+
 /// Looks at a running node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct StatusHandle {
@@ -205,6 +215,7 @@ pub(crate) struct StatusShared {
     pub(crate) counters: Arc<Counters>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) plugins: Arc<Keeper>,
+    pub(crate) tap: TapDoor,
     pub(crate) link: Option<watch::Receiver<LinkStatus>>,
     pub(crate) max_bytes: u64,
     pub(crate) data_dir: PathBuf,
@@ -287,11 +298,19 @@ impl StatusHandle {
         }
     }
 
-    /// Takes over from a configuration what needs no restart: the plugin chain. New versions are compiled and started while the old
-    /// ones run; what cannot be loaded changes nothing.
-    pub async fn reload(&self, config: &EdgeConfig) -> Result<(), ChainError> {
-        let (shared, entries) = (self.shared.clone(), config.plugin.clone());
-        blocking(move || shared.plugins.set(&entries)).await
+    /// Takes over from a configuration what needs no restart: whether the tap is open, and the plugin chain. New versions are compiled
+    /// and started while the old ones run; a chain that cannot be loaded leaves the one from before.
+    pub async fn reload(&self, config: &EdgeConfig) -> Result<(), ReloadError> {
+        let (shared, entries, open) = (self.shared.clone(), config.plugin.clone(), config.admin.tap);
+        blocking(move || {
+            let tap = shared.tap.set(open, &shared.data_dir);
+            if let Err(error) = &tap {
+                tracing::error!(%error, "the tap is closed");
+            }
+            shared.plugins.set(&entries)?;
+            tap.map_err(ReloadError::from)
+        })
+        .await
     }
 
     /// Share of the rows, 0 to 1, that the link's budget has room for; plugins are told from the next request on.

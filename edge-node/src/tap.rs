@@ -4,16 +4,18 @@
 mod door;
 mod token;
 
-use std::sync::Mutex;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::RecordBatch;
 use sluice_wire::Signal;
 use sluice_wire::layout::{self, ConcatOptions, expanded_bytes};
 use tokio::sync::mpsc;
 
-pub(crate) use door::{TapDoor, page};
-pub(crate) use token::{AdminToken, TokenError};
+pub(crate) use door::page;
+use token::AdminToken;
+pub(crate) use token::TokenError;
 
 /// Listeners at once, so that their copies are bounded together.
 const MAX_LISTENERS: usize = 4;
@@ -36,6 +38,46 @@ struct Listener {
     parts: mpsc::Sender<RecordBatch>,
 }
 
+/// The tap behind its token; without one it is closed. Clones are the same door.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TapDoor {
+    tap: Arc<Tap>,
+    token: Arc<Mutex<Option<Arc<AdminToken>>>>,
+}
+
+impl TapDoor {
+    pub(crate) fn tap(&self) -> Arc<Tap> {
+        self.tap.clone()
+    }
+
+    /// Opens it to whoever has the token in this folder, which is read anew and made if there is none; or closes it, also for those
+    /// who listen. A token that cannot be used closes it.
+    pub(crate) fn set(&self, open: bool, data_dir: &Path) -> Result<(), TokenError> {
+        let token = match open {
+            true => AdminToken::load_or_make(data_dir).map(|token| Some(Arc::new(token))),
+            false => Ok(None),
+        };
+        let (token, result) = match token {
+            Ok(token) => (token, Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        if token.is_none() {
+            self.tap.close();
+        }
+        let was_open = std::mem::replace(&mut *lock(&self.token), token).is_some();
+        match (was_open, open && result.is_ok()) {
+            (false, true) => tracing::info!("tap is open to the bearer of `admin-token` in the data folder"),
+            (true, false) => tracing::info!("tap is closed"),
+            _ => {}
+        }
+        result
+    }
+
+    fn token(&self) -> Option<Arc<AdminToken>> {
+        lock(&self.token).clone()
+    }
+}
+
 /// Too many listen already.
 #[derive(Debug)]
 pub(crate) struct Crowded;
@@ -43,7 +85,7 @@ pub(crate) struct Crowded;
 impl Tap {
     /// The next rows; the channel ends when there were enough. Dropping it ends listening.
     fn listen(&self, signal: Option<Signal>, rows: usize) -> Result<mpsc::Receiver<RecordBatch>, Crowded> {
-        let mut listeners = self.lock();
+        let mut listeners = lock(&self.listeners);
         listeners.retain(|listener| !listener.parts.is_closed());
         if listeners.len() >= MAX_LISTENERS {
             return Err(Crowded);
@@ -65,7 +107,7 @@ impl Tap {
             return;
         }
         let wanted: Vec<(usize, mpsc::Sender<RecordBatch>)> = {
-            let mut listeners = self.lock();
+            let mut listeners = lock(&self.listeners);
             let wanted = listeners
                 .iter_mut()
                 .filter(|listener| listener.signal.is_none_or(|wanted| wanted == signal))
@@ -85,10 +127,17 @@ impl Tap {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
-        // The list is right between any two statements.
-        self.listeners.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    /// Ends listening for all.
+    fn close(&self) {
+        let mut listeners = lock(&self.listeners);
+        listeners.clear();
+        self.listening.store(0, Ordering::Release);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these hold is right between any two statements.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Listener {
@@ -116,7 +165,6 @@ fn joined(parts: &[RecordBatch]) -> Result<RecordBatch, layout::LayoutError> {
 mod tests {
     use super::*;
     use arrow_array::{Int64Array, StringArray};
-    use std::sync::Arc;
 
     fn batch(rows: usize) -> RecordBatch {
         let signal: arrow_array::ArrayRef = Arc::new(StringArray::from(vec!["log"; rows]));
@@ -148,6 +196,19 @@ mod tests {
         assert!(tap.listen(None, 1).is_err());
         drop(held);
         assert!(tap.listen(None, 1).is_ok());
+    }
+
+    #[test]
+    fn p13_closing_ends_listening() {
+        let dir = tempfile::tempdir().unwrap();
+        let door = TapDoor::default();
+        door.set(true, dir.path()).unwrap();
+        let mut rows = door.tap.listen(None, 10).unwrap();
+        door.tap.offer(&batch(1), Signal::Log);
+        door.set(false, dir.path()).unwrap();
+        door.tap.offer(&batch(1), Signal::Log);
+        assert!(rows.try_recv().is_ok() && rows.try_recv().is_err() && rows.is_closed());
+        assert!(door.token().is_none());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::answer::Answer;
 use crate::call::Call;
 use crate::columns;
 use crate::event::{ChainEvent, Events, What};
-use crate::fault::Fault;
+use crate::fault::{Fault, Words};
 use crate::plugin::{Failure, Plugin};
 use crate::policy::{Kind, Verdict};
 use crate::reasons::Reasons;
@@ -68,6 +68,7 @@ impl Chain {
                 settings: String::new(),
                 blocked: None,
                 shadow: None,
+                before: None,
             };
             Arc::new(Slot::new(place, None, chain.shared.events.clone()))
         });
@@ -128,6 +129,14 @@ impl Chain {
         &self.shared.reasons
     }
 
+    /// Asks for every version in every place whether it may run, those that stand by and the candidates among them: `why` gives
+    /// the reason if not. Takes effect with the next call of each.
+    pub fn block(&self, why: impl Fn(&Arc<Plugin>) -> Option<String>) {
+        for slot in self.slots().iter() {
+            slot.block(&why);
+        }
+    }
+
     /// Of every version of every place.
     pub fn stats(&self) -> Vec<PluginStats> {
         self.slots().iter().flat_map(|slot| slot.stats()).collect()
@@ -148,8 +157,13 @@ impl Chain {
     pub fn run(&self, batch: RecordBatch, call: &Call<'_>) -> Result<ChainOutcome, Refused> {
         let places = self.serving(call.signal);
         let mut work = Work::new(batch, &self.shared.reasons);
-        for (slot, serving) in &places {
-            work.apply(slot, serving, call)?;
+        for (place, (slot, serving)) in places.iter().enumerate() {
+            let follows = |(_, later): &(_, Arc<Serving>)| later.current.plugin.kind() == Kind::Mask;
+            let words = match places[place + 1..].iter().any(follows) {
+                true => Words::OfHost,
+                false => Words::OfGuest,
+            };
+            work.apply(slot, serving, call, words)?;
         }
         work.finish()
     }
@@ -211,7 +225,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn apply(&mut self, slot: &Slot, serving: &Arc<Serving>, call: &Call<'_>) -> Result<(), Refused> {
+    fn apply(&mut self, slot: &Slot, serving: &Arc<Serving>, call: &Call<'_>, words: Words) -> Result<(), Refused> {
         if serving.current.plugin.kind() == Kind::Mask {
             for index in 0..self.held.len() {
                 self.mask_held(index, slot, serving, call)?;
@@ -224,8 +238,8 @@ impl<'a> Work<'a> {
         let sampled = serving
             .shadow
             .as_ref()
-            .and_then(|shadow| shadow.sample(&self.active.batch, call));
-        let served = slot.serve(serving, &self.active.batch, call);
+            .and_then(|shadow| shadow.sample(&self.active.batch, call, words));
+        let served = slot.serve(serving, &self.active.batch, call, words);
         if let Some(sampled) = sampled {
             sampled.offer(&served.answer, call);
         }
@@ -235,15 +249,17 @@ impl<'a> Work<'a> {
             counters.rows_in += rows as u64;
         });
         match served.answer {
-            Ok(answer) => self.accept(plugin, answer).map_err(|e| broken(plugin, &e))?,
-            Err(failure) => self.fail(plugin, &failure)?,
+            Ok(answer) => self
+                .accept(plugin, answer, words)
+                .map_err(|e| broken(plugin, &e, words))?,
+            Err(failure) => self.fail(plugin, &failure, words)?,
         }
         let rows = self.active.batch.num_rows() as u64;
         plugin.count(|counters| counters.rows_out += rows);
         Ok(())
     }
 
-    fn accept(&mut self, plugin: &Plugin, answer: Answer) -> Result<(), ArrowError> {
+    fn accept(&mut self, plugin: &Plugin, answer: Answer, words: Words) -> Result<(), ArrowError> {
         if let Some(changed) = answer.changed {
             self.active.batch = changed;
         }
@@ -256,7 +272,7 @@ impl<'a> Work<'a> {
                 Some(keep) => &keep & &!&rows,
                 None => !&rows,
             };
-            self.hold(plugin, &rows, reason)?;
+            self.hold(plugin, &rows, &words.reason(plugin.version(), reason))?;
             self.active.filter(&stay)?;
         } else if let Some(keep) = &answer.keep {
             self.active.filter(keep)?;
@@ -265,7 +281,7 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn fail(&mut self, plugin: &Plugin, failure: &Failure) -> Result<(), Refused> {
+    fn fail(&mut self, plugin: &Plugin, failure: &Failure, words: Words) -> Result<(), Refused> {
         match failure.verdict {
             Verdict::Refuse => {
                 let rows = self.active.batch.num_rows();
@@ -276,7 +292,7 @@ impl<'a> Work<'a> {
                 let all = BooleanBuffer::new_set(self.active.batch.num_rows());
                 self.hold(plugin, &all, &failure.fault.to_string())
                     .and_then(|()| self.active.filter(&!&all))
-                    .map_err(|e| broken(plugin, &e))
+                    .map_err(|e| broken(plugin, &e, words))
             }
         }
     }
@@ -307,14 +323,15 @@ impl<'a> Work<'a> {
         if rows == 0 {
             return Ok(());
         }
-        let served = slot.serve(serving, &held.batch, call);
+        // A mask is never told of in its own words.
+        let served = slot.serve(serving, &held.batch, call, Words::OfHost);
         let plugin = served.plugin;
         let answer = served.answer.map_err(|failure| refused(plugin, &failure.fault, rows))?;
         if let Some(changed) = answer.changed {
             held.batch = changed;
         }
         if let Some(keep) = &answer.keep {
-            held.filter(keep).map_err(|e| broken(plugin, &e))?;
+            held.filter(keep).map_err(|e| broken(plugin, &e, Words::OfHost))?;
         }
         self.count_drops(plugin, answer.drops);
         Ok(())
@@ -384,10 +401,15 @@ fn refused(plugin: &Plugin, fault: &Fault, rows: usize) -> Refused {
 }
 
 /// The host could not carry out an answer that it had checked. Whether data is masked is then unknown, so it is refused.
-fn broken(plugin: &Plugin, error: &ArrowError) -> Refused {
+fn broken(plugin: &Plugin, error: &ArrowError, words: Words) -> Refused {
+    let fault = Fault::Invalid(error.to_string());
+    let fault = match (plugin.kind(), words) {
+        (Kind::Mask, _) | (_, Words::OfHost) => fault.without_text(),
+        (_, Words::OfGuest) => fault,
+    };
     Refused {
         plugin: plugin.name().to_owned(),
-        fault: error.to_string(),
+        fault: fault.to_string(),
         retryable: false,
     }
 }

@@ -40,6 +40,9 @@ pub enum What {
     RolledBack,
     Enabled,
     Disabled,
+    /// Somebody took back that it may run; `fault` says why.
+    Blocked,
+    Unblocked,
 }
 
 impl ChainEvent {

@@ -30,11 +30,31 @@ pub enum Fault {
     Blocked(String),
 }
 
+/// Whose words a fault is told in, and why rows were set aside. Both are written to disk, sent and logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// Those of the guest: nothing that it was given is hidden from who reads them.
+    OfGuest,
+    /// Those of the host alone: a mask follows, so what the guest was given, and might repeat, is not masked yet.
+    OfHost,
+}
+
+impl Words {
+    /// Why rows were set aside, as it may be told.
+    pub(crate) fn reason(self, version: &str, of_guest: &str) -> String {
+        match self {
+            Words::OfGuest => of_guest.to_owned(),
+            Words::OfHost => format!("set aside by version {version}; {HIDDEN}"),
+        }
+    }
+}
+
+const HIDDEN: &str = "the text is not kept, as it may hold what should be masked";
+
 impl Fault {
-    /// The same without what a guest may have chosen: the message of a mask may hold just what it should have masked, and faults
-    /// are written to disk, sent and logged.
+    /// The same without what a guest may have chosen: the message of a mask, or of what stands ahead of one, may hold just what
+    /// should be masked.
     pub(crate) fn without_text(self) -> Fault {
-        const HIDDEN: &str = "the text is not kept, as it may hold what should be masked";
         match self {
             Fault::Trap(_) => Fault::Trap(HIDDEN.to_owned()),
             Fault::Invalid(_) => Fault::Invalid(HIDDEN.to_owned()),

@@ -9,6 +9,7 @@ use crate::abi::{Context, Description, Guest, Outcome};
 use crate::deadline::Deadline;
 use crate::fault::{Fault, cause};
 use crate::host_state::{HostState, Now, OutOfTime};
+use crate::pool::Wear;
 use crate::ticker::{Running, TickerState};
 
 /// Time for `describe` and for `init`: it may build tables from its configuration.
@@ -36,6 +37,16 @@ impl std::fmt::Debug for Instance {
     }
 }
 
+impl Wear for Instance {
+    fn calls(&self) -> u32 {
+        self.calls
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.store.data().memory.used()
+    }
+}
+
 impl Instance {
     pub(crate) fn new(store: Store<HostState>, guest: Guest, ticker: Arc<TickerState>, stack_bytes: usize) -> Instance {
         Instance {
@@ -45,15 +56,6 @@ impl Instance {
             stack_bytes,
             calls: 0,
         }
-    }
-
-    /// Calls of `process` so far.
-    pub(crate) fn calls(&self) -> u32 {
-        self.calls
-    }
-
-    pub(crate) fn memory_bytes(&self) -> usize {
-        self.store.data().memory.used()
     }
 
     pub(crate) fn describe(&mut self) -> Result<Description, Fault> {

@@ -15,14 +15,14 @@ use crate::clock::{ThreadTime, WallTime};
 use crate::columns;
 use crate::component::ComponentInfo;
 use crate::engine::{Compiled, Engine};
-use crate::fault::Fault;
+use crate::fault::{Fault, Words};
 use crate::host_state::{Now, Shared};
 use crate::instance::Instance;
 use crate::limits::Limits;
 use crate::load::{About, LoadError, PluginConfig};
 use crate::lock;
 use crate::policy::{self, Kind, OnFault, Verdict};
-use crate::pool::Pool;
+use crate::pool::{Pool, Wear};
 use crate::slices;
 use crate::stats::{Counters, PluginStats};
 
@@ -40,6 +40,7 @@ pub struct Plugin {
     shared: Arc<Shared>,
     started: WallTime,
     enabled: AtomicBool,
+    blocked: Mutex<Option<String>>,
     pool: Pool,
     breaker: Mutex<Breaker>,
     counters: Arc<Mutex<Counters>>,
@@ -106,6 +107,7 @@ impl Plugin {
             shared,
             started: WallTime::now(),
             enabled: AtomicBool::new(config.enabled),
+            blocked: Mutex::default(),
             pool: Pool::new(&limits, instance),
             limits,
             breaker: Mutex::new(Breaker::default()),
@@ -159,6 +161,17 @@ impl Plugin {
         self.enabled.load(Ordering::SeqCst)
     }
 
+    /// Takes back that it may run, with the reason, or gives it back. Takes effect with the next call: what it is asked then
+    /// fails as its kind does.
+    pub fn set_blocked(&self, reason: Option<String>) {
+        *lock(&self.blocked) = reason;
+    }
+
+    /// Why it may not run.
+    pub fn blocked(&self) -> Option<String> {
+        lock(&self.blocked).clone()
+    }
+
     pub fn stats(&self) -> PluginStats {
         let mut stats =
             lock(&self.counters).snapshot(&self.name, self.version(), self.kind(), self.enabled(), self.breaker());
@@ -187,8 +200,11 @@ impl Plugin {
         change(&mut lock(&self.counters));
     }
 
-    /// Runs the plugin over a batch, in slices if it is large.
-    pub(crate) fn apply(&self, batch: &RecordBatch, call: &Call<'_>) -> Result<Answer, Failure> {
+    /// Runs the plugin over a batch, in slices if it is large. `words` says whose words a fault may be told in.
+    pub(crate) fn apply(&self, batch: &RecordBatch, call: &Call<'_>, words: Words) -> Result<Answer, Failure> {
+        if let Some(reason) = self.blocked() {
+            return Err(self.failure(Fault::Blocked(reason)));
+        }
         let Some(permit) = lock(&self.breaker).admit(self.started.elapsed_ms()) else {
             let faults = lock(&self.breaker).faults_in_a_row();
             return Err(self.failure(Fault::Open(faults)));
@@ -213,10 +229,9 @@ impl Plugin {
                 Ok(answer)
             }
             Err(fault) => {
-                let fault = if self.kind() == Kind::Mask {
-                    fault.without_text()
-                } else {
-                    fault
+                let fault = match (self.kind(), words) {
+                    (Kind::Mask, _) | (_, Words::OfHost) => fault.without_text(),
+                    (_, Words::OfGuest) => fault,
                 };
                 lock(&self.breaker).failure(permit, self.started.elapsed_ms());
                 tracing::warn!(plugin = self.name, %fault, rows = batch.num_rows(), "plugin fault");
@@ -276,26 +291,26 @@ impl Plugin {
         };
         let mut attempt = 1;
         loop {
-            let mut owned = self.pool.acquire(call.tenant, attempt > 1, || self.start())?;
-            let fresh = owned.instance.calls() == 0;
+            let mut lease = self.pool.acquire(call.tenant, attempt > 1, || self.start())?;
+            let fresh = lease.instance.calls() == 0;
             let now = Now {
                 tenant: call.tenant,
                 now_ns: call.now_ns,
                 batch: declared,
             };
-            let answer = owned
+            let answer = lease
                 .instance
                 .process(&input, &context, now)
                 .and_then(|outcome| answer::check(outcome, batch, &self.about.writes));
-            let memory = owned.instance.memory_bytes() as u64;
+            let memory = lease.instance.memory_bytes() as u64;
             self.count(|counters| counters.memory_bytes = counters.memory_bytes.max(memory));
             match answer {
                 Ok(answer) => {
-                    self.pool.release(owned);
+                    lease.release();
                     return Ok(answer);
                 }
                 Err(fault) => {
-                    self.pool.discard(owned);
+                    drop(lease);
                     if !policy::retry(attempt, fresh) {
                         return Err(fault);
                     }

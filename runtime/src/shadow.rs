@@ -17,6 +17,7 @@ use crate::answer::Answer;
 use crate::call::{Call, Hints};
 use crate::clock::ThreadTime;
 use crate::columns;
+use crate::fault::Words;
 use crate::lock;
 use crate::plugin::{Failure, Plugin};
 use crate::slot::Edition;
@@ -63,6 +64,7 @@ struct Work {
     now_ns: u64,
     tenant: String,
     hints: Hints,
+    words: Words,
     /// Nothing if it failed.
     current: Option<Answer>,
     current_cpu: Duration,
@@ -72,6 +74,7 @@ struct Work {
 pub(crate) struct Sampled<'a> {
     shadow: &'a Shadow,
     batch: RecordBatch,
+    words: Words,
     began: ThreadTime,
 }
 
@@ -135,8 +138,9 @@ impl Shadow {
     }
 
     /// Chooses batches evenly: of n batches `share * n`, whichever threads they come from.
-    pub(crate) fn sample<'a>(&'a self, batch: &RecordBatch, call: &Call<'_>) -> Option<Sampled<'a>> {
-        if !self.shared.candidate.applies_to(call.signal) {
+    pub(crate) fn sample<'a>(&'a self, batch: &RecordBatch, call: &Call<'_>, words: Words) -> Option<Sampled<'a>> {
+        let candidate = &self.shared.candidate;
+        if !candidate.applies_to(call.signal) || candidate.blocked().is_some() {
             return None;
         }
         let before = u128::from(self.seen.fetch_add(1, Ordering::SeqCst));
@@ -144,6 +148,7 @@ impl Shadow {
         (parts(before + 1) > parts(before)).then(|| Sampled {
             shadow: self,
             batch: batch.clone(),
+            words,
             began: ThreadTime::now(),
         })
     }
@@ -164,6 +169,7 @@ impl Sampled<'_> {
             now_ns: call.now_ns,
             tenant: call.tenant.to_owned(),
             hints: call.hints,
+            words: self.words,
             current: current.as_ref().ok().cloned(),
             current_cpu,
         };
@@ -199,7 +205,7 @@ impl Shared {
             hints: work.hints,
         };
         let began = ThreadTime::now();
-        let answer = self.candidate.apply(&work.batch, &call);
+        let answer = self.candidate.apply(&work.batch, &call, work.words);
         let cpu = began.elapsed();
         let rows = work.batch.num_rows() as u64;
         let compared = match (&work.current, &answer) {

@@ -1,26 +1,17 @@
 //! One place of the chain: the version that serves, the one before it while the new one is on probation, and a candidate that
 //! runs beside them.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+mod trial;
+
 use std::sync::{Arc, Mutex};
 
-use arrow_array::RecordBatch;
-
-use crate::answer::Answer;
-use crate::call::Call;
 use crate::event::{ChainEvent, Events, What};
-use crate::fault::Fault;
 use crate::lock;
-use crate::plugin::{Failure, Plugin};
-use crate::policy::{Kind, Verdict};
+use crate::plugin::Plugin;
 use crate::shadow::Shadow;
 use crate::stats::{PluginStats, Standing, Versions};
-
-/// Batches that a new version must serve before the one before it is let go.
-pub const PROBATION_BATCHES: u32 = 100;
-/// Batches on probation that it may fail and the version before it serve; then the place goes back. A version that never
-/// served any goes back with the first.
-pub const PROBATION_FAULTS: u32 = 3;
+pub use trial::{PROBATION_BATCHES, PROBATION_FAULTS};
+use trial::{Probation, may_stand_by};
 
 /// A plugin and what its version is called: that of its package, if it came in one.
 #[derive(Clone, Debug)]
@@ -53,20 +44,6 @@ pub(crate) struct Serving {
     pub(crate) current: Edition,
     pub(crate) shadow: Option<Arc<Shadow>>,
     probation: Option<Arc<Probation>>,
-    blocked: Option<String>,
-}
-
-#[derive(Debug)]
-struct Probation {
-    previous: Edition,
-    served: AtomicU32,
-    failed: AtomicU32,
-}
-
-/// Who answered, and what.
-pub(crate) struct Served<'a> {
-    pub(crate) plugin: &'a Plugin,
-    pub(crate) answer: Result<Answer, Failure>,
 }
 
 /// What a place shall hold from now on.
@@ -77,10 +54,13 @@ pub struct Place {
     /// one only with the same settings, because with others the old one would not do what the operator asked for.
     pub settings: String,
     pub enabled: bool,
-    /// Why it may not run although it is not switched off, such as a revocation: every batch is then treated as one that it
-    /// failed on, so a mask refuses.
+    /// Why this version may not run although it is not switched off, such as a revocation: every batch is then treated as one
+    /// that it failed on, so a mask refuses.
     pub blocked: Option<String>,
     pub shadow: Option<Candidate>,
+    /// The version that served in an earlier life of the process, where the one now has not proven itself: it stands by in a
+    /// place that is new. Loaded with the same settings.
+    pub before: Option<Edition>,
 }
 
 /// What runs beside the plugin of a place, on a share of its batches.
@@ -98,10 +78,18 @@ impl Slot {
             settings,
             enabled,
             blocked,
+            before,
             ..
         } = place;
         edition.plugin.set_enabled(enabled);
+        edition.plugin.set_blocked(blocked);
         let mut versions = Versions::default();
+        let probation = before.filter(|before| may_stand_by(&before.plugin, &edition.plugin, true));
+        let probation = probation.map(|before| {
+            before.plugin.set_enabled(enabled);
+            versions.note(&before);
+            Arc::new(Probation::of(before))
+        });
         versions.note(&edition);
         Slot {
             name: edition.plugin.name().to_owned(),
@@ -111,8 +99,7 @@ impl Slot {
                 serving: Arc::new(Serving {
                     current: edition,
                     shadow,
-                    probation: None,
-                    blocked,
+                    probation,
                 }),
                 settings,
                 rolled_back_from: None,
@@ -155,8 +142,73 @@ impl Slot {
         lock(&self.inner).serving.shadow.clone()
     }
 
+    /// The same as it was put here.
+    pub fn candidate(&self) -> Option<Candidate> {
+        let shadow = self.shadow()?;
+        Some(Candidate {
+            edition: Edition {
+                plugin: shadow.candidate().clone(),
+                version: shadow.report().version,
+            },
+            share: shadow.share(),
+        })
+    }
+
     pub(crate) fn serving(&self) -> Arc<Serving> {
         lock(&self.inner).serving.clone()
+    }
+
+    /// The kill switch of the version that serves and of the one that stands by; takes effect with the next batch.
+    pub fn set_enabled(&self, enabled: bool) {
+        let inner = lock(&self.inner);
+        self.note_switch(&inner.serving.current, enabled);
+        for edition in inner.serving.editions() {
+            edition.plugin.set_enabled(enabled);
+        }
+    }
+
+    /// Takes back that versions may run, or gives it back. What may not run stands by no more, and runs beside nothing.
+    pub(crate) fn block(&self, why: &impl Fn(&Arc<Plugin>) -> Option<String>) {
+        let mut inner = lock(&self.inner);
+        let serving = inner.serving.clone();
+        let current = &serving.current;
+        let reason = why(&current.plugin);
+        if current.plugin.blocked().is_some() != reason.is_some() {
+            let what = if reason.is_some() {
+                What::Blocked
+            } else {
+                What::Unblocked
+            };
+            let mut event = ChainEvent::new(what, &self.name, &current.version);
+            event.fault.clone_from(&reason);
+            self.events.push(event);
+        }
+        current.plugin.set_blocked(reason);
+        if !inner.wanted.is(current) {
+            inner.wanted.plugin.set_blocked(why(&inner.wanted.plugin));
+        }
+        let may = |plugin: &Arc<Plugin>| {
+            let reason = why(plugin);
+            let may = reason.is_none();
+            plugin.set_blocked(reason);
+            may
+        };
+        let probation = serving.probation.clone().filter(|trial| may(&trial.previous.plugin));
+        let shadow = serving.shadow.clone().filter(|shadow| may(shadow.candidate()));
+        if probation.is_some() != serving.probation.is_some() || shadow.is_some() != serving.shadow.is_some() {
+            inner.replace(Serving {
+                current: current.clone(),
+                shadow,
+                probation,
+            });
+        }
+    }
+
+    fn note_switch(&self, current: &Edition, enabled: bool) {
+        if current.plugin.enabled() != enabled {
+            let what = if enabled { What::Enabled } else { What::Disabled };
+            self.events.push(ChainEvent::new(what, &self.name, &current.version));
+        }
     }
 
     /// Takes over what the place shall hold. What is wanted already stays as it is, also where a rollback put another version
@@ -171,12 +223,8 @@ impl Slot {
         } = place;
         let mut inner = lock(&self.inner);
         let old = inner.serving.clone();
-        let was_enabled = old.current.plugin.enabled();
-        if was_enabled != enabled {
-            let what = if enabled { What::Enabled } else { What::Disabled };
-            self.events
-                .push(ChainEvent::new(what, &self.name, &old.current.version));
-        }
+        self.note_switch(&old.current, enabled);
+        edition.plugin.set_blocked(blocked);
         let stays = inner.wanted.is(&edition) || old.current.is(&edition);
         let same_settings = inner.settings == settings;
         inner.wanted = edition.clone();
@@ -191,13 +239,12 @@ impl Slot {
             self.events.push(event);
             // What was on probation itself proved nothing: the version before it stands by further.
             let previous = match &old.probation {
-                Some(probation) if probation.served.load(Ordering::SeqCst) == 0 => &probation.previous,
+                Some(probation) if probation.proved_nothing() => &probation.previous,
                 _ => &old.current,
             };
             // Going back to what stood by is no trial of it.
             let was_good = old.probation.as_ref().is_some_and(|trial| trial.previous.is(&edition));
-            let stands_by =
-                !was_good && old.blocked.is_none() && may_stand_by(&previous.plugin, &edition.plugin, same_settings);
+            let stands_by = !was_good && may_stand_by(&previous.plugin, &edition.plugin, same_settings);
             let probation = stands_by.then(|| Arc::new(Probation::of(previous.clone())));
             (edition, probation)
         };
@@ -209,112 +256,7 @@ impl Slot {
             current,
             shadow,
             probation,
-            blocked,
         });
-    }
-
-    /// Runs a batch through the version that serves it, and through the one before it where that one failed on probation.
-    pub(crate) fn serve<'a>(&self, serving: &'a Arc<Serving>, batch: &RecordBatch, call: &Call<'_>) -> Served<'a> {
-        let current = &*serving.current.plugin;
-        if let Some(reason) = &serving.blocked {
-            return Served {
-                plugin: current,
-                answer: Err(current.failure(Fault::Blocked(reason.clone()))),
-            };
-        }
-        let answer = current.apply(batch, call);
-        let Some(probation) = &serving.probation else {
-            return Served {
-                plugin: current,
-                answer,
-            };
-        };
-        let failure = match answer {
-            Ok(answer) => {
-                if probation.served.fetch_add(1, Ordering::SeqCst) + 1 >= PROBATION_BATCHES {
-                    self.prove(serving);
-                }
-                return Served {
-                    plugin: current,
-                    answer: Ok(answer),
-                };
-            }
-            Err(failure) => failure,
-        };
-        let previous = &*probation.previous.plugin;
-        match previous.apply(batch, call) {
-            Ok(answer) => {
-                current.count(|counters| counters.rescued += 1);
-                self.failed(serving, probation, &failure);
-                Served {
-                    plugin: previous,
-                    answer: Ok(answer),
-                }
-            }
-            // Both fail: the batch is to blame, not the update. The stricter one decides.
-            Err(second) if second.verdict == Verdict::Refuse => Served {
-                plugin: previous,
-                answer: Err(second),
-            },
-            Err(_) => Served {
-                plugin: current,
-                answer: Err(failure),
-            },
-        }
-    }
-
-    /// The new version has shown that it works; the one before it is let go.
-    fn prove(&self, serving: &Arc<Serving>) {
-        let mut inner = lock(&self.inner);
-        if !inner.on_probation_with(serving) {
-            return;
-        }
-        let version = &serving.current.version;
-        self.events.push(ChainEvent::new(What::Proven, &self.name, version));
-        tracing::info!(plugin = self.name, %version, "new version works");
-        let (shadow, blocked) = (inner.serving.shadow.clone(), inner.serving.blocked.clone());
-        inner.replace(Serving {
-            current: serving.current.clone(),
-            shadow,
-            probation: None,
-            // Taken back while it was on probation: that it works is no reason to go on with it.
-            blocked,
-        });
-    }
-
-    fn failed(&self, serving: &Arc<Serving>, probation: &Probation, failure: &Failure) {
-        let failed = probation.failed.fetch_add(1, Ordering::SeqCst) + 1;
-        let never_served = probation.served.load(Ordering::SeqCst) == 0;
-        if failed < PROBATION_FAULTS && !never_served {
-            return;
-        }
-        let mut inner = lock(&self.inner);
-        if !inner.on_probation_with(serving) {
-            return;
-        }
-        let (from, to) = (&serving.current.version, &probation.previous.version);
-        let fault = failure.fault.to_string();
-        tracing::warn!(
-            plugin = self.name,
-            version = %from,
-            back_to = %to,
-            fault,
-            "new version fails, the place goes back"
-        );
-        let mut event = ChainEvent::new(What::RolledBack, &self.name, from);
-        event.other = Some(to.clone());
-        event.fault = Some(fault);
-        inner.rolled_back_from = Some(from.clone());
-        let shadow = inner.serving.shadow.clone();
-        inner.replace(Serving {
-            current: probation.previous.clone(),
-            shadow,
-            probation: None,
-            blocked: None,
-        });
-        // Whoever is told must find the place as the event says.
-        drop(inner);
-        self.events.push(event);
     }
 
     /// What every version in this place did; the one that serves comes first.
@@ -331,7 +273,7 @@ impl Slot {
             stats.state = state;
             stats.log_lines_cut += plugin.map_or(0, |plugin| plugin.log_lines_cut());
             if state.is_in_place() {
-                stats.blocked.clone_from(&serving.blocked);
+                stats.blocked = serving.current.plugin.blocked();
                 stats.rolled_back_from.clone_from(&inner.rolled_back_from);
                 stats.shadow = serving.shadow.as_ref().map(|shadow| shadow.report());
                 all.insert(0, stats);
@@ -348,7 +290,8 @@ impl Inner {
     fn standing(&self, version: &str) -> Standing {
         let serving = &self.serving;
         if serving.current.version == version {
-            match (serving.current.plugin.enabled(), &serving.blocked, &serving.probation) {
+            let current = &serving.current.plugin;
+            match (current.enabled(), current.blocked(), &serving.probation) {
                 (false, _, _) => Standing::Disabled,
                 (true, Some(_), _) => Standing::Blocked,
                 (true, None, Some(_)) => Standing::Probation,
@@ -397,20 +340,4 @@ impl Edition {
     fn is(&self, other: &Edition) -> bool {
         Arc::ptr_eq(&self.plugin, &other.plugin)
     }
-}
-
-impl Probation {
-    fn of(previous: Edition) -> Probation {
-        Probation {
-            previous,
-            served: AtomicU32::new(0),
-            failed: AtomicU32::new(0),
-        }
-    }
-}
-
-/// Whether the version before may serve where the new one fails. What a mask shall hide only another mask may hide, and only
-/// as the operator says now.
-fn may_stand_by(previous: &Plugin, new: &Plugin, same_settings: bool) -> bool {
-    new.kind() != Kind::Mask || (previous.kind() == Kind::Mask && same_settings)
 }

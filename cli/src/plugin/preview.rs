@@ -249,15 +249,21 @@ fn decode(signal: Signal, body: &[u8]) -> Result<RecordBatch> {
 
 /// Copies of what an edge takes in.
 async fn tap(args: &Args, url: &str) -> Result<Vec<(Signal, RecordBatch)>> {
-    let token = fs::read_to_string(&args.token_file).with_context(|| {
+    let where_it_lies = || {
         format!(
             "cannot read {}: the edge's token lies in its data folder as `admin-token`; say where with --token-file",
             args.token_file.display()
         )
-    })?;
+    };
+    let token = match fs::read_to_string(&args.token_file) {
+        Ok(token) => Some(token),
+        // There is none before the tap was opened: whether it is, the edge says without one.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(where_it_lies),
+    };
     let client = HttpClient::new(
         url.trim_end_matches('/').to_owned(),
-        Some(&token),
+        token.as_deref(),
         args.ca_file.as_deref(),
     )?;
     let mut path = format!("/v1/tap?rows={}&wait={}s", args.rows, args.wait);
@@ -268,6 +274,9 @@ async fn tap(args: &Args, url: &str) -> Result<Vec<(Signal, RecordBatch)>> {
     let answer = client.get(&path).await?;
     let status = answer.status();
     let bytes = read_all(answer, MAX_FILE_BYTES as usize).await?;
+    if token.is_none() && status.as_u16() == 401 {
+        bail!("{}: there is no such file", where_it_lies());
+    }
     if !status.is_success() {
         bail!("{url} answers {status}: {}", String::from_utf8_lossy(&bytes).trim());
     }

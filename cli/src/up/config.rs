@@ -26,11 +26,29 @@ impl UpConfig {
     }
 
     pub(crate) fn from_toml(text: &str) -> Result<UpConfig, ConfigError> {
-        let config: UpConfig = sluice_settings::parse(text)?;
+        let config: UpConfig = sluice_settings::parse(text).map_err(|error| with_table(error, text))?;
         config.edge.check("").map_err(|error| error.within("edge", text))?;
         config.ingest.check("").map_err(|error| error.within("ingest", text))?;
         config.query.check("").map_err(|error| error.within("query", text))?;
         Ok(config)
+    }
+}
+
+/// What stands in a file of one role alone stands here in the table of that role.
+fn with_table(error: ConfigError, text: &str) -> ConfigError {
+    let table: toml::Table = toml::from_str(text).unwrap_or_default();
+    let Some(key) = error.key.clone().filter(|key| table.contains_key(key)) else {
+        return error;
+    };
+    let written = |key: &str| match &table[key] {
+        toml::Value::Table(_) => format!("[edge.{key}]"),
+        toml::Value::Array(items) if items.iter().all(toml::Value::is_table) => format!("[[edge.{key}]]"),
+        _ => format!("{key} = … under [edge]"),
+    };
+    let of_the_edge = toml::Table::try_from(EdgeConfig::default()).is_ok_and(|edge| edge.contains_key(&key));
+    match of_the_edge {
+        true => error.with_hint(format!("this is the file of `sluice up`: write {}", written(&key))),
+        false => error,
     }
 }
 
@@ -57,6 +75,9 @@ mod tests {
         );
         check("\n[edge.seal]\nmax_rows = 0\n", ["line 3", "edge.seal.max_rows"]);
         check("[ingest.hot]\nkeep = \"300 MiB\"\n", ["line 2", "ingest.hot.keep"]);
+        check("[[plugin]]\nname = \"mask\"\n", ["plugin: ", "write [[edge.plugin]]"]);
+        check("[admin]\ntap = true\n", ["admin: ", "write [edge.admin]"]);
+        check("data_dir = \"x\"\n", ["line 1", "under [edge]"]);
         check("[query.limits]\nthreads = 5000\n", ["line 2", "query.limits.threads"]);
     }
 }

@@ -12,7 +12,7 @@ use sluice_edge::{EdgeNode, StatusHandle, program};
 use sluice_ingest::IngestService;
 use sluice_query::QueryService;
 use sluice_store::{Stores, Tables, TablesOptions};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -42,13 +42,14 @@ pub(super) async fn run(
 ) -> anyhow::Result<()> {
     std::fs::create_dir_all(data).with_context(|| format!("cannot make the data folder {}", data.display()))?;
     // Absolute, so that the ready file means the same from everywhere.
+    let hangups = program::hangups()?;
     let data = std::fs::canonicalize(data).with_context(|| format!("data folder {}", data.display()))?;
     let ready_file = data.join(READY_FILE);
     let identity = Identity::open(&data)?;
     let token_file = identity.token_file.clone();
     let parts = Box::pin(build(&data, config, args, identity)).await?;
     let listen = parts.listen.clone();
-    let following = tokio::spawn(follow(file, parts.edge.status()));
+    let following = tokio::spawn(follow(hangups, file, parts.edge.status()));
     let ended = Box::pin(serve(parts, shutdown, || {
         for path in [Some(&ready_file), args.ready_file.as_ref()].into_iter().flatten() {
             let doors = listen.iter().map(|(name, address)| (name.as_str(), *address));
@@ -68,17 +69,15 @@ pub(super) async fn run(
     ended
 }
 
-/// Reads the plugins of the configuration again on SIGHUP. What cannot be loaded changes nothing.
-async fn follow(file: Option<PathBuf>, edge: StatusHandle) {
-    let Ok(mut hangups) = signal(SignalKind::hangup()) else {
-        return;
-    };
+/// Reads the plugins of the configuration again on SIGHUP, and whether the tap is open. What cannot be loaded changes nothing.
+async fn follow(mut hangups: Signal, file: Option<PathBuf>, edge: StatusHandle) {
     while hangups.recv().await.is_some() {
         let Some(file) = &file else {
+            tracing::warn!("SIGHUP: there is no configuration to read again; start with --config FILE");
             continue;
         };
         match UpConfig::load(file) {
-            // A refusal is told by whoever puts the chain together.
+            // A refusal is told by whoever is asked for it.
             Ok(config) => drop(edge.reload(&config.edge).await),
             Err(error) => tracing::error!(%error, "configuration refused, nothing changed"),
         }
@@ -101,7 +100,7 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
         .find(|(name, _)| *name == "link")
         .map(|(_, address)| *address);
 
-    config.edge.data_dir = data.join("edge");
+    config.edge.data_dir = data.join(super::EDGE_FOLDER);
     config.edge.listen.http = String::new();
     for name in ["otlp-grpc", "otlp-http"] {
         if let Some(address) = args.address(name) {

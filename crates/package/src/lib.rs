@@ -18,6 +18,7 @@ mod policy;
 mod revocation;
 mod signature;
 mod source;
+mod standing;
 mod store;
 mod time;
 mod trust;
@@ -38,6 +39,7 @@ pub use revocation::{
 pub use semver::Version;
 pub use signature::Signature;
 pub use source::{PluginSource, SOURCE_FILE, SourceError};
+pub use standing::{Provenance, Rights};
 pub use store::{
     Installed, InstalledVersion, Mark, PluginState, Shadow, State, StateError, Store, StoreError, VersionText, Watch,
 };

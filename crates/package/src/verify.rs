@@ -12,8 +12,9 @@ use crate::limits::{COMPONENT_BYTES, MANIFEST_BYTES, SIGNATURE_BYTES};
 use crate::manifest::{Capability, Manifest, ManifestError, Release};
 use crate::name::PackageName;
 use crate::policy::Policy;
-use crate::revocation::{Revocations, Revoked};
+use crate::revocation::Revocations;
 use crate::signature::Signature;
+use crate::standing::may_run;
 use crate::time::Timestamp;
 use crate::trust::Trust;
 
@@ -226,31 +227,8 @@ impl Package {
             });
         }
 
-        if !signer.covers(&manifest.name) {
-            return Err(Refusal::NotForThisKey {
-                name: manifest.name,
-                signer: signer.name.clone(),
-            });
-        }
+        may_run(&manifest, key, signer, revocations)?;
         asked.is_answered_by(&manifest)?;
-        match revocations.revoked(&manifest, &key) {
-            None => {}
-            Some(Revoked::Package { reason, by }) => {
-                return Err(Refusal::Revoked {
-                    release: manifest.release(),
-                    reason,
-                    by,
-                });
-            }
-            Some(Revoked::Key { reason, by }) => {
-                return Err(Refusal::KeyRevoked {
-                    key,
-                    signer: signer.name.clone(),
-                    reason,
-                    by,
-                });
-            }
-        }
         let now = (policy.clock)();
         let mut warnings = freshness(revocations, policy, purpose, &manifest.name, now)?;
         policy.admits(&manifest, now)?;
@@ -259,16 +237,6 @@ impl Package {
                 release: manifest.release(),
                 created: manifest.created,
                 now,
-            });
-        }
-        if let Some(allowed) = &signer.capabilities
-            && let Some(&capability) = manifest.capabilities.difference(allowed).next()
-        {
-            let by = format!("trust/{}.pub", signer.name);
-            return Err(Refusal::Capability {
-                release: manifest.release(),
-                capability,
-                by,
             });
         }
         Ok(Verified {

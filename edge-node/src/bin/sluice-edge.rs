@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use sluice_edge::{EdgeConfig, program};
+use sluice_edge::{EdgeConfig, NodeOptions, PluginCheck, check_plugins, program};
 use sluice_package::Policy;
 use sluice_package::command::{self, EXIT_CODES, Host, Output, PackageCommand};
 use sluice_runtime::{Host as Sandbox, HostOptions};
@@ -31,7 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the node until SIGTERM or ctrl-c. SIGHUP reads the plugin chain of the configuration anew.
+    /// Run the node until SIGTERM or ctrl-c. SIGHUP reads the configuration anew: the plugin chain, and whether the tap is open.
     Run {
         /// Configuration; without it every key has its default.
         #[arg(long, value_name = "FILE")]
@@ -55,9 +55,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Check a configuration file and print every key with its value and where it comes from.
+    /// Check a configuration file and its plugins, and print every key with its value and where it comes from.
+    ///
+    /// Each plugin is loaded as a start would load it: its file or package, its component, what it may use, its configuration.
+    #[command(
+        after_help = "Exit codes: 0 a node starts with it, 1 the file has a mistake, 3 a plugin in it is refused; the message says where and what to do."
+    )]
     Check {
         file: PathBuf,
+        /// Overrides `data_dir`, where installed packages are looked for.
+        #[arg(long, value_name = "DIR")]
+        data: Option<PathBuf>,
         #[arg(long)]
         json: bool,
     },
@@ -87,7 +95,7 @@ fn main() -> ExitCode {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(FAILED, &error),
             },
-            Command::Check { file, json } => check(&file, json),
+            Command::Check { file, data, json } => check(&file, data, json),
             Command::Plugin(command) => plugin(command).await,
         }
     })
@@ -219,20 +227,29 @@ fn text(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn check(file: &Path, json: bool) -> ExitCode {
+fn check(file: &Path, data: Option<PathBuf>, json: bool) -> ExitCode {
     let explained = sluice_settings::load(file, |text| {
         Ok(sluice_settings::explain(&EdgeConfig::from_toml(text)?, text))
     });
-    let settings = match explained {
-        Ok(settings) => settings,
+    let (settings, mut config) = match explained.and_then(|settings| Ok((settings, EdgeConfig::load(file)?))) {
+        Ok(both) => both,
         Err(error) => return fail(FAILED, &error.into()),
     };
+    config.data_dir = data.unwrap_or(config.data_dir);
+    let plugins = check_plugins(&config, &NodeOptions::default());
     if json {
-        println!("{}", serde_json::json!(settings));
-        return ExitCode::SUCCESS;
+        println!("{}", PluginCheck::beside(&settings, &plugins));
+    } else {
+        for setting in settings {
+            println!("{} = {}  # {}", setting.key, setting.value, setting.origin);
+        }
+        for plugin in plugins.iter().filter(|plugin| plugin.refused.is_none()) {
+            println!("# {plugin}");
+        }
     }
-    for setting in settings {
-        println!("{} = {}  # {}", setting.key, setting.value, setting.origin);
+    let mut code = ExitCode::SUCCESS;
+    for plugin in plugins.iter().filter(|plugin| plugin.refused.is_some()) {
+        code = fail(CONFIG_REFUSED, &anyhow!("{}: {plugin}", file.display()));
     }
-    ExitCode::SUCCESS
+    code
 }

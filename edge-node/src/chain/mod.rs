@@ -1,15 +1,17 @@
 //! The plugin chain of a running node: where its plugins come from, and how it changes without a restart.
 //!
-//! The [`Keeper`] makes what the configuration and the store ask for into places of the chain, as a whole or not at all. It is
-//! asked at the start, when the configuration is read again, and by [`watch`] when the store changes or a place went back to
-//! the version before by itself.
+//! The [`Keeper`] makes what the configuration and the store ask for into places of the chain. It is asked at the start, when the
+//! configuration is read again, and by [`watch`] when the store changes, when it is time to try again what could not be loaded, or
+//! when a place went back to the version before by itself.
 
 mod builtin;
+mod check;
 mod keeper;
 mod place;
 pub(crate) mod secrets;
 mod source;
 mod status;
+mod summary;
 pub(crate) mod watch;
 
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use std::path::PathBuf;
 use sluice_package::{NameError, StoreError};
 use sluice_runtime::HostError;
 
+pub use check::{LoadedPlugin, PluginCheck, check_plugins};
 pub(crate) use keeper::{Keeper, KeeperOptions};
 pub use secrets::SecretError;
 pub use status::{ChainStatus, RefusedChain};

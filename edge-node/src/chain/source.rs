@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use sluice_package::{
-    Asked, PackageName, Refusal, State, Store, StoreError, Verified, Version, WantedLimits, limits, parse_version,
+    Asked, PackageName, Provenance, Refusal, State, Store, StoreError, Verified, Version, WantedLimits, limits,
+    parse_version,
 };
 use sluice_runtime::Capability;
 
@@ -21,6 +22,8 @@ pub(super) struct Source {
     pub(super) version: Option<String>,
     /// Where it is installed in the store.
     pub(super) installed: Option<(PackageName, Version)>,
+    /// Who vouched for it, if it is a package.
+    pub(super) provenance: Option<Provenance>,
     pub(super) limits: PluginLimits,
     /// What it may use at most; `None`: what every plugin may.
     pub(super) capabilities: Option<BTreeSet<Capability>>,
@@ -98,6 +101,7 @@ fn file(wish: &Wish<'_>, path: &Path) -> Result<Source, ChainError> {
         component,
         version: None,
         installed: None,
+        provenance: None,
         limits: PluginLimits::default(),
         capabilities: None,
         origin: format!("{}, unsigned", path.display()),
@@ -138,6 +142,7 @@ fn by_name(wish: &Wish<'_>, store: &Store, state: &State) -> Result<Source, Chai
             component: component.to_owned(),
             version: None,
             installed: None,
+            provenance: None,
             limits: PluginLimits::default(),
             capabilities: Some(Capability::ALL.into()),
             origin: "part of this program".to_owned(),
@@ -149,6 +154,7 @@ fn by_name(wish: &Wish<'_>, store: &Store, state: &State) -> Result<Source, Chai
 }
 
 fn of_package(verified: Verified) -> Source {
+    let provenance = Some(verified.provenance());
     let manifest = verified.manifest;
     let granted = Capability::ALL.into_iter().filter(|capability| {
         let asked = &manifest.capabilities;
@@ -156,6 +162,7 @@ fn of_package(verified: Verified) -> Source {
     });
     Source {
         capabilities: Some(granted.collect()),
+        provenance,
         component: verified.component,
         version: Some(manifest.version.to_string()),
         limits: wanted(&manifest.limits),
@@ -188,8 +195,7 @@ fn wanted(limits: &WantedLimits) -> PluginLimits {
     }
 }
 
-/// Whether what runs must stop for it: somebody took back that it may run. Other reasons say that it cannot be loaded anew, and
-/// what was verified and loaded before goes on.
+/// Whether somebody took back that it may run, and not only that it cannot be loaded.
 pub(super) fn is_taken_back(error: &ChainError) -> bool {
     let ChainError::Package { source, .. } = error else {
         return false;

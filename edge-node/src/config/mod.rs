@@ -269,7 +269,12 @@ impl Default for Link {
 impl EdgeConfig {
     /// Parses and checks a configuration file.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = sluice_settings::parse(text)?;
+        let config: Self = sluice_settings::parse(text).map_err(|error| match error.key.as_deref() {
+            Some("edge") => error.with_hint(
+                "[edge] belongs into the file of `sluice up`; in that of an edge alone its keys stand by themselves: [[plugin]], [admin], …",
+            ),
+            _ => error,
+        })?;
         config.check(text)?;
         Ok(config)
     }
@@ -529,6 +534,7 @@ mod tests {
         check(&plugin("tables = { t = 1 }"), 3, "tables", "path of a file");
         check(&plugin("capabilities = [\"network\"]"), 3, "capabilities", "lookup");
         check("[[plugin]]\nname = \"a b\"", 2, "plugin.name", "no name");
+        check("[[edge.plugin]]\nname = \"mask\"", 1, "edge", "[[plugin]]");
     }
 
     #[test]

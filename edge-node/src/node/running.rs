@@ -292,7 +292,7 @@ impl Running {
             chain: self.status.shared.plugins.chain().clone(),
             tenant: self.spool.stream().tenant.to_string(),
             hints: self.spool.hints().clone(),
-            tap: self.tap.tap.clone(),
+            tap: self.tap.tap(),
             journal: journal.clone(),
             sealer,
             counters: self.status.shared.counters.clone(),

@@ -1,6 +1,5 @@
 //! `GET /v1/tap?rows=N&signal=log&wait=10s`: an Arrow IPC stream of events before any plugin, for the bearer of the token.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,7 +10,7 @@ use sluice_wire::Signal;
 use sluice_wire::layout;
 use tokio::time::Instant;
 
-use super::{AdminToken, Tap, joined};
+use super::{Tap, TapDoor, joined};
 use crate::sealer::blocking;
 
 const DEFAULT_ROWS: usize = 1000;
@@ -22,12 +21,10 @@ const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Its type as registered.
 const ARROW_STREAM: &str = "application/vnd.apache.arrow.stream";
 
-/// The tap behind its token; without one it is closed.
-#[derive(Clone, Debug)]
-pub(crate) struct TapDoor {
-    pub(crate) tap: Arc<Tap>,
-    pub(crate) token: Option<Arc<AdminToken>>,
-}
+const CLOSED: &str = "the tap is closed: write `tap = true` under [admin] in the configuration of the edge ([edge.admin] in that of \
+    `sluice up`), and send the process SIGHUP or start it anew\n";
+const NO_TOKEN: &str = "send `Authorization: Bearer` and the token in `admin-token` of the edge's data folder\n";
+const OTHER_TOKEN: &str = "this is not the token of this edge: it lies in `admin-token` of its data folder\n";
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,12 +35,12 @@ struct Wanted {
 }
 
 pub(crate) async fn page(State(door): State<TapDoor>, query: RawQuery, headers: HeaderMap) -> Response<Body> {
-    let Some(token) = &door.token else {
-        let text = "the tap is closed: `tap = true` in [admin] of the node's configuration opens it\n";
-        return plain(StatusCode::FORBIDDEN, text);
+    let Some(token) = door.token() else {
+        return plain(StatusCode::FORBIDDEN, CLOSED);
     };
-    if !bearer(&headers).is_some_and(|given| token.is(given)) {
-        let text = "send `Authorization: Bearer` and the token in `admin-token` of the node's data folder\n";
+    let given = bearer(&headers);
+    if !given.is_some_and(|given| token.is(given)) {
+        let text = if given.is_some() { OTHER_TOKEN } else { NO_TOKEN };
         let mut response = plain(StatusCode::UNAUTHORIZED, text);
         let challenge = HeaderValue::from_static("Bearer");
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);

@@ -18,4 +18,6 @@ mod plugins;
 mod program;
 mod reload;
 mod shadow;
+mod site;
+mod standing;
 mod tap;

@@ -1,120 +1,18 @@
 //! Signed packages in the store of a running node: replaced, taken back, switched off, revoked, tampered with.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use sluice_edge::EdgeConfig;
-use sluice_edge::config::PluginEntry;
 use sluice_package::{
-    Asked, Capability, Digest, Kind, MANIFEST_SCHEMA, Manifest, Package, PackageName, Policy, PrivateKey, Revocation,
-    RevocationList, RevokedComponent, SignedRevocations, Store, Timestamp, TrustedKey, Version, WantedLimits,
+    Kind, PackageName, Revocation, RevocationList, RevokedComponent, SignedRevocations, Timestamp, Version,
+    WantedLimits,
 };
-use sluice_runtime::{PluginStats, Standing};
-use sluice_wire::Signal;
+use sluice_runtime::Standing;
 
-use crate::client::{PROTOBUF, http, post, request};
 use crate::cloud::Cloud;
-use crate::node::{TestNode, config, eventually};
+use crate::node::{TestNode, eventually};
 use crate::plugins::plugin;
-
-/// A node's data folder with a store that trusts one publisher.
-struct Site {
-    dir: tempfile::TempDir,
-    key: PrivateKey,
-    store: Store,
-}
-
-impl Site {
-    fn new() -> Site {
-        let dir = tempfile::tempdir().unwrap();
-        let key = PrivateKey::generate(&dir.path().join("key"), "tests").unwrap();
-        let store = Store::open(dir.path().join("data/plugins"), Policy::default());
-        let trusted = TrustedKey {
-            name: "tests".to_owned(),
-            key: key.public(),
-            names: None,
-            capabilities: None,
-        };
-        store.add_key(&trusted).unwrap();
-        Site { dir, key, store }
-    }
-
-    fn config(&self, chain: Vec<PluginEntry>) -> EdgeConfig {
-        let mut config = config(&self.dir.path().join("data"));
-        config.plugin = chain;
-        config
-    }
-
-    fn install(&self, name: &str, version: &str, component: &str, kind: Kind, limits: WantedLimits, activate: bool) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../plugins/dist/{component}.wasm"));
-        let component = std::fs::read(path).unwrap();
-        let manifest = Manifest {
-            schema: MANIFEST_SCHEMA,
-            name: name.parse().unwrap(),
-            version: version.parse().unwrap(),
-            kind,
-            publisher: "tests".to_owned(),
-            digest: Digest::of(&component),
-            size: component.len() as u64,
-            contract: Version::new(1, 0, 0),
-            minimum_host: Version::new(0, 1, 0),
-            capabilities: BTreeSet::from(Capability::ALL),
-            reads: Vec::new(),
-            writes: Vec::new(),
-            config_schema: None,
-            limits,
-            created: Timestamp::now(),
-            expires: None,
-            description: None,
-            license: None,
-            homepage: None,
-        };
-        let package = Package::sign(&manifest, component, &self.key).unwrap();
-        self.store.install(package, Asked::default(), activate).unwrap();
-    }
-
-    /// A plugin that needs a megabyte more with every batch.
-    fn install_leak(&self, version: &str, memory_mib: u64, activate: bool) {
-        let limits = WantedLimits {
-            memory_bytes: Some(memory_mib << 20),
-            deadline_us: Some(5_000_000),
-            ..WantedLimits::default()
-        };
-        self.install("acme/leak", version, "faulty", Kind::Filter, limits, activate);
-    }
-}
-
-fn leak() -> PluginEntry {
-    let mut entry = plugin("leak", "faulty", "{ mode = \"leak\" }");
-    (entry.path, entry.unsigned) = (None, false);
-    entry.package = Some("acme/leak".to_owned());
-    entry.limits = toml::from_str("").unwrap();
-    entry
-}
-
-fn send(node: &TestNode, prefix: &str) -> u16 {
-    let (address, body) = (
-        node.address("otlp-http"),
-        request(Signal::Log, prefix, 3, "kim@example.com"),
-    );
-    node.runtime
-        .block_on(async { post(&http(), address, "/v1/logs", PROTOBUF, body).await.unwrap() })
-        .status
-}
-
-fn of(node: &TestNode, version: &str) -> Option<PluginStats> {
-    let plugins = node.status.snapshot().plugins;
-    plugins.into_iter().find(|plugin| plugin.version == version)
-}
-
-fn state(node: &TestNode, version: &str) -> Option<Standing> {
-    of(node, version).map(|plugin| plugin.state)
-}
-
-fn name() -> PackageName {
-    "acme/leak".parse().unwrap()
-}
+use crate::site::{Site, leak, name, of, send, state};
 
 #[test]
 fn p2_a_new_version_from_the_store_serves_without_a_restart_and_one_that_fails_is_taken_back_and_marked() {

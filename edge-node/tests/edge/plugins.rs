@@ -93,6 +93,61 @@ fn p11_what_a_failing_mask_refuses_and_what_a_mask_hides_touches_no_disk() {
     node.stop();
 }
 
+/// What a guest is told to say of a row, and a mask behind it that hides just that.
+#[test]
+fn p11_the_words_of_a_plugin_ahead_of_a_mask_touch_no_disk_either() {
+    const CANARY: &str = "canary-4711 of kim";
+    let mask = || {
+        plugin(
+            "mask",
+            "mask",
+            r#"{ custom = [{ name = "canary", pattern = "canary.*" }] }"#,
+        )
+    };
+    let holders = |modes: &[&str], masked: bool| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        config.seal.zstd_level = 0;
+        config.plugin = modes
+            .iter()
+            .enumerate()
+            .map(|(place, mode)| {
+                // Each has a batch of its own to talk about.
+                let settings = format!("{{ mode = {mode:?}, only = \"{CANARY} {place} 0\" }}");
+                let mut entry = plugin(mode, "faulty", &settings);
+                entry.on_fault = Some(sluice_runtime::OnFault::Quarantine);
+                entry
+            })
+            .chain(masked.then(mask))
+            .collect();
+        let node = TestNode::start(config);
+        for place in 0..modes.len() {
+            let body = request(Signal::Log, "x", 1, &format!("{CANARY} {place}"));
+            assert_eq!(send(&node, &body), 200);
+        }
+        eventually("everything is sealed", || {
+            node.status.snapshot().journal.unsealed_bytes == 0
+        });
+        let status = node.status.snapshot();
+        assert_eq!(status.quarantined, modes.len() as u64);
+        let told = serde_json::to_string(&status).unwrap();
+        let mut holders = usize::from(told.contains("4711"));
+        for file in files(dir.path()) {
+            let bytes = std::fs::read(&file).unwrap();
+            holders += usize::from(bytes.windows(4).any(|w| w == b"4711"));
+        }
+        assert!(!Cloud::of(&node.spool).rows.is_empty());
+        node.stop();
+        holders
+    };
+    let modes = ["tell_body", "aside_with_body", "named_like_body"];
+    assert_eq!(holders(&modes, true), 0);
+    assert!(
+        holders(&modes, false) >= 2,
+        "the status and the files hold it without a mask"
+    );
+}
+
 #[test]
 fn p3_what_a_plugin_drops_is_counted_and_the_kill_switch_works_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();

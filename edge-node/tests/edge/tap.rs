@@ -70,11 +70,46 @@ fn p13_the_tap_shows_what_comes_in_before_the_mask_and_only_with_the_token() {
 }
 
 #[test]
-fn p13_a_closed_tap_shows_nothing_and_makes_no_token() {
+fn p13_a_closed_tap_shows_nothing_and_opens_and_closes_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let node = TestNode::start(config(dir.path()));
+    let config = config(dir.path());
+    let token_file = dir.path().join("admin-token");
+    let node = TestNode::start(config.clone());
     let admin = node.address("http");
-    assert_eq!(node.runtime.block_on(tap(admin, "rows=1", Some("anything"))).0, 403);
-    assert!(!dir.path().join("admin-token").exists());
+    let ask = |token: Option<&str>| {
+        let (status, text) = node.runtime.block_on(tap(admin, "rows=1&wait=10ms", token));
+        (status, String::from_utf8_lossy(&text).into_owned())
+    };
+    let reload = |open: bool| {
+        let mut config = config.clone();
+        config.admin.tap = open;
+        node.runtime.block_on(node.status.reload(&config))
+    };
+    let (status, says) = ask(Some("anything"));
+    assert_eq!(status, 403);
+    for part in ["tap = true", "[admin]", "[edge.admin]", "SIGHUP"] {
+        assert!(says.contains(part), "{says}");
+    }
+    assert!(!token_file.exists());
+    reload(true).unwrap();
+    let token = std::fs::read_to_string(&token_file).unwrap();
+    let (none, wrong) = (ask(None), ask(Some("guess")));
+    assert_eq!((none.0, wrong.0), (401, 401));
+    assert!(
+        none.1.contains("Bearer") && wrong.1.contains("not the token"),
+        "{none:?} {wrong:?}"
+    );
+    assert_eq!(ask(Some(token.trim())).0, 204);
+    // A token that others may read opens nothing.
+    std::fs::set_permissions(&token_file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let error = reload(true).unwrap_err().to_string();
+    assert!(error.contains("chmod 600"), "{error}");
+    assert_eq!(ask(Some(token.trim())).0, 403);
+    // Another token in its place is the one that counts.
+    std::fs::remove_file(&token_file).unwrap();
+    reload(true).unwrap();
+    assert_eq!(ask(Some(token.trim())).0, 401);
+    reload(false).unwrap();
+    assert_eq!(ask(None).0, 403);
     node.stop();
 }

@@ -97,6 +97,11 @@ fn chosen(batch: &Batch, only: Option<&str>) -> Result<bool, String> {
     Ok((0..batch.rows()).any(|row| body.get(row) == Some(only)))
 }
 
+/// What a careless guest repeats.
+fn first_body(batch: &Batch) -> Result<String, String> {
+    Ok(batch.text("body")?.get(0).unwrap_or_default().to_owned())
+}
+
 /// Counts in what outlives the instance.
 fn counted() -> Result<i64, String> {
     state::add(b"calls", 1).map_err(|e| format!("{e:?}"))
@@ -160,6 +165,14 @@ fn misbehave(mode: &str, batch: &Batch, calls: u64) -> Result<Outcome, String> {
             }),
             ..unchanged()
         }),
+        "tell_body" => Err(format!("cannot handle {}", first_body(batch)?)),
+        "aside_with_body" => Ok(Outcome {
+            quarantine: Some(Quarantined {
+                rows: bits(rows, |_| true),
+                reason: first_body(batch)?,
+            }),
+            ..unchanged()
+        }),
         "drop_third" => Ok(Outcome {
             selection: Some(bits(rows, |row| row % 3 != 0)),
             drops: vec![DropCount {
@@ -188,6 +201,7 @@ fn lie(mode: &str, batch: &Batch) -> Result<Outcome, String> {
         "other_new_type" => columns(batch, "attrs:d:added", numbers()),
         "undeclared" => columns(batch, "name", texts(rows)),
         "protected" => columns(batch, "signal", texts(rows)),
+        "named_like_body" => columns(batch, &format!("attrs:i:added {}", first_body(batch)?), texts(rows)),
         "no_such_column" => columns(batch, "attrs:q:added", texts(rows)),
         "weight_nan" => columns(batch, "weight", Arc::new(Float64Array::from(vec![f64::NAN; rows]))),
         "weight_negative" => columns(batch, "weight", Arc::new(Float64Array::from(vec![-1.0; rows]))),

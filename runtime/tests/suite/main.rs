@@ -14,3 +14,4 @@ mod sample;
 mod shadow;
 mod swap;
 mod tenants;
+mod words;

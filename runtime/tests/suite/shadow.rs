@@ -33,6 +33,7 @@ fn chain_with(current: Edition, candidate: Option<(Edition, f64)>) -> Chain {
         enabled: true,
         blocked: None,
         shadow,
+        before: None,
     };
     chain.set(vec![place]).unwrap();
     chain
@@ -170,6 +171,7 @@ fn a_share_of_the_batches_is_a_share_and_a_busy_candidate_is_passed_by() {
             edition: candidate.clone(),
             share,
         }),
+        before: None,
     };
     chain.set(vec![place(0.3)]).unwrap();
     assert_eq!(report(&chain).batches, 15);

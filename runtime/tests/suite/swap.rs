@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use arrow_array::RecordBatch;
 use serde_json::json;
 use sluice_runtime::{
-    Chain, Edition, OnFault, PROBATION_BATCHES, PROBATION_FAULTS, Place, Plugin, PluginStats, Standing, What,
+    Candidate, Chain, Edition, OnFault, PROBATION_BATCHES, PROBATION_FAULTS, Place, Plugin, PluginStats, Standing, What,
 };
 
 use crate::common::*;
@@ -22,6 +22,7 @@ fn place(plugin: &Arc<Plugin>, version: &str) -> Place {
         enabled: true,
         blocked: None,
         shadow: None,
+        before: None,
     }
 }
 
@@ -297,4 +298,88 @@ fn p11_a_blocked_mask_refuses_and_other_kinds_fail_as_they_do() {
         .set(vec![blocked(&named("f", "faulty", json!({"mode": "ok"})))])
         .unwrap();
     assert_eq!(chain.run(logs(&["x"]), CALL).unwrap().quarantined, 1);
+}
+
+fn revoked() -> Option<String> {
+    Some("revoked by acme".to_owned())
+}
+
+/// Each version for itself, wherever it is: none that may not run comes to serve by the failure of another.
+#[test]
+fn p12_a_version_that_stands_by_or_was_rolled_back_to_is_taken_back_like_any_other() {
+    let secret = || logs(&["to kim@example.com"]);
+    let mask = || named("m", "mask", json!({}));
+    let bad = || named("m", "faulty_mask", json!({"mode": "trap"}));
+    // It stands by: it does not step in.
+    let (old, new) = (mask(), bad());
+    let chain = Chain::default();
+    chain.set(vec![place(&old, "1")]).unwrap();
+    chain.set(vec![place(&new, "2")]).unwrap();
+    chain.block(|plugin| Arc::ptr_eq(plugin, &old).then(revoked).flatten());
+    assert_eq!(
+        chain.stats()[0].state,
+        Standing::Current,
+        "no version stands by any more"
+    );
+    for _ in 0..2 * PROBATION_FAULTS {
+        assert_eq!(chain.run(secret(), CALL).unwrap_err().plugin, "m");
+    }
+    assert!(Arc::ptr_eq(&chain.slots()[0].current().plugin, &new));
+    // It serves again after a rollback: nothing serves, although it is not what is wanted.
+    let (old, new) = (mask(), bad());
+    let chain = Chain::default();
+    chain.set(vec![place(&old, "1")]).unwrap();
+    chain.set(vec![place(&new, "2")]).unwrap();
+    assert!(chain.run(secret(), CALL).is_ok());
+    assert!(Arc::ptr_eq(&chain.slots()[0].current().plugin, &old));
+    let only_old = |plugin: &Arc<Plugin>| Arc::ptr_eq(plugin, &old).then(revoked).flatten();
+    chain.block(only_old);
+    // The same wish again, for which nothing is held against the version that failed.
+    chain.set(vec![place(&new, "2")]).unwrap();
+    let refused = chain.run(secret(), CALL).unwrap_err();
+    assert_eq!(refused.fault, "may not run: revoked by acme");
+    assert_eq!(of(&chain.stats(), "1").state, Standing::Blocked);
+    chain.block(|_| None);
+    assert!(chain.run(secret(), CALL).is_ok());
+    let last = happened(&chain);
+    assert_eq!(last[last.len() - 2..], [What::Blocked, What::Unblocked]);
+}
+
+#[test]
+fn p12_a_candidate_that_is_taken_back_runs_no_more_and_its_batches_go_on() {
+    let (current, candidate) = (
+        named("f", "faulty", json!({"mode": "ok"})),
+        named("f", "faulty", json!({"mode": "ok"})),
+    );
+    let mut beside = place(&current, "1");
+    beside.shadow = Some(Candidate {
+        edition: place(&candidate, "2").edition,
+        share: 1.0,
+    });
+    let chain = Chain::default();
+    chain.set(vec![beside]).unwrap();
+    chain.block(|plugin| Arc::ptr_eq(plugin, &candidate).then(revoked).flatten());
+    assert!(chain.slots()[0].shadow().is_none());
+    assert_eq!(chain.run(logs(&["x"]), CALL).unwrap().quarantined, 0);
+    assert_eq!(chain.stats().len(), 1);
+}
+
+#[test]
+fn a_version_that_had_not_proven_itself_finds_its_predecessor_again_in_a_new_life() {
+    let (old, new) = (named("f", "faulty", json!({"mode": "ok"})), poisoned("f", "faulty"));
+    let mut again = place(&new, "2");
+    again.before = Some(place(&old, "1").edition);
+    let chain = Chain::default();
+    chain.set(vec![again.clone()]).unwrap();
+    assert_eq!(of(&chain.stats(), "2").state, Standing::Probation);
+    assert_eq!(of(&chain.stats(), "1").state, Standing::Previous);
+    assert_eq!(chain.run(logs(&["poison"]), CALL).unwrap().quarantined, 0);
+    assert!(Arc::ptr_eq(&chain.slots()[0].current().plugin, &old));
+    // A filter stands by for no mask, in this life or another.
+    let mask = named("f", "faulty_mask", json!({"mode": "trap"}));
+    let mut behind = place(&mask, "2");
+    behind.before = again.before;
+    let chain = Chain::default();
+    chain.set(vec![behind]).unwrap();
+    assert!(chain.run(logs(&["x"]), CALL).is_err());
 }

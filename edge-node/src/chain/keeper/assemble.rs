@@ -1,97 +1,132 @@
 //! What the entries of the configuration become: places of the chain, with what is loaded and what is to be said of it.
 
 use sluice_package::{PackageName, State};
-use sluice_runtime::{Candidate, Edition, Kind, Place, Slot};
+use sluice_runtime::{Candidate, Edition, Place, Slot};
 
 use super::super::ChainError;
 use super::super::place::Plan;
 use super::super::source::{self, Source, Wish};
-use super::{Draft, Keeper, Kept, Known};
+use super::rights::{killed, switched_off};
+use super::{Draft, Failing, Keeper, Kept, Known};
 use crate::config::{PluginEntry, ShadowEntry};
 
+/// Where what stays in its place comes from.
+const AS_BEFORE: &str = "as before";
+
 impl Keeper {
-    pub(super) fn draft(&self, kept: &mut Kept, state: &State) -> Result<Draft, ChainError> {
+    pub(super) fn draft(
+        &self,
+        kept: &mut Kept,
+        entries: &[PluginEntry],
+        state: &State,
+        failing: Failing,
+    ) -> Result<Draft, ChainError> {
         let mut draft = Draft::default();
-        for entry in kept.asked.clone() {
-            self.add(&entry, kept, state, &mut draft)?;
+        for entry in entries {
+            self.add(entry, kept, state, failing, &mut draft)?;
         }
         Ok(draft)
     }
 
-    fn add(&self, entry: &PluginEntry, kept: &mut Kept, state: &State, draft: &mut Draft) -> Result<(), ChainError> {
-        let slot = self.chain.slot(&entry.name);
-        let killed = killed(entry, state);
-        let off = killed
-            .clone()
-            .or((!entry.enabled).then(|| "the configuration".to_owned()));
-        let found = match &killed {
-            // The store gives nothing out that it has disabled.
-            Some(by) => Err(by.clone()),
-            None => match source::find(&Wish::of(entry), &self.store, state) {
-                Ok(source) => Ok(source),
-                Err(error) if off.is_some() => Err(error.told()),
-                Err(error) if source::is_taken_back(&error) => match &slot {
-                    Some(slot) => {
-                        let reason = error.told();
-                        draft
-                            .warnings
-                            .push(format!("`{}` may not run any more: {reason}", entry.name));
-                        draft.places.push(stays(slot, true, Some(reason)));
-                        return Ok(());
-                    }
-                    None => return Err(error),
-                },
-                Err(error) => return Err(error),
-            },
-        };
-        let loaded = match found {
-            Ok(source) => match self.serving(entry, source, kept) {
-                Ok(loaded) => Ok(loaded),
-                Err(error) if off.is_some() => Err(error.told()),
-                Err(error) => return Err(error),
-            },
-            Err(why) => Err(why),
-        };
-        let (mut place, source_text) = match (loaded, &slot) {
-            (Ok((known, settings, warnings)), _) => {
+    fn add(
+        &self,
+        entry: &PluginEntry,
+        kept: &mut Kept,
+        state: &State,
+        failing: Failing,
+        draft: &mut Draft,
+    ) -> Result<(), ChainError> {
+        let name = &entry.name;
+        let slot = self.chain.slot(name);
+        let killed = package_of(entry).and_then(|package| killed(&package, state));
+        let off = killed.clone().or_else(|| switched_off(entry));
+        // The store gives nothing out that it has disabled.
+        let loaded = killed.is_none().then(|| {
+            source::find(&Wish::of(entry), &self.store, state).and_then(|source| self.serving(entry, source, kept))
+        });
+        let (place, source_text) = match (loaded, slot, off) {
+            (Some(Ok((known, settings, warnings))), slot, off) => {
                 draft.warnings.extend(warnings);
-                let origin = known.origin.clone();
-                let place = Place {
+                let mut place = Place {
                     edition: known.edition.clone(),
                     settings,
                     enabled: off.is_none(),
                     blocked: None,
                     shadow: None,
+                    before: None,
                 };
+                if off.is_none() {
+                    place.shadow = self.candidate(entry, &place.edition, kept, state, draft);
+                }
+                if slot.is_none() {
+                    place.before = self.predecessor(entry, &known, kept, state, draft);
+                }
+                let origin = known.origin.clone();
                 draft.used.push(known);
                 (place, origin)
             }
-            (Err(_), Some(slot)) => (stays(slot, false, None), "as before".to_owned()),
-            (Err(why), None) => {
-                let name = &entry.name;
+            (_, Some(slot), Some(_)) => (stays(&slot, false), AS_BEFORE.to_owned()),
+            (loaded, None, Some(by)) => {
+                let why = loaded.and_then(Result::err).map_or(by, |error| error.told());
                 draft.warnings.push(format!(
                     "`{name}` is switched off and not loaded ({why}): events pass without it"
                 ));
                 return Ok(());
             }
+            (Some(Err(error)), Some(slot), None) => {
+                // What runs there was stopped already, for the same reason.
+                let stopped = source::is_taken_back(&error) && slot.current().plugin.blocked().is_some();
+                if !stopped && failing == Failing::RefusesAll {
+                    return Err(error);
+                }
+                if !stopped {
+                    draft.failed.push(error.told());
+                }
+                let mut place = stays(&slot, true);
+                place.shadow = slot.candidate();
+                (place, AS_BEFORE.to_owned())
+            }
+            (Some(Err(error)), None, None) => return Err(error),
+            // Only what is killed is not looked for, and that is off.
+            (None, _, None) => return Ok(()),
         };
-        if let Some(by) = &off {
-            let masks = place.edition.plugin.kind() == Kind::Mask;
-            let effect = if masks {
-                "events pass UNMASKED"
-            } else {
-                "events pass without it"
-            };
-            let kind = place.edition.plugin.kind();
-            draft
-                .warnings
-                .push(format!("the {kind} `{}` is switched off by {by}: {effect}", entry.name));
-        } else {
-            place.shadow = self.candidate(entry, &place.edition, kept, state, draft);
-        }
-        draft.sources.insert(entry.name.clone(), source_text);
+        draft.sources.insert(name.clone(), source_text);
         draft.places.push(place);
         Ok(())
+    }
+
+    /// The version before one of the store that has not proven itself yet, for the first moment of a life: it stands by as if the
+    /// process had not ended meanwhile. What cannot be had stands by for nothing, as any version without a predecessor.
+    fn predecessor(
+        &self,
+        entry: &PluginEntry,
+        new: &Known,
+        kept: &mut Kept,
+        state: &State,
+        draft: &mut Draft,
+    ) -> Option<Edition> {
+        let (name, _) = new.installed.as_ref()?;
+        let before = state.plugins.get(name)?.previous.as_ref()?.to_string();
+        if self.proven.has(&entry.name, new.provenance.as_ref()?.manifest()) {
+            return None;
+        }
+        let wish = Wish {
+            version: Some(&before),
+            ..Wish::of(entry)
+        };
+        let loaded = source::find(&wish, &self.store, state).and_then(|source| self.serving(entry, source, kept));
+        match loaded {
+            Ok((known, ..)) => {
+                let edition = known.edition.clone();
+                draft.used.push(known);
+                Some(edition)
+            }
+            Err(error) => {
+                let why = error.told();
+                tracing::info!(plugin = entry.name, before, why, "no version stands by the new one");
+                None
+            }
+        }
     }
 
     /// The plugin that an entry asks for, loaded now or before.
@@ -102,6 +137,7 @@ impl Keeper {
         kept: &mut Kept,
     ) -> Result<(Known, String, Vec<String>), ChainError> {
         let (origin, warnings) = (source.origin.clone(), source.warnings.clone());
+        let (package, provenance) = (package_of(entry), source.provenance.clone());
         // A version that the configuration names is the operator's word, which no failure takes back for the next start.
         let installed = source.installed.clone().filter(|_| entry.version.is_none());
         let plan = Plan::new(entry, source)?;
@@ -110,7 +146,9 @@ impl Keeper {
         let place = kept.known.iter().position(|known| same(&known));
         let known = match place.map(|place| &mut kept.known[place]) {
             Some(known) => {
+                known.package = package;
                 known.installed = installed;
+                known.provenance = provenance;
                 known.origin = origin;
                 known.clone()
             }
@@ -119,7 +157,9 @@ impl Keeper {
                 candidate: false,
                 edition: plan.load(self.host(kept)?)?,
                 fingerprint,
+                package,
                 installed,
+                provenance,
                 origin,
             },
         };
@@ -180,7 +220,7 @@ impl Keeper {
             },
         };
         let source = source::find(&wish, &self.store, state).map_err(|e| e.told())?;
-        let origin = source.origin.clone();
+        let (origin, provenance) = (source.origin.clone(), source.provenance.clone());
         let mut entry = entry.clone();
         if let Some(config) = &wanted.config {
             entry.config = config.clone();
@@ -188,8 +228,12 @@ impl Keeper {
         let plan = Plan::new(&entry, source).map_err(|e| e.told())?;
         let fingerprint = plan.fingerprint.clone();
         let same = |known: &&Known| known.place == entry.name && known.candidate && known.fingerprint == fingerprint;
-        let known = match kept.known.iter().find(same) {
-            Some(known) => known.clone(),
+        let place = kept.known.iter().position(|known| same(&known));
+        let known = match place.map(|place| &mut kept.known[place]) {
+            Some(known) => {
+                known.provenance = provenance;
+                known.clone()
+            }
             None => {
                 kept.candidates += 1;
                 let plan = plan.into_candidate(kept.candidates);
@@ -199,7 +243,9 @@ impl Keeper {
                     candidate: true,
                     edition: plan.load(host).map_err(|e| e.told())?,
                     fingerprint,
+                    package: None,
                     installed: None,
+                    provenance,
                     origin,
                 }
             }
@@ -216,11 +262,9 @@ impl Keeper {
     }
 }
 
-/// Who switched the package of an entry off in the store.
-fn killed(entry: &PluginEntry, state: &State) -> Option<String> {
-    let name: PackageName = entry.package().parse().ok()?;
-    let mark = state.plugins.get(&name)?.disabled.as_ref()?;
-    Some(format!("`sluice plugin disable` since {}: {}", mark.at, mark.reason))
+/// The name that its kill switch in the store has, whatever it is loaded from.
+fn package_of(entry: &PluginEntry) -> Option<PackageName> {
+    entry.package().parse().ok()
 }
 
 /// What the store wants beside the package of an entry that comes from it.
@@ -228,8 +272,7 @@ fn shadow_of_store(entry: &PluginEntry, state: &State) -> Option<ShadowEntry> {
     if entry.path.is_some() {
         return None;
     }
-    let name: PackageName = entry.package().parse().ok()?;
-    let shadow = state.plugins.get(&name)?.shadow.as_ref()?;
+    let shadow = state.plugins.get(&package_of(entry)?)?.shadow.as_ref()?;
     Some(ShadowEntry {
         version: Some(shadow.version.0.to_string()),
         path: None,
@@ -240,12 +283,14 @@ fn shadow_of_store(entry: &PluginEntry, state: &State) -> Option<ShadowEntry> {
 }
 
 /// What is in a place already.
-fn stays(slot: &Slot, enabled: bool, blocked: Option<String>) -> Place {
+fn stays(slot: &Slot, enabled: bool) -> Place {
+    let edition = slot.wanted();
     Place {
-        edition: slot.wanted(),
+        blocked: edition.plugin.blocked(),
+        edition,
         settings: slot.settings(),
         enabled,
-        blocked,
         shadow: None,
+        before: None,
     }
 }
