@@ -13,6 +13,7 @@ use sluice_wire::layout::{self, IpcLimits};
 use crate::abi::{DropCount, Outcome};
 use crate::columns::{self, QUARANTINE_REASON, QUARANTINED_BY, plain};
 use crate::fault::Fault;
+use crate::limits::MAX_ANSWER_COLUMNS;
 use crate::pattern::Patterns;
 use crate::types::expected_type;
 use crate::weights::{self, WEIGHT};
@@ -21,8 +22,6 @@ use crate::weights::{self, WEIGHT};
 const MAX_REASONS: usize = 16;
 /// Bytes of a reason.
 const MAX_REASON_BYTES: usize = 64;
-/// Columns of one answer: as many as a batch may have.
-const MAX_COLUMNS: usize = 512;
 
 /// An answer that fits the batch it was given for.
 #[derive(Clone, Debug, Default)]
@@ -202,7 +201,7 @@ fn scan(bytes: &[u8]) -> Result<(), Fault> {
             return invalid("columns are compressed");
         }
     }
-    if schemas != 1 || batches != 1 || fields > MAX_COLUMNS || dictionaries > fields {
+    if schemas != 1 || batches != 1 || fields > MAX_ANSWER_COLUMNS || dictionaries > fields {
         return invalid(format!(
             "columns: {schemas} schemas with {fields} fields, {dictionaries} dictionaries, {batches} batches"
         ));

@@ -38,6 +38,12 @@ pub(crate) fn encoded_bytes(batch: &RecordBatch) -> usize {
         .sum()
 }
 
+/// How many values its columns hold, nulls not counted.
+pub(crate) fn values(batch: &RecordBatch) -> usize {
+    let columns = batch.columns().iter();
+    columns.map(|column| column.len() - column.null_count()).sum()
+}
+
 /// An Arrow IPC stream, aligned as buffers in a guest are.
 pub(crate) fn encode(batch: &RecordBatch, capacity: usize) -> Result<Vec<u8>, ArrowError> {
     let options = IpcWriteOptions::try_new(8, false, MetadataVersion::V5)?;

@@ -59,14 +59,14 @@ impl Instance {
     }
 
     pub(crate) fn describe(&mut self) -> Result<Description, Fault> {
-        let running = self.begin(INIT_DEADLINE, MAX_TEXT, None);
+        let running = self.begin(INIT_DEADLINE, MAX_TEXT, None, None);
         let answer = self.guest.describe(&mut self.store);
         drop(running);
         answer.map_err(|e| self.fault(&e, MAX_TEXT))
     }
 
     pub(crate) fn init(&mut self, config: &str) -> Result<(), Fault> {
-        let running = self.begin(INIT_DEADLINE, MAX_TEXT, None);
+        let running = self.begin(INIT_DEADLINE, MAX_TEXT, None, None);
         let answer = self.guest.init(&mut self.store, config);
         drop(running);
         answer.map_err(|e| self.fault(&e, MAX_TEXT))?.map_err(Fault::Failed)
@@ -75,7 +75,12 @@ impl Instance {
     /// `input` is the declared columns of `now.batch`, encoded.
     pub(crate) fn process(&mut self, input: &[u8], context: &Context, now: Now<'_>) -> Result<Outcome, Fault> {
         let max_output = context.max_output;
-        let running = self.begin(context.deadline, max_output.max(MIN_TRANSFER), Some(now));
+        let running = self.begin(
+            context.deadline,
+            max_output.max(MIN_TRANSFER),
+            Some(context.max_memory),
+            Some(now),
+        );
         self.calls = self.calls.saturating_add(1);
         let answer = self.guest.process(&mut self.store, input, context);
         drop(running);
@@ -87,8 +92,17 @@ impl Instance {
         Ok(outcome)
     }
 
-    fn begin(&mut self, budget: Duration, max_transfer: usize, now: Option<Now<'_>>) -> Running {
+    fn begin(
+        &mut self,
+        budget: Duration,
+        max_transfer: usize,
+        max_memory: Option<usize>,
+        now: Option<Now<'_>>,
+    ) -> Running {
         let state = self.store.data_mut();
+        if let Some(max_memory) = max_memory {
+            state.memory.set_limit(max_memory);
+        }
         state.deadline = Deadline::start(budget);
         state.begin(now);
         self.store.set_hostcall_fuel(max_transfer);

@@ -30,6 +30,7 @@ mod pattern;
 mod plugin;
 mod policy;
 mod pool;
+mod probe;
 mod reasons;
 mod shadow;
 mod slices;

@@ -17,11 +17,14 @@ pub struct Limits {
     pub deadline: Duration,
     /// Time added for each row: ten times what masking a row costs.
     pub deadline_per_row: Duration,
+    /// Time added for each KiB that is handed over, for rows that are long: four times what a KiB costs the mask
+    /// if all of it are candidates (signs, quotes, digits, escapes): 30 to 130 µs on one of two busy cores; text of logs costs 5 to 10.
+    pub deadline_per_kib: Duration,
     /// Bytes of Arrow in one hand-over to the guest. A larger batch is handed over in slices.
     pub max_input_bytes: usize,
     /// Bytes that one call may give back, whatever it was given.
     pub max_output_bytes: usize,
-    /// How many times its input a call may give back (small inputs count as `MIN_OUTPUT_BYTES / max_output_ratio`).
+    /// How many times its input a call may give back, beside what [`Limits::output_for`] allows for small inputs and short values.
     pub max_output_ratio: usize,
     /// Bytes of one line of the plugin's log; the rest of the line is cut.
     pub log_bytes: usize,
@@ -37,6 +40,13 @@ pub struct Limits {
 
 /// An answer of this size is allowed for any input: the schema message alone of a wide batch takes some KiB.
 pub(crate) const MIN_OUTPUT_BYTES: usize = 64 * KIB;
+/// What each value that is handed over may become however short it is: a keyed hash with the name of its kind has 50 bytes.
+pub(crate) const OUTPUT_BYTES_PER_VALUE: usize = 64;
+/// Columns of an answer: as many as a batch may have, since a plugin may touch all that it was shown and add some.
+pub(crate) const MAX_ANSWER_COLUMNS: usize = 1024;
+/// How many times a hand-over that is larger than `max_input_bytes` (one long row cannot be cut) fits into the memory that its call
+/// may have: the input, its masked copy in three stages, and what was found in it.
+pub(crate) const MEMORY_PER_INPUT: usize = 8;
 /// Ceiling of `memory_bytes`: what an interpreted guest may ask for.
 pub const MAX_MEMORY_BYTES: usize = 256 * MIB;
 /// Floor of `memory_bytes`: less than this and no Rust guest starts.
@@ -52,6 +62,8 @@ pub(crate) const MAX_STATE_BYTES: usize = 256 * MIB;
 pub(crate) const MAX_DEADLINE: Duration = Duration::from_secs(10);
 /// Ceiling of `deadline_per_row`: twenty times what an interpreted guest is given.
 pub(crate) const MAX_DEADLINE_PER_ROW: Duration = Duration::from_millis(1);
+/// Ceiling of `deadline_per_kib`: ten times what an interpreted guest is given.
+pub(crate) const MAX_DEADLINE_PER_KIB: Duration = Duration::from_millis(20);
 /// A component larger than this is not compiled; the largest known (an embedded Python) has 18 MB.
 pub const MAX_COMPONENT_BYTES: usize = 64 * MIB;
 /// Machine code of one component: some four times the component.
@@ -66,6 +78,7 @@ impl Default for Limits {
             stack_bytes: 512 * KIB,
             deadline: Duration::from_millis(20),
             deadline_per_row: Duration::from_micros(5),
+            deadline_per_kib: Duration::from_micros(400),
             max_input_bytes: 2 * MIB,
             max_output_bytes: 8 * MIB,
             max_output_ratio: 4,
@@ -85,24 +98,46 @@ impl Limits {
             memory_bytes: 128 * MIB,
             deadline: Duration::from_millis(50),
             deadline_per_row: Duration::from_micros(50),
+            deadline_per_kib: Duration::from_millis(4),
             idle_instances: 1,
             max_instances: 2,
             ..Limits::default()
         }
     }
 
-    /// The time that a call with this many rows may take.
-    pub fn deadline_for(&self, rows: usize) -> Duration {
-        let rows = u32::try_from(rows).unwrap_or(u32::MAX);
-        self.deadline.saturating_add(self.deadline_per_row.saturating_mul(rows))
+    /// The time that a call with so many rows and bytes of input may take.
+    pub fn deadline_for(&self, rows: usize, input_bytes: usize) -> Duration {
+        let times = |each: Duration, count: usize| each.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+        self.deadline
+            .saturating_add(times(self.deadline_per_row, rows))
+            .saturating_add(times(self.deadline_per_kib, input_bytes / KIB))
     }
 
-    /// The bytes that a call with an input of this size may give back.
-    pub fn output_for(&self, input_bytes: usize) -> usize {
-        input_bytes
+    /// The bytes that a call may give back whose input has this size and so many values.
+    pub fn output_for(&self, input_bytes: usize, values: usize) -> usize {
+        let wanted = input_bytes
             .saturating_mul(self.max_output_ratio)
-            .max(MIN_OUTPUT_BYTES)
-            .min(self.max_output_bytes)
+            .saturating_add(values.saturating_mul(OUTPUT_BYTES_PER_VALUE))
+            .saturating_add(MIN_OUTPUT_BYTES);
+        // One long row cannot be cut, so what it becomes cannot either.
+        wanted.min(self.max_output_bytes.max(input_bytes.saturating_mul(2)))
+    }
+
+    /// In how many hand-overs a batch goes to the guest: so that neither the input nor what short values may become is too much
+    /// for its memory, where an answer stands twice, as arrays and as the stream that is given back.
+    pub(crate) fn slices(&self, input_bytes: usize, values: usize) -> usize {
+        let outputs = values.saturating_mul(OUTPUT_BYTES_PER_VALUE);
+        let room = self.max_output_bytes.min(self.memory_bytes / 4);
+        input_bytes.div_ceil(self.max_input_bytes).max(outputs.div_ceil(room))
+    }
+
+    /// The memory that an instance may have during a call with an input of this size.
+    pub(crate) fn memory_for(&self, input_bytes: usize) -> usize {
+        if input_bytes <= self.max_input_bytes {
+            return self.memory_bytes;
+        }
+        let wanted = input_bytes.saturating_mul(MEMORY_PER_INPUT).min(MAX_MEMORY_BYTES);
+        wanted.max(self.memory_bytes)
     }
 
     /// Says what is wrong with these limits.
@@ -126,6 +161,12 @@ impl Limits {
             micros(self.deadline_per_row),
             0,
             micros(MAX_DEADLINE_PER_ROW),
+        )?;
+        range(
+            "deadline_per_kib_us",
+            micros(self.deadline_per_kib),
+            0,
+            micros(MAX_DEADLINE_PER_KIB),
         )?;
         range("max_input_bytes", self.max_input_bytes, 64 * KIB, memory / 4)?;
         range(
@@ -163,14 +204,33 @@ mod tests {
             assert_eq!(limits.checked(), Ok(()));
         }
         let limits = Limits::default();
-        assert_eq!(limits.output_for(0), MIN_OUTPUT_BYTES);
-        assert_eq!(limits.output_for(MIB), 4 * MIB);
-        assert_eq!(limits.output_for(usize::MAX), 8 * MIB);
-        assert_eq!(limits.deadline_for(1000), Duration::from_millis(25));
+        assert_eq!(limits.output_for(0, 0), MIN_OUTPUT_BYTES);
+        assert_eq!(limits.output_for(MIB, 0), 4 * MIB + MIN_OUTPUT_BYTES);
+        assert_eq!(limits.output_for(2 * MIB, usize::MAX), 8 * MIB);
+        assert_eq!(limits.output_for(8 * MIB, 1), 16 * MIB, "one long row");
+        // 8,192 values of three digits each, every one of which becomes a hash of 50 bytes.
+        assert!(limits.output_for(7 * 8192, 8192) >= 54 * 8192);
+        assert_eq!(limits.deadline_for(1000, 0), Duration::from_millis(25));
         assert_eq!(
-            limits.deadline_for(usize::MAX),
-            limits.deadline + limits.deadline_per_row * u32::MAX
+            limits.deadline_for(1, 8 * MIB),
+            limits.deadline + limits.deadline_per_row + limits.deadline_per_kib * 8192
         );
+        assert_eq!(
+            limits.deadline_for(usize::MAX, usize::MAX),
+            limits.deadline + (limits.deadline_per_row + limits.deadline_per_kib) * u32::MAX
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_cut_gets_the_room_that_it_needs() {
+        let limits = Limits::default();
+        assert_eq!(limits.slices(4 * MIB, 0), 2);
+        assert_eq!(limits.slices(MIB, 8192 * 40), 5, "many short values");
+        assert_eq!(limits.slices(0, 0), 0);
+        assert_eq!(limits.memory_for(2 * MIB), 16 * MIB);
+        assert_eq!(limits.memory_for(8 * MIB), 64 * MIB);
+        assert_eq!(limits.memory_for(usize::MAX), MAX_MEMORY_BYTES);
+        assert_eq!(Limits::interpreted().memory_for(3 * MIB), 128 * MIB);
     }
 
     #[test]

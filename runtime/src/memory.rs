@@ -30,6 +30,12 @@ impl MemoryLimiter {
         self.limit
     }
 
+    /// For the call that begins; memory that is used stays.
+    pub(crate) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+        self.denied = false;
+    }
+
     /// Linear memory never shrinks, so this is the high-water mark.
     pub(crate) fn used(&self) -> usize {
         self.used

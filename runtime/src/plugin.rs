@@ -23,6 +23,7 @@ use crate::load::{About, LoadError, PluginConfig};
 use crate::lock;
 use crate::policy::{self, Kind, OnFault, Verdict};
 use crate::pool::{Pool, Wear};
+use crate::probe;
 use crate::slices;
 use crate::stats::{Counters, PluginStats};
 
@@ -233,7 +234,11 @@ impl Plugin {
                     (Kind::Mask, _) | (_, Words::OfHost) => fault.without_text(),
                     (_, Words::OfGuest) => fault,
                 };
-                lock(&self.breaker).failure(permit, self.started.elapsed_ms());
+                let probe = lock(&self.breaker).failure(permit);
+                if let Some(probe) = probe {
+                    let passed = self.passes_probe(call);
+                    lock(&self.breaker).probed(probe, passed, self.started.elapsed_ms());
+                }
                 tracing::warn!(plugin = self.name, %fault, rows = batch.num_rows(), "plugin fault");
                 self.count(|counters| {
                     counters.faults += 1;
@@ -256,7 +261,10 @@ impl Plugin {
         let declared = columns::select(batch, |name| self.about.hands_over(name)).map_err(input)?;
         let bytes = columns::encoded_bytes(&declared);
         let rows = batch.num_rows();
-        let slices = bytes.div_ceil(self.limits.max_input_bytes).clamp(1, rows.max(1));
+        let slices = self
+            .limits
+            .slices(bytes, columns::values(&declared))
+            .clamp(1, rows.max(1));
         if slices == 1 {
             return self.apply_slice(batch, &declared, bytes, call);
         }
@@ -282,13 +290,7 @@ impl Plugin {
         call: &Call<'_>,
     ) -> Result<Answer, Fault> {
         let input = columns::encode(declared, bytes).map_err(input)?;
-        let context = Context {
-            signal: call.signal,
-            now_ns: call.now_ns,
-            deadline: self.limits.deadline_for(batch.num_rows()),
-            max_output: self.limits.output_for(input.len()),
-            hints: call.hints,
-        };
+        let context = self.context(batch, declared, input.len(), call);
         let mut attempt = 1;
         loop {
             let mut lease = self.pool.acquire(call.tenant, attempt > 1, || self.start())?;
@@ -318,6 +320,37 @@ impl Plugin {
                     attempt += 1;
                 }
             }
+        }
+    }
+
+    /// Whether it does its work on a harmless batch, on an instance of its own that is thrown away, so that the breaker can tell bad
+    /// batches from a bad plugin. For the tenant whose batch failed: what the plugin remembers may be what it fails with.
+    fn passes_probe(&self, call: &Call<'_>) -> bool {
+        let work = || -> Result<(), Fault> {
+            let batch = probe::batch(call.signal, call.now_ns).map_err(input)?;
+            let declared = columns::select(&batch, |name| self.about.hands_over(name)).map_err(input)?;
+            let bytes = columns::encode(&declared, columns::encoded_bytes(&declared)).map_err(input)?;
+            let now = Now {
+                tenant: call.tenant,
+                now_ns: call.now_ns,
+                batch: &declared,
+            };
+            let mut instance = self.start()?;
+            let outcome = instance.process(&bytes, &self.context(&batch, &declared, bytes.len(), call), now)?;
+            let answer = answer::check(outcome, &batch, &self.about.writes)?;
+            answer::carry_out(answer, &batch).map(drop)
+        };
+        catch_unwind(AssertUnwindSafe(work)).is_ok_and(|result| result.is_ok())
+    }
+
+    fn context(&self, batch: &RecordBatch, declared: &RecordBatch, input_bytes: usize, call: &Call<'_>) -> Context {
+        Context {
+            signal: call.signal,
+            now_ns: call.now_ns,
+            deadline: self.limits.deadline_for(batch.num_rows(), input_bytes),
+            max_output: self.limits.output_for(input_bytes, columns::values(declared)),
+            max_memory: self.limits.memory_for(input_bytes),
+            hints: call.hints,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow_schema::{DataType, Field};
+use sluice_wire::layout;
 
 /// The type without dictionary; `None` for a name that is no column.
 pub(crate) fn expected_type(name: &str) -> Option<DataType> {
@@ -59,6 +60,10 @@ fn attribute_type(name: &str) -> Option<DataType> {
     if !matches!(group, "attrs" | "resource" | "scope") {
         return None;
     }
+    if rest == "*" {
+        let entry = DataType::Struct(layout::rest_fields());
+        return Some(DataType::new_list(entry, false));
+    }
     let (kind, _key) = rest.split_once(':')?;
     Some(match kind {
         "s" | "j" => DataType::Utf8,
@@ -79,6 +84,7 @@ mod tests {
         assert_eq!(expected_type("weight"), Some(DataType::Float64));
         assert_eq!(expected_type("attrs:s:a:b"), Some(DataType::Utf8));
         assert_eq!(expected_type("resource:i:n"), Some(DataType::Int64));
+        assert!(matches!(expected_type("scope:*"), Some(DataType::List(entry)) if !entry.is_nullable()));
         for unknown in ["attrs:x:a", "other:s:a", "attrs:s", "colour", "signal"] {
             assert_eq!(expected_type(unknown), None, "{unknown}");
         }

@@ -102,6 +102,8 @@ pub struct WantedLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_per_row_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_per_kib_us: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_ratio: Option<u64>,

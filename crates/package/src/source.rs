@@ -54,6 +54,8 @@ struct LimitsTable {
     deadline: Option<u64>,
     #[serde(deserialize_with = "microseconds")]
     deadline_per_row: Option<u64>,
+    #[serde(deserialize_with = "microseconds")]
+    deadline_per_kib: Option<u64>,
     #[serde(deserialize_with = "size")]
     output: Option<u64>,
     output_ratio: Option<u64>,
@@ -175,6 +177,7 @@ impl LimitsTable {
             stack_bytes: self.stack,
             deadline_us: self.deadline,
             deadline_per_row_us: self.deadline_per_row,
+            deadline_per_kib_us: self.deadline_per_kib,
             output_bytes: self.output,
             output_ratio: self.output_ratio,
             log_lines_per_second: self.log_lines_per_second,
@@ -251,6 +254,7 @@ mod tests {
         assert_eq!(manifest.name.as_str(), "acme/demo");
         assert_eq!(manifest.limits.deadline_us, Some(20_000));
         assert_eq!(manifest.limits.deadline_per_row_us, Some(5));
+        assert_eq!(manifest.limits.deadline_per_kib_us, Some(400));
         assert_eq!(manifest.limits.memory_bytes, Some(32 << 20));
         assert_eq!(
             manifest.expires.unwrap().seconds() - manifest.created.seconds(),

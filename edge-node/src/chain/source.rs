@@ -183,6 +183,7 @@ fn wanted(limits: &WantedLimits) -> PluginLimits {
         stack: limits.stack_bytes.map(Size),
         deadline: span(limits.deadline_us),
         deadline_per_row: span(limits.deadline_per_row_us),
+        deadline_per_kib: span(limits.deadline_per_kib_us),
         output: limits.output_bytes.map(Size),
         output_ratio: limits
             .output_ratio

@@ -18,11 +18,13 @@ pub struct PluginLimits {
     pub memory: Option<Size>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stack: Option<Size>,
-    /// Of a call, whatever its size, and for each row in addition.
+    /// Of a call, whatever its size, and in addition for each row and for each KiB of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Span>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_per_row: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_per_kib: Option<Span>,
     /// Of one hand-over; larger batches are cut.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Size>,
@@ -66,6 +68,7 @@ impl PluginLimits {
             stack: self.stack.or(before.stack),
             deadline: self.deadline.or(before.deadline),
             deadline_per_row: self.deadline_per_row.or(before.deadline_per_row),
+            deadline_per_kib: self.deadline_per_kib.or(before.deadline_per_kib),
             input: self.input.or(before.input),
             output: self.output.or(before.output),
             output_ratio: self.output_ratio.or(before.output_ratio),
@@ -92,6 +95,7 @@ impl PluginLimits {
             stack_bytes: size(self.stack, base.stack_bytes),
             deadline: span(self.deadline, base.deadline),
             deadline_per_row: span(self.deadline_per_row, base.deadline_per_row),
+            deadline_per_kib: span(self.deadline_per_kib, base.deadline_per_kib),
             // Who asks for little memory need not know that it has to hold a batch several times.
             max_input_bytes: size(self.input, base.max_input_bytes.min(memory_bytes / 4)),
             max_output_bytes: size(self.output, base.max_output_bytes),
@@ -154,6 +158,7 @@ mod tests {
             stack = "1 MiB"
             deadline = "30 ms"
             deadline_per_row = "7 us"
+            deadline_per_kib = "90 us"
             input = "1 MiB"
             output = "4 MiB"
             output_ratio = 2
@@ -170,6 +175,7 @@ mod tests {
             stack_bytes: 1 << 20,
             deadline: Duration::from_millis(30),
             deadline_per_row: Duration::from_micros(7),
+            deadline_per_kib: Duration::from_micros(90),
             max_input_bytes: 1 << 20,
             max_output_bytes: 4 << 20,
             max_output_ratio: 2,

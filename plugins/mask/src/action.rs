@@ -18,9 +18,9 @@ pub enum Action {
     /// `[email]`
     #[default]
     Redact,
-    /// `[email:9f86d081884c7d659a2feaa0c55ad015]`: HMAC-SHA256 with the key, so the same value has the same hash.
+    /// `[email:9f86d081884c7d659a2feaa0c55ad0151b2c3d4e]`: HMAC-SHA256 with the key, so the same value has the same hash.
     Hash,
-    /// `tok_email_k5tq2bvdmpxw4a7e`: as stable as the hash, and of letters and digits only.
+    /// `tok_email_k5tq2bvdmpxw4a7eq2mz`: as stable as the hash, and of letters and digits only.
     #[serde(alias = "tokenize")]
     Tokenise,
     /// `j***@example.com`, `**** **** **** 1111`
@@ -29,8 +29,14 @@ pub enum Action {
 
 /// Bytes of a hash that are kept: enough that no two of 2^40 values meet by chance.
 const HASH: usize = 16;
+/// Bytes behind a hash by which the mask knows it as its own: nobody without the key can write one.
+const HASH_CHECK: usize = 4;
 /// Characters of a token, five bits each.
 const TOKEN: usize = 16;
+/// Characters behind a token by which the mask knows it as its own.
+const TOKEN_CHECK: usize = 4;
+/// Characters of an access key that `partial` keeps.
+const KEPT_OF_KEYS: usize = 4;
 /// The longest name of a kind, in masked text.
 pub(crate) const MAX_NAME: usize = 32;
 
@@ -48,30 +54,33 @@ impl Renderer {
         Ok(Renderer { mac })
     }
 
+    /// What it writes, to be known again. `names` are those of all kinds; `partial` whether parts of values may stay.
+    pub(crate) fn marks(&self, names: Vec<String>, partial: bool) -> Marks {
+        Marks {
+            mac: self.mac.clone(),
+            names,
+            partial,
+        }
+    }
+
     /// Appends what stands for `value`. `name` is the name of the kind.
     pub(crate) fn render(&self, action: Action, kind: Kind, name: &str, value: &str, out: &mut String) {
         match (action, &self.mac) {
             (Action::Partial, _) => partial(kind, value, out),
             (Action::Hash, Some(mac)) => {
                 out.extend(["[", name, ":"]);
-                for byte in &digest(mac, "", kind, name, value)[..HASH] {
-                    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
-                    out.extend([digit(byte >> 4), digit(byte & 15)]);
-                }
+                let start = out.len();
+                hex(&digest(mac, "", kind, name, value)[..HASH], out);
+                let check = checked(mac, name, &out[start..]);
+                hex(&check[..HASH_CHECK], out);
                 out.push(']');
             }
             (Action::Tokenise, Some(mac)) => {
                 out.extend(["tok_", name, "_"]);
-                let digest = digest(mac, "token:", kind, name, value);
-                let bits = digest
-                    .iter()
-                    .take(16)
-                    .fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
-                out.extend(
-                    (0..TOKEN).map(|place| {
-                        char::from(b"abcdefghijklmnopqrstuvwxyz234567"[(bits >> (5 * place) & 31) as usize])
-                    }),
-                );
+                let start = out.len();
+                base32(&digest(mac, "token:", kind, name, value), TOKEN, out);
+                let check = checked(mac, name, &out[start..]);
+                base32(&check, TOKEN_CHECK, out);
             }
             _ => redact(name, out),
         }
@@ -80,6 +89,30 @@ impl Renderer {
 
 pub(crate) fn redact(name: &str, out: &mut String) {
     out.extend(["[", name, "]"]);
+}
+
+fn hex(bytes: &[u8], out: &mut String) {
+    let digit = |value: u8| char::from(b"0123456789abcdef"[usize::from(value)]);
+    out.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]));
+}
+
+/// So many characters of five bits each.
+fn base32(bytes: &[u8], count: usize, out: &mut String) {
+    let bits = bytes
+        .iter()
+        .take(16)
+        .fold(0u128, |bits, byte| bits << 8 | u128::from(*byte));
+    let letter = |place: usize| char::from(b"abcdefghijklmnopqrstuvwxyz234567"[(bits >> (5 * place) & 31) as usize]);
+    out.extend((0..count).map(letter));
+}
+
+/// What proves that a hash or token of this name was made with the key.
+fn checked(mac: &Hmac<Sha256>, name: &str, value: &str) -> [u8; 32] {
+    let mut mac = mac.clone();
+    for part in ["check:", name, ":", value] {
+        mac.update(part.as_bytes());
+    }
+    mac.finalize().into_bytes().into()
 }
 
 fn digest(mac: &Hmac<Sha256>, purpose: &str, kind: Kind, name: &str, value: &str) -> [u8; 32] {
@@ -147,7 +180,7 @@ fn partial(kind: Kind, value: &str, out: &mut String) {
         },
         Kind::Jwt => out.push_str("eyJ***"),
         Kind::Key | Kind::Secret | Kind::Custom(_) => {
-            let keep = if kind == Kind::Key { 4 } else { 0 };
+            let keep = if kind == Kind::Key { KEPT_OF_KEYS } else { 0 };
             let head = value
                 .chars()
                 .take(keep)
@@ -173,71 +206,107 @@ fn keep_last(value: &str, first: usize, last: usize, out: &mut String) {
     }
 }
 
-/// Whether a finding is what stands for another one, or an address whose account was masked before.
-pub(crate) fn is_mask(text: &str, found: Found) -> bool {
-    let account = || {
-        text[found.start..found.end]
-            .split(['@', '%'])
-            .next()
-            .is_some_and(is_token)
-    };
-    inside_mask(text, found.start, found.end) || found.kind == Kind::Email && account()
+/// Knows what this mask wrote itself, so that it is not masked again. What others wrote in the same shape is text like any other.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Marks {
+    mac: Option<Hmac<Sha256>>,
+    names: Vec<String>,
+    /// Whether parts of values stay (`AKIA***`).
+    partial: bool,
 }
 
-/// Whether a finding lies within what stands for another one: within `[…]` or `tok_…`.
-pub(crate) fn inside_mask(text: &str, start: usize, end: usize) -> bool {
-    let bytes = text.as_bytes();
-    let reach = start.saturating_sub(MAX_NAME + 2 * HASH + 2);
-    let opens = bytes[reach..start]
-        .iter()
-        .rposition(|byte| *byte == b'[')
-        .map(|at| at + reach);
-    if let Some(opens) = opens.or_else(|| (bytes.get(start) == Some(&b'[')).then_some(start))
-        && let Some(closes) = bytes[opens..]
-            .iter()
-            .take(MAX_NAME + 2 * HASH + 3)
-            .position(|byte| *byte == b']')
-        && end <= opens + closes + 1
-    {
-        return is_redacted(&text[opens..=opens + closes]);
+impl Marks {
+    /// Whether a finding is what stands for another one, or an address whose account was masked before.
+    pub(crate) fn cover(&self, text: &str, found: Found) -> bool {
+        let account = || {
+            text[found.start..found.end]
+                .split(['@', '%'])
+                .next()
+                .is_some_and(|account| self.is_token(account))
+        };
+        self.around(text, found.start, found.end) || found.kind == Kind::Email && account()
     }
-    let in_token = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
-    let before = bytes[reach..start]
-        .iter()
-        .rev()
-        .take_while(|byte| in_token(byte))
-        .count();
-    let behind = bytes[start..]
-        .iter()
-        .take(MAX_NAME + TOKEN + 5)
-        .take_while(|byte| in_token(byte))
-        .count();
-    end <= start + behind && is_token(&text[start - before..start + behind])
-}
 
-/// Whether a whole value was masked before.
-pub(crate) fn is_masked(value: &str) -> bool {
-    is_redacted(value) || is_token(value) || value == "***" || value == "eyJ***"
-}
+    /// Whether a finding lies within what stands for another one: within `[…]` or `tok_…`.
+    pub(crate) fn around(&self, text: &str, start: usize, end: usize) -> bool {
+        let bytes = text.as_bytes();
+        let reach = start.saturating_sub(MAX_NAME + 2 * (HASH + HASH_CHECK) + 2);
+        let opens = match bytes.get(start) {
+            Some(b'[') => Some(start),
+            _ => memchr::memrchr(b'[', &bytes[reach..start]).map(|at| at + reach),
+        };
+        if let Some(opens) = opens
+            && let Some(closes) = bytes[opens..]
+                .iter()
+                .take(MAX_NAME + 2 * (HASH + HASH_CHECK) + 3)
+                .position(|byte| *byte == b']')
+            && end <= opens + closes + 1
+        {
+            return self.is_bracketed(&text[opens..=opens + closes]);
+        }
+        let in_token = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'_';
+        let before = bytes[reach..start]
+            .iter()
+            .rev()
+            .take_while(|byte| in_token(byte))
+            .count();
+        let behind = bytes[start..]
+            .iter()
+            .take(MAX_NAME + TOKEN + TOKEN_CHECK + 5)
+            .take_while(|byte| in_token(byte))
+            .count();
+        let from = |from: usize| self.is_token(&text[from..start + behind]);
+        // Also where letters stand right before it: `-ptok_…`.
+        end <= start + behind && (from(start - before) || from(start))
+    }
 
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= MAX_NAME && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-}
+    /// Whether a whole value was masked before.
+    pub(crate) fn is_whole(&self, value: &str) -> bool {
+        let part = || {
+            value
+                .strip_suffix("***")
+                .is_some_and(|part| part.len() <= KEPT_OF_KEYS && is_word(part))
+        };
+        self.is_bracketed(value) || self.is_token(value) || self.partial && part()
+    }
 
-fn is_redacted(text: &str) -> bool {
-    let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) else {
-        return false;
-    };
-    match inner.split_once(':') {
-        None => is_name(inner) && inner.bytes().any(|byte| byte.is_ascii_lowercase()),
-        Some((name, hash)) => {
-            is_name(name) && hash.len() == 2 * HASH && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+    fn is_name(&self, name: &str) -> bool {
+        self.names.iter().any(|known| known == name)
+    }
+
+    /// `[email]`, or a hash with its right check digits.
+    fn is_bracketed(&self, text: &str) -> bool {
+        let Some(inner) = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')) else {
+            return false;
+        };
+        match (inner.split_once(':'), &self.mac) {
+            (None, _) => self.is_name(inner),
+            (Some((name, hash)), Some(mac)) if self.is_name(name) && hash.is_ascii() => {
+                let (hash, given) = hash.split_at(hash.len().min(2 * HASH));
+                let mut right = String::new();
+                hex(&checked(mac, name, hash)[..HASH_CHECK], &mut right);
+                given == right
+            }
+            _ => false,
+        }
+    }
+
+    fn is_token(&self, text: &str) -> bool {
+        let Some((name, token)) = text.strip_prefix("tok_").and_then(|text| text.rsplit_once('_')) else {
+            return false;
+        };
+        match &self.mac {
+            Some(mac) if self.is_name(name) && token.is_ascii() => {
+                let (token, given) = token.split_at(token.len().min(TOKEN));
+                let mut right = String::new();
+                base32(&checked(mac, name, token), TOKEN_CHECK, &mut right);
+                given == right
+            }
+            _ => false,
         }
     }
 }
 
-fn is_token(text: &str) -> bool {
-    text.strip_prefix("tok_")
-        .and_then(|text| text.rsplit_once('_'))
-        .is_some_and(|(name, token)| is_name(name) && token.len() == TOKEN)
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

@@ -1,35 +1,32 @@
-//! Masks columns: texts in one buffer, dictionaries by their values, lists of rare attributes, and numbers, which become text.
+//! Masks columns: texts in one buffer, dictionaries by their values, bodies by their types, and numbers, which become text.
 
-use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
 use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowDictionaryKeyType, Float64Type, Int64Type, UInt16Type, UInt32Type};
-use arrow_array::{
-    Array, ArrayRef, ArrowPrimitiveType, DictionaryArray, ListArray, PrimitiveArray, StringArray, StructArray,
-};
+use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, DictionaryArray, PrimitiveArray, StringArray};
 use arrow_buffer::{BooleanBuffer, NullBuffer};
+use sluice_plugin::Text;
 use sluice_plugin::matching::Hit;
 
+use crate::custom::CustomHit;
 use crate::find::{Facts, Open, Texts};
-use crate::kind::Kind;
-use crate::text::{CustomHit, Masker};
+use crate::number;
+use crate::text::Masker;
 use crate::walk::Shape;
 
 /// Numbers without a word are at least 11 digits long (a Steuer-ID), those under `phone` seven.
 const LEAST: u64 = 10_000_000_000;
 const LEAST_NAMED: u64 = 1_000_000;
-/// Whole numbers up to here are exact as doubles.
-const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// Scratch that lives between columns.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    open: Open,
-    hits: Vec<CustomHit>,
-    masked: String,
+    pub(crate) open: Open,
+    pub(crate) hits: Vec<CustomHit>,
+    pub(crate) masked: String,
 }
 
 /// The masked column, or `None` if it is clean. `hits` are finds of custom patterns, by text.
@@ -51,6 +48,58 @@ pub(crate) fn mask_text(
     } else {
         Err(format!("no text: {}", column.data_type()))
     }
+}
+
+/// Bodies that are not all text. A number is one only as a whole, bytes stay, and what is masked of a number is text from then on:
+/// the masked bodies, and their types if these changed.
+pub(crate) fn mask_bodies(
+    masker: &mut Masker,
+    scratch: &mut Scratch,
+    column: &ArrayRef,
+    types: Text<'_>,
+    hits: &[Hit],
+) -> Result<Option<(ArrayRef, Option<ArrayRef>)>, String> {
+    let bodies = Text::of(column.as_ref()).ok_or("no text")?;
+    let facts = Facts::default();
+    let mut texts = StringBuilder::new();
+    let mut kinds = StringBuilder::new();
+    let (mut changed, mut moved) = (false, false);
+    // Hits are those of the column's texts: of its rows, or of its dictionary's values.
+    let place = |row: usize| match bodies {
+        Text::Dict16(array, _) => array.key(row),
+        Text::Dict32(array, _) => array.key(row),
+        Text::Plain(_) | Text::Absent => Some(row),
+    };
+    for row in 0..column.len() {
+        let (text, kind) = (bodies.get(row), types.get(row));
+        let number = matches!(kind, Some("int" | "double"));
+        let masked = match (text, kind) {
+            (None, _) | (_, Some("bytes" | "bool" | "null")) => None,
+            (Some(text), _) if number => {
+                let whole = number::whole(text).and_then(|digits| masker.whole_number(&digits, facts));
+                whole.map(|(_, masked)| masked)
+            }
+            (Some(text), kind) => {
+                hits_of(hits, place(row).unwrap_or(row), &mut scratch.hits);
+                let shape = match kind {
+                    Some("array" | "kvlist") => Shape::Value,
+                    _ => Shape::Free,
+                };
+                let changed = masker.mask(text, shape, facts, &scratch.hits, &mut scratch.masked);
+                changed.then(|| scratch.masked.clone())
+            }
+        };
+        changed |= masked.is_some();
+        let becomes_text = number && masked.is_some();
+        moved |= becomes_text;
+        kinds.append_option(kind.filter(|_| !becomes_text));
+        match masked {
+            Some(masked) => texts.append_value(masked),
+            None => texts.append_option(text),
+        }
+    }
+    let kinds = moved.then(|| Arc::new(kinds.finish()) as ArrayRef);
+    Ok(changed.then(|| (Arc::new(texts.finish()) as ArrayRef, kinds)))
 }
 
 fn mask_dictionary<K: ArrowDictionaryKeyType>(
@@ -107,7 +156,7 @@ fn mask_strings(
 }
 
 /// Hits are ordered by text.
-fn hits_of(hits: &[Hit], row: usize, out: &mut Vec<CustomHit>) {
+pub(crate) fn hits_of(hits: &[Hit], row: usize, out: &mut Vec<CustomHit>) {
     out.clear();
     let first = hits.partition_point(|hit| (hit.text as usize) < row);
     let here = hits[first..].iter().take_while(|hit| hit.text as usize == row);
@@ -145,8 +194,7 @@ pub(crate) fn mask_scalars(masker: &mut Masker, column: &ArrayRef, facts: Facts)
         return mask_numbers(masker, ints, facts, number, |value| value.to_string());
     }
     if let Some(doubles) = column.as_primitive_opt::<Float64Type>() {
-        let number = |value: f64| (value.fract() == 0.0 && value.abs() <= EXACT).then_some(value.abs() as u64);
-        return mask_numbers(masker, doubles, facts, number, |value| value.to_string());
+        return mask_numbers(masker, doubles, facts, number::of_double, |value| value.to_string());
     }
     let bytes = column.as_binary_opt::<i32>().filter(|_| facts.always)?;
     let texts = (0..bytes.len())
@@ -179,7 +227,7 @@ fn mask_numbers<T: ArrowPrimitiveType>(
         if facts.always {
             texts.push((row, masker.render_always(&text(value))));
         } else if let Some(value) = number(value).filter(|value| *value >= least && !is_time(*value, facts))
-            && let Some((_, masked)) = mask_number(masker, &value.to_string(), facts)
+            && let Some((_, masked)) = masker.whole_number(&value.to_string(), facts)
         {
             texts.push((row, masked));
         }
@@ -211,104 +259,4 @@ fn is_time(value: u64, facts: Facts) -> bool {
         && [1_000_000_000_000, 1_000_000_000_000_000, 1_000_000_000_000_000_000]
             .iter()
             .any(|unit| value / unit == 1)
-}
-
-fn mask_number(masker: &mut Masker, digits: &str, facts: Facts) -> Option<(Kind, String)> {
-    let facts = Facts { class: None, ..facts };
-    let edit = masker.edits(digits, Shape::Free, facts, &[]).pop()?;
-    (edit.start == 0 && edit.end == digits.len()).then_some((edit.kind, edit.text))
-}
-
-/// Puts texts into the rows of a column that may already exist.
-pub(crate) fn add_texts(column: Option<&ArrayRef>, texts: &[(usize, String)], rows: usize) -> Result<ArrayRef, String> {
-    let existing = column
-        .map(|column| sluice_plugin::Text::of(column.as_ref()).ok_or("no text"))
-        .transpose()?;
-    let mut out = StringBuilder::new();
-    let mut texts = texts.iter().peekable();
-    for row in 0..rows {
-        match texts.next_if(|(place, _)| *place == row) {
-            Some((_, text)) => out.append_value(text),
-            None => out.append_option(existing.and_then(|existing| existing.get(row))),
-        }
-    }
-    Ok(Arc::new(out.finish()))
-}
-
-/// Entries of `<group>:*`. Texts and JSON are masked as they are; a number that is masked becomes a text.
-pub(crate) fn mask_rest(
-    masker: &mut Masker,
-    scratch: &mut Scratch,
-    column: &ArrayRef,
-    custom: &mut dyn FnMut(&StringArray) -> Result<Vec<Hit>, String>,
-) -> Result<Option<ArrayRef>, String> {
-    let wrong = || format!("no list of attributes: {}", column.data_type());
-    let lists = column.as_list_opt::<i32>().ok_or_else(wrong)?;
-    let entries = lists.values().as_struct_opt().ok_or_else(wrong)?;
-    let names = entries.column_names();
-    let place = |name: &str| names.iter().position(|known| *known == name).ok_or_else(wrong);
-    let (key_at, type_at, text_at) = (place("key")?, place("type")?, place("text")?);
-    let strings = |at: usize| entries.column(at).as_string_opt::<i32>().ok_or_else(wrong);
-    let (keys, types, texts) = (strings(key_at)?, strings(type_at)?, strings(text_at)?);
-
-    let hits = custom(texts)?;
-    scratch.open.reset(texts.len());
-    masker.scan(Texts::of(texts), Facts::default(), &mut scratch.open);
-    hits.iter().for_each(|hit| scratch.open.set(hit.text as usize));
-    let mut known: HashMap<&str, Facts> = HashMap::new();
-    for entry in 0..texts.len() {
-        let key = keys.value(entry);
-        let facts = *known.entry(key).or_insert_with(|| masker.facts(key));
-        if facts.always || facts.class.is_some() || facts.hint.about_person() {
-            scratch.open.set(entry);
-        }
-    }
-    let mut masked: Vec<(usize, String, bool)> = Vec::new();
-    for entry in scratch.open.rows() {
-        let facts = known.get(keys.value(entry)).copied().unwrap_or_default();
-        let text = texts.value(entry);
-        match types.value(entry) {
-            "string" | "array" | "kvlist" => {
-                hits_of(&hits, entry, &mut scratch.hits);
-                let shape = if types.value(entry) == "string" {
-                    Shape::Free
-                } else {
-                    Shape::Value
-                };
-                if masker.mask(text, shape, facts, &scratch.hits, &mut scratch.masked) {
-                    masked.push((entry, scratch.masked.clone(), false));
-                }
-            }
-            "int" | "double" | "bytes" if facts.always => masked.push((entry, masker.render_always(text), true)),
-            "int" => {
-                let digits = text.trim_start_matches('-');
-                if let Some((_, text)) = mask_number(masker, digits, facts).filter(|_| !facts.never) {
-                    masked.push((entry, text, true));
-                }
-            }
-            _ => {}
-        }
-    }
-    if masked.is_empty() {
-        return Ok(None);
-    }
-    let mut new_texts = StringBuilder::new();
-    let mut new_types = StringBuilder::new();
-    let mut changes = masked.iter().peekable();
-    for entry in 0..texts.len() {
-        let change = changes.next_if(|(place, ..)| *place == entry);
-        new_texts.append_value(change.map_or(texts.value(entry), |(_, text, _)| text));
-        new_types.append_value(if change.is_some_and(|(.., moved)| *moved) {
-            "string"
-        } else {
-            types.value(entry)
-        });
-    }
-    let (fields, mut columns, nulls) = entries.clone().into_parts();
-    columns[text_at] = Arc::new(new_texts.finish());
-    columns[type_at] = Arc::new(new_types.finish());
-    let entries = StructArray::try_new(fields, columns, nulls).map_err(|e| e.to_string())?;
-    let (field, offsets, _, nulls) = lists.clone().into_parts();
-    let lists = ListArray::try_new(field, offsets, Arc::new(entries), nulls).map_err(|e| e.to_string())?;
-    Ok(Some(Arc::new(lists)))
 }

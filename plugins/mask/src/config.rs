@@ -110,6 +110,22 @@ impl Config {
         }
     }
 
+    /// The names of all kinds, as they stand in masked text.
+    pub(crate) fn names_of_kinds(&self) -> Vec<String> {
+        let own = self.custom.iter().map(|custom| custom.name.clone());
+        Kind::BUILT_IN
+            .iter()
+            .map(|kind| kind.name().to_owned())
+            .chain(own)
+            .collect()
+    }
+
+    /// Whether any kind has this action.
+    pub(crate) fn uses(&self, action: Action) -> bool {
+        Kind::BUILT_IN.iter().any(|kind| self.action(*kind) == action)
+            || self.custom.iter().any(|custom| custom.action == action)
+    }
+
     /// Kinds that are looked for.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = Kind> + '_ {
         Kind::BUILT_IN

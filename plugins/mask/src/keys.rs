@@ -32,8 +32,8 @@ pub(crate) const ALWAYS: [&str; 19] = [
 pub(crate) struct Keys {
     always: HashSet<String>,
     never: HashSet<String>,
-    /// Bytes with which a key of `always` may end.
-    ends: HashSet<u8>,
+    /// Bits of the ASCII characters with which a key of `always` may end.
+    ends: u128,
 }
 
 impl Keys {
@@ -43,8 +43,8 @@ impl Keys {
         let ends = always
             .iter()
             .filter_map(|key| key.bytes().next_back())
-            .flat_map(|byte| [byte, byte.to_ascii_uppercase()])
-            .collect();
+            .filter(u8::is_ascii)
+            .fold(0, |ends, byte| ends | 1 << byte | 1 << byte.to_ascii_uppercase());
         Keys {
             always,
             never: set(never),
@@ -54,7 +54,15 @@ impl Keys {
 
     /// Whether a key that ends in this byte can be one of `always`.
     pub(crate) fn may_end(&self, byte: u8) -> bool {
-        !byte.is_ascii() || self.ends.contains(&byte)
+        !byte.is_ascii() || self.ends & 1 << byte != 0
+    }
+
+    /// Whether the value of this key is masked whatever it is.
+    pub(crate) fn is_always(&self, key: &str) -> bool {
+        let name = normal(key);
+        let last = name.rsplit('.').next().unwrap_or(&name);
+        let listed = |set: &HashSet<String>| set.contains(&name) || set.contains(last);
+        listed(&self.always) && !listed(&self.never)
     }
 
     /// What a key says about its value.

@@ -5,12 +5,17 @@
 //! costs one scan.
 
 mod action;
+mod assigned;
 mod columns;
 mod config;
+mod custom;
+mod escape;
 mod find;
 mod json;
 mod keys;
 mod kind;
+mod number;
+mod rest;
 mod text;
 mod walk;
 
@@ -18,10 +23,11 @@ use std::collections::BTreeMap;
 
 use arrow_array::{Array, ArrayRef, StringArray};
 use sluice_plugin::matching::{Hit, PatternSet};
-use sluice_plugin::{Batch, Context, Description, Kind as PluginKind, Outcome, Plugin, export_plugin};
+use sluice_plugin::{Batch, Context, Description, Kind as PluginKind, Outcome, Plugin, Text, export_plugin};
 
 use crate::columns::Scratch;
 use crate::find::Facts;
+use crate::rest::Rare;
 use crate::text::Masker;
 use crate::walk::Shape;
 
@@ -31,8 +37,9 @@ pub use crate::find::Scheme;
 pub use crate::kind::Kind;
 
 /// Everything that may hold what somebody wrote. Numbers are read because a card may be one.
-const COLUMNS: [&str; 35] = [
+const COLUMNS: [&str; 36] = [
     "body",
+    "body_type",
     "status_message",
     "span_events",
     "links",
@@ -90,6 +97,10 @@ pub struct Mask {
     facts: BTreeMap<String, Facts>,
 }
 
+/// Columns of text that masked numbers may get of their own; more go to `<group>:*`.
+const MOST_NEW_COLUMNS: usize = 128;
+/// Columns that it may be shown for it to make new ones: a batch may have 1,024, and the core columns that are not shown count too.
+const MOST_COLUMNS: usize = 896;
 /// Columns whose facts are remembered; more only cost time.
 const MAX_FACTS: usize = 4096;
 
@@ -127,7 +138,27 @@ impl Plugin for Mask {
             if column.len() == column.null_count() || !self.masker.config().names && NAMES.contains(&name) {
                 continue;
             }
+            if name == "body_type" {
+                continue;
+            }
             let failed = |what: String| format!("column {name}: {what}");
+            if name == "body"
+                && let Some(types) = batch
+                    .column("body_type")
+                    .filter(|types| types.null_count() < types.len())
+            {
+                let types = Text::of(types.as_ref()).ok_or_else(|| failed("types that are no text".to_owned()))?;
+                let hits = match &self.custom {
+                    Some(set) => set.find_in_column(batch, name).map_err(failed)?,
+                    None => Vec::new(),
+                };
+                let masked = columns::mask_bodies(&mut self.masker, &mut self.scratch, column, types, &hits);
+                if let Some((bodies, types)) = masked.map_err(failed)? {
+                    texts.push((name.to_owned(), bodies));
+                    texts.extend(types.map(|types| ("body_type".to_owned(), types)));
+                }
+                continue;
+            }
             match Column::of(name) {
                 Column::Text(key, shape) => {
                     let facts = self.facts(key);
@@ -141,7 +172,7 @@ impl Plugin for Mask {
                 Column::Rest => {
                     let set = &self.custom;
                     let mut custom = |texts: &StringArray| set.as_ref().map_or(Ok(Vec::new()), |set| set.find(texts));
-                    let masked = columns::mask_rest(&mut self.masker, &mut self.scratch, column, &mut custom);
+                    let masked = rest::mask(&mut self.masker, &mut self.scratch, column, &mut custom);
                     texts.extend(masked.map_err(failed)?.map(|masked| (name.to_owned(), masked)));
                 }
                 Column::Scalars(group, key) => {
@@ -156,16 +187,7 @@ impl Plugin for Mask {
                 }
             }
         }
-        for (name, mut values) in moved {
-            values.sort();
-            let place = texts.iter().position(|(text, _)| *text == name);
-            let existing = place.map(|place| &texts[place].1).or_else(|| batch.column(&name));
-            let column = columns::add_texts(existing, &values, batch.rows())?;
-            match place {
-                Some(place) => texts[place].1 = column,
-                None => texts.push((name, column)),
-            }
-        }
+        self.add_moved(batch, moved, &mut texts)?;
         Ok(texts
             .into_iter()
             .fold(outcome, |outcome, (name, column)| outcome.column(name, column)))
@@ -173,6 +195,51 @@ impl Plugin for Mask {
 }
 
 impl Mask {
+    /// Puts numbers that became text where texts of their key stand; beyond some new columns, into the rare attributes.
+    fn add_moved(
+        &self,
+        batch: &Batch,
+        moved: BTreeMap<String, Vec<(usize, String)>>,
+        texts: &mut Vec<(String, ArrayRef)>,
+    ) -> Result<(), String> {
+        let mut room = MOST_COLUMNS
+            .saturating_sub(batch.records().num_columns())
+            .min(MOST_NEW_COLUMNS);
+        let mut rare: BTreeMap<String, Vec<Rare>> = BTreeMap::new();
+        for (name, mut values) in moved {
+            let place = texts.iter().position(|(text, _)| *text == name);
+            let existing = place.map(|place| &texts[place].1).or_else(|| batch.column(&name));
+            if existing.is_none() && room == 0 {
+                let (group, key) = name.split_once(":s:").unwrap_or(("attrs", &name));
+                let new = values.into_iter().map(|(row, text)| Rare {
+                    row,
+                    key: key.to_owned(),
+                    text,
+                });
+                rare.entry(format!("{group}:*")).or_default().extend(new);
+                continue;
+            }
+            room -= usize::from(existing.is_none());
+            values.sort();
+            let column = rest::add_texts(existing, &values, batch.rows())?;
+            match place {
+                Some(place) => texts[place].1 = column,
+                None => texts.push((name, column)),
+            }
+        }
+        for (name, mut values) in rare {
+            values.sort_by_key(|rare| rare.row);
+            let place = texts.iter().position(|(text, _)| *text == name);
+            let existing = place.map(|place| &texts[place].1).or_else(|| batch.column(&name));
+            let column = rest::add_rare(existing, &values, batch.rows())?;
+            match place {
+                Some(place) => texts[place].1 = column,
+                None => texts.push((name, column)),
+            }
+        }
+        Ok(())
+    }
+
     fn facts(&mut self, key: &str) -> Facts {
         if let Some(facts) = self.facts.get(key) {
             return *facts;
@@ -204,9 +271,9 @@ impl Mask {
         Ok(if changed { out } else { text.to_owned() })
     }
 
-    fn custom_hits(&self, text: &str) -> Result<Vec<text::CustomHit>, String> {
+    fn custom_hits(&self, text: &str) -> Result<Vec<custom::CustomHit>, String> {
         let Some(set) = &self.custom else { return Ok(Vec::new()) };
-        let hit = |hit: Hit| text::CustomHit {
+        let hit = |hit: Hit| custom::CustomHit {
             start: hit.start as usize,
             end: hit.end as usize,
             pattern: hit.pattern as u16,

@@ -1,25 +1,28 @@
 //! Masks one text: finds, follows JSON into its strings, and writes the result.
 
-use crate::action::{self, Action, Renderer};
+use crate::action::{self, Action, Marks, Renderer};
+use crate::assigned;
 use crate::config::Config;
-use crate::find::{Facts, Finder, Open, Texts};
-use crate::json::{self, Span, Token};
+use crate::custom::CustomHit;
+use crate::escape::{self, Decoded};
+use crate::find::{Facts, Finder, MAX_FOUND, Open, Texts};
+use crate::json::{self, Reader, Span, Token};
 use crate::keys::Keys;
 use crate::kind::{Found, Kind};
+use crate::number;
 use crate::walk::{Shape, Walk};
 
 /// Levels of JSON within strings of JSON that are followed.
 const MAX_DEPTH: usize = 4;
-/// How many times the length of a text may be read in search of JSON that turns out to be none.
+/// How many times the length of a text may be read in search of JSON arrays that turn out to be none.
 const MAX_VAIN: usize = 4;
-
-/// A finding of a custom pattern in one text.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CustomHit {
-    pub start: usize,
-    pub end: usize,
-    pub pattern: u16,
-}
+/// Escapes in one string of JSON. Beyond, or with more findings than `MAX_FOUND`, all of a text is masked as one: what is found
+/// takes memory.
+const MAX_ESCAPES: usize = 250_000;
+/// How many times its length a masked text may have, and bytes beside that: what the host lets every value have. A text that would
+/// be longer (a list of short values, hashed) has its findings redacted instead.
+const MAX_GROWTH: usize = 4;
+const MIN_GROWTH: usize = 56;
 
 /// A part of a text that is replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,21 +39,38 @@ pub(crate) struct Masker {
     config: Config,
     renderer: Renderer,
     keys: Keys,
+    found: Vec<Found>,
+    /// Whether the text at hand must be masked as a whole.
+    too_many: bool,
 }
 
 impl Masker {
     pub(crate) fn new(config: Config) -> Result<Self, String> {
         config.check()?;
+        let renderer = Renderer::new(config.secret_key.as_deref())?;
+        let marks = renderer.marks(config.names_of_kinds(), config.uses(Action::Partial));
         Ok(Masker {
-            finder: Finder::new(config.kinds(), config.schemes()),
-            renderer: Renderer::new(config.secret_key.as_deref())?,
+            finder: Finder::new(config.kinds(), config.schemes(), marks),
+            renderer,
             keys: Keys::new(&config.always, &config.never),
+            found: Vec::new(),
+            too_many: false,
             config,
         })
     }
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// What the mask wrote itself.
+    pub(crate) fn marks(&self) -> &Marks {
+        self.finder.marks()
+    }
+
+    /// Has the text at hand masked as a whole.
+    pub(crate) fn give_up(&mut self) {
+        self.too_many = true;
     }
 
     /// What the key of an attribute says.
@@ -72,9 +92,23 @@ impl Masker {
         hits: &[CustomHit],
         out: &mut String,
     ) -> bool {
-        let edits = self.edits(text, shape, facts, hits);
+        let mut edits = self.edits(text, shape, facts, hits);
         if edits.is_empty() {
             return false;
+        }
+        let length = |edits: &[Edit]| {
+            edits
+                .iter()
+                .fold(text.len(), |sum, edit| sum + edit.text.len() - (edit.end - edit.start))
+        };
+        let most = MAX_GROWTH * text.len() + MIN_GROWTH;
+        if length(&edits) > most {
+            for edit in &mut edits {
+                self.shorten(edit);
+            }
+        }
+        if length(&edits) > most {
+            edits = vec![self.whole(text, shape, edits[0].kind)];
         }
         out.clear();
         let mut copied = 0;
@@ -87,14 +121,47 @@ impl Masker {
         true
     }
 
+    /// The shortest form of a finding, as text or as a string of JSON.
+    fn shorten(&self, edit: &mut Edit) {
+        let quoted = edit.text.starts_with('"');
+        edit.text.clear();
+        edit.text.extend(quoted.then_some('"'));
+        action::redact(self.name(edit.kind), &mut edit.text);
+        edit.text.extend(quoted.then_some('"'));
+    }
+
+    /// In place of a whole text in which there is too much. JSON stays JSON.
+    fn whole(&self, text: &str, shape: Shape, kind: Kind) -> Edit {
+        let mut masked = String::new();
+        action::redact(self.name(kind), &mut masked);
+        let masked = match shape {
+            Shape::Records => format!("[{{\"name\":\"{masked}\"}}]"),
+            Shape::Pairs => "{}".to_owned(),
+            Shape::Free | Shape::Value if json::is_container(text) => format!("[\"{masked}\"]"),
+            Shape::Free | Shape::Value => masked,
+        };
+        Edit {
+            start: 0,
+            end: text.len(),
+            kind,
+            text: masked,
+        }
+    }
+
     /// What is replaced in a text, in order and not overlapping.
     pub(crate) fn edits(&mut self, text: &str, shape: Shape, facts: Facts, hits: &[CustomHit]) -> Vec<Edit> {
         let mut edits = Vec::new();
-        if !facts.never {
-            self.value(text, shape, facts, 0, &mut edits);
+        if facts.never {
+            return edits;
         }
-        if !hits.is_empty() && !facts.never {
+        self.too_many = false;
+        self.value(text, shape, facts, 0, &mut edits);
+        if !hits.is_empty() && !self.too_many {
             self.custom(text, hits, &mut edits);
+        }
+        if self.too_many {
+            let kind = edits.first().map_or(Kind::Secret, |edit| edit.kind);
+            edits = vec![self.whole(text, shape, kind)];
         }
         edits
     }
@@ -127,43 +194,42 @@ impl Masker {
     }
 
     fn value(&mut self, text: &str, shape: Shape, facts: Facts, depth: usize, edits: &mut Vec<Edit>) {
-        let container = text.starts_with(['{', '[']) && shape != Shape::Free || facts.always && is_container(text);
-        if facts.always && !container {
+        if facts.always && !(depth < MAX_DEPTH && json::is_container(text)) {
             self.always(text, facts, edits);
             return;
         }
         let bytes = text.as_bytes();
-        let mut tokens = Vec::new();
         let mut plain = 0;
         let mut vain = 0;
         let mut at = 0;
-        while depth < MAX_DEPTH && vain <= MAX_VAIN * bytes.len() {
-            let Some(opens) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'{', b'[', rest)) else {
-                break;
-            };
+        let follow = depth < MAX_DEPTH;
+        let next = |at: usize| memchr::memchr2(b'{', b'[', bytes.get(at..).filter(|_| follow)?);
+        while let Some(opens) = next(at) {
             at += opens;
-            let end = json::read(bytes, at, &mut tokens);
-            let worth = tokens
-                .iter()
-                .any(|token| matches!(token, Token::String(_) | Token::Number(_) | Token::Key(_)));
-            match end.filter(|_| worth) {
-                Some(end) => {
-                    self.plain(text, plain, at, facts, edits);
-                    self.tokens(text, &tokens, shape, facts, depth, edits);
-                    at = end;
-                    plain = end;
-                }
-                None => {
-                    vain += json::reach(&tokens, at);
-                    at += 1;
-                }
+            let mut readable = json::begins_object(bytes, at);
+            if !readable && vain <= MAX_VAIN * bytes.len() {
+                let (whole, end) = json::check(bytes, at);
+                readable = whole;
+                vain += end - at;
             }
+            if !readable {
+                at += 1;
+                continue;
+            }
+            self.plain(text, plain, at, facts, edits);
+            let announced = assigned::announces(text, at, &self.keys);
+            let facts = Facts {
+                always: facts.always || announced,
+                ..facts
+            };
+            at = self.json(text, at, shape, facts, depth, edits);
+            plain = at;
         }
         self.plain(text, plain, bytes.len(), facts, edits);
     }
 
     fn always(&mut self, text: &str, facts: Facts, edits: &mut Vec<Edit>) {
-        if text.is_empty() || action::is_masked(text) {
+        if text.is_empty() || self.finder.marks().is_whole(text) {
             return;
         }
         // What is known to be a token is called one.
@@ -187,25 +253,41 @@ impl Masker {
     /// A stretch of text that is no JSON.
     fn plain(&mut self, text: &str, start: usize, end: usize, facts: Facts, edits: &mut Vec<Edit>) {
         let part = &text[start..end];
-        if part.is_empty() {
+        if part.is_empty() || self.too_many {
             return;
         }
-        let mut found = Vec::new();
+        let mut found = std::mem::take(&mut self.found);
         // Only a whole value is the value of its key.
         let facts = if start > 0 || end < text.len() {
             Facts { class: None, ..facts }
         } else {
             facts
         };
-        self.finder.find(part, facts, &mut found);
-        for (found, merged) in merge(found) {
+        self.too_many |= self.finder.find(part, facts, &mut found);
+        assigned::find(part, &self.keys, |range| {
+            let marks = self.finder.marks();
+            if found.len() <= 2 * MAX_FOUND
+                && !marks.is_whole(&part[range.clone()])
+                && !marks.around(part, range.start, range.end)
+            {
+                found.push(Found {
+                    start: range.start,
+                    end: range.end,
+                    kind: Kind::Secret,
+                });
+            }
+        });
+        self.too_many |= found.len() + edits.len() > MAX_FOUND;
+        merge(&mut found, |found, merged| {
             let value = &part[found.start..found.end];
-            let masked = if merged && self.config.action(found.kind) == Action::Partial {
-                let mut masked = String::new();
-                action::redact(self.name(found.kind), &mut masked);
-                masked
-            } else {
-                self.render(found.kind, value)
+            let masked = match (merged, self.config.action(found.kind)) {
+                (true, Action::Partial) => {
+                    let mut masked = String::new();
+                    action::redact(self.name(found.kind), &mut masked);
+                    masked
+                }
+                (_, Action::Off) => self.render_always(value),
+                _ => self.render(found.kind, value),
             };
             edits.push(Edit {
                 start: start + found.start,
@@ -213,47 +295,57 @@ impl Masker {
                 kind: found.kind,
                 text: masked,
             });
-        }
+        });
+        found.clear();
+        self.found = found;
     }
 
-    /// Strings and numbers of JSON.
-    fn tokens(
+    /// Strings and numbers of the JSON that begins at `from`; where it ends.
+    fn json(
         &mut self,
         text: &str,
-        tokens: &[Token],
+        from: usize,
         shape: Shape,
         facts: Facts,
         depth: usize,
         edits: &mut Vec<Edit>,
-    ) {
+    ) -> usize {
         let mut walk = Walk::new(shape, facts);
-        for token in tokens {
-            match *token {
-                Token::OpenObject => walk.open(true),
-                Token::OpenArray => walk.open(false),
+        let mut reader = Reader::lenient(text.as_bytes(), from);
+        while let Some(token) = reader.next() {
+            if self.too_many {
+                return text.len();
+            }
+            match token {
+                Token::OpenObject(at) => match typed_scalar(text, at).filter(|_| walk.facts().always && walk.typed()) {
+                    // Bytes have no room for a mask, so a text takes their place.
+                    Some(end) => {
+                        edits.push(self.quoted(at, end, Kind::Secret, &self.render_always(&text[at..end])));
+                        reader.skip_to(end);
+                        walk.passed();
+                    }
+                    None => walk.open(true),
+                },
+                Token::OpenArray(_) => walk.open(false),
                 Token::Close => walk.close(),
                 Token::Word => walk.passed(),
                 Token::Key(span) => {
-                    let mut places = Vec::new();
-                    let decoded;
                     let raw = &text[span.start..span.end];
-                    let key = if span.escaped {
-                        decoded = json::decode(raw, &mut places);
-                        &decoded
+                    if span.escaped {
+                        walk.key(&Decoded::of(raw).text, &self.keys);
                     } else {
-                        raw
-                    };
-                    walk.key(key, &self.keys);
+                        walk.key(raw, &self.keys);
+                    }
                     if self.config.json_keys && !walk.kept() {
-                        self.string(text, span, Shape::Free, Facts::default(), MAX_DEPTH, edits);
+                        self.string(text, span, Facts::default(), MAX_DEPTH, edits);
                     }
                 }
                 Token::String(span) => {
                     let raw = &text[span.start..span.end];
                     if walk.is_pair_key() {
                         walk.key_of_pair(raw, &self.keys);
-                    } else if !walk.kept() && !walk.is_bytes(raw) {
-                        self.string(text, span, Shape::Free, walk.facts(), depth + 1, edits);
+                    } else if !walk.kept() && (walk.facts().always || !walk.is_bytes(raw)) {
+                        self.string(text, span, walk.facts(), depth + 1, edits);
                     }
                     walk.passed();
                 }
@@ -263,175 +355,116 @@ impl Masker {
                     }
                     walk.passed();
                 }
+                Token::Bare(span) => {
+                    if !walk.kept() {
+                        self.string(text, span, walk.facts(), MAX_DEPTH, edits);
+                    }
+                    walk.passed();
+                }
             }
         }
+        let (end, broken) = reader.end();
+        let rest = text.len() - end;
+        if broken && rest > 0 && walk.facts().always && walk.expects_value() {
+            // Nobody can tell where the secret ends.
+            let masked = self.render_always(&text[end..]);
+            edits.push(Edit {
+                start: end,
+                end: text.len(),
+                kind: Kind::Secret,
+                text: masked,
+            });
+            return text.len();
+        }
+        end
     }
 
-    fn string(&mut self, text: &str, span: Span, shape: Shape, facts: Facts, depth: usize, edits: &mut Vec<Edit>) {
+    fn string(&mut self, text: &str, span: Span, facts: Facts, depth: usize, edits: &mut Vec<Edit>) {
         let raw = &text[span.start..span.end];
         let first = edits.len();
         if !span.escaped {
-            self.value(raw, shape, facts, depth, edits);
+            self.value(raw, Shape::Free, facts, depth, edits);
             for edit in &mut edits[first..] {
                 edit.start += span.start;
                 edit.end += span.start;
-                escape(edit);
+                escape_edit(edit);
             }
             return;
         }
-        let mut places = Vec::new();
-        let decoded = json::decode(raw, &mut places);
-        self.value(&decoded, shape, facts, depth, edits);
+        let decoded = Decoded::of(raw);
+        self.too_many |= decoded.escapes() > MAX_ESCAPES;
+        self.value(&decoded.text, Shape::Free, facts, depth, edits);
         for edit in &mut edits[first..] {
-            edit.start = span.start + places[edit.start] as usize;
-            edit.end = span.start + places[edit.end] as usize;
-            escape(edit);
+            edit.start = span.start + decoded.origin(edit.start);
+            edit.end = span.start + decoded.origin(edit.end);
+            escape_edit(edit);
         }
     }
 
     /// A number outside strings becomes a string, so that JSON stays JSON.
     fn number(&mut self, text: &str, span: Span, facts: Facts, edits: &mut Vec<Edit>) {
-        let digits = text[span.start..span.end].trim_start_matches('-');
+        let raw = &text[span.start..span.end];
         let (kind, masked) = if facts.always {
-            (Kind::Secret, self.render_always(digits))
+            (Kind::Secret, self.render_always(raw.trim_start_matches('-')))
         } else {
-            let mut found = Vec::new();
-            self.finder.find(digits, Facts { class: None, ..facts }, &mut found);
-            let Some(whole) = found.iter().find(|found| found.start == 0 && found.end == digits.len()) else {
+            let Some(masked) = number::whole(raw).and_then(|digits| self.whole_number(&digits, facts)) else {
                 return;
             };
-            (whole.kind, self.render(whole.kind, digits))
+            masked
         };
+        edits.push(self.quoted(span.start, span.end, kind, &masked));
+    }
+
+    /// Digits that are a finding from the first to the last, masked.
+    pub(crate) fn whole_number(&mut self, digits: &str, facts: Facts) -> Option<(Kind, String)> {
+        let mut found = Vec::new();
+        self.finder.find(digits, Facts { class: None, ..facts }, &mut found);
+        let whole = found
+            .iter()
+            .filter(|found| found.start == 0 && found.end == digits.len())
+            .min_by_key(|found| found.kind.rank())?;
+        Some((whole.kind, self.render(whole.kind, digits)))
+    }
+
+    fn quoted(&self, start: usize, end: usize, kind: Kind, masked: &str) -> Edit {
         let mut quoted = String::from("\"");
-        json::encode(&masked, &mut quoted);
+        escape::encode(masked, &mut quoted);
         quoted.push('"');
-        edits.push(Edit {
-            start: span.start,
-            end: span.end,
+        Edit {
+            start,
+            end,
             kind,
             text: quoted,
-        });
-    }
-
-    /// Findings of custom patterns, which were searched for in the text as it stands. Those in JSON are cut down to the
-    /// strings and numbers that they touch.
-    fn custom(&mut self, text: &str, hits: &[CustomHit], edits: &mut Vec<Edit>) {
-        let mut tokens = Vec::new();
-        let mut pieces = Vec::new();
-        let mut at = text.len() - text.trim_start().len();
-        let json = text[at..].starts_with(['{', '['])
-            && json::read(text.as_bytes(), at, &mut tokens).is_some_and(|end| {
-                at = end;
-                text[end..].trim().is_empty()
-            });
-        for hit in hits
-            .iter()
-            .filter(|hit| hit.start < hit.end && !action::inside_mask(text, hit.start, hit.end))
-        {
-            let kind = Kind::Custom(hit.pattern);
-            if self.config.action(kind) == Action::Off {
-                continue;
-            }
-            let mut piece = |start: usize, end: usize, number: bool| {
-                let mut masked = self.render(kind, &text[start..end]);
-                if number {
-                    masked = format!("\"{masked}\"");
-                }
-                pieces.push(Edit {
-                    start,
-                    end,
-                    kind,
-                    text: masked,
-                });
-            };
-            if !json {
-                piece(hit.start, hit.end, false);
-                continue;
-            }
-            for token in &tokens {
-                match *token {
-                    Token::Key(span) | Token::String(span) if span.start < hit.end && hit.start < span.end => {
-                        let (start, end) = whole_escapes(text, span, hit.start.max(span.start), hit.end.min(span.end));
-                        piece(start, end, false);
-                    }
-                    Token::Number(span) if span.start < hit.end && hit.start < span.end => {
-                        piece(span.start, span.end, true)
-                    }
-                    _ => {}
-                }
-            }
         }
-        edits.append(&mut pieces);
-        edits.sort_by_key(|edit| (edit.start, std::cmp::Reverse(edit.end)));
-        let mut joined: Vec<Edit> = Vec::with_capacity(edits.len());
-        for edit in edits.drain(..) {
-            match joined.last_mut() {
-                Some(last) if edit.start < last.end => {
-                    let same = edit.start == last.start && edit.end == last.end;
-                    let quoted = last.text.starts_with('"') || edit.text.starts_with('"');
-                    if edit.kind.rank() < last.kind.rank() {
-                        last.kind = edit.kind;
-                        last.text.clone_from(&edit.text);
-                    }
-                    if !same && edit.end > last.end {
-                        last.end = edit.end;
-                        last.text.clear();
-                        action::redact(self.name(last.kind), &mut last.text);
-                        if quoted {
-                            last.text = format!("\"{}\"", last.text);
-                        }
-                    }
-                }
-                _ => joined.push(edit),
-            }
-        }
-        *edits = joined;
     }
 }
 
-fn is_container(text: &str) -> bool {
-    text.starts_with(['{', '[']) && json::read(text.as_bytes(), 0, &mut Vec::new()) == Some(text.len())
+/// End of the bytes, or of the double that JSON lacks, that begin here: the form in which a typed value has them.
+fn typed_scalar(text: &str, at: usize) -> Option<usize> {
+    let rest = &text[at..];
+    let inner = rest
+        .strip_prefix("{\"$bytes\":\"")
+        .or(rest.strip_prefix("{\"$double\":\""))?;
+    let end = inner.find('"')?;
+    inner[end..]
+        .starts_with("\"}")
+        .then_some(text.len() - inner.len() + end + 2)
 }
 
-fn escape(edit: &mut Edit) {
+fn escape_edit(edit: &mut Edit) {
     if edit.text.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..=31)) {
         let mut escaped = String::with_capacity(edit.text.len() + 2);
-        json::encode(&edit.text, &mut escaped);
+        escape::encode(&edit.text, &mut escaped);
         edit.text = escaped;
     }
 }
 
-/// A range within a string, made larger so that it cuts through no escape.
-fn whole_escapes(text: &str, span: Span, start: usize, end: usize) -> (usize, usize) {
-    if !span.escaped {
-        return (start, end);
-    }
-    let bytes = text.as_bytes();
-    let (mut from, mut to) = (start, end);
-    let mut at = span.start;
-    while at < span.end {
-        let length = match (bytes[at], bytes.get(at + 1)) {
-            (b'\\', Some(b'u')) => 6,
-            (b'\\', _) => 2,
-            _ => 1,
-        };
-        if at < start && start < at + length {
-            from = at;
-        }
-        if at < end && end < at + length {
-            to = at + length;
-        }
-        at += length;
-    }
-    (from, to.min(span.end))
-}
-
-/// Sorts findings and joins those that overlap; true with those that are joined of parts.
-fn merge(mut found: Vec<Found>) -> Vec<(Found, bool)> {
-    found.sort_by_key(|found| (found.start, std::cmp::Reverse(found.end), found.kind.rank()));
-    let mut merged: Vec<(Found, bool)> = Vec::with_capacity(found.len());
-    for next in found {
-        match merged.last_mut() {
+/// Hands over findings in order, those that overlap joined; true with those that are joined of parts.
+fn merge(found: &mut [Found], mut each: impl FnMut(Found, bool)) {
+    found.sort_unstable_by_key(|found| (found.start, std::cmp::Reverse(found.end), found.kind.rank()));
+    let mut last: Option<(Found, bool)> = None;
+    for next in found.iter().copied() {
+        match &mut last {
             // `https://<key>@host` is no address.
             Some((last, false)) if last.kind == Kind::Email && next.kind == Kind::Key && next.start == last.start => {
                 *last = next
@@ -445,8 +478,14 @@ fn merge(mut found: Vec<Found>) -> Vec<(Found, bool)> {
                 *joined |= !inside;
                 last.end = last.end.max(next.end);
             }
-            _ => merged.push((next, false)),
+            _ => {
+                if let Some((found, joined)) = last.replace((next, false)) {
+                    each(found, joined);
+                }
+            }
         }
     }
-    merged
+    if let Some((found, joined)) = last {
+        each(found, joined);
+    }
 }

@@ -98,11 +98,22 @@ impl Walk {
         }
     }
 
+    /// Whether a value may stand next: in an array, or behind a key.
+    pub(crate) fn expects_value(&self) -> bool {
+        self.frames.len() > 1
+    }
+
+    /// Whether bytes have a form of their own here.
+    pub(crate) fn typed(&self) -> bool {
+        self.shape != Shape::Free
+    }
+
     /// Whether the value is one of a record's own, or its key is in `never`.
     pub(crate) fn kept(&self) -> bool {
         self.top().is_some_and(|frame| frame.own || frame.facts.never)
     }
 
+    /// Whether this is the text of bytes or of a double that JSON lacks, which are no text.
     pub(crate) fn is_bytes(&self, raw: &str) -> bool {
         self.top().is_some_and(|frame| frame.bytes)
             && raw

@@ -38,6 +38,8 @@ pub(crate) struct Context {
     pub(crate) now_ns: u64,
     pub(crate) deadline: Duration,
     pub(crate) max_output: usize,
+    /// What its instance may grow to while it works on this batch.
+    pub(crate) max_memory: usize,
     pub(crate) hints: Hints,
 }
 

@@ -9,6 +9,7 @@ mod fixtures;
 mod forbidden;
 mod hostile;
 mod instances;
+mod large;
 mod mask;
 mod sample;
 mod shadow;

@@ -71,11 +71,22 @@ fn free_before(bytes: &[u8], start: usize) -> bool {
 }
 
 fn free_behind(bytes: &[u8], end: usize) -> bool {
-    edge::ends(bytes, end) && (bytes.get(end) != Some(&b'.') || !bytes.get(end + 1).is_some_and(u8::is_ascii_digit))
+    let fraction = bytes.get(end) == Some(&b'.') && bytes.get(end + 1).is_some_and(u8::is_ascii_digit);
+    edge::ends(bytes, end) && (!fraction || edge::zero_fraction(bytes, end))
 }
 
 pub(crate) fn is_card(digits: &[u8]) -> bool {
-    digits.len() >= MIN_DIGITS && issued(digits) && luhn(digits)
+    digits.len() >= MIN_DIGITS && issued(digits) && luhn(digits) && !(digits.len() == 13 && is_article(digits))
+}
+
+/// The number of an article (EAN), with its own check digit. Cards of 13 digits are no longer issued.
+fn is_article(digits: &[u8]) -> bool {
+    let sum: u32 = digits
+        .iter()
+        .enumerate()
+        .map(|(place, digit)| u32::from(*digit) * [1, 3][place % 2])
+        .sum();
+    sum.is_multiple_of(10)
 }
 
 /// Prefixes and lengths that issuers use.

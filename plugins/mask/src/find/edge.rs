@@ -22,6 +22,17 @@ pub(crate) fn ends(bytes: &[u8], at: usize) -> bool {
         .is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
 }
 
+/// Whether `.0` ends a whole number here that somebody kept as a double.
+pub(crate) fn zero_fraction(bytes: &[u8], at: usize) -> bool {
+    let Some(rest) = bytes.get(at..).and_then(|rest| rest.strip_prefix(b".0")) else {
+        return false;
+    };
+    let zeros = rest.iter().take_while(|byte| **byte == b'0').count();
+    let behind = &rest[zeros..];
+    let version = behind.first() == Some(&b'.') && behind.get(1).is_some_and(u8::is_ascii_alphanumeric);
+    !version && ends(behind, 0)
+}
+
 /// Whether an escape ends right before this place.
 pub(crate) fn after_escape(bytes: &[u8], at: usize) -> bool {
     let simple = at >= 2

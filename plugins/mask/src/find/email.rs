@@ -66,6 +66,9 @@ const NOT_DOMAINS: [&str; 51] = [
 /// Programs that are told an account and a host.
 const REMOTE: [&str; 7] = ["ssh", "scp", "sftp", "rsync", "mosh", "autossh", "ssh-copy-id"];
 
+/// The longest name among these, and one more.
+const MAX_PROGRAM: usize = 12;
+
 /// Where the next `@` (or its form in a URL, `%40`) stands.
 pub(crate) fn next_at(bytes: &[u8], from: usize) -> Option<usize> {
     memchr2_iter(b'@', b'%', bytes.get(from..)?)
@@ -98,14 +101,17 @@ pub(crate) fn find(text: &str, is_account: impl Fn(usize) -> bool, mut found: im
 fn on_host(text: &str, start: usize, at: usize, end: usize) -> bool {
     let (bytes, before) = (text.as_bytes(), &text[..start]);
     let path = bytes.get(end) == Some(&b':') && matches!(bytes.get(end + 1), Some(b'/' | b'~'));
-    let program = before
-        .trim_end()
-        .rsplit([' ', '"', '\'', '/', '='])
-        .next()
-        .unwrap_or_default();
+    let program = || {
+        let tail = before.trim_end_matches(' ').len();
+        let word = before.as_bytes()[..tail].iter().rev().take(MAX_PROGRAM);
+        let length = word
+            .take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-')
+            .count();
+        &before[tail - length..tail]
+    };
     path && bytes.get(end + 2) != Some(&b'/')
         || matches!(&text[start..at], "git" | "hg" | "svn")
-        || before.ends_with(' ') && REMOTE.contains(&program)
+        || before.ends_with(' ') && REMOTE.contains(&program())
         || before.ends_with("ssh://")
         || before.ends_with("sftp://")
         || before.ends_with("rsync://")
@@ -154,6 +160,7 @@ fn domain_end(text: &str, start: usize) -> Option<usize> {
     let bytes = text.as_bytes();
     let mut end = None;
     let mut label = start;
+    let mut numeric = true;
     let mut labels = 0;
     loop {
         let label_end = label_end(text, label);
@@ -162,17 +169,13 @@ fn domain_end(text: &str, start: usize) -> Option<usize> {
         }
         labels += 1;
         // `pkg@1.0.rc` is a version.
-        if labels >= 2
-            && !text[start..label]
-                .bytes()
-                .all(|byte| byte.is_ascii_digit() || byte == b'.')
-            && is_top_level(&text[label..label_end])
-        {
+        if labels >= 2 && !numeric && is_top_level(&text[label..label_end]) {
             end = Some(label_end);
         }
         if bytes.get(label_end) != Some(&b'.') {
             return end;
         }
+        numeric &= bytes[label..label_end].iter().all(u8::is_ascii_digit);
         label = label_end + 1;
     }
 }

@@ -1,5 +1,5 @@
 //! IP addresses. Versions such as `1.2.3.4` are told apart by the word before and by what stands beside them; networks
-//! (`10.0.0.0/8`), the unspecified and the loopback addresses name nobody and stay.
+//! (`10.0.0.0/8`, `10.0.0.0/255.0.0.0`, `10.0.0.0-10.0.0.255`), broadcast, the unspecified and the loopback addresses name nobody and stay.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -41,6 +41,9 @@ pub(crate) fn is_v4(bytes: &[u8], groups: &[Group], previous: Option<Group>, hin
         return false;
     }
     let next = |at: usize| bytes.get(end + at).copied();
+    if octets == OID_ROOT || is_image(bytes, start) || is_range(bytes, start, end, u32::from(address)) {
+        return false;
+    }
     let file = next(0) == Some(b'.') && next(1).is_some_and(|byte| byte.is_ascii_alphabetic())
         || next(0) == Some(b'-') && next(1).is_some_and(|byte| byte.is_ascii_alphabetic());
     if file
@@ -51,7 +54,55 @@ pub(crate) fn is_v4(bytes: &[u8], groups: &[Group], previous: Option<Group>, hin
         return false;
     }
     let hint = hint();
-    !hint.version() || hint.network()
+    !(hint.version() || hint.broadcast()) || hint.network()
+}
+
+/// `1.3.6.1`, with which the identifiers of SNMP and of certificates begin.
+const OID_ROOT: [u8; 4] = [1, 3, 6, 1];
+/// The longest name of an image that is looked at, before its tag.
+const MAX_IMAGE: usize = 128;
+
+/// `registry.example.com/shop/api:1.14.0.7`: a tag, behind a name with a slash.
+fn is_image(bytes: &[u8], start: usize) -> bool {
+    let Some(before) = bytes[..start].strip_suffix(b":") else {
+        return false;
+    };
+    let inside = |byte: &&u8| byte.is_ascii_alphanumeric() || b"._-/".contains(byte);
+    let length = before.iter().rev().take(MAX_IMAGE).take_while(inside).count();
+    let name = &before[before.len() - length..];
+    let slash = memchr::memchr(b'/', name);
+    let address = || {
+        name[..slash.unwrap_or(0)]
+            .iter()
+            .all(|byte| byte.is_ascii_digit() || *byte == b'.')
+    };
+    slash.is_some_and(|slash| slash > 0) && name.last().is_some_and(u8::is_ascii_alphanumeric) && !address()
+}
+
+/// The address that begins or ends at a place, if there is one.
+fn address_from(bytes: &[u8], start: usize) -> Option<u32> {
+    let inside = |byte: &&u8| byte.is_ascii_digit() || **byte == b'.';
+    let length = bytes.get(start..)?.iter().take(15).take_while(inside).count();
+    let text = std::str::from_utf8(&bytes[start..start + length]).ok()?;
+    text.parse::<Ipv4Addr>().ok().map(u32::from)
+}
+
+fn address_before(bytes: &[u8], end: usize) -> Option<u32> {
+    let inside = |byte: &&u8| byte.is_ascii_digit() || **byte == b'.';
+    let length = bytes[..end].iter().rev().take(15).take_while(inside).count();
+    address_from(&bytes[..end], end - length)
+}
+
+/// `10.0.0.0-10.0.0.255`: the first and the last address of a network, seen from either of them.
+fn is_range(bytes: &[u8], start: usize, end: usize, address: u32) -> bool {
+    let network = |first: u32, last: u32| {
+        let differing = first ^ last;
+        first < last && differing & (differing + 1) == 0 && first & differing == 0
+    };
+    let dash = |at: Option<&u8>| at == Some(&b'-');
+    let last = || address_from(bytes, end + 1).is_some_and(|last| network(address, last));
+    let first = || address_before(bytes, start - 1).is_some_and(|first| network(first, address));
+    dash(bytes.get(end)) && last() || start > 0 && dash(bytes.get(start - 1)) && first()
 }
 
 /// `255.255.255.0` and the like, and the broadcast address.
@@ -61,13 +112,19 @@ fn is_mask(address: u32) -> bool {
 
 /// `1.2.3.4 installed`
 fn released(behind: &[u8]) -> bool {
-    let words: [&[u8]; 6] = [
+    let words: [&[u8]; 12] = [
         b" installed",
         b" released",
         b" is available",
         b" or later",
         b" or newer",
+        b" or higher",
+        b" or above",
+        b" and above",
         b" (LTS)",
+        b" installiert",
+        b" instalad",
+        b" install\xc3\xa9",
     ];
     words.iter().any(|word| behind.starts_with(word))
 }
@@ -88,6 +145,14 @@ fn beside_name(bytes: &[u8], start: usize, port: bool) -> bool {
 
 /// A prefix length behind and no bits beyond it.
 fn is_network(bytes: &[u8], end: usize, address: impl Into<u128>, width: u32) -> bool {
+    let address = address.into();
+    // A mask may stand in place of the length: behind the slash, or as the next word.
+    if width == 32
+        && matches!(bytes.get(end), Some(b'/' | b' '))
+        && let Some(mask) = address_from(bytes, end + 1)
+    {
+        return is_mask(mask) && address & u128::from(!mask) == 0;
+    }
     if bytes.get(end) != Some(&b'/') {
         return false;
     }
@@ -98,7 +163,7 @@ fn is_network(bytes: &[u8], end: usize, address: impl Into<u128>, width: u32) ->
         sum * 10 + u32::from(digit - b'0')
     });
     let rest = width.saturating_sub(length);
-    any && length <= width && rest > 0 && address.into() & ((1u128 << rest.min(127)) - 1) == 0
+    any && length <= width && rest > 0 && address & ((1u128 << rest.min(127)) - 1) == 0
 }
 
 /// Where the next colon stands that may be one of an address.
@@ -108,11 +173,21 @@ pub(crate) fn next_v6(bytes: &[u8], from: usize) -> Option<usize> {
         .find(|at| may_be_v6(bytes, *at))
 }
 
-/// Whether a colon may be one of an address: hexadecimal digits or colons on both sides.
+/// Whether a colon may be the first one of an address: hexadecimal digits or colons on both sides, and none before these.
 pub(crate) fn may_be_v6(bytes: &[u8], at: usize) -> bool {
     let side = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_hexdigit() || *byte == b':');
     let next = bytes.get(at + 1);
-    bytes.get(at) == Some(&b':') && side(next) && (at == 0 || side(bytes.get(at - 1)) || next == Some(&b':'))
+    if bytes.get(at) != Some(&b':') || !side(next) {
+        return false;
+    }
+    let digits = bytes[..at]
+        .iter()
+        .rev()
+        .take(5)
+        .take_while(|byte| byte.is_ascii_hexdigit())
+        .count();
+    let goes_on = bytes[..at - digits].last() == Some(&b':');
+    !goes_on && (at == 0 || digits > 0 || next == Some(&b':'))
 }
 
 /// The address around a colon, and where the search goes on.

@@ -2,17 +2,20 @@
 //! texts must be looked at.
 
 mod card;
+mod command;
 mod edge;
 mod email;
 mod iban;
 pub(crate) mod ids;
 mod ip;
+pub(crate) mod judge;
 mod numbers;
 mod phone;
 mod run;
 mod scan;
 pub(crate) mod secret;
 mod token;
+pub(crate) mod value;
 mod words;
 
 use memchr::memmem;
@@ -23,9 +26,17 @@ pub(crate) use phone::country_code as phone_country;
 pub(crate) use scan::{Open, Texts};
 pub(crate) use words::Hint;
 
+use crate::action::Marks;
 use crate::kind::{Found, Kind};
 use numbers::Numbers;
 use secret::Class;
+use value::Ahead;
+
+/// What stands before an access key of Amazon, which has no shape of its own.
+const AMAZON: &[u8] = b"aws_secret_access_key";
+
+/// Findings in one text. Beyond, nobody goes on looking: it is a list of such values, and what is found takes memory.
+pub(crate) const MAX_FOUND: usize = 100_000;
 
 /// What the key of a value says about the value.
 #[derive(Clone, Copy, Debug, Default)]
@@ -38,6 +49,24 @@ pub(crate) struct Facts {
     pub never: bool,
 }
 
+/// A list that takes no more than it should.
+struct Findings<'a> {
+    list: &'a mut Vec<Found>,
+    first: usize,
+}
+
+impl Findings<'_> {
+    fn push(&mut self, found: Found) {
+        if !self.is_full() {
+            self.list.push(found);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.list.len() - self.first > MAX_FOUND
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Finder {
     schemes: Schemes,
@@ -45,6 +74,7 @@ pub(crate) struct Finder {
     on: u16,
     numbers: Numbers,
     accounts: Vec<usize>,
+    marks: Marks,
     finders: Finders,
 }
 
@@ -53,6 +83,7 @@ pub(crate) struct Finder {
 struct Finders {
     bearer: memmem::Finder<'static>,
     dashes: memmem::Finder<'static>,
+    option: memmem::Finder<'static>,
     wide_colon: memmem::Finder<'static>,
     escape: memmem::Finder<'static>,
     is: memmem::Finder<'static>,
@@ -61,15 +92,17 @@ struct Finders {
 }
 
 impl Finder {
-    pub(crate) fn new(kinds: impl Iterator<Item = Kind>, schemes: Schemes) -> Self {
+    pub(crate) fn new(kinds: impl Iterator<Item = Kind>, schemes: Schemes, marks: Marks) -> Self {
         Finder {
             schemes,
             on: kinds.fold(0, |on, kind| on | 1 << kind.rank()),
             numbers: Numbers::default(),
             accounts: Vec::new(),
+            marks,
             finders: Finders {
                 bearer: memmem::Finder::new("earer "),
                 dashes: memmem::Finder::new("--"),
+                option: memmem::Finder::new(" -"),
                 wide_colon: memmem::Finder::new("："),
                 escape: memmem::Finder::new("\\u00"),
                 is: memmem::Finder::new("word is "),
@@ -79,20 +112,41 @@ impl Finder {
         }
     }
 
+    /// What the mask wrote itself.
+    pub(crate) fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
     pub(crate) fn has(&self, kind: Kind) -> bool {
         self.on & 1 << kind.rank() != 0
     }
 
-    /// Appends what stands in this text, in no order and perhaps overlapping.
-    pub(crate) fn find(&mut self, text: &str, facts: Facts, out: &mut Vec<Found>) {
+    /// Appends what stands in this text, in no order and perhaps overlapping; true if there is more than is worth a list.
+    pub(crate) fn find(&mut self, text: &str, facts: Facts, out: &mut Vec<Found>) -> bool {
+        let mut all = Findings { list: out, first: 0 };
+        all.first = all.list.len();
+        self.find_all(text, facts, &mut all);
+        let (out, first) = (all.list, all.first);
+        let too_many = out.len() - first > MAX_FOUND;
+        let mut kept = first;
+        for at in first..out.len() {
+            if self.has(out[at].kind) && !self.marks.cover(text, out[at]) {
+                out.swap(kept, at);
+                kept += 1;
+            }
+        }
+        out.truncate(kept);
+        too_many
+    }
+
+    fn find_all(&mut self, text: &str, facts: Facts, out: &mut Findings<'_>) {
         let bytes = text.as_bytes();
-        let first = out.len();
         self.secrets(text, facts, out);
         if self.has(Kind::Email) {
             let accounts = &self.accounts;
             email::find(
                 text,
-                |sign| accounts.contains(&sign),
+                |sign| accounts.binary_search(&sign).is_ok(),
                 |range| {
                     out.push(Found {
                         start: range.start,
@@ -105,16 +159,19 @@ impl Finder {
         let mut from = 0;
         while let Some(run) = run::next_run(bytes, from) {
             from = run.end;
+            numbers::scientific(text, run.clone())
+                .into_iter()
+                .for_each(|found| out.push(found));
             self.numbers.find(text, run, facts.hint, self.schemes, |found| {
                 out.push(found);
-                true
+                !out.is_full()
             });
         }
         if self.has(Kind::Ip) {
             let mut from = 0;
             while let Some(colon) = ip::next_v6(bytes, from) {
                 let (found, next) = ip::v6_around(bytes, colon);
-                out.extend(found);
+                found.into_iter().for_each(|found| out.push(found));
                 from = next;
             }
         }
@@ -134,18 +191,10 @@ impl Finder {
             }
         }
         self.documents(text, facts, out);
-        let mut kept = first;
-        for at in first..out.len() {
-            if self.has(out[at].kind) && !crate::action::is_mask(text, out[at]) {
-                out.swap(kept, at);
-                kept += 1;
-            }
-        }
-        out.truncate(kept);
     }
 
     /// Passwords, credentials and keys that stand behind a sign or a word.
-    fn secrets(&mut self, text: &str, facts: Facts, out: &mut Vec<Found>) {
+    fn secrets(&mut self, text: &str, facts: Facts, out: &mut Findings<'_>) {
         let bytes = text.as_bytes();
         self.accounts.clear();
         let mut secret = |range: std::ops::Range<usize>, kind| {
@@ -156,21 +205,22 @@ impl Finder {
             })
         };
         if let Some(class) = facts.class {
-            secret::within(text, 0..text.len(), class, false, |range| secret(range, Kind::Secret));
+            let mut ahead = Ahead::default();
+            secret::within(text, 0..text.len(), class, false, &mut ahead, |range| {
+                secret(range, Kind::Secret)
+            });
         }
+        let mut ahead = Ahead::default();
         for sign in memchr::memchr3_iter(b'=', b':', b'>', bytes) {
             // An access key of Amazon has a name, and no shape.
-            let amazon = bytes[..sign]
-                .iter()
-                .rev()
-                .take(24)
-                .any(|byte| matches!(byte, b'w' | b'W'))
-                && text[..sign]
-                    .trim_end_matches([' ', '"', '\''])
-                    .to_ascii_lowercase()
-                    .ends_with("aws_secret_access_key");
-            let kind = if amazon { Kind::Key } else { Kind::Secret };
-            secret::assigned(text, sign, |range| secret(range, kind));
+            let amazon = || {
+                secret::key_before(text, sign).is_some_and(|key| {
+                    let tail = key.len().saturating_sub(AMAZON.len());
+                    key.as_bytes()[tail..].eq_ignore_ascii_case(AMAZON)
+                })
+            };
+            let kind = || if amazon() { Kind::Key } else { Kind::Secret };
+            secret::assigned(text, sign, &mut ahead, |range| secret(range, kind()));
             if bytes[sign] == b':' {
                 if let Some((range, account)) = secret::in_url(text, sign) {
                     self.accounts.push(account);
@@ -181,8 +231,9 @@ impl Finder {
                 }
             }
         }
+        let mut ahead = Ahead::default();
         for sign in self.finders.wide_colon.find_iter(bytes) {
-            secret::assigned(text, sign, |range| secret(range, Kind::Secret));
+            secret::assigned(text, sign, &mut ahead, |range| secret(range, Kind::Secret));
         }
         for at in self.finders.bearer.find_iter(bytes) {
             if let Some(range) = secret::bearer(text, at) {
@@ -191,6 +242,19 @@ impl Finder {
         }
         for at in self.finders.is.find_iter(bytes) {
             if let Some(range) = secret::told(text, at + 4) {
+                secret(range, Kind::Secret);
+            }
+        }
+        for space in self.finders.option.find_iter(bytes) {
+            if let Some(range) = command::secret(text, space) {
+                secret(range, Kind::Secret);
+            }
+        }
+        for quote in memchr::memchr_iter(b'\'', bytes) {
+            if quote > 0
+                && bytes[quote - 1] == b' '
+                && let Some(range) = secret::literal(text, quote - 1)
+            {
                 secret(range, Kind::Secret);
             }
         }
@@ -210,7 +274,7 @@ impl Finder {
     }
 
     /// Identity cards and passports whose numbers have letters between the digits, behind their word.
-    fn documents(&mut self, text: &str, facts: Facts, out: &mut Vec<Found>) {
+    fn documents(&mut self, text: &str, facts: Facts, out: &mut Findings<'_>) {
         let passport = self.schemes.has(Scheme::Passport)
             && (facts.hint.exactly(Scheme::Passport) || self.finders.passport.find(text.as_bytes()).is_some());
         let ausweis = self.schemes.has(Scheme::DeAusweis)

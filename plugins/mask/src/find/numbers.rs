@@ -4,10 +4,11 @@ use std::cell::Cell;
 use std::ops::Range;
 
 use super::ids::{self, Scheme};
-use super::run::{self, Digits, Group, Separator};
+use super::run::{Digits, Group, Separator, Splitter};
 use super::words::Hint;
 use super::{card, edge, ip, phone};
 use crate::kind::{Found, Kind};
+use crate::number;
 
 /// Which national numbers are looked for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +19,9 @@ impl Schemes {
         self.0 & scheme.bit() != 0
     }
 }
+
+/// Groups that a number may have and what stands behind it: the longest has 19 digits, each perhaps a group.
+const AHEAD: usize = 24;
 
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
@@ -35,9 +39,20 @@ impl Numbers {
         mut found: impl FnMut(Found) -> bool,
     ) {
         let bytes = text.as_bytes();
-        run::split(bytes, run, &mut self.groups);
+        let mut splitter = Splitter::new(run);
+        self.groups.clear();
         let mut first = 0;
-        while first < self.groups.len() {
+        loop {
+            // A few groups ahead and one behind are enough, so a long list of numbers takes no memory.
+            if self.groups.len() < first + AHEAD {
+                let passed = first.saturating_sub(1);
+                self.groups.drain(..passed);
+                first -= passed;
+                splitter.split(bytes, 4 * AHEAD, &mut self.groups);
+            }
+            if first >= self.groups.len() {
+                return;
+            }
             let groups = &self.groups[first..];
             match identify(
                 text,
@@ -56,6 +71,38 @@ impl Numbers {
             }
         }
     }
+}
+
+/// The card that some programs write as `4.111111111111111e+15`; the run ends with the digits before the `e`.
+pub(crate) fn scientific(text: &str, run: Range<usize>) -> Option<Found> {
+    let bytes = text.as_bytes();
+    if !matches!(bytes.get(run.end), Some(b'e' | b'E')) {
+        return None;
+    }
+    let before = bytes[run.clone()].iter().rev();
+    let fraction = before.take_while(|byte| byte.is_ascii_digit()).count();
+    let start = run.end.checked_sub(fraction + 2).filter(|start| *start >= run.start)?;
+    let sign = run.end + 1 + usize::from(matches!(bytes.get(run.end + 1), Some(b'+')));
+    let end = sign
+        + bytes
+            .get(sign..)?
+            .iter()
+            .take(3)
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
+    let shaped = bytes[start].is_ascii_digit() && bytes[start + 1] == b'.';
+    if !shaped || end == sign || !edge::begins(bytes, start) || !edge::ends(bytes, end) {
+        return None;
+    }
+    let digits: Vec<u8> = number::whole(&text[start..end])?
+        .bytes()
+        .map(|digit| digit - b'0')
+        .collect();
+    card::is_card(&digits).then_some(Found {
+        start,
+        end,
+        kind: Kind::Card,
+    })
 }
 
 /// What begins with the first of these groups, and how many groups it takes.
@@ -92,7 +139,9 @@ fn identify(
     if let Some(found) = word_around(text, groups, &hint, schemes) {
         return Some(found);
     }
-    if let Some(count) = card::of_groups(bytes, groups) {
+    if let Some(count) = card::of_groups(bytes, groups)
+        && !hint().counter()
+    {
         return Some(whole(Kind::Card, count));
     }
     if let Some((range, count)) = national(text, groups, &hint, schemes) {
@@ -258,7 +307,9 @@ fn starts_free(bytes: &[u8], start: usize) -> bool {
 fn ends_free(bytes: &[u8], end: usize) -> bool {
     edge::ends(bytes, end)
         && match bytes.get(end) {
-            Some(b'-' | b'.' | b'/') => !bytes.get(end + 1).is_some_and(u8::is_ascii_alphanumeric),
+            Some(b'-' | b'.' | b'/') => {
+                !bytes.get(end + 1).is_some_and(u8::is_ascii_alphanumeric) || edge::zero_fraction(bytes, end)
+            }
             _ => true,
         }
 }
@@ -308,6 +359,8 @@ fn plausible(d: &[u8], groups: &[Group], hint: &impl Fn() -> Hint, schemes: Sche
         11 => {
             let thirds = shape(&[2, 3, 3, 3], &[&[Space], &[Space], &[Space]]);
             free(Scheme::DeSteuerId, (bare || thirds) && ids::de_steuer_id(d))
+                // By its name also one that was mistyped.
+                || on(Scheme::DeSteuerId) && (bare || thirds) && d[0] != 0 && hint().exactly(Scheme::DeSteuerId)
                 || free(Scheme::PlPesel, bare && ids::pl_pesel(d))
                 || free(
                     Scheme::BrCpf,

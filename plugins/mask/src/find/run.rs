@@ -97,37 +97,53 @@ pub(crate) enum Separator {
     Far,
 }
 
-/// Splits a run into its groups; `groups` is cleared.
-pub(crate) fn split(bytes: &[u8], run: Range<usize>, groups: &mut Vec<Group>) {
-    groups.clear();
-    let mut at = run.start;
-    let mut last_end = None;
-    while at < run.end {
-        if !bytes[at].is_ascii_digit() {
-            at += 1;
-            continue;
+/// Splits a run into its groups, some at a time.
+#[derive(Debug)]
+pub(crate) struct Splitter {
+    at: usize,
+    end: usize,
+    last_end: Option<usize>,
+}
+
+impl Splitter {
+    pub(crate) fn new(run: Range<usize>) -> Self {
+        Splitter {
+            at: run.start,
+            end: run.end,
+            last_end: None,
         }
-        let start = at;
-        at += bytes[at..run.end]
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .count();
-        let escaped = if groups.is_empty() {
-            digits_of_escape(bytes, start)
-        } else {
-            0
-        };
-        let first = (start + escaped).min(at);
-        if first == at {
-            continue;
+    }
+
+    /// Appends the next groups until there are so many, or no more.
+    pub(crate) fn split(&mut self, bytes: &[u8], count: usize, groups: &mut Vec<Group>) {
+        while self.at < self.end && groups.len() < count {
+            if !bytes[self.at].is_ascii_digit() {
+                self.at += 1;
+                continue;
+            }
+            let start = self.at;
+            self.at += bytes[start..self.end]
+                .iter()
+                .take_while(|byte| byte.is_ascii_digit())
+                .count();
+            let escaped = match self.last_end {
+                None => digits_of_escape(bytes, start),
+                Some(_) => 0,
+            };
+            let first = (start + escaped).min(self.at);
+            if first == self.at {
+                continue;
+            }
+            let before = self
+                .last_end
+                .map_or(Separator::Far, |end| separator(&bytes[end..start]));
+            groups.push(Group {
+                start: first,
+                end: self.at,
+                before,
+            });
+            self.last_end = Some(self.at);
         }
-        let before = last_end.map_or(Separator::Far, |end| separator(&bytes[end..start]));
-        groups.push(Group {
-            start: first,
-            end: at,
-            before,
-        });
-        last_end = Some(at);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use arrow_array::StringArray;
 
-use super::{Facts, Finder, Hint, email, iban, ip, run, secret, token};
+use super::{Facts, Finder, Hint, command, email, iban, ip, numbers, run, secret, token};
 use crate::keys::Keys;
 use crate::kind::Kind;
 
@@ -135,7 +135,8 @@ impl Finder {
         visit(
             open,
             &mut |from| finders.escape.find(data.get(from..)?).map(|at| at + from),
-            &mut |at, texts, row| (is_json(texts.text(row)), at + 4),
+            // What is no JSON is not asked about again for each of its escapes.
+            &mut |_, texts, row| (is_json(texts.text(row)), texts.end(row)),
         );
         visit(
             open,
@@ -145,6 +146,27 @@ impl Finder {
                 let local = at - texts.start(row);
                 let key = data[at..].starts_with(b"-----BEGIN ");
                 (key || secret::option(text, local).is_some(), at + 1)
+            },
+        );
+        visit(
+            open,
+            &mut |from| memchr::memchr(b'\'', data.get(from..)?).map(|at| at + from),
+            &mut |at, texts, row| {
+                let local = at - texts.start(row);
+                let literal =
+                    local > 0 && data[at - 1] == b' ' && secret::literal(texts.text(row), local - 1).is_some();
+                (literal, at + 1)
+            },
+        );
+        visit(
+            open,
+            &mut |from| finders.option.find(data.get(from..)?).map(|at| at + from),
+            &mut |at, texts, row| {
+                let local = at.checked_sub(texts.start(row));
+                (
+                    local.is_some_and(|local| command::secret(texts.text(row), local).is_some()),
+                    at + 1,
+                )
             },
         );
         for (finder, kind) in [
@@ -194,7 +216,7 @@ impl Finder {
         if !has(&[Kind::Phone, Kind::Card, Kind::NationalId, Kind::Ip, Kind::Iban]) {
             return;
         }
-        let numbers = &mut self.numbers;
+        let finder = &mut self.numbers;
         let key = facts.hint;
         visit(open, &mut |from| run::next_start(data, from), &mut |at, texts, row| {
             let (start, end) = (texts.start(row), texts.end(row));
@@ -204,10 +226,11 @@ impl Finder {
             let text = texts.text(row);
             let local = run.start - start..run.end - start;
             let mut hit = false;
-            numbers.find(text, local.clone(), key, schemes, |found| {
+            finder.find(text, local.clone(), key, schemes, |found| {
                 hit = on & 1 << found.kind.rank() != 0;
                 !hit
             });
+            hit = hit || numbers::scientific(text, local.clone()).is_some();
             hit = hit || iban::before_run(text.as_bytes(), local.start) || under_key(text, local.start);
             (hit, run.end)
         });
@@ -235,15 +258,12 @@ fn sign(texts: &Texts<'_>, row: usize, at: usize, keys: &Keys) -> bool {
     else {
         return colon && v6(texts, row, at);
     };
-    if colon && (before.is_ascii_hexdigit() || *before == b':') && v6(texts, row, at) {
+    if colon && v6(texts, row, at) {
         return true;
     }
-    if before.is_ascii_digit() {
-        return false;
-    }
     let (text, local) = (texts.text(row), at - start);
-    secret::suspicious_key(text, local).is_some()
-        || keys.may_end(*before) && secret::key_before(text, local).is_some_and(|key| keys.facts(key).always)
+    keys.may_end(*before) && secret::key_before(text, local).is_some_and(|key| keys.is_always(key))
+        || !before.is_ascii_digit() && secret::suspicious_key(text, local).is_some()
 }
 
 fn v6(texts: &Texts<'_>, row: usize, at: usize) -> bool {

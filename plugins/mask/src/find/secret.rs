@@ -2,6 +2,9 @@
 
 use std::ops::Range;
 
+use super::judge::{is_credential, is_password, is_placeholder};
+use super::value::{Ahead, Ends, value_at};
+
 /// What the name of a value says about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -18,6 +21,10 @@ pub(crate) enum Class {
 /// The fewest characters of a credential that no name announces but `Bearer`.
 const MIN_BEARER: usize = 16;
 const MIN_CREDENTIAL: usize = 8;
+/// Quotes, and backslashes before them, between a key and its sign: of JSON five levels deep.
+pub(crate) const MAX_QUOTES: usize = 40;
+/// The longest name of an option.
+const MAX_OPTION: usize = 64;
 
 /// What a key says. Cheap for most: few keys end in these letters.
 pub(crate) fn class_of(key: &str) -> Option<Class> {
@@ -48,7 +55,7 @@ pub(crate) fn class_of(key: &str) -> Option<Class> {
     let ends = |list: &[&str]| list.iter().any(|end| word.ends_with(end));
     // The last letters decide before anything is compared.
     match word.as_bytes().last()? {
-        b'd' | b'e' | b't' | b'n' | b'y' | b's' | b'w' | b'a' | b'p' => {}
+        b'd' | b'e' | b't' | b'n' | b'y' | b's' | b'w' | b'a' | b'p' | b'o' => {}
         _ => return None,
     }
     let separated = |name: &str| {
@@ -72,7 +79,7 @@ pub(crate) fn class_of(key: &str) -> Option<Class> {
         || separated("passw")
         || matches!(
             word,
-            "pw" | "senha" | "parola" | "contrasena" | "haslo" | "passe" | "mdp"
+            "pw" | "otp" | "senha" | "parola" | "contrasena" | "haslo" | "passe" | "mdp"
         )
     {
         return Some(Class::Password);
@@ -106,7 +113,7 @@ pub(crate) fn class_of(key: &str) -> Option<Class> {
 }
 
 /// The secret that follows the `=`, `:` or `>` at this place, if the word before calls it one.
-pub(crate) fn assigned(text: &str, sign: usize, mut found: impl FnMut(Range<usize>)) {
+pub(crate) fn assigned(text: &str, sign: usize, ahead: &mut Ahead, mut found: impl FnMut(Range<usize>)) {
     let bytes = text.as_bytes();
     let Some((key, class)) = suspicious_key(text, sign) else {
         return;
@@ -114,9 +121,11 @@ pub(crate) fn assigned(text: &str, sign: usize, mut found: impl FnMut(Range<usiz
     if bytes[sign] == b'>' {
         // `<password>…</password>`, with or without a name space.
         let opens = sign.checked_sub(key.len() + 1).map(|at| bytes[at]);
-        let end = text[sign..].find('<').map_or(sign, |end| sign + end);
-        if matches!(opens, Some(b'<' | b':')) && end > sign + 1 {
-            within(text, sign + 1..end, class, false, found);
+        if matches!(opens, Some(b'<' | b':')) {
+            let end = ahead.next(text, sign, Ends::Tag);
+            if end < text.len() && end > sign + 1 {
+                within(text, sign + 1..end, class, false, ahead, found);
+            }
         }
         return;
     }
@@ -126,31 +135,40 @@ pub(crate) fn assigned(text: &str, sign: usize, mut found: impl FnMut(Range<usiz
     }
     at += bytes[at..].iter().take(3).take_while(|byte| **byte == b' ').count();
     let quoted = at < bytes.len() && matches!(bytes[at], b'"' | b'\'' | b'`' | b'\\');
-    let value = value_at(text, at, class);
+    let value = value_at(text, at, class, ahead);
     let prose = !quoted && bytes[sign] == b':' && text[value.end..].starts_with(' ');
-    within(text, value, class, prose, &mut found);
+    within(text, value, class, prose, ahead, &mut found);
 }
 
 /// The secrets in a value whose key is of this class. `prose` means that more words follow.
-pub(crate) fn within(text: &str, value: Range<usize>, class: Class, prose: bool, mut found: impl FnMut(Range<usize>)) {
+pub(crate) fn within(
+    text: &str,
+    value: Range<usize>,
+    class: Class,
+    prose: bool,
+    ahead: &mut Ahead,
+    mut found: impl FnMut(Range<usize>),
+) {
     let content = &text[value.clone()];
     match class {
         Class::Password if is_password(content, prose) => found(value),
         Class::Credential if is_credential(content, MIN_CREDENTIAL) => found(value),
         Class::Authorization => {
-            let start = match content.split_once(' ') {
-                Some((scheme, _)) if is_scheme(scheme) => scheme.len() + 1,
-                Some(_) => return,
-                None => 0,
+            let scheme = ahead.next(text, value.start, Ends::Scheme);
+            let start = match text.as_bytes().get(scheme) {
+                Some(b' ') if scheme < value.end && is_scheme(&text[value.start..scheme]) => scheme + 1,
+                Some(b' ') if scheme < value.end => return,
+                _ => value.start,
             };
-            let rest = content[start..].trim_start();
-            let start = value.end - rest.len();
-            let length = rest.find([' ', '"', '\'']).unwrap_or(rest.len());
-            if is_credential(&rest[..length], if start > value.start { 6 } else { MIN_CREDENTIAL }) {
-                found(start..start + length);
+            let start = value.end - text[start..value.end].trim_start().len();
+            let end = ahead.next(text, start, Ends::Scheme).min(value.end);
+            if is_credential(&text[start..end], if start > value.start { 6 } else { MIN_CREDENTIAL }) {
+                found(start..end);
             }
         }
-        Class::Cookie => {
+        // A cookie within the last one was one of its pairs.
+        Class::Cookie if value.start >= ahead.cookies => {
+            ahead.cookies = value.end;
             let mut at = value.start;
             for pair in content.split(';') {
                 if let Some((name, cookie)) = pair.split_once('=')
@@ -183,25 +201,50 @@ pub(crate) fn bearer(text: &str, at: usize) -> Option<Range<usize>> {
 pub(crate) fn told(text: &str, at: usize) -> Option<Range<usize>> {
     let start = at + " is ".len();
     class_of(key_before(text, at)?).filter(|class| *class == Class::Password)?;
-    let value = value_at(text, start, Class::Password);
+    let value = value_at(text, start, Class::Password, &mut Ahead::default());
     let word = &text[value.clone()];
     let random = word.bytes().any(|byte| byte.is_ascii_digit()) && is_password(word, false);
     random.then_some(value)
+}
+
+/// `WITH PASSWORD 'hunter2'`, `IDENTIFIED BY 'hunter2'`: what stands in quotes behind a word, at the space before the quote.
+pub(crate) fn literal(text: &str, space: usize) -> Option<Range<usize>> {
+    let key = key_before(text, space)?;
+    let identified = || {
+        let before = text[..space].strip_suffix(key).map(str::trim_end);
+        before.is_some_and(|before| {
+            before.len() >= 10
+                && before.is_char_boundary(before.len() - 10)
+                && before[before.len() - 10..].eq_ignore_ascii_case("identified")
+        })
+    };
+    let named = class_of(key) == Some(Class::Password) || key.eq_ignore_ascii_case("by") && identified();
+    if !named {
+        return None;
+    }
+    let value = value_at(text, space + 1, Class::Password, &mut Ahead::default());
+    let content = &text[value.clone()];
+    (is_password(content, false) && !content.contains(' ')).then_some(value)
 }
 
 /// `--password hunter2`: an option whose value is the next word.
 pub(crate) fn option(text: &str, dashes: usize) -> Option<Range<usize>> {
     let name = dashes + 2;
     let rest = text.get(name..)?;
-    let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))?;
+    if !rest.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let inside = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+    let length = rest.bytes().take(MAX_OPTION + 1).take_while(inside).count();
     let class = class_of(&rest[..length])?;
     let at = name + length;
-    if text.as_bytes()[at] != b' ' || matches!(text.as_bytes().get(at + 1), None | Some(b'-' | b' ')) {
+    if text.as_bytes().get(at) != Some(&b' ') || matches!(text.as_bytes().get(at + 1), None | Some(b'-' | b' ')) {
         return None;
     }
     let mut result = None;
-    let value = value_at(text, at + 1, class);
-    within(text, value, class, false, |range| result = Some(range));
+    let mut ahead = Ahead::default();
+    let value = value_at(text, at + 1, class, &mut ahead);
+    within(text, value, class, false, &mut ahead, |range| result = Some(range));
     result
 }
 
@@ -229,7 +272,7 @@ pub(crate) fn key_before(text: &str, sign: usize) -> Option<&str> {
     let bytes = text.as_bytes();
     let mut end = sign;
     let mut skipped = 0;
-    while end > 0 && skipped < 4 && matches!(bytes[end - 1], b'"' | b'\'' | b' ' | b'\\' | b'`') {
+    while end > 0 && skipped < MAX_QUOTES && matches!(bytes[end - 1], b'"' | b'\'' | b' ' | b'\\' | b'`') {
         end -= 1;
         skipped += 1;
     }
@@ -272,6 +315,7 @@ pub(crate) fn suspicious_key(text: &str, sign: usize) -> Option<(&str, Class)> {
             | b"slo"
             | b"sse"
             | b"mdp"
+            | b"otp"
             | b"ion"
             | b"kie"
             | b"ken"
@@ -291,55 +335,7 @@ pub(crate) fn suspicious_key(text: &str, sign: usize) -> Option<(&str, Class)> {
     Some((key, class_of(key)?))
 }
 
-/// The value that begins here: up to its quote, or to what ends a word.
-fn value_at(text: &str, at: usize, class: Class) -> Range<usize> {
-    let bytes = text.as_bytes();
-    let escaped = bytes.get(at) == Some(&b'\\');
-    let quote = bytes
-        .get(at + usize::from(escaped))
-        .filter(|byte| matches!(byte, b'"' | b'\'' | b'`'));
-    if let Some(quote) = quote {
-        let start = at + usize::from(escaped) + 1;
-        let mut end = start;
-        while let Some(byte) = bytes.get(end) {
-            match byte {
-                b'\\' if escaped && bytes.get(end + 1) == Some(quote) => break,
-                b'\\' if !escaped => end += 1,
-                byte if byte == quote => break,
-                _ => {}
-            }
-            end += 1;
-        }
-        return start..end.min(bytes.len());
-    }
-    let long = matches!(class, Class::Authorization | Class::Cookie);
-    let rest = &text[at.min(text.len())..];
-    let ends = |c: char| match c {
-        '\n' | '\r' | '"' | '\'' | '<' | '>' | '|' | '`' => true,
-        ' ' | ';' => !long,
-        '\\' | ',' | '&' | ')' | ']' | '}' => true,
-        c => c.is_whitespace() && !long,
-    };
-    // `P@ss&word`: what joins parameters may also stand in a password, but then another parameter does not follow.
-    let mut length = rest.find(ends).unwrap_or(rest.len());
-    while class == Class::Password && rest[length..].starts_with('&') {
-        let next = &rest[length + 1..];
-        let stop = next.find(ends).unwrap_or(next.len());
-        if next[..stop].contains('=') || stop == 0 {
-            break;
-        }
-        length += 1 + stop;
-    }
-    let value = rest[..length].trim_end_matches(['.', '!', '?', ':']);
-    let value = if class == Class::Password && value.len() < length && !rest[value.len()..length].starts_with('.') {
-        &rest[..length]
-    } else {
-        value
-    };
-    at..at + value.len()
-}
-
-fn is_scheme(word: &str) -> bool {
+pub(crate) fn is_scheme(word: &str) -> bool {
     [
         "bearer",
         "basic",
@@ -354,97 +350,4 @@ fn is_scheme(word: &str) -> bool {
     ]
     .iter()
     .any(|scheme| word.eq_ignore_ascii_case(scheme))
-}
-
-/// What stands for a value and is none; also what was masked before.
-pub(crate) fn is_placeholder(value: &str) -> bool {
-    value.starts_with(['[', '<', '{', '(', '•', '…'])
-        || value.starts_with("${")
-        || value.starts_with("$(")
-        || value.starts_with("%(")
-        || value.starts_with("%s")
-        || value.starts_with("tok_")
-        || value.ends_with("***")
-        || value
-            .bytes()
-            .all(|byte| matches!(byte, b'*' | b'x' | b'X' | b'.' | b'-' | b'_' | b'#' | b'?' | b'='))
-        || value.chars().all(|c| c == '●')
-}
-
-/// Words that say something about a password, in logs.
-const ABOUT: [&str; 44] = [
-    "null",
-    "none",
-    "nil",
-    "true",
-    "false",
-    "empty",
-    "required",
-    "missing",
-    "invalid",
-    "incorrect",
-    "expired",
-    "changed",
-    "reset",
-    "ok",
-    "failed",
-    "wrong",
-    "mismatch",
-    "unset",
-    "redacted",
-    "masked",
-    "hidden",
-    "undefined",
-    "yes",
-    "no",
-    "must",
-    "is",
-    "not",
-    "too",
-    "cannot",
-    "should",
-    "the",
-    "a",
-    "please",
-    "for",
-    "string",
-    "sent",
-    "filtered",
-    "updated",
-    "denied",
-    "removed",
-    "optional",
-    "omitted",
-    "set",
-    "n/a",
-];
-
-fn is_password(value: &str, prose: bool) -> bool {
-    let word = value.trim();
-    let about = ABOUT.iter().any(|about| word.eq_ignore_ascii_case(about));
-    let path = word.starts_with('/') && word[1..].contains('/');
-    // `password: account locked` and `pass: 12 fail: 3` tell something, `password: hunter2 …` is one.
-    let told = prose
-        && (word.chars().all(char::is_alphabetic) || word.len() <= 4 && word.bytes().all(|byte| byte.is_ascii_digit()));
-    !(word.is_empty() || is_placeholder(word) || about || path || told)
-}
-
-/// Of several kinds of characters, or long: no word of a language.
-fn is_credential(value: &str, least: usize) -> bool {
-    if value.len() < least || is_placeholder(value) || value.contains(' ') {
-        return false;
-    }
-    let count = |is: fn(&u8) -> bool| value.as_bytes().iter().filter(|byte| is(byte)).count();
-    let (digits, upper, lower) = (
-        count(u8::is_ascii_digit),
-        count(u8::is_ascii_uppercase),
-        count(u8::is_ascii_lowercase),
-    );
-    let sentence = upper == 1 && value.starts_with(|c: char| c.is_ascii_uppercase()) && digits == 0;
-    let words = digits == 0 && value.contains(['-', '_', '.', '/']) && upper == 0;
-    !sentence
-        && !words
-        && (digits >= 2 && upper + lower > 0
-            || upper > 0 && lower > 0 && value.len() >= 10
-            || value.len() >= 20 && digits + upper > 0)
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use super::ids::{self, Scheme};
 use super::numbers::Schemes;
 use super::{edge, iban};
+use crate::json::{Reader, Token};
 use crate::kind::{Found, Kind};
 
 /// The shortest of what is looked for here: a contiguous IBAN of Norway.
@@ -97,9 +98,7 @@ pub(crate) fn identify(bytes: &[u8], word: Range<usize>, schemes: Schemes) -> Op
 /// Three parts (five if encrypted) of which the first is JSON with the member `alg`.
 fn jwt(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> {
     let start = word.start + memchr::memmem::find(&bytes[word.clone()], b"eyJ")?;
-    let header = decode(&bytes[start..word.end])?;
-    let header: serde_json::Value = serde_json::from_slice(&header).ok()?;
-    header.get("alg")?.as_str()?;
+    has_algorithm(&decode(&bytes[start..word.end])?).then_some(())?;
     let mut end = word.end;
     let mut parts = 1;
     while parts < 5 && bytes.get(end) == Some(&b'.') {
@@ -112,6 +111,23 @@ fn jwt(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> {
         parts += 1;
     }
     (parts >= 3).then_some(start..end)
+}
+
+/// Whether this is JSON with the member `alg` in its outermost object.
+fn has_algorithm(header: &[u8]) -> bool {
+    let mut reader = Reader::lenient(header, 0);
+    let (mut depth, mut named, mut found) = (0, false, false);
+    while let Some(token) = reader.next() {
+        match token {
+            Token::OpenObject(_) | Token::OpenArray(_) => depth += 1,
+            Token::Close => depth -= 1,
+            Token::Key(span) => named = depth == 1 && &header[span.start..span.end] == b"alg",
+            Token::String(_) => found |= named,
+            _ => {}
+        }
+        named &= matches!(token, Token::Key(_));
+    }
+    found && reader.end() == (header.len(), false)
 }
 
 /// Base64 with the alphabet of URLs, without padding.
@@ -278,18 +294,16 @@ pub(crate) fn slack_hook(bytes: &[u8], colon: usize) -> Option<Range<usize>> {
     (path >= 24).then_some(colon - scheme..colon + HOST.len() + path)
 }
 
-/// A private key in PEM, from its first line to its last; to the end of the text if that was cut off.
+/// The private key in PEM that begins here, from its first line to its last; to the end of the text if that was cut off.
 pub(crate) fn private_key(text: &str, from: usize) -> Option<Range<usize>> {
     const BEGIN: &str = "-----BEGIN ";
-    const KEY: &str = "PRIVATE KEY";
-    let mut start = text.get(from..)?.find(BEGIN)? + from;
-    let close = loop {
-        let head = &text[start + BEGIN.len()..];
-        match head.find("-----") {
-            Some(close) if close <= 40 && head[..close].contains(KEY) => break close,
-            _ => start += BEGIN.len() + head.find(BEGIN)?,
-        }
-    };
+    const KEY: &[u8] = b"PRIVATE KEY";
+    const MAX_HEAD: usize = 40;
+    let start = from;
+    let head = text.as_bytes()[start..].strip_prefix(BEGIN.as_bytes())?;
+    let head = &head[..head.len().min(MAX_HEAD + 5)];
+    let close = memchr::memmem::find(head, b"-----")?;
+    memchr::memmem::find(&head[..close], KEY)?;
     let body = start + BEGIN.len() + close + 5;
     let end = text[body..].find("-----END ").and_then(|end| {
         let end = body + end + 9;

@@ -12,6 +12,10 @@ const NETWORK: u64 = 1 << 62;
 const VERSION: u64 = 1 << 61;
 /// An order, a part, a size: what follows is no person's number.
 const REFERENCE: u64 = 1 << 60;
+/// What follows is the address of all hosts of a network.
+const BROADCAST: u64 = 1 << 55;
+/// A place in a stream or a count: what follows is a number of a machine, and no card.
+const COUNTER: u64 = 1 << 56;
 /// `call`: what follows may be a number to dial.
 const CALL: u64 = 1 << 57;
 /// Some `id`: no telephone number, but perhaps one of a person.
@@ -43,6 +47,14 @@ impl Hint {
         self.0 & VERSION != 0
     }
 
+    pub(crate) fn broadcast(self) -> bool {
+        self.0 & BROADCAST != 0
+    }
+
+    pub(crate) fn counter(self) -> bool {
+        self.0 & COUNTER != 0
+    }
+
     /// The words say that this is the number of something else than a person.
     pub(crate) fn against(self) -> bool {
         self.0 & (REFERENCE | VERSION) != 0
@@ -68,7 +80,7 @@ impl Hint {
     }
 
     fn any_id(self) -> bool {
-        self.0 & !(PHONE | NETWORK | VERSION | REFERENCE | SOME_ID | CALL) != 0
+        self.0 & !(PHONE | NETWORK | VERSION | REFERENCE | SOME_ID | CALL | BROADCAST | COUNTER) != 0
     }
 
     /// What the words before `at` say, or else the key of the value.
@@ -254,6 +266,14 @@ fn meaning(word: &str) -> Meaning {
         | "source" | "dest" | "destination" | "server" | "connected" | "connection" | "connect" | "login" | "ping"
         | "proxy" | "gateway" | "dns" | "forwarded" | "port" | "ssh" | "banned" | "blocked" | "ban" | "block"
         | "ips" => is(NETWORK),
+        "bcast" | "broadcast" => is(BROADCAST),
+        "offset" | "offsets" | "seq" | "sequence" | "seqno" | "lsn" | "xid" | "resourceversion" | "generation" => {
+            is(REFERENCE | COUNTER)
+        }
+        "versión" | "versione" | "wersja" | "wersji" | "verze" | "versie" | "versão" | "fassung" | "ausgabe"
+        | "bootloader" | "bios" | "image" | "tag" | "versio" | "версия" | "版本" | "バージョン" | "버전" => {
+            is(VERSION)
+        }
         "version" | "ver" | "v" | "versions" | "release" | "build" | "firmware" | "driver" | "kernel" | "revision"
         | "rev" | "section" | "chapter" | "oid" | "sdk" | "jdk" | "jre" | "upgrade" | "upgraded" | "upgrading"
         | "downgraded" | "installed" | "installing" | "assembly" | "package" | "schema" | "figure" | "clause"
@@ -262,15 +282,14 @@ fn meaning(word: &str) -> Meaning {
         | "android" | "macos" | "dotnet" | "npm" | "pip" | "golang" | "openssh" | "chromium" | "webkit" => is(VERSION),
         "order" | "orders" | "ticket" | "tickets" | "invoice" | "sku" | "part" | "serial" | "model" | "isbn"
         | "issn" | "ref" | "reference" | "case" | "uuid" | "guid" | "tracking" | "batch" | "job" | "request"
-        | "req" | "trace" | "span" | "txn" | "transaction" | "pid" | "tid" | "seq" | "sequence" | "offset"
-        | "ports" | "commit" | "asn" | "doi" | "ean" | "gtin" | "upc" | "barcode" | "lot" | "hash" | "sha" | "md5"
-        | "epoch" | "ts" | "timestamp" | "time" | "date" | "size" | "bytes" | "sn" | "coords" | "lat" | "lon"
-        | "range" | "score" | "duration" | "item" | "product" | "article" | "bestellung" | "auftrag" | "rechnung"
-        | "artikel" | "bestellnummer" | "pedido" | "factura" | "facture" | "commande" | "ordine" | "zamówienie"
-        | "nanos" | "ns" | "ms" | "count" | "total" | "rows" | "row" | "imei" | "imsi" | "iccid" | "snowflake"
-        | "hex" | "thread" | "partition" | "id_order" | "shipment" | "parcel" | "issue" | "bug" | "index" | "key"
-        | "hash_code" | "auftragsnummer" | "rechnungsnummer" | "seriennummer" | "заказ" | "订单" | "订单号"
-        | "注文" => is(REFERENCE),
+        | "req" | "trace" | "span" | "txn" | "transaction" | "pid" | "tid" | "ports" | "commit" | "asn" | "doi"
+        | "ean" | "gtin" | "upc" | "barcode" | "lot" | "hash" | "sha" | "md5" | "epoch" | "ts" | "timestamp"
+        | "time" | "date" | "size" | "bytes" | "sn" | "coords" | "lat" | "lon" | "range" | "score" | "duration"
+        | "item" | "product" | "article" | "bestellung" | "auftrag" | "rechnung" | "artikel" | "bestellnummer"
+        | "pedido" | "factura" | "facture" | "commande" | "ordine" | "zamówienie" | "nanos" | "ns" | "ms" | "count"
+        | "total" | "rows" | "row" | "imei" | "imsi" | "iccid" | "snowflake" | "hex" | "thread" | "partition"
+        | "id_order" | "shipment" | "parcel" | "issue" | "bug" | "index" | "key" | "hash_code" | "auftragsnummer"
+        | "rechnungsnummer" | "seriennummer" | "заказ" | "订单" | "订单号" | "注文" => is(REFERENCE),
         word if !word.is_ascii() => {
             let has = |part: &str| word.contains(part);
             if has("电话") || has("手机") || has("電話") || has("携帯") || has("전화") || has("휴대폰") {
