@@ -36,7 +36,7 @@ pub(crate) fn check_column(column: &dyn Array) -> Result<(), Fault> {
 
 fn is_weight(weight: f64) -> bool {
     // Without a branch, so that several are compared at once.
-    (weight >= 0.0) & (weight < f64::INFINITY)
+    weight.is_finite() & (weight >= 0.0)
 }
 
 /// The columns of an answer, and the weights of the batch times `factor` where `stays` is set.
