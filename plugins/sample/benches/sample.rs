@@ -28,7 +28,7 @@ fn row(n: usize) -> Value {
     let trace = (n as u128 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
     json!({
         "body": format!("request {n} of GET /api/orders/{} took {} ms, asked by user {}", n * 31, n % 977, n % 4001),
-        "severity": if n % 50 == 0 { 17 } else { 9 }, "service": format!("service-{}", n % 40), "trace_id": format!("{trace:032x}"),
+        "severity": if n.is_multiple_of(50) { 17 } else { 9 }, "service": format!("service-{}", n % 40), "trace_id": format!("{trace:032x}"),
         "attrs": {"http.route": format!("/api/{}", n % 30), "http.response.status_code": 200, "user.id": format!("u{n}")}
     })
 }
