@@ -36,8 +36,6 @@ use crate::native::{Native, native};
 
 const ROWS: usize = 8192;
 const BATCHES: u64 = 8;
-/// Rounds of each side over all batches, by turns.
-const ROUNDS: usize = 12;
 /// Batches with fresh instances, and batches that trap.
 const STARTS: usize = 300;
 
@@ -49,6 +47,12 @@ struct Arguments {
     /// Count instructions, too; takes minutes.
     #[arg(long)]
     instructions: bool,
+    /// Only the cases whose name contains this.
+    #[arg(long, default_value = "")]
+    only: String,
+    /// Rounds of each side over all batches, by turns; more on a busy machine.
+    #[arg(long, default_value_t = 12)]
+    rounds: usize,
     #[command(flatten)]
     counted: Counted,
 }
@@ -70,7 +74,7 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::parse();
     if !arguments.counted.run(&arguments.plugins) {
-        for line in measure(&arguments.plugins, arguments.instructions) {
+        for line in measure(&arguments) {
             println!("{}", line.join("\t"));
         }
     }
@@ -245,19 +249,24 @@ fn timed(work: impl FnOnce()) -> f64 {
     thread_seconds() - before
 }
 
-fn measure(dist: &Path, count: bool) -> Vec<Line> {
+fn measure(arguments: &Arguments) -> Vec<Line> {
+    let dist = &arguments.plugins;
+    let chosen = |case: &Case| case.what.contains(&arguments.only);
     let host = Host::new(HostOptions::default()).unwrap();
     let batches = batches();
     let folder = tempfile::tempdir().unwrap();
     let owners = owners(folder.path(), &batches);
-    let names: Vec<&str> = cases().iter().map(|case| case.what).collect();
-    let counted = if count {
+    let names: Vec<&str> = cases().into_iter().filter(chosen).map(|case| case.what).collect();
+    let counted = if arguments.instructions {
         instructions::count(dist, &names)
     } else {
         BTreeMap::new()
     };
-    let mut lines = host_costs(&host, dist, &batches);
-    for case in cases() {
+    let mut lines = match arguments.only.is_empty() {
+        true => host_costs(&host, dist, &batches),
+        false => Vec::new(),
+    };
+    for case in cases().into_iter().filter(chosen) {
         let tables = vec![owners.clone()];
         let chain = chain_with(
             &host,
@@ -267,7 +276,7 @@ fn measure(dist: &Path, count: bool) -> Vec<Line> {
             Limits::default(),
             tables,
         );
-        let times = compare(case.native, &chain, &batches);
+        let times = compare(case.native, &chain, &batches, arguments.rounds);
         let mut against = format!(
             "{:.2} times native ({}); {:.2} times without what either side does with the answer",
             times.wasm / times.native,
@@ -298,9 +307,9 @@ impl Times {
     }
 }
 
-fn compare(mut native: Native, chain: &Chain, batches: &[RecordBatch]) -> Times {
+fn compare(mut native: Native, chain: &Chain, batches: &[RecordBatch], rounds: usize) -> Times {
     let mut best = [f64::INFINITY; 3];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         let mut sandbox = || {
             batches
                 .iter()

@@ -79,6 +79,16 @@ pub(crate) enum Target {
     },
 }
 
+impl Target {
+    /// The columns in which its fields may be.
+    pub(crate) fn columns(&self) -> Vec<String> {
+        match self {
+            Target::One(field) => field.columns(),
+            Target::Prefix { group, prefix } => vec![format!("{group}:*:{prefix}*"), format!("{group}:*")],
+        }
+    }
+}
+
 impl Config {
     /// The limits and the window in seconds.
     pub(crate) fn resolve(&self) -> Result<(Vec<Limit>, u64), String> {

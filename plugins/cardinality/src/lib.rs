@@ -41,6 +41,8 @@ const COLUMNS: [&str; 16] = [
 #[derive(Debug)]
 pub struct Cardinality {
     limits: Vec<Limit>,
+    /// Asked for where a limit is one of each service.
+    service: Field,
     window: u64,
     budget: Budget,
 }
@@ -58,16 +60,33 @@ impl Plugin for Cardinality {
         let (limits, window) = config.resolve()?;
         Ok(Cardinality {
             limits,
+            service: Field::parse("service")?,
             window,
             budget: Budget::default(),
         })
+    }
+
+    /// The fields that are limited, and the service where it has limits of its own.
+    fn needs(&self) -> Option<Vec<String>> {
+        let mut columns: BTreeSet<String> = BTreeSet::new();
+        for limit in &self.limits {
+            columns.extend(limit.target.columns());
+            if limit.per_service {
+                columns.extend(self.service.columns());
+            }
+        }
+        Some(columns.into_iter().collect())
     }
 
     fn process(&mut self, batch: &Batch, context: &Context) -> Result<Outcome, String> {
         let mut draft = Draft::new(batch);
         let mut keep: Option<BooleanBuffer> = None;
         self.budget.begin(context.now / 1_000_000_000, self.window);
-        let services = Field::parse("service")?.read(batch).distinct();
+        let services = if self.limits.iter().any(|limit| limit.per_service) {
+            self.service.read(batch).distinct()
+        } else {
+            Distinct::default()
+        };
         for limit in &self.limits {
             for field in fields(&limit.target, batch)? {
                 let values = field.read(batch).distinct();

@@ -16,6 +16,28 @@ fn fixtures() {
     check_fixtures::<Cardinality>("fixtures");
 }
 
+#[test]
+fn only_the_limited_fields_are_handed_over() {
+    let check = |limit: Value, expected: &[&str]| {
+        Host::reset();
+        let tester = tester(json!({"limits": [limit]}), Layout::Dictionary);
+        let batch = tester.batch(
+            json!([{"name": "n", "service": "s", "severity": 9, "resource": {"user": 1},
+            "attrs": {"user": "u", "user.id": 7, "use": true}, "attrs:*": {"user": "rare"}}]),
+        );
+        let given = tester.hand_over(&batch).unwrap();
+        let fields = given.records().schema_ref().fields();
+        let names: BTreeSet<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(names, expected.iter().copied().collect());
+    };
+    check(json!({"key": "name", "max": 1}), &["name"]);
+    check(json!({"key": "attrs.user", "max": 1}), &["attrs:*", "attrs:s:user"]);
+    check(
+        json!({"key": "attrs.user*", "max": 1, "per_service": true}),
+        &["attrs:*", "attrs:s:user", "attrs:i:user.id", "resource:s:service.name"],
+    );
+}
+
 fn users(from: usize, to: usize) -> Value {
     (from..to)
         .map(|n| json!({"attrs": {"user": format!("u{n}")}}))

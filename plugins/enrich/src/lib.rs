@@ -5,6 +5,8 @@
 mod config;
 mod lookup;
 
+use std::collections::BTreeSet;
+
 use sluice_plugin::field::NONE;
 use sluice_plugin::prelude::*;
 use sluice_plugin::{Draft, Field};
@@ -88,6 +90,16 @@ impl Plugin for Enrich {
                 .collect::<Result<_, _>>()?,
             constants: config.constants()?,
         })
+    }
+
+    /// What the steps read and what they set: to fill in a field is to see where it is missing.
+    fn needs(&self) -> Option<Vec<String>> {
+        let moves = self.renames.iter().chain(&self.copies);
+        let fields = moves.flat_map(|step| [&step.from, &step.to]);
+        let fields = fields.chain(self.lookups.iter().flat_map(Lookup::fields));
+        let fields = fields.chain(self.constants.iter().map(|constant| &constant.field));
+        let columns: BTreeSet<String> = fields.flat_map(Field::columns).collect();
+        Some(columns.into_iter().collect())
     }
 
     fn process(&mut self, batch: &Batch, _: &Context) -> Result<Outcome, String> {

@@ -57,6 +57,11 @@ impl Lookup {
         })
     }
 
+    /// The fields that it reads and sets.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &Field> {
+        self.targets.iter().map(|(field, _)| field).chain([&self.key])
+    }
+
     pub(crate) fn carry_out(&self, draft: &mut Draft) -> Result<(), String> {
         let before = draft.batch().clone();
         let keys = self.key.read(&before).distinct();

@@ -5,6 +5,7 @@ use sluice_plugin::arrow_array::types::{Float64Type, Int32Type, Int64Type, UInt3
 use sluice_plugin::arrow_array::{Array, ArrayRef, StringArray};
 use sluice_plugin::arrow_buffer::BooleanBuffer;
 use sluice_plugin::arrow_schema::DataType;
+use sluice_plugin::bits;
 use sluice_plugin::prelude::*;
 
 use crate::condition::{Check, Condition, RegexPlace, TextCheck};
@@ -125,14 +126,14 @@ fn search(batch: &Batch, group: &Group) -> Result<Vec<BooleanBuffer>, String> {
         };
         let hits = group.set.find_in_column(batch, column)?;
         let values = text.values().map_or(0, StringArray::len);
-        for (pattern, bits) in found.iter_mut().enumerate() {
+        for (pattern, rows_of_pattern) in found.iter_mut().enumerate() {
             let mut held = vec![false; values];
             for hit in hits.iter().filter(|hit| hit.pattern as usize == pattern) {
                 if let Some(held) = held.get_mut(hit.text as usize) {
                     *held = true;
                 }
             }
-            *bits = &*bits | &by_value(&text, rows, &held);
+            *rows_of_pattern = &*rows_of_pattern | &bits::of_texts(&text, rows, &held);
         }
     }
     if let Some((column, field)) = &group.source.rare
@@ -143,14 +144,14 @@ fn search(batch: &Batch, group: &Group) -> Result<Vec<BooleanBuffer>, String> {
             .map(|row| values.get(row).as_str().map(str::to_owned))
             .collect();
         let hits = group.set.find(&texts)?;
-        for (pattern, bits) in found.iter_mut().enumerate() {
+        for (pattern, rows_of_pattern) in found.iter_mut().enumerate() {
             let mut held = vec![false; rows];
             for hit in hits.iter().filter(|hit| hit.pattern as usize == pattern) {
                 if let Some(held) = held.get_mut(hit.text as usize) {
                     *held = true;
                 }
             }
-            *bits = &*bits | &BooleanBuffer::collect_bool(rows, |row| held[row] && texts.is_valid(row));
+            *rows_of_pattern = &*rows_of_pattern | &bits::valid(bits::of(&held, |held| held), texts.nulls());
         }
     }
     Ok(found)
@@ -162,10 +163,10 @@ fn column_bits(column: &ArrayRef, check: &Check, scratch: &mut String) -> Option
         ($kind:ty, $holds:expr) => {{
             let array = column.as_primitive_opt::<$kind>()?;
             let values = array.values();
-            BooleanBuffer::collect_bool(values.len(), |row| $holds(values[row]))
+            bits::of(values, $holds)
         }};
     }
-    let bits = match (check, column.data_type()) {
+    let yes = match (check, column.data_type()) {
         (Check::Exists, _) => {
             return Some(match column.nulls() {
                 Some(nulls) => nulls.inner().clone(),
@@ -173,11 +174,14 @@ fn column_bits(column: &ArrayRef, check: &Check, scratch: &mut String) -> Option
             });
         }
         (Check::Text(check), _) => {
-            return text_bits(&Text::of(column.as_ref())?, column.len(), |text| check.holds(text));
+            let text = Text::of(column.as_ref())?;
+            return Some(bits::where_text(&text, column.len(), |text| check.holds(text)));
         }
         (Check::LowerText(check), _) => {
             let text = Text::of(column.as_ref())?;
-            return text_bits(&text, column.len(), |text| holds_lower(check, text, scratch));
+            return Some(bits::where_text(&text, column.len(), |text| {
+                holds_lower(check, text, scratch)
+            }));
         }
         (Check::Bool(value), DataType::Boolean) => {
             let values = column.as_boolean_opt()?.values();
@@ -197,34 +201,7 @@ fn column_bits(column: &ArrayRef, check: &Check, scratch: &mut String) -> Option
         }
         _ => return None,
     };
-    Some(match column.nulls() {
-        Some(nulls) => &bits & nulls.inner(),
-        None => bits,
-    })
-}
-
-fn text_bits(text: &Text<'_>, rows: usize, mut holds: impl FnMut(&str) -> bool) -> Option<BooleanBuffer> {
-    if let Text::Plain(array) = text {
-        return Some(BooleanBuffer::collect_bool(rows, |row| {
-            array.is_valid(row) && holds(array.value(row))
-        }));
-    }
-    let values = text.values()?;
-    let held: Vec<bool> = (0..values.len()).map(|value| holds(values.value(value))).collect();
-    Some(by_value(text, rows, &held))
-}
-
-/// The rows whose text is one of those that are held.
-fn by_value(text: &Text<'_>, rows: usize, held: &[bool]) -> BooleanBuffer {
-    if !held.contains(&true) {
-        return BooleanBuffer::new_unset(rows);
-    }
-    BooleanBuffer::collect_bool(rows, |row| {
-        text.value_index(row)
-            .and_then(|value| held.get(value))
-            .copied()
-            .unwrap_or(false)
-    })
+    Some(bits::valid(yes, column.nulls()))
 }
 
 fn holds_lower(check: &TextCheck, text: &str, scratch: &mut String) -> bool {

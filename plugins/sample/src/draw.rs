@@ -40,9 +40,7 @@ impl Draws {
                 .filter(|ids| ids.value_length() == 16)
                 .ok_or("trace_id is not 16 bytes")?;
             let (ids16, _) = ids.value_data().as_chunks::<16>();
-            for (randomness, id) in randomness.iter_mut().zip(ids16) {
-                *randomness = consistent::randomness(*id);
-            }
+            consistent::randomness_of_all(ids16, &mut randomness);
             drawn = rows::present(ids);
         }
         if let Some(arrived) = arrived {
@@ -59,18 +57,17 @@ impl Draws {
                 alone,
             });
         }
-        let mut own = vec![0; count];
         if without_trace == WithoutTrace::Hash {
+            let mut own = vec![0; count];
             hash_by.iter().for_each(|field| field.hash_into(batch, &mut own));
+            rest.set_indices()
+                .for_each(|row| randomness[row] = own[row] & (RANGE - 1));
         } else {
             let seed = entropy();
-            own.iter_mut()
-                .enumerate()
-                .for_each(|(row, own)| *own = pattern::mix(seed, row as u64));
-            alone = rest.clone();
+            rest.set_indices()
+                .for_each(|row| randomness[row] = pattern::mix(seed, row as u64) & (RANGE - 1));
+            alone = rest;
         }
-        rest.set_indices()
-            .for_each(|row| randomness[row] = own[row] & (RANGE - 1));
         Ok(Draws {
             randomness,
             drawn: BooleanBuffer::new_set(count),

@@ -5,7 +5,7 @@ use arrow_array::types::{Float64Type, Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef};
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::DataType;
-use sluice_plugin::{Batch, Ints, Text};
+use sluice_plugin::{Batch, Ints, Text, bits};
 
 use crate::config::{Scalar, When};
 use crate::pattern;
@@ -135,7 +135,7 @@ impl Rule {
             return rows::present(column.as_ref());
         }
         if let Some(text) = Text::of(column.as_ref()) {
-            return rows::where_text(&text, rows, |text| self.holds_for_text(text));
+            return bits::where_text(&text, rows, |text| self.holds_for_text(text));
         }
         match column.data_type() {
             DataType::Int32 => rows::where_int(&Ints::Int32(column.as_primitive()), rows, |n| {
@@ -146,9 +146,8 @@ impl Rule {
             }),
             DataType::Float64 => {
                 let doubles = column.as_primitive::<Float64Type>();
-                BooleanBuffer::collect_bool(rows, |row| {
-                    doubles.is_valid(row) && self.holds_for_number(doubles.value(row))
-                })
+                let yes = bits::of(doubles.values(), |number| self.holds_for_number(number));
+                bits::valid(yes, doubles.nulls())
             }
             DataType::Boolean => match &self.test {
                 Test::AnyOf(values) => [true, false]

@@ -3,43 +3,8 @@
 use std::borrow::Cow;
 
 use arrow_array::{Array, BooleanArray};
-use arrow_buffer::{ArrowNativeType, BooleanBuffer, NullBuffer};
-use sluice_plugin::{Ints, Text};
-
-/// Rows for which the answer is yes; null is no.
-pub(crate) fn where_text(text: &Text<'_>, rows: usize, mut test: impl FnMut(&str) -> bool) -> BooleanBuffer {
-    match text {
-        Text::Absent => BooleanBuffer::new_unset(rows),
-        Text::Plain(array) => {
-            let yes = BooleanBuffer::collect_bool(rows, |row| test(array.value(row)));
-            valid(yes, array.nulls())
-        }
-        Text::Dict16(array, values) => {
-            let known = each_value(values, &mut test);
-            valid(by_key(array.keys().values(), &known), array.nulls())
-        }
-        Text::Dict32(array, values) => {
-            let known = each_value(values, &mut test);
-            valid(by_key(array.keys().values(), &known), array.nulls())
-        }
-    }
-}
-
-fn each_value(values: &arrow_array::StringArray, test: &mut impl FnMut(&str) -> bool) -> Vec<bool> {
-    (0..values.len())
-        .map(|value| values.is_valid(value) && test(values.value(value)))
-        .collect()
-}
-
-fn by_key<K: ArrowNativeType>(keys: &[K], known: &[bool]) -> BooleanBuffer {
-    match (known.contains(&true), known.contains(&false)) {
-        (false, _) => BooleanBuffer::new_unset(keys.len()),
-        (true, false) => BooleanBuffer::new_set(keys.len()),
-        (true, true) => BooleanBuffer::collect_bool(keys.len(), |row| {
-            known.get(keys[row].as_usize()).copied().unwrap_or(false)
-        }),
-    }
-}
+use arrow_buffer::BooleanBuffer;
+use sluice_plugin::{Ints, Text, bits};
 
 /// A number for each row, `absent` for null. The number of a text must not depend on where it stands.
 pub(crate) fn map_text<'a, T: Copy>(
@@ -71,17 +36,10 @@ pub(crate) fn where_int(ints: &Ints<'_>, rows: usize, test: impl Fn(i64) -> bool
     match ints {
         Ints::Absent => BooleanBuffer::new_unset(rows),
         Ints::Int32(array) => {
-            let values = array.values();
-            let yes = BooleanBuffer::collect_bool(rows, |row| test(i64::from(values[row])));
-            valid(yes, array.nulls())
+            let yes = bits::of(array.values(), |value| test(i64::from(value)));
+            bits::valid(yes, array.nulls())
         }
-        Ints::Int64(array) => {
-            let values = array.values();
-            valid(
-                BooleanBuffer::collect_bool(rows, |row| test(values[row])),
-                array.nulls(),
-            )
-        }
+        Ints::Int64(array) => bits::valid(bits::of(array.values(), test), array.nulls()),
         other => BooleanBuffer::collect_bool(rows, |row| other.get(row).is_some_and(&test)),
     }
 }
@@ -92,7 +50,7 @@ pub(crate) fn where_bool(bools: &BooleanArray, wanted: bool) -> BooleanBuffer {
     } else {
         !bools.values()
     };
-    valid(yes, bools.nulls())
+    bits::valid(yes, bools.nulls())
 }
 
 /// Rows of an array that are not null.
@@ -100,13 +58,6 @@ pub(crate) fn present(array: &dyn Array) -> BooleanBuffer {
     match array.logical_nulls() {
         Some(nulls) => nulls.inner().clone(),
         None => BooleanBuffer::new_set(array.len()),
-    }
-}
-
-fn valid(yes: BooleanBuffer, nulls: Option<&NullBuffer>) -> BooleanBuffer {
-    match nulls {
-        Some(nulls) if nulls.null_count() > 0 => &yes & nulls.inner(),
-        _ => yes,
     }
 }
 

@@ -8,7 +8,7 @@ use arrow_array::builder::Float64Builder;
 use arrow_array::types::UInt32Type;
 use arrow_array::{ArrayRef, DictionaryArray, Float64Array, StringArray, UInt32Array};
 use arrow_buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
-use sluice_plugin::{Batch, Context, Outcome, Signal};
+use sluice_plugin::{Batch, Context, Outcome, Signal, bits};
 
 use crate::budget::{Budget, Limit, Offer};
 use crate::config::{BudgetConfig, Config, TraceState, WithoutTrace};
@@ -176,7 +176,8 @@ fn pass(
     let passed = match classes {
         Classes::One => {
             let threshold = thresholds[0];
-            BooleanBuffer::collect_bool(randomness.len(), |row| randomness[row] >= threshold)
+            // Both have 56 bits; there is a vector instruction for signed numbers only.
+            bits::of(randomness, |randomness| randomness as i64 >= threshold as i64)
         }
         Classes::Many(_) => {
             BooleanBuffer::collect_bool(randomness.len(), |row| randomness[row] >= thresholds[classes.of(row)])

@@ -1,13 +1,7 @@
 //! What a function of rows costs beside the same over columns, without Wasm: `cargo bench -p sluice-plugin`.
 
-use std::hint::black_box;
-use std::time::Instant;
-
-use sluice_plugin::testing::{Layout, Tester, hand_over, json};
-use sluice_plugin::{Batch, Context, Plugin};
-
-const ROWS: usize = 8192;
-const ROUNDS: u32 = 300;
+use sluice_plugin::Plugin;
+use sluice_plugin::testing::{bench, json};
 
 mod rows {
     use sluice_plugin::prelude::*;
@@ -51,38 +45,15 @@ mod columns {
 }
 
 fn main() {
-    bench::<rows::Keep>("rows: severity or service");
-    bench::<columns::Keep>("columns: the same");
-    bench::<attribute::Failed>("rows: one attribute");
+    run::<rows::Keep>("rows: severity or service");
+    run::<columns::Keep>("columns: the same");
+    run::<attribute::Failed>("rows: one attribute");
 }
 
-fn bench<P: Plugin>(what: &str) {
+fn run<P: Plugin>(what: &str) {
     let row = |n: usize| {
         json!({"severity": if n.is_multiple_of(50) { 17 } else { 9 }, "service": format!("service-{}", n % 40),
                "attrs": {"status": if n.is_multiple_of(70) { 503 } else { 200 }}})
     };
-    let mut tester = match Tester::<P>::new(json!({})) {
-        Ok(tester) => tester,
-        Err(what) => panic!("{what}"),
-    };
-    tester.layout = Layout::Dictionary;
-    let batch: Result<Batch, String> = hand_over::<P>(&tester.batch((0..ROWS).map(row).collect()));
-    let (Ok(batch), Ok(config)) = (batch, sluice_plugin::serde_json::from_str("{}")) else {
-        panic!("the batch cannot be handed over");
-    };
-    let Ok(mut plugin) = P::init(config) else {
-        panic!("the configuration is wrong");
-    };
-    let mut best = f64::MAX;
-    for _ in 0..ROUNDS {
-        let start = Instant::now();
-        let outcome = plugin.process(black_box(&batch), &Context::default());
-        best = best.min(start.elapsed().as_secs_f64());
-        assert!(black_box(outcome).is_ok_and(|outcome| outcome.selection().is_some()));
-    }
-    println!(
-        "{what}: {:.1} M rows/s, {:.0} µs for {ROWS} rows",
-        ROWS as f64 / best / 1e6,
-        best * 1e6
-    );
+    bench::<P>(what, json!({}), row, |outcome| outcome.selection().is_some());
 }

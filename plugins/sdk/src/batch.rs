@@ -1,5 +1,7 @@
 //! The batch as a plugin sees it: the declared columns, by name.
 
+use std::sync::Arc;
+
 use arrow_array::cast::AsArray;
 use arrow_array::types::{
     ArrowDictionaryKeyType, ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, UInt16Type, UInt32Type,
@@ -8,7 +10,10 @@ use arrow_array::{
     Array, ArrayRef, BooleanArray, DictionaryArray, FixedSizeBinaryArray, Float64Array, PrimitiveArray, RecordBatch,
     StringArray,
 };
+use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_schema::DataType;
+
+use crate::bits;
 
 /// The rows of one call with the columns that the plugin declared and that the batch has.
 #[derive(Clone, Debug)]
@@ -131,6 +136,31 @@ pub enum Text<'a> {
     Plain(&'a StringArray),
     Dict16(&'a DictionaryArray<UInt16Type>, &'a StringArray),
     Dict32(&'a DictionaryArray<UInt32Type>, &'a StringArray),
+}
+
+/// A text column: its values, and of each row the place of its text among them, `u32::MAX` where it has none. The keys take two
+/// bytes where that is enough.
+pub fn dictionary(values: StringArray, of_row: &[u32]) -> Result<ArrayRef, String> {
+    fn build<K: ArrowDictionaryKeyType>(
+        values: StringArray,
+        of_row: &[u32],
+        key: impl Fn(u32) -> K::Native,
+    ) -> Result<ArrayRef, String> {
+        let keys: ScalarBuffer<K::Native> = of_row.iter().map(|place| key(*place)).collect();
+        let present = bits::of(of_row, |place| place != u32::MAX);
+        let nulls = Some(NullBuffer::new(present)).filter(|nulls| nulls.null_count() > 0);
+        let keys = PrimitiveArray::<K>::try_new(keys, nulls);
+        let array = keys.and_then(|keys| DictionaryArray::<K>::try_new(keys, Arc::new(values)));
+        array
+            .map(|array| Arc::new(array) as ArrayRef)
+            .map_err(|e| e.to_string())
+    }
+    // What stands under a null is a key, too, for those who look at keys alone.
+    if values.len() <= usize::from(u16::MAX) {
+        build::<UInt16Type>(values, of_row, |place| if place == u32::MAX { 0 } else { place as u16 })
+    } else {
+        build::<UInt32Type>(values, of_row, |place| if place == u32::MAX { 0 } else { place })
+    }
 }
 
 impl<'a> Text<'a> {

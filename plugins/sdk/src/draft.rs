@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use arrow_array::builder::{BooleanBuilder, PrimitiveBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, UInt32Type};
-use arrow_array::{Array, ArrayRef, DictionaryArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow_schema::{Field as ArrowField, Schema};
 
 use crate::field::{Field, NONE, Place};
 use crate::row::columns::{Group, Rare};
 use crate::row::{Value, bytes_without, without};
-use crate::{Batch, Outcome, Text, names};
+use crate::{Batch, Outcome, Text, dictionary, names};
 
 /// The batch as it is so far.
 #[derive(Clone, Debug)]
@@ -255,22 +255,30 @@ impl Assigned<'_> {
             count += 1;
             count - 1
         };
-        let mut moved: Vec<Option<u32>> = vec![None; old.values().map_or(0, |values| values.len())];
-        let mut added: Vec<Option<u32>> = vec![None; self.values.len()];
-        let mut keys: Vec<Option<u32>> = Vec::with_capacity(self.of_row.len());
-        for (row, place) in self.of_row.iter().enumerate() {
-            keys.push(match *place {
+        let mut moved: Vec<u32> = vec![NONE; old.values().map_or(0, |values| values.len())];
+        let mut added: Vec<u32> = vec![NONE; self.values.len()];
+        let of_row: Vec<u32> = (self.of_row.iter().enumerate())
+            .map(|(row, place)| match *place {
                 NONE => match (old.value_index(row), old.get(row)) {
-                    (Some(index), Some(text)) => Some(*moved[index].get_or_insert_with(|| place_of(text))),
-                    _ => None,
+                    (Some(index), Some(text)) => {
+                        if moved[index] == NONE {
+                            moved[index] = place_of(text);
+                        }
+                        moved[index]
+                    }
+                    _ => NONE,
                 },
                 place => {
-                    let text = self.values.get(place as usize).and_then(Value::as_str);
-                    text.map(|text| *added[place as usize].get_or_insert_with(|| place_of(text)))
+                    let place = place as usize;
+                    if added.get(place) == Some(&NONE)
+                        && let Some(text) = self.values[place].as_str()
+                    {
+                        added[place] = place_of(text);
+                    }
+                    added.get(place).copied().unwrap_or(NONE)
                 }
-            });
-        }
-        let array = DictionaryArray::<UInt32Type>::try_new(UInt32Array::from(keys), Arc::new(used.finish()));
-        Ok(Arc::new(array.map_err(|e| e.to_string())?))
+            })
+            .collect();
+        dictionary(used.finish(), &of_row)
     }
 }

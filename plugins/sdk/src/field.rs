@@ -85,6 +85,15 @@ impl Field {
         matches!(self.place, Place::Attribute { .. })
     }
 
+    /// The columns in which it may be, as patterns: what a plugin needs that reads or sets it. For an attribute these are the columns
+    /// of its key of whatever type, and the rare ones: setting it takes away what it was before.
+    pub fn columns(&self) -> Vec<String> {
+        match &self.place {
+            Place::Core { column, .. } => vec![(*column).to_owned()],
+            Place::Attribute { group, key } => vec![format!("{}:*:{key}", group.name()), format!("{}:*", group.name())],
+        }
+    }
+
     /// The values of all rows. What the batch does not have reads as absent.
     pub fn read<'a>(&self, batch: &'a Batch) -> FieldValues<'a> {
         match &self.place {

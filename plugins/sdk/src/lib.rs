@@ -37,6 +37,8 @@
 //! # fn main() {}
 //! ```
 //!
+//! Where even that is too slow, [`bits`] asks a whole column at once.
+//!
 //! A plugin is a `cdylib` for `wasm32-unknown-unknown` that `sluice plugin build` encodes as a component. On any other target
 //! the same code runs natively: unit tests and benches need no Wasm, see [`testing`].
 
@@ -45,6 +47,7 @@ extern crate self as sluice_plugin;
 mod batch;
 #[doc(hidden)]
 pub mod bindings;
+pub mod bits;
 mod config;
 mod draft;
 pub mod field;
@@ -61,7 +64,7 @@ pub mod testing;
 #[doc(hidden)]
 pub use {arrow_array, arrow_buffer, arrow_schema, schemars, serde, serde_json, wit_bindgen};
 
-pub use batch::{Batch, Ints, Text};
+pub use batch::{Batch, Ints, Text, dictionary};
 pub use bindings::exports::sluice::plugin::guest::{Context, Hints, Kind, Limits, Signal};
 pub use config::{Config, NoConfig};
 pub use draft::Draft;

@@ -1,11 +1,11 @@
 //! What a plugin answers.
 
-use arrow_array::ArrayRef;
+use arrow_array::{Array, ArrayRef};
 use arrow_buffer::BooleanBuffer;
 use arrow_schema::{Field, Schema};
 
-use crate::Batch;
 use crate::bindings::exports::sluice::plugin::guest;
+use crate::{Batch, names};
 
 /// What became of a batch; the default is: unchanged.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +100,23 @@ impl Outcome {
     /// Rows set aside, and why.
     pub fn quarantined(&self) -> Option<(&BooleanBuffer, &str)> {
         self.quarantine.as_ref().map(|(rows, reason)| (rows, reason.as_str()))
+    }
+
+    /// A column that is given back takes the place of the old one in every row. Who was not given the old one and has nothing for
+    /// some rows would take away what they had.
+    pub(crate) fn check_reads(&self, batch: &Batch, reads: &[String]) -> Result<(), String> {
+        let unread = |name: &str| batch.column(name).is_none() && !names::declared(reads, name);
+        match self
+            .columns
+            .iter()
+            .find(|(name, column)| column.logical_null_count() > 0 && unread(name))
+        {
+            None => Ok(()),
+            Some((name, _)) => Err(format!(
+                "gives back `{name}` with rows that have no value, but does not read it: they would lose the value that they have; \
+                 add \"{name}\" to `reads`, and to `needs` if there are any"
+            )),
+        }
     }
 
     #[doc(hidden)]

@@ -10,7 +10,8 @@ pub trait Plugin: Sized + 'static {
     type Config: Config;
     fn describe() -> Description;
     /// The columns that it needs with its configuration, in the notation of [`Description::reads`], if these are fewer than
-    /// `describe` declares. Fewer columns are faster.
+    /// `describe` declares. Fewer columns are faster. A column whose values it changes in some rows is among them: what it is not
+    /// given it cannot give back.
     fn needs(&self) -> Option<Vec<String>> {
         None
     }
@@ -87,7 +88,7 @@ macro_rules! export_plugin {
             use $crate::bindings::exports::sluice::plugin::guest;
 
             ::std::thread_local! {
-                static PLUGIN: ::std::cell::RefCell<::std::option::Option<P>> =
+                static PLUGIN: ::std::cell::RefCell<::std::option::Option<$crate::glue::Started<P>>> =
                     const { ::std::cell::RefCell::new(None) };
             }
 
@@ -95,11 +96,11 @@ macro_rules! export_plugin {
 
             impl guest::Guest for Component {
                 fn describe() -> guest::Description {
-                    PLUGIN.with(|cell| $crate::glue::describe::<P>(cell.borrow().as_ref()))
+                    PLUGIN.with(|cell| $crate::glue::describe(cell.borrow().as_ref()))
                 }
                 fn init(config: ::std::string::String) -> ::std::result::Result<(), ::std::string::String> {
-                    let plugin = $crate::glue::init::<P>(&config)?;
-                    PLUGIN.with(|cell| cell.replace(Some(plugin)));
+                    let started = $crate::glue::start::<P>(&config)?;
+                    PLUGIN.with(|cell| cell.replace(Some(started)));
                     Ok(())
                 }
                 fn process(
@@ -107,7 +108,7 @@ macro_rules! export_plugin {
                     context: guest::Context,
                 ) -> ::std::result::Result<guest::Outcome, ::std::string::String> {
                     PLUGIN.with(|cell| match cell.borrow_mut().as_mut() {
-                        Some(plugin) => $crate::glue::process(plugin, batch, &context),
+                        Some(started) => $crate::glue::process(started, batch, &context),
                         None => Err("process before init".to_owned()),
                     })
                 }
@@ -124,11 +125,17 @@ pub mod glue {
     use super::{Batch, Plugin, guest, names};
     use crate::config;
 
-    pub fn describe<P: Plugin>(started: Option<&P>) -> guest::Description {
+    /// A plugin that has its configuration, and the columns that it is given.
+    #[derive(Debug)]
+    pub struct Started<P> {
+        plugin: P,
+        reads: Vec<String>,
+    }
+
+    pub fn describe<P: Plugin>(started: Option<&Started<P>>) -> guest::Description {
         let mut description = P::describe();
-        if let Some(needs) = started.and_then(P::needs) {
-            description.reads = Vec::new();
-            names::add(&mut description.reads, needs);
+        if let Some(started) = started {
+            description.reads.clone_from(&started.reads);
         }
         guest::Description {
             name: description.name,
@@ -140,16 +147,41 @@ pub mod glue {
         }
     }
 
+    /// Columns that a plugin may name, and the bytes of a name, as the host has it.
+    const MAX_COLUMNS: usize = 256;
+    const MAX_NAME: usize = 512;
+
+    /// The columns that a plugin needs with its configuration: all that it declares where they are too many to be named.
+    pub fn reads<P: Plugin>(plugin: &P) -> Vec<String> {
+        let Some(needs) = plugin.needs() else {
+            return P::describe().reads;
+        };
+        let mut reads = Vec::new();
+        names::add(&mut reads, needs);
+        if reads.len() > MAX_COLUMNS || reads.iter().any(|name| name.len() > MAX_NAME) {
+            return P::describe().reads;
+        }
+        reads
+    }
+
     pub fn init<P: Plugin>(config: &str) -> Result<P, String> {
         P::init(config::read(config)?)
     }
 
+    pub fn start<P: Plugin>(config: &str) -> Result<Started<P>, String> {
+        let plugin = init::<P>(config)?;
+        let reads = reads(&plugin);
+        Ok(Started { plugin, reads })
+    }
+
     pub fn process<P: Plugin>(
-        plugin: &mut P,
+        started: &mut Started<P>,
         batch: Vec<u8>,
         context: &guest::Context,
     ) -> Result<guest::Outcome, String> {
         let batch = Batch::decode(batch)?;
-        plugin.process(&batch, context)?.encode(&batch)
+        let outcome = started.plugin.process(&batch, context)?;
+        outcome.check_reads(&batch, &started.reads)?;
+        outcome.encode(&batch)
     }
 }

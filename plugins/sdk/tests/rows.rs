@@ -206,6 +206,89 @@ fn a_column_that_is_not_declared_is_told_not_read_as_null() {
     check(writer.run(json!([{}])), "`attrs.zone`, which is not declared");
 }
 
+/// Plugins that give back what they were not given.
+mod blind {
+    use std::sync::Arc;
+
+    use sluice_plugin::arrow_array::{Float64Array, StringArray};
+    use sluice_plugin::prelude::*;
+    use sluice_plugin::row;
+
+    /// Changes some rows of a column.
+    pub struct Rows(pub &'static str);
+
+    impl Plugin for Rows {
+        type Config = NoConfig;
+        fn describe() -> Description {
+            Description::new("rows", "0.1.0", Kind::Enrich)
+                .reads(["severity", "body", "attrs.a"])
+                .writes(["body", "attrs.a"])
+        }
+        fn needs(&self) -> Option<Vec<String>> {
+            Some(vec!["severity".to_owned()])
+        }
+        fn init(_: NoConfig) -> Result<Self, String> {
+            Ok(Rows("severity"))
+        }
+        fn process(&mut self, batch: &Batch, _: &Context) -> Result<Outcome, String> {
+            let writes = Rows::describe().writes;
+            row::change(batch, &[self.0.to_owned()], &writes, |row| {
+                if row.severity() > 9 {
+                    row.set_body("hidden");
+                }
+            })
+        }
+    }
+
+    /// Gives back a column that has values in some rows, or in all of them.
+    pub struct Columns {
+        all: bool,
+    }
+
+    #[plugin_config]
+    pub struct Config {
+        all: bool,
+    }
+
+    impl Plugin for Columns {
+        type Config = Config;
+        fn describe() -> Description {
+            Description::new("columns", "0.1.0", Kind::Enrich)
+                .reads(["severity"])
+                .writes(["body", "weight"])
+        }
+        fn init(config: Config) -> Result<Self, String> {
+            Ok(Columns { all: config.all })
+        }
+        fn process(&mut self, batch: &Batch, _: &Context) -> Result<Outcome, String> {
+            let rows = 0..batch.rows();
+            let body: StringArray = rows.clone().map(|row| (self.all || row == 0).then_some("x")).collect();
+            let weight: Float64Array = rows.map(|_| Some(2.0)).collect();
+            Ok(Outcome::unchanged()
+                .column("body", Arc::new(body))
+                .column("weight", Arc::new(weight)))
+        }
+    }
+}
+
+#[test]
+fn values_of_rows_that_a_plugin_was_not_given_are_not_lost() {
+    let rows = json!([{"body": "a", "severity": 9}, {"body": "b", "severity": 17}]);
+    let check = |actual: sluice_plugin::testing::Actual, expected: &str| {
+        let error = actual.error.unwrap();
+        assert!(error.contains(expected), "{error}");
+    };
+    let mut some = Tester::<blind::Rows>::new(json!({})).unwrap();
+    check(some.run(rows.clone()), "changes `body` without reading it");
+    let mut some = Tester::<blind::Columns>::new(json!({"all": false})).unwrap();
+    check(some.run(rows.clone()), "gives back `body` with rows that have no value");
+    // Who has something for every row takes nothing away.
+    let mut all = Tester::<blind::Columns>::new(json!({"all": true})).unwrap();
+    let after = all.run(rows);
+    assert_eq!(after.error, None);
+    assert_eq!(after.rows[1]["body"], "x");
+}
+
 #[test]
 fn a_wrong_configuration_is_told() {
     let error = |config| Tester::<routes::Routes>::new(config).err().unwrap();

@@ -1,7 +1,7 @@
 //! Errors: by severity, by the status of a span, by the status code of HTTP.
 
 use arrow_buffer::BooleanBuffer;
-use sluice_plugin::Batch;
+use sluice_plugin::{Batch, bits};
 
 use crate::rows;
 
@@ -26,7 +26,7 @@ pub(super) fn rows(batch: &Batch) -> Result<BooleanBuffer, String> {
     let mut errors = rows::where_int(&batch.ints("severity")?, count, |severity| severity >= ERROR);
     errors = rows::or(
         errors,
-        &rows::where_text(&batch.text("status")?, count, |status| status == "error"),
+        &bits::where_text(&batch.text("status")?, count, |status| status == "error"),
     );
     for code in STATUS_CODES {
         let numbers = batch.ints(&format!("attrs:i:{code}"))?;
@@ -36,7 +36,7 @@ pub(super) fn rows(batch: &Batch) -> Result<BooleanBuffer, String> {
         );
         let texts = batch.text(&format!("attrs:s:{code}"))?;
         let server_error = |code: &str| code.parse().is_ok_and(|code| SERVER_ERRORS.contains(&code));
-        errors = rows::or(errors, &rows::where_text(&texts, count, server_error));
+        errors = rows::or(errors, &bits::where_text(&texts, count, server_error));
     }
     Ok(errors)
 }

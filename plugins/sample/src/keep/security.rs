@@ -6,7 +6,7 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 use arrow_array::{Array, StringArray};
 use arrow_buffer::BooleanBuffer;
 use sluice_plugin::matching::{Pattern, PatternSet};
-use sluice_plugin::{Batch, Text};
+use sluice_plugin::{Batch, bits};
 
 use crate::config::{Scalar, Search, Security, When};
 use crate::field::Rule;
@@ -137,7 +137,7 @@ impl SecurityRules {
                 let name = rows::lower(name);
                 self.names.iter().any(|pattern| rows::glob(pattern, &name))
             };
-            found = rows::or(found, &rows::where_text(&batch.text(column)?, count, named));
+            found = rows::or(found, &bits::where_text(&batch.text(column)?, count, named));
         }
         for rule in &self.rules {
             found = rows::or(found, &rule.rows(batch));
@@ -189,7 +189,7 @@ impl Keywords {
                 let found = text
                     .values()
                     .map_or_else(Vec::new, |values| texts_with(patterns, values));
-                Ok(rows_of(&text, batch.rows(), &found))
+                Ok(bits::of_texts(&text, batch.rows(), &found))
             }
         }
     }
@@ -217,16 +217,6 @@ fn texts_with(patterns: &AhoCorasick, texts: &StringArray) -> Vec<bool> {
         }
     }
     found
-}
-
-fn rows_of(text: &Text<'_>, rows: usize, found: &[bool]) -> BooleanBuffer {
-    if !found.contains(&true) {
-        return BooleanBuffer::new_unset(rows);
-    }
-    BooleanBuffer::collect_bool(rows, |row| {
-        let value = text.value_index(row);
-        value.is_some_and(|value| found.get(value).copied().unwrap_or(false))
-    })
 }
 
 #[cfg(test)]

@@ -352,12 +352,12 @@ fn wrong_configurations_are_told_by_key() {
 fn what_it_needs_is_all_that_it_looks_at() {
     let mut random = Random(9);
     let mut event = |n: usize| Event {
-        severity: Some(if n % 31 == 0 { 17 } else { 9 }),
-        status: (n % 37 == 0).then_some("error"),
+        severity: Some(if n.is_multiple_of(31) { 17 } else { 9 }),
+        status: n.is_multiple_of(37).then_some("error"),
         http_status: Some(200 + (n % 40) as i64 * 10),
         name: Some(["login", "get", "put"][n % 3].to_owned()),
         duration_ns: Some(n as i64 * 1_000_000),
-        trace: (n % 5 > 0).then(|| random.trace()),
+        trace: (!n.is_multiple_of(5)).then(|| random.trace()),
         attrs: vec![
             ("tier", ["gold", "iron"][n % 2]),
             ("event.category", ["web", "iam"][n % 7 / 6]),

@@ -6,7 +6,7 @@ use arrow_buffer::BooleanBuffer;
 
 #[cfg(target_arch = "wasm32")]
 use crate::bindings::sluice::plugin::match_ as imported;
-use crate::{Batch, Text};
+use crate::{Batch, Text, bits};
 
 /// What to look for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,10 +118,7 @@ impl PatternSet {
                 *found = true;
             }
         }
-        Ok(BooleanBuffer::collect_bool(batch.rows(), |row| {
-            text.value_index(row)
-                .is_some_and(|value| found.get(value).copied().unwrap_or(false))
-        }))
+        Ok(bits::of_texts(&text, batch.rows(), &found))
     }
 }
 

@@ -26,9 +26,11 @@ pub fn read(bytes: Vec<u8>) -> Result<RecordBatch, String> {
     let mut dictionary_ids: Vec<Option<i64>> = Vec::new();
     let mut dictionaries: Vec<(i64, ArrayRef)> = Vec::new();
     let mut at = 0;
-    while let Some((meta, body, end)) = next(&stream, at)? {
-        at = end;
+    while let Some(meta) = metadata(&stream, at)? {
         let message = root_as_message(meta.as_slice()).map_err(|e| e.to_string())?;
+        let body_length = usize::try_from(message.bodyLength()).map_err(|e| e.to_string())?;
+        let body = slice(&stream, at + 8 + meta.len(), body_length)?;
+        at += 8 + meta.len() + body_length;
         match message.header_type() {
             MessageHeader::Schema => {
                 let Some(header) = message.header_as_schema() else {
@@ -73,8 +75,8 @@ pub fn read(bytes: Vec<u8>) -> Result<RecordBatch, String> {
     invalid("no rows")
 }
 
-/// Metadata and body of the message at this place, and where the next one begins.
-fn next(stream: &Buffer, at: usize) -> Result<Option<(Buffer, Buffer, usize)>, String> {
+/// Metadata of the message at this place.
+fn metadata(stream: &Buffer, at: usize) -> Result<Option<Buffer>, String> {
     let Some(head) = stream.get(at..at + 8) else {
         return Ok(None);
     };
@@ -85,12 +87,7 @@ fn next(stream: &Buffer, at: usize) -> Result<Option<(Buffer, Buffer, usize)>, S
     if length == 0 {
         return Ok(None);
     }
-    let meta = slice(stream, at + 8, length)?;
-    let message = root_as_message(meta.as_slice()).map_err(|e| e.to_string())?;
-    let body_length = usize::try_from(message.bodyLength()).map_err(|e| e.to_string())?;
-    let body_start = at + 8 + length;
-    let body = slice(stream, body_start, body_length)?;
-    Ok(Some((meta, body, body_start + body_length)))
+    slice(stream, at + 8, length).map(Some)
 }
 
 fn slice(buffer: &Buffer, start: usize, length: usize) -> Result<Buffer, String> {

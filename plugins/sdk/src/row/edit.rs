@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use arrow_array::builder::{BooleanBuilder, PrimitiveBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
-use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int32Type, Int64Type, UInt32Type};
-use arrow_array::{Array, ArrayRef, DictionaryArray, UInt32Array};
+use arrow_array::types::{ArrowPrimitiveType, Float64Type, Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef};
 
 use super::columns::Group;
 use super::without::{bytes_without, without};
 use super::{Decision, Row, Value};
-use crate::{Batch, Outcome, Text, names};
+use crate::field::NONE;
+use crate::{Batch, Outcome, Text, dictionary, names};
 
 /// A row that can be changed. Reading shows the row as it came, whatever was set since.
 #[derive(Debug)]
@@ -191,20 +192,22 @@ struct Edit {
 /// All changes of one batch.
 #[derive(Debug, Default)]
 pub(super) struct Edits {
+    reads: Vec<String>,
     writes: Vec<String>,
     edits: Vec<Edit>,
     /// Entries of rare attributes that go: group, row, key.
     rare: Vec<(Group, usize, String)>,
-    undeclared: Option<String>,
+    mistake: Option<String>,
 }
 
 impl Edits {
-    pub(super) fn new(writes: &[String]) -> Self {
+    pub(super) fn new(reads: &[String], writes: &[String]) -> Self {
         Edits {
+            reads: reads.to_vec(),
             writes: writes.to_vec(),
             edits: Vec::new(),
             rare: Vec::new(),
-            undeclared: None,
+            mistake: None,
         }
     }
 
@@ -233,18 +236,25 @@ impl Edits {
         self.rare.push((group, row, key.to_owned()));
     }
 
+    /// The rows that keep their value can only be given back by who was given them.
     fn check(&mut self, column: &str) {
-        if !names::declared(&self.writes, column) && self.undeclared.is_none() {
-            self.undeclared = Some(format!(
-                "changes `{column}`, which is not declared: add it, or the name that stands for it, to `writes`"
-            ));
-        }
+        let mistake = if !names::declared(&self.writes, column) {
+            format!("changes `{column}`, which is not declared: add it, or the name that stands for it, to `writes`")
+        } else if !names::declared(&self.reads, column) {
+            format!(
+                "changes `{column}` without reading it, so the rows that keep theirs would lose it: add it, or the name that stands \
+                 for it, to `reads`"
+            )
+        } else {
+            return;
+        };
+        self.mistake.get_or_insert(mistake);
     }
 
     /// The outcome with the changed columns.
     pub(super) fn finish(self, batch: &Batch, mut outcome: Outcome) -> Result<Outcome, String> {
-        if let Some(undeclared) = self.undeclared {
-            return Err(undeclared);
+        if let Some(mistake) = self.mistake {
+            return Err(mistake);
         }
         for edit in self.edits {
             let values = edit.carry_out(batch)?;
@@ -338,22 +348,24 @@ impl Edit {
             }
             return Ok(Arc::new(new.finish()));
         }
-        let mut dictionary = Dictionary::default();
-        let mut moved = vec![None; old.values().map_or(0, |values| values.len())];
-        let mut keys: Vec<Option<u32>> = Vec::with_capacity(rows);
+        let mut used = Used::default();
+        let mut moved = vec![NONE; old.values().map_or(0, |values| values.len())];
+        let mut of_row: Vec<u32> = Vec::with_capacity(rows);
         for row in 0..rows {
-            keys.push(match changed(row) {
-                Some(text) => text.map(|text| dictionary.place(text)),
+            of_row.push(match changed(row) {
+                Some(text) => text.map_or(NONE, |text| used.place(text)),
                 None => match (old.value_index(row), old.get(row)) {
-                    (Some(index), Some(text)) => Some(*moved[index].get_or_insert_with(|| dictionary.place(text))),
-                    _ => None,
+                    (Some(index), Some(text)) => {
+                        if moved[index] == NONE {
+                            moved[index] = used.place(text);
+                        }
+                        moved[index]
+                    }
+                    _ => NONE,
                 },
             });
         }
-        let keys = UInt32Array::from(keys);
-        let values = Arc::new(dictionary.values.finish());
-        let array = DictionaryArray::<UInt32Type>::try_new(keys, values).map_err(|e| e.to_string())?;
-        Ok(Arc::new(array))
+        dictionary(used.values.finish(), &of_row)
     }
 }
 
@@ -368,12 +380,12 @@ impl Cell {
 
 /// The different values of a text column.
 #[derive(Debug, Default)]
-struct Dictionary {
+struct Used {
     places: HashMap<String, u32>,
     values: StringBuilder,
 }
 
-impl Dictionary {
+impl Used {
     fn place(&mut self, text: &str) -> u32 {
         if let Some(place) = self.places.get(text) {
             return *place;

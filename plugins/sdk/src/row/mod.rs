@@ -249,14 +249,14 @@ pub fn filter<D: Into<Decision>>(
     }
 }
 
-/// Changes each row. `reads` and `writes` are the declared columns.
+/// Changes each row. `reads` and `writes` are the declared columns; what is written is read, too, for the rows that keep theirs.
 pub fn change(
     batch: &Batch,
     reads: &[String],
     writes: &[String],
     mut change: impl FnMut(&mut RowMut<'_>),
 ) -> Result<Outcome, String> {
-    let edits = RefCell::new(edit::Edits::new(writes));
+    let edits = RefCell::new(edit::Edits::new(reads, writes));
     let columns = Columns::new(batch, reads);
     let mut tally = Tally::default();
     let keep = BooleanBuffer::collect_bool(batch.rows(), |index| {

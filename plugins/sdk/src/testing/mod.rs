@@ -21,6 +21,7 @@
 //! host: only the declared columns are handed over, as Arrow IPC, and what comes back is checked.
 
 mod apply;
+mod bench;
 mod host;
 
 use std::fs;
@@ -33,6 +34,7 @@ pub use sluice_plugin_fixture::{
     Actual, Defaults, Fixture, Layout, Row, Table, batch as batch_of_rows, rows as rows_of_batch,
 };
 
+pub use bench::{BENCH_ROWS, Rate, bench};
 pub use host::Host;
 
 use crate::{Batch, Context, Hints, Outcome, Plugin, Signal, glue};
@@ -95,20 +97,16 @@ impl<P: Plugin> Tester<P> {
 
     /// The answer itself.
     pub fn outcome(&mut self, batch: &RecordBatch) -> Result<Outcome, String> {
-        let mut reads = P::describe().reads;
-        if let Some(needs) = self.plugin.needs() {
-            let mut needed = Vec::new();
-            crate::names::add(&mut needed, needs);
-            reads = needed;
-        }
-        let handed_over = part(batch, &reads)?;
-        self.plugin.process(&handed_over, &self.context)
+        let handed_over = self.hand_over(batch)?;
+        let outcome = self.plugin.process(&handed_over, &self.context)?;
+        outcome.check_reads(&handed_over, &glue::reads(&self.plugin))?;
+        Ok(outcome)
     }
-}
 
-/// The columns of a batch that a plugin declared, as the host hands them over.
-pub fn hand_over<P: Plugin>(batch: &RecordBatch) -> Result<Batch, String> {
-    part(batch, &P::describe().reads)
+    /// The columns of a batch that the plugin needs with its configuration, as the host hands them over.
+    pub fn hand_over(&self, batch: &RecordBatch) -> Result<Batch, String> {
+        part(batch, &glue::reads(&self.plugin))
+    }
 }
 
 fn part(batch: &RecordBatch, reads: &[String]) -> Result<Batch, String> {

@@ -3,6 +3,7 @@
 //! One pass over all texts at once finds those that may hold a match (see `set`); only these are searched pattern by
 //! pattern. What is found is exactly what the crate `regex` finds for each pattern alone in each text alone.
 
+mod finder;
 mod needles;
 mod pattern;
 mod set;

@@ -10,8 +10,30 @@ const WORTH_IT: f64 = 0.05;
 /// Literals of one pattern; with more the search for them is no faster than that for the pattern.
 const MAX_NEEDLES: usize = 64;
 
-/// Literals of which every match contains at least one, if there are some that are rare in texts.
-pub(super) fn needles(hir: &Hir) -> Option<Vec<Vec<u8>>> {
+/// Literals of which every match contains at least one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Literals {
+    AsWritten(Vec<Vec<u8>>),
+    /// In small letters; a match may have any of their ASCII letters as a capital. A word in any case is one of these and would
+    /// be 64 of the others.
+    AnyCase(Vec<Vec<u8>>),
+}
+
+impl Literals {
+    fn new(literals: Vec<Vec<u8>>) -> Literals {
+        let mut small: Vec<Vec<u8>> = literals.iter().map(|literal| literal.to_ascii_lowercase()).collect();
+        small.sort_unstable();
+        small.dedup();
+        if small.len() * 2 <= literals.len() {
+            Literals::AnyCase(small)
+        } else {
+            Literals::AsWritten(literals)
+        }
+    }
+}
+
+/// Such literals, if there are some that are rare in texts.
+pub(super) fn needles(hir: &Hir) -> Option<Literals> {
     let mut extractor = Extractor::new();
     extractor.limit_total(MAX_NEEDLES).limit_literal_len(16);
     let mut seqs = vec![extractor.extract(hir)];
@@ -25,11 +47,8 @@ pub(super) fn needles(hir: &Hir) -> Option<Vec<Vec<u8>>> {
     let priced = seqs.iter().filter_map(|seq| Some((expected(seq)?, seq)));
     let (price, best) = priced.min_by(|a, b| a.0.total_cmp(&b.0))?;
     (price < WORTH_IT).then(|| {
-        best.literals()
-            .unwrap_or_default()
-            .iter()
-            .map(|l| l.as_bytes().to_vec())
-            .collect()
+        let literals = best.literals().unwrap_or_default().iter();
+        Literals::new(literals.map(|literal| literal.as_bytes().to_vec()).collect())
     })
 }
 
@@ -78,23 +97,29 @@ mod tests {
 
     #[test]
     fn rare_literals_are_found_where_they_are() {
+        let written = |texts: &[&str]| Some(Literals::AsWritten(bytes(texts)));
+        let any_case = |texts: &[&str]| Some(Literals::AnyCase(bytes(texts)));
         for (pattern, expected) in [
-            (r"[a-z0-9._%+-]+@[a-z0-9.-]+\.[a-z]{2,}", Some(vec!["@"])),
-            (r"(\beyJ[\w-]+\.[\w-]+)", Some(vec!["eyJ"])),
-            (r"AKIA[0-9A-Z]{16}|ASIA[0-9A-Z]{16}", Some(vec!["AKIA", "ASIA"])),
-            (r"(a+)?-----BEGIN [A-Z ]+-----", Some(vec!["-----BEGIN "])),
+            (r"[a-z0-9._%+-]+@[a-z0-9.-]+\.[a-z]{2,}", written(&["@"])),
+            (r"(\beyJ[\w-]+\.[\w-]+)", written(&["eyJ"])),
+            (r"AKIA[0-9A-Z]{16}|ASIA[0-9A-Z]{16}", written(&["AKIA", "ASIA"])),
+            (r"(a+)?-----BEGIN [A-Z ]+-----", written(&["-----BEGIN "])),
+            ("(?i)[0-9]+ Möbel", any_case(&[" mÖbel", " möbel"])),
+            // The letter that folds to s, and the sign for Kelvin, are letters of other alphabets.
+            (
+                "(?i)[0-9]skz",
+                any_case(&["skz", "s\u{212a}z", "\u{17f}kz", "\u{17f}\u{212a}z"]),
+            ),
             (r"\d{3}-\d{2}-\d{4}", None),
             (r"(?:x@)?[a-z]+", None),
             (r"[a-z]* ", None),
             ("", None),
         ] {
-            let found = needles(&regex_syntax::parse(pattern).unwrap());
-            let found = found.map(|found| found.iter().map(|n| String::from_utf8_lossy(n).into_owned()).collect());
-            assert_eq!(
-                found,
-                expected.map(|e| e.iter().map(ToString::to_string).collect::<Vec<_>>()),
-                "{pattern}"
-            );
+            assert_eq!(needles(&regex_syntax::parse(pattern).unwrap()), expected, "{pattern}");
         }
+    }
+
+    fn bytes(texts: &[&str]) -> Vec<Vec<u8>> {
+        texts.iter().map(|text| text.as_bytes().to_vec()).collect()
     }
 }

@@ -7,13 +7,13 @@
 //!   the text of that byte may hold one, and the search goes on behind it.
 //! * **anywhere**: those that match the empty text, and so everywhere.
 
-use aho_corasick::{AhoCorasick, MatchKind};
 use regex_automata::hybrid::dfa::{Cache, DFA};
 use regex_automata::nfa::thompson::{self, WhichCaptures};
 use regex_automata::{Input, PatternID, PatternSet};
 use regex_syntax::hir::Hir;
 
-use super::needles::{needles, without_looks};
+use super::finder::Needles;
+use super::needles::{Literals, needles, without_looks};
 use super::pattern::{Pattern, parse};
 use super::{Hit, Syntax, Texts};
 
@@ -24,12 +24,9 @@ const TEXTS_PER_LOOK: usize = 64;
 const HITS_PER_LOOK: usize = 4096;
 /// Each find may read a text to its end, so in a long text finds alone are no measure.
 const FIND_BYTES_PER_LOOK: usize = 4 * 1024 * 1024;
-/// From so many patterns of a group on it pays to find out first which of them a text may hold: one more look at the text
-/// for all literals takes as long as a few searches, one for all shapes is faster than two that find nothing.
-const WORTH_NARROWING_NEEDLES: usize = 8;
+/// From so many patterns on it pays to find out first which of them a text may hold: one look at the text for all shapes is
+/// faster than two that find nothing.
 const WORTH_NARROWING_SHAPES: usize = 2;
-/// Literals that one finder looks for; with more it is no longer the kind that looks at sixteen bytes at once.
-const LITERALS_PER_FINDER: usize = 48;
 const NO_TIME: &str = "there was no time left for the search";
 /// The automaton of all shapes, and the table that its searches fill in.
 const MAX_SHAPES_BYTES: usize = 4 * 1024 * 1024;
@@ -42,17 +39,6 @@ pub(super) struct Set {
     shapes: Option<Shapes>,
     /// Numbers of patterns that may match everywhere.
     anywhere: Vec<usize>,
-}
-
-#[derive(Debug)]
-struct Needles {
-    /// Short literals apart from long ones: what is fast for either is not for both.
-    finders: Vec<AhoCorasick>,
-    /// Of each literal the number of its pattern.
-    owners: Vec<usize>,
-    patterns: Vec<usize>,
-    /// Finds all literals of a text, where that pays.
-    all: Option<AhoCorasick>,
 }
 
 #[derive(Debug)]
@@ -69,7 +55,7 @@ impl Set {
         time_is_over: &dyn Fn() -> bool,
     ) -> Result<Set, String> {
         let mut compiled = Vec::with_capacity(patterns.len());
-        let (mut literals, mut owners) = (Vec::new(), Vec::new());
+        let mut literals: Vec<(usize, Literals)> = Vec::new();
         let (mut shapes, mut shape_patterns) = (Vec::new(), Vec::new());
         let mut anywhere = Vec::new();
         let mut taken = 0;
@@ -88,8 +74,7 @@ impl Set {
             if hir.properties().minimum_len().is_none_or(|bytes| bytes == 0) {
                 anywhere.push(number);
             } else if let Some(needles) = needles(&hir) {
-                owners.extend(needles.iter().map(|_| number));
-                literals.extend(needles);
+                literals.push((number, needles));
             } else {
                 shapes.push(without_looks(&hir));
                 shape_patterns.push(number);
@@ -101,9 +86,9 @@ impl Set {
             shapes: None,
             anywhere,
         };
-        match Needles::build(&literals, owners.clone()) {
+        match Needles::build(&literals) {
             Some(needles) => set.needles = Some(needles),
-            None => set.anywhere.extend(owners),
+            None => set.anywhere.extend(literals.iter().map(|(number, _)| *number)),
         }
         match Shapes::build(&shapes, shape_patterns.clone()) {
             Some(shapes) => set.shapes = Some(shapes),
@@ -122,7 +107,8 @@ impl Set {
 
     pub(super) fn cache_bytes(&self) -> usize {
         let shapes = self.shapes.as_ref().map_or(0, |shapes| shapes.cache.memory_usage());
-        self.patterns.iter().map(Pattern::cache_bytes).sum::<usize>() + shapes
+        let needles = self.needles.as_ref().map_or(0, Needles::cache_bytes);
+        self.patterns.iter().map(Pattern::cache_bytes).sum::<usize>() + shapes + needles
     }
 
     pub(super) fn empty_caches(&mut self) {
@@ -130,6 +116,7 @@ impl Set {
         if let Some(shapes) = &mut self.shapes {
             shapes.cache = shapes.automaton.create_cache();
         }
+        self.needles.iter_mut().for_each(Needles::empty_cache);
     }
 
     pub(super) fn find(
@@ -153,7 +140,7 @@ impl Set {
             let until = piece(texts, from);
             with_needles.clear();
             with_shapes.clear();
-            if let Some(needles) = &self.needles {
+            if let Some(needles) = &mut self.needles {
                 needles.candidates(texts, from, until, &mut with_needles);
             }
             if let Some(shapes) = &mut self.shapes {
@@ -206,7 +193,7 @@ fn piece(texts: Texts<'_>, from: usize) -> usize {
 }
 
 /// The text that holds the byte at `place`, looking from text `from` on. Empty texts hold none.
-fn text_of(texts: Texts<'_>, from: usize, until: usize, place: usize) -> usize {
+pub(super) fn text_of(texts: Texts<'_>, from: usize, until: usize, place: usize) -> usize {
     let ends = &texts.offsets[from + 1..=until];
     // It is near where matches are dense.
     let mut step = 1;
@@ -215,77 +202,6 @@ fn text_of(texts: Texts<'_>, from: usize, until: usize, place: usize) -> usize {
     }
     let before = step / 2;
     from + before + ends[before..step.min(ends.len())].partition_point(|end| *end as usize <= place)
-}
-
-impl Needles {
-    fn build(literals: &[Vec<u8>], owners: Vec<usize>) -> Option<Needles> {
-        if literals.is_empty() {
-            return None;
-        }
-        let (short, long): (Vec<_>, Vec<_>) = literals.iter().partition(|literal| literal.len() == 1);
-        let parts = [&short, &long]
-            .into_iter()
-            .flat_map(|part| part.chunks(LITERALS_PER_FINDER));
-        let finder = |part| {
-            AhoCorasick::builder()
-                .match_kind(MatchKind::LeftmostFirst)
-                .build(part)
-                .ok()
-        };
-        let finders = parts.map(finder).collect::<Option<_>>()?;
-        let mut patterns = owners.clone();
-        patterns.dedup();
-        let all = (patterns.len() >= WORTH_NARROWING_NEEDLES)
-            .then(|| AhoCorasick::new(literals).ok())
-            .flatten();
-        Some(Needles {
-            finders,
-            owners,
-            patterns,
-            all,
-        })
-    }
-
-    fn bytes(&self) -> usize {
-        self.finders.iter().map(AhoCorasick::memory_usage).sum::<usize>()
-            + self.all.as_ref().map_or(0, AhoCorasick::memory_usage)
-    }
-
-    /// Texts in which a literal begins, in order.
-    fn candidates(&self, texts: Texts<'_>, from: usize, until: usize, candidates: &mut Vec<usize>) {
-        for finder in &self.finders {
-            let (mut at, end) = (texts.start(from), texts.start(until));
-            let mut text = from;
-            while at < end {
-                let Some(find) = finder.find(aho_corasick::Input::new(texts.bytes).range(at..end)) else {
-                    break;
-                };
-                text = text_of(texts, text, until, find.start());
-                candidates.push(text);
-                at = texts.end(text);
-                text += 1;
-            }
-        }
-        if self.finders.len() > 1 {
-            candidates.sort_unstable();
-            candidates.dedup();
-        }
-    }
-
-    fn narrow(&self, text: &[u8], wanted: &mut Vec<usize>) {
-        let Some(all) = &self.all else {
-            wanted.extend_from_slice(&self.patterns);
-            return;
-        };
-        let before = wanted.len();
-        wanted.extend(
-            all.find_overlapping_iter(text)
-                .map(|find| self.owners[find.pattern().as_usize()]),
-        );
-        wanted[before..].sort_unstable();
-        // Patterns that match anywhere stand before and are no patterns with needles.
-        wanted.dedup();
-    }
 }
 
 impl Shapes {

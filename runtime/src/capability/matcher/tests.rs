@@ -146,6 +146,46 @@ fn many_texts_in_many_pieces() {
 }
 
 #[test]
+fn words_in_any_case_are_found_in_any_case() {
+    // U+212A and U+017F are the Kelvin sign and the long s, which are k and s in another case.
+    let texts: Vec<String> = (0..3000)
+        .map(|n| match n % 9 {
+            0 => "Access DENIED for user".to_owned(),
+            1 => "a ri\u{17f}\u{212a} of MALWARE and malware".to_owned(),
+            2 => "ÜBERTRAGUNG und übertragung".to_owned(),
+            3 => "access ".to_owned(),
+            4 => "denied".to_owned(),
+            5 => String::new(),
+            6 => "SQL injection, sql INJECTION, Sql".to_owned(),
+            _ => format!("GET /api/v1/items/{n} took {} ms on worker-{}", n * 7 % 900, n % 16),
+        })
+        .collect();
+    let words = [
+        "access denied",
+        "malware",
+        "risk",
+        "Übertragung",
+        "sql injection",
+        "SQL",
+        "brute force",
+        "intrusion",
+    ];
+    let any_case = |word: &&str| (Syntax::LiteralAnyCase, (*word).to_owned());
+    let as_written = |word: &&str| (Syntax::Literal, (*word).to_owned());
+    let numbered = |n: usize| (Syntax::LiteralAnyCase, format!("WORKER-{n}"));
+    for patterns in [
+        words.iter().map(any_case).collect::<Vec<_>>(),
+        words.iter().map(as_written).collect(),
+        words.iter().map(any_case).chain(words.iter().map(as_written)).collect(),
+        words.iter().map(any_case).chain((0..300).map(numbered)).collect(),
+    ] {
+        let hits = find(&patterns, &texts);
+        assert_eq!(hits, naive(&patterns, &texts));
+        assert!(hits.len() > 300);
+    }
+}
+
+#[test]
 fn columns_are_searched_as_they_are() {
     let mut sets = PatternSets::default();
     let set = sets
