@@ -148,7 +148,7 @@ fn fits(records: &arrow_ipc::RecordBatch<'_>, shapes: &[Shape], body: usize) -> 
             .zip(usize::try_from(buffer.length()).ok());
         place.is_some_and(|(offset, length)| offset.checked_add(length).is_some_and(|end| end <= body))
     };
-    let mut lengths = buffers.map(|buffer| lies_within(&buffer).then(|| buffer.length()));
+    let mut lengths = buffers.map(|buffer| lies_within(buffer).then(|| buffer.length()));
     records.length() >= 0
         && shapes
             .iter()
@@ -207,9 +207,9 @@ impl Shape {
     }
 
     /// `None` if a length is wrong or something is missing.
-    fn fits<'a>(
+    fn fits(
         &self,
-        nodes: &mut dyn Iterator<Item = &'a FieldNode>,
+        nodes: &mut dyn Iterator<Item = &FieldNode>,
         lengths: &mut dyn Iterator<Item = Option<i64>>,
     ) -> Option<()> {
         let node = nodes.next()?;

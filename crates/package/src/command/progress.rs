@@ -1,7 +1,7 @@
 //! A word while something takes long: whoever watches a terminal sees it move, a log gets one line.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const WHEEL: [char; 8] = ['⣾', '⣽', '⣻', '⢿', '⡿', '⣟', '⣯', '⣷'
 /// Speaks from a thread of its own until it is dropped.
 #[derive(Debug)]
 pub struct Progress {
-    done: Option<Sender<()>>,
+    done: Option<SyncSender<()>>,
     speaker: Option<JoinHandle<()>>,
 }
 
@@ -26,7 +26,8 @@ impl Progress {
     }
 
     fn to(mut out: impl Write + Send + 'static, watched: bool, patience: Duration, what: String) -> Progress {
-        let (done, ended) = mpsc::channel();
+        // Nothing is ever sent: its end is the message.
+        let (done, ended) = mpsc::sync_channel(0);
         let speak = move || {
             let began = Instant::now();
             if ended.recv_timeout(patience) != Err(RecvTimeoutError::Timeout) {
@@ -71,12 +72,13 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     /// A place that says when something was written to it.
-    struct Page(Arc<Mutex<String>>, Sender<()>);
+    struct Page(Arc<Mutex<String>>, SyncSender<()>);
 
     impl Write for Page {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().push_str(std::str::from_utf8(bytes).unwrap());
-            let _ = self.1.send(());
+            // Whoever waits for no more words does not hold it up.
+            let _ = self.1.try_send(());
             Ok(bytes.len())
         }
 
@@ -88,14 +90,14 @@ mod tests {
     /// What is written until `spoken` pieces are there, and at the end.
     fn written(watched: bool, patience: Duration, spoken: usize) -> String {
         let page = Arc::new(Mutex::new(String::new()));
-        let (said, heard) = mpsc::channel();
+        let (said, heard) = mpsc::sync_channel(64);
         let progress = Progress::to(Page(page.clone(), said), watched, patience, "compiling".to_owned());
         for _ in 0..spoken {
             heard.recv().unwrap();
         }
         drop(progress);
-        let text = page.lock().unwrap().clone();
-        text
+        let page = page.lock().unwrap();
+        page.clone()
     }
 
     #[test]
