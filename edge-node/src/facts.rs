@@ -1,7 +1,10 @@
-//! What a component says of itself, for the commands that sign and check packages.
+//! What the commands for plugins must know of components and of nodes: what a component says of itself, what its package would be
+//! given, what is part of a node's program.
 
-use sluice_package::{Capability, ComponentFacts, Kind, Version};
-use sluice_runtime::{Host, inspect};
+use sluice_package::{Capability, ComponentFacts, Kind, Version, WantedLimits};
+use sluice_runtime::{Host, Limits, inspect};
+
+use crate::chain;
 
 /// Looks into a component, and asks it what it is: inside the limits that every plugin has, in a process that compiles it apart.
 pub fn component_facts(component: &[u8], host: &Host) -> Result<ComponentFacts, String> {
@@ -30,4 +33,38 @@ pub fn component_facts(component: &[u8], host: &Host) -> Result<ComponentFacts, 
         writes: said.writes,
         config_schema: said.config_schema,
     })
+}
+
+/// The limits that a node gives a plugin whose package asks for these, and the bytes of its state; an operator may change both.
+pub fn package_limits(wanted: &WantedLimits) -> (Limits, usize) {
+    let limits = chain::wanted(wanted);
+    (limits.resolve(), limits.state_bytes())
+}
+
+/// The kind of a plugin that is part of the program, or would be.
+pub fn standard_kind(name: &str) -> Option<Kind> {
+    match name {
+        "mask" => Some(Kind::Mask),
+        "sample" => Some(Kind::Sample),
+        "enrich" => Some(Kind::Enrich),
+        "filter" | "cardinality" => Some(Kind::Filter),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_standard_plugin_is_of_the_kind_that_its_source_says() {
+        for name in chain::STANDARD {
+            let source = format!("{}/../plugins/{name}/src/lib.rs", env!("CARGO_MANIFEST_DIR"));
+            let source = std::fs::read_to_string(source).unwrap();
+            let kind = standard_kind(name).unwrap();
+            assert!(source.contains(&format!("Kind::{kind:?})")), "{name} is no {kind}");
+        }
+        assert_eq!(standard_kind("acme/mask"), None);
+    }
 }

@@ -30,6 +30,6 @@ mod tap;
 
 pub use chain::{ChainError, ChainStatus, LoadedPlugin, PluginCheck, RefusedChain, SecretError, check_plugins};
 pub use config::{ConfigError, EdgeConfig};
-pub use facts::component_facts;
+pub use facts::{component_facts, package_limits, standard_kind};
 pub use node::{EdgeError, EdgeNode, NodeOptions};
 pub use status::{EdgeStatus, ReloadError, StatusHandle};

@@ -1,19 +1,17 @@
 //! What a guest gave back, checked bit by bit before any of it touches the batch.
 
+mod stream;
+
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow_array::{Array, RecordBatch};
 use arrow_buffer::{BooleanBuffer, Buffer};
-use arrow_ipc::reader::StreamDecoder;
-use arrow_ipc::{MessageHeader, root_as_message};
 use arrow_schema::{DataType, Schema};
 use sluice_wire::layout::{self, IpcLimits};
 
 use crate::abi::{DropCount, Outcome};
 use crate::columns::{self, QUARANTINE_REASON, QUARANTINED_BY, plain};
 use crate::fault::Fault;
-use crate::limits::MAX_ANSWER_COLUMNS;
 use crate::pattern::Patterns;
 use crate::types::expected_type;
 use crate::weights::{self, WEIGHT};
@@ -55,7 +53,7 @@ pub(crate) fn check(outcome: Outcome, batch: &RecordBatch, writes: &Patterns) ->
     };
     let columns = match outcome.columns {
         Some(bytes) => {
-            let columns = decode(bytes)?;
+            let columns = stream::decode(bytes)?;
             check_columns(&columns, batch, writes)?;
             Some(columns)
         }
@@ -123,87 +121,6 @@ fn reason(text: &str) -> Result<(), Fault> {
     if text.is_empty() || text.len() > MAX_REASON_BYTES || !text.bytes().all(allowed) {
         return invalid(format!(
             "a reason must be 1 to {MAX_REASON_BYTES} letters, digits, `_`, `.`, `-` or spaces"
-        ));
-    }
-    Ok(())
-}
-
-/// One record batch from an Arrow IPC stream, fully validated.
-fn decode(bytes: Vec<u8>) -> Result<RecordBatch, Fault> {
-    scan(&bytes)?;
-    // The reader validates every array, but a hostile schema can make it panic before it gets that far.
-    let decoded = catch_unwind(AssertUnwindSafe(|| {
-        let mut rest = Buffer::from_vec(bytes);
-        let mut decoder = StreamDecoder::new();
-        let batch = decoder.decode(&mut rest)?;
-        Ok::<_, arrow_schema::ArrowError>(batch)
-    }));
-    match decoded {
-        Ok(Ok(Some(batch))) => Ok(batch),
-        Ok(Ok(None)) => invalid("columns without a record batch"),
-        Ok(Err(e)) => invalid(format!("columns: {e}")),
-        Err(_) => invalid("columns that cannot be decoded"),
-    }
-}
-
-/// Walks the messages without decoding any array: one schema, then dictionaries, then one record batch, nothing
-/// compressed (a few bytes could claim to be gigabytes), every length inside the stream.
-fn scan(bytes: &[u8]) -> Result<(), Fault> {
-    const CONTINUATION: [u8; 4] = [0xff; 4];
-    let mut at = 0usize;
-    let mut schemas = 0usize;
-    let mut fields = 0usize;
-    let mut dictionaries = 0usize;
-    let mut batches = 0usize;
-    while let Some(head) = bytes.get(at..at + 8) {
-        if head[..4] != CONTINUATION {
-            return invalid("columns: not an Arrow IPC stream");
-        }
-        let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]) as usize;
-        if length == 0 {
-            break;
-        }
-        at += 8;
-        let Some(meta) = at.checked_add(length).and_then(|end| bytes.get(at..end)) else {
-            return invalid("columns: a message is cut off");
-        };
-        let Ok(message) = root_as_message(meta) else {
-            return invalid("columns: a message is malformed");
-        };
-        at += length;
-        let body = usize::try_from(message.bodyLength()).unwrap_or(usize::MAX);
-        if body > bytes.len() - at {
-            return invalid("columns: a message is cut off");
-        }
-        at += body;
-        let records = match message.header_type() {
-            MessageHeader::Schema => {
-                schemas += 1;
-                fields = message
-                    .header_as_schema()
-                    .and_then(|schema| schema.fields())
-                    .map_or(0, |fields| fields.len());
-                None
-            }
-            MessageHeader::DictionaryBatch => {
-                dictionaries += 1;
-                message
-                    .header_as_dictionary_batch()
-                    .and_then(|dictionary| dictionary.data())
-            }
-            MessageHeader::RecordBatch => {
-                batches += 1;
-                message.header_as_record_batch()
-            }
-            _ => return invalid("columns: a message of another kind"),
-        };
-        if records.is_some_and(|records| records.compression().is_some()) {
-            return invalid("columns are compressed");
-        }
-    }
-    if schemas != 1 || batches != 1 || fields > MAX_ANSWER_COLUMNS || dictionaries > fields {
-        return invalid(format!(
-            "columns: {schemas} schemas with {fields} fields, {dictionaries} dictionaries, {batches} batches"
         ));
     }
     Ok(())

@@ -70,7 +70,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
     println!(
         "\nnext:\n  cd {}\n  sluice plugin build    make the component\n  sluice plugin test     run the fixtures through it\n  \
-         sluice plugin bench    what it costs\n  sluice plugin preview  before and after, on your own data",
+         sluice plugin bench    what it costs\n  sluice plugin preview  before and after, on your own data\n  \
+         sluice plugin sign     a package of it, for `install` and `publish`",
         folder.display()
     );
     Ok(ExitCode::SUCCESS)

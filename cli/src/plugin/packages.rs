@@ -17,6 +17,8 @@ pub(super) async fn run(command: PackageCommand) -> Result<ExitCode> {
         inspect: &inspect,
         policy: Policy::default(),
         data: PathBuf::from(DATA),
+        standard: &sluice_edge::standard_kind,
+        ask: &command::ask_on_terminal,
     };
     let (mut out, mut notes) = (std::io::stdout(), std::io::stderr());
     let mut output = Output {
@@ -36,5 +38,6 @@ pub(super) async fn run(command: PackageCommand) -> Result<ExitCode> {
 /// What a component says of itself, in the sandbox that keeps what it compiled.
 fn inspect(component: &[u8]) -> Result<ComponentFacts, String> {
     let host = sandbox::host().map_err(|error| format!("{error:#}"))?;
+    let _word = sandbox::compiling("the component", component);
     sluice_edge::component_facts(component, &host)
 }

@@ -12,14 +12,14 @@ use arrow::ipc::reader::StreamReader;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use sluice_plugin_fixture::{Defaults, Layout, Row, normal};
-use sluice_runtime::Call;
+use sluice_runtime::{Call, Limits};
 use sluice_wire::Signal;
 use sluice_wire::otlp::{DecodeLimits, Decoder, json_to_protobuf};
 
 use crate::http_client::{HttpClient, read_all};
 
 use super::project::Project;
-use super::sandbox::{self, Setup};
+use super::sandbox::{self, Candidate, Setup};
 use super::trial::{self, Trial};
 
 /// Bytes of a file that are read.
@@ -84,9 +84,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
             let component = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
             let (config, tables) = (args.setup.config()?, args.setup.tables()?);
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            sandbox::load(&host, &name, component, config, tables, true)?
+            Candidate::unknown(&name, component, Limits::interpreted()).load(&host, config, tables)?
         }
-        None => sandbox::load_project(&host, &Project::find(&args.project)?, &args.setup)?,
+        None => {
+            let project = Project::find(&args.project)?;
+            let (config, tables) = (args.setup.config()?, args.setup.tables()?);
+            Candidate::of_project(&project)?.load(&host, config, tables)?
+        }
     };
     let batches = match (&args.input, &args.edge) {
         (Some(path), _) => read(path)?,

@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+use sluice_package::{PluginSource, SOURCE_FILE};
 
-/// Marks the folder; it says what the source does not: publisher, capabilities, limits.
-pub(super) const FILE: &str = "plugin.toml";
+/// What may be source, and how much of it is looked at for something newer than the component.
+const SOURCE_ENDINGS: [&str; 6] = ["rs", "toml", "js", "ts", "py", "txt"];
+const SOURCE_DEPTH: usize = 5;
+const SOURCE_FILES: usize = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Language {
@@ -25,9 +28,13 @@ impl Language {
         }
     }
 
-    /// Whether the component carries an interpreter, which decides its limits.
-    pub(super) fn is_interpreted(self) -> bool {
-        self != Language::Rust
+    /// Where the source says its version.
+    pub(super) fn version_file(self) -> &'static str {
+        match self {
+            Language::Rust => "Cargo.toml",
+            Language::Js => "plugin.js",
+            Language::Python => "plugin.py",
+        }
     }
 }
 
@@ -37,37 +44,19 @@ pub(super) struct Project {
     pub(super) language: Language,
     /// Without its vendor.
     pub(super) name: String,
+    /// What plugin.toml says.
+    pub(super) source: PluginSource,
 }
 
 impl Project {
     /// The project in a folder or above it; or the only one right below it, so that `new` and `build` can follow each other.
     pub(super) fn find(from: &Path) -> Result<Project> {
-        let from = fs::canonicalize(from).with_context(|| format!("cannot find {}", from.display()))?;
-        if let Some(root) = from.ancestors().find(|folder| folder.join(FILE).is_file()) {
-            return Project::open(root);
+        let file = PluginSource::find(from)?;
+        let root = file.parent().unwrap_or(Path::new("."));
+        if fs::canonicalize(from).is_ok_and(|from| root.parent() == Some(&from)) {
+            eprintln!("plugin in {}", root.display());
         }
-        let mut below: Vec<PathBuf> = fs::read_dir(&from)
-            .with_context(|| format!("cannot read {}", from.display()))?
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.join(FILE).is_file())
-            .collect();
-        below.sort();
-        match &below[..] {
-            [only] => {
-                eprintln!("plugin in {}", only.display());
-                Project::open(only)
-            }
-            [] => bail!(
-                "no {FILE} in {} or above it: this is no folder of a plugin\n  make one with `sluice plugin new NAME`, or say which with --project DIR",
-                from.display()
-            ),
-            several => bail!(
-                "several plugins below {}: say which with --project DIR, such as {}",
-                from.display(),
-                several[0].display()
-            ),
-        }
+        Project::open(root)
     }
 
     fn open(root: &Path) -> Result<Project> {
@@ -84,20 +73,15 @@ impl Project {
                 root.display()
             )
         };
-        let path = root.join(FILE);
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let table: toml::Table = toml::from_str(&text).with_context(|| format!("{} is no TOML", path.display()))?;
-        let name = table
-            .get("package")
-            .and_then(|package| package.get("name"))
-            .and_then(toml::Value::as_str)
-            .with_context(|| format!("{} has no name in [package]", path.display()))?;
+        let source = PluginSource::load(&root.join(SOURCE_FILE))?;
+        let name = source.package.name.as_str();
         let name = name.rsplit('/').next().unwrap_or(name).to_owned();
         check_name(&name)?;
         Ok(Project {
             root: root.to_owned(),
             language,
             name,
+            source,
         })
     }
 
@@ -106,9 +90,17 @@ impl Project {
         self.root.join("dist").join(format!("{}.wasm", self.name))
     }
 
-    /// The component, with a word on what to do if there is none.
+    /// The component, with a word on what to do if there is none, or an older one than the source.
     pub(super) fn read_component(&self) -> Result<Vec<u8>> {
         let path = self.component();
+        if let Some(newer) = self.newer_source(&path) {
+            let inside = |path: &Path| path.strip_prefix(&self.root).unwrap_or(path).display().to_string();
+            eprintln!(
+                "note: {} is newer than {}: `sluice plugin build` makes it anew",
+                inside(&newer),
+                inside(&path)
+            );
+        }
         fs::read(&path).with_context(|| {
             format!(
                 "cannot read {}: build the plugin first, with `sluice plugin build`",
@@ -117,9 +109,48 @@ impl Project {
         })
     }
 
+    /// A file of the source that was changed after the component was made.
+    fn newer_source(&self, component: &Path) -> Option<PathBuf> {
+        let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+        let made = changed(component)?;
+        let is_newer = |path: &PathBuf| changed(path).is_some_and(|time| time > made);
+        let mut files = vec![self.root.join(SOURCE_FILE)];
+        match self.language {
+            Language::Rust => {
+                files.push(self.root.join("Cargo.toml"));
+                files_below(&self.root.join("src"), SOURCE_DEPTH, &mut files);
+            }
+            // Their modules lie beside what the tools of the language put there.
+            Language::Js | Language::Python => files_below(&self.root, 1, &mut files),
+        }
+        let is_source = |path: &PathBuf| {
+            let ending = path.extension().and_then(|ending| ending.to_str());
+            ending.is_some_and(|ending| SOURCE_ENDINGS.contains(&ending))
+        };
+        files.into_iter().filter(is_source).find(is_newer)
+    }
+
     /// What this program puts there for the build: SDK and contract.
     pub(super) fn kit(&self) -> PathBuf {
         self.root.join(".sluice")
+    }
+}
+
+fn files_below(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    for path in fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+    {
+        if found.len() >= SOURCE_FILES {
+            return;
+        }
+        match path.is_dir() {
+            true if depth > 1 => files_below(&path, depth - 1, found),
+            true => {}
+            false => found.push(path),
+        }
     }
 }
 
@@ -152,7 +183,8 @@ mod tests {
         let make = |name: &str| {
             let root = folder.path().join(name);
             fs::create_dir_all(root.join("src/deep")).unwrap();
-            fs::write(root.join(FILE), format!("[package]\nname = \"acme/{name}\"\n")).unwrap();
+            let source = format!("[package]\nname = \"acme/{name}\"\npublisher = \"Acme\"\n");
+            fs::write(root.join(SOURCE_FILE), source).unwrap();
             fs::write(root.join("Cargo.toml"), "").unwrap();
             root
         };
@@ -161,9 +193,51 @@ mod tests {
             let project = Project::find(from).unwrap();
             assert_eq!((project.name.as_str(), project.language), ("one", Language::Rust));
         }
+        fs::write(
+            folder.path().join("one").join(SOURCE_FILE),
+            "[package]\nname = \"acme/one\"\npublishr = \"x\"\n",
+        )
+        .unwrap();
+        let error = format!("{:#}", Project::find(&one).unwrap_err());
+        assert!(
+            error.contains("publishr"),
+            "what `sign` would refuse is told at once: {error}"
+        );
         make("two");
         let error = Project::find(folder.path()).unwrap_err().to_string();
         assert!(error.contains("several"), "{error}");
+    }
+
+    #[test]
+    fn a_component_that_is_older_than_its_source_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let put = |name: &str, seconds: u64| {
+            let path = root.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let text = "[package]\nname = \"acme/one\"\npublisher = \"Acme\"\n";
+            fs::write(&path, text).unwrap();
+            let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            fs::File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_modified(time)
+                .unwrap();
+        };
+        for name in ["plugin.toml", "Cargo.toml", "src/lib.rs", "src/deep/more.rs"] {
+            put(name, 100);
+        }
+        let project = Project::open(root).unwrap();
+        let newer = || project.newer_source(&project.component());
+        assert_eq!(newer(), None, "there is no component");
+        put("dist/one.wasm", 200);
+        // What is no source may be as new as it likes.
+        put("fixtures/a.json", 300);
+        put("src/notes.md", 300);
+        assert_eq!(newer(), None);
+        put("src/deep/more.rs", 201);
+        assert_eq!(newer(), Some(root.join("src/deep/more.rs")));
     }
 
     #[test]

@@ -1,11 +1,16 @@
 //! One plugin in the host that edges have, for trying it.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
-use sluice_runtime::{Compiler, Grants, Host, HostOptions, Limits, OnFault, Plugin, PluginConfig, TableSource};
+use sluice_package::command::Progress;
+use sluice_runtime::{
+    Compiler, DEFAULT_STATE_BYTES, Grants, Host, HostOptions, Limits, OnFault, Plugin, PluginConfig, TableSource,
+};
+use sluice_settings::readable;
 
 use super::project::Project;
 
@@ -46,9 +51,18 @@ impl Setup {
 
 /// The host, with what it compiled kept for the next command.
 pub(super) fn host() -> Result<Host> {
+    host_with(cache_folder())
+}
+
+/// A host that compiles everything anew.
+pub(super) fn forgetful_host() -> Result<Host> {
+    host_with(None)
+}
+
+fn host_with(cache: Option<PathBuf>) -> Result<Host> {
     let options = HostOptions {
         compiler: Compiler::this_program(),
-        cache: cache_folder(),
+        cache,
     };
     Host::new(options).context("the plugin engine does not run here")
 }
@@ -64,47 +78,68 @@ fn cache_folder() -> Option<PathBuf> {
     Some(base.join("sluice").join("compiled"))
 }
 
-/// A component with everything granted that it asks for and that is given.
-pub(super) fn load(
-    host: &Host,
-    name: &str,
-    component: Vec<u8>,
-    config: Value,
-    tables: Vec<TableSource>,
-    is_interpreted: bool,
-) -> Result<Arc<Plugin>> {
-    let mut grants = Grants::harmless();
-    if !tables.is_empty() {
-        grants.capabilities.insert(sluice_runtime::Capability::Lookup);
-        grants.tables = tables;
-    }
-    let limits = if is_interpreted {
-        Limits::interpreted()
-    } else {
-        Limits::default()
-    };
-    let plugin = host.load(PluginConfig {
-        name: name.to_owned(),
-        component,
-        config,
-        limits,
-        // Rows that a fault leaves behind are then told from rows that the plugin left alone.
-        on_fault: Some(OnFault::Quarantine),
-        enabled: true,
-        signals: Vec::new(),
-        grants,
-    });
-    plugin.context("the plugin cannot be loaded")
+/// What is tried: a component, and what its package would ask for.
+pub(super) struct Candidate<'a> {
+    pub(super) name: &'a str,
+    pub(super) component: Vec<u8>,
+    pub(super) limits: Limits,
+    pub(super) state_bytes: usize,
+    /// Once is enough: later it is in the cache.
+    announced: Cell<bool>,
 }
 
-/// The project's plugin as it would be set up by an operator.
-pub(super) fn load_project(host: &Host, project: &Project, setup: &Setup) -> Result<Arc<Plugin>> {
-    load(
-        host,
-        &project.name,
-        project.read_component()?,
-        setup.config()?,
-        setup.tables()?,
-        project.language.is_interpreted(),
-    )
+impl<'a> Candidate<'a> {
+    /// The project's component, with the limits that a node gives its package.
+    pub(super) fn of_project(project: &'a Project) -> Result<Candidate<'a>> {
+        let (limits, state_bytes) = sluice_edge::package_limits(&project.source.limits());
+        Ok(Candidate {
+            name: &project.name,
+            component: project.read_component()?,
+            limits,
+            state_bytes,
+            announced: Cell::new(false),
+        })
+    }
+
+    /// A component of which nothing is known but its bytes.
+    pub(super) fn unknown(name: &'a str, component: Vec<u8>, limits: Limits) -> Candidate<'a> {
+        Candidate {
+            name,
+            component,
+            limits,
+            state_bytes: DEFAULT_STATE_BYTES,
+            announced: Cell::new(false),
+        }
+    }
+
+    /// Loads it with everything granted that it asks for and that is given.
+    pub(super) fn load(&self, host: &Host, config: Value, tables: Vec<TableSource>) -> Result<Arc<Plugin>> {
+        let mut grants = Grants::harmless();
+        grants.state_bytes = self.state_bytes;
+        if !tables.is_empty() {
+            grants.capabilities.insert(sluice_runtime::Capability::Lookup);
+            grants.tables = tables;
+        }
+        let _word = (!self.announced.replace(true)).then(|| compiling(self.name, &self.component));
+        let plugin = host.load(PluginConfig {
+            name: self.name.to_owned(),
+            component: self.component.clone(),
+            config,
+            limits: self.limits.clone(),
+            // Rows that a fault leaves behind are then told from rows that the plugin left alone.
+            on_fault: Some(OnFault::Quarantine),
+            enabled: true,
+            signals: Vec::new(),
+            grants,
+        });
+        plugin.context("the plugin cannot be loaded")
+    }
+}
+
+/// Says so while a component is compiled for the first time, which takes an embedded interpreter up to minutes.
+pub(super) fn compiling(name: &str, component: &[u8]) -> Progress {
+    Progress::on_stderr(format!(
+        "compiling {name} ({})",
+        readable::bytes(component.len() as u64)
+    ))
 }

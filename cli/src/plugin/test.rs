@@ -11,7 +11,7 @@ use sluice_runtime::{Call, Hints, Host, TableSource};
 use sluice_wire::Signal;
 
 use super::project::Project;
-use super::sandbox;
+use super::sandbox::{self, Candidate};
 use super::trial::Trial;
 
 /// Run the fixtures through the component
@@ -37,12 +37,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let host = sandbox::host()?;
     let folder = project.root.join("fixtures");
     let fixtures = fixtures(&folder, args.filter.as_deref().unwrap_or(""))?;
-    let component = project.read_component()?;
+    let candidate = Candidate::of_project(&project)?;
     let mut failed = 0;
     let mut all = Vec::new();
     for path in &fixtures {
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let differences = check(&host, &project, &component, path).unwrap_or_else(|error| vec![format!("{error:#}")]);
+        let differences = check(&host, &candidate, path).unwrap_or_else(|error| vec![format!("{error:#}")]);
         failed += usize::from(!differences.is_empty());
         if args.json {
             all.push(json!({"fixture": name, "ok": differences.is_empty(), "differences": differences}));
@@ -88,7 +88,7 @@ fn fixtures(folder: &Path, filter: &str) -> Result<Vec<PathBuf>> {
 }
 
 /// What differs, in every form that a batch may have.
-fn check(host: &Host, project: &Project, component: &[u8], path: &Path) -> Result<Vec<String>> {
+fn check(host: &Host, candidate: &Candidate<'_>, path: &Path) -> Result<Vec<String>> {
     let text = fs::read_to_string(path).context("cannot read it")?;
     let fixture = Fixture::parse(&text).map_err(anyhow::Error::msg)?;
     let signal: Signal = match fixture.signal.as_str() {
@@ -108,15 +108,7 @@ fn check(host: &Host, project: &Project, component: &[u8], path: &Path) -> Resul
         .collect();
     let mut differences = Vec::new();
     for (layout, name) in [(Layout::Plain, "plain columns"), (Layout::Dictionary, "dictionaries")] {
-        let plugin = sandbox::load(
-            host,
-            &project.name,
-            component.to_vec(),
-            fixture.config.clone(),
-            sources.clone(),
-            project.language.is_interpreted(),
-        );
-        let actual = match plugin {
+        let actual = match candidate.load(host, fixture.config.clone(), sources.clone()) {
             Ok(plugin) => {
                 let rows = batch(&fixture.rows, &fixture.defaults(), layout).map_err(anyhow::Error::msg)?;
                 // State outlives plugins; of each run it is another tenant's.

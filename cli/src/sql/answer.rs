@@ -66,7 +66,7 @@ pub(super) fn note(completeness: &Value) -> String {
                     "note: not complete: {missing} records of the log are not in the stores yet"
                 );
                 if let Some(age) = completeness["oldest_missing_age_ms"].as_u64() {
-                    let _ = write!(text, ", the oldest for {}", span(age));
+                    let _ = write!(text, ", the oldest for {}", sluice_settings::readable::span(age));
                 }
                 text.push('\n');
             }
@@ -112,17 +112,6 @@ pub(crate) fn refusal(query: &str, status: u16, body: &[u8]) -> String {
         text.push_str("hint: --token-file FILE or the variable SLUICE_TOKEN say who asks\n");
     }
     text
-}
-
-/// Milliseconds for people.
-pub(crate) fn span(ms: u64) -> String {
-    match ms {
-        0..1_000 => format!("{ms} ms"),
-        1_000..120_000 => format!("{} s", ms / 1_000),
-        120_000..7_200_000 => format!("{} min", ms / 60_000),
-        7_200_000..172_800_000 => format!("{} h", ms / 3_600_000),
-        _ => format!("{} days", ms / 86_400_000),
-    }
 }
 
 /// Text from elsewhere must not steer the terminal.

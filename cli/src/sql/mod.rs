@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::http_client::{Connect, HttpClient, read_all};
-pub(crate) use answer::{plain, refusal, span};
+pub(crate) use answer::{plain, refusal};
 
 /// A JSON answer is held in memory; the server stops before this.
 const MOST_JSON: usize = 1 << 30;

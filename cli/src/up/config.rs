@@ -80,4 +80,31 @@ mod tests {
         check("data_dir = \"x\"\n", ["line 1", "under [edge]"]);
         check("[query.limits]\nthreads = 5000\n", ["line 2", "query.limits.threads"]);
     }
+
+    /// Whoever copies an example from the page of a plugin has a configuration, of an edge as of `sluice up`.
+    #[test]
+    fn the_examples_of_plugins_are_configurations() {
+        let check = |page: &str, text: &str| {
+            let example = text.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+            let example = example.unwrap_or_else(|| panic!("{page} has no example"));
+            assert!(example.starts_with("[[plugin]] "), "{page}");
+            let edge = EdgeConfig::from_toml(example).unwrap_or_else(|e| panic!("{page}: {e}"));
+            let of_up = example.replace("[plugin", "[edge.plugin");
+            let up = UpConfig::from_toml(&of_up).unwrap_or_else(|e| panic!("{page}: {e}"));
+            assert_eq!((edge.plugin.len(), &up.edge.plugin), (1, &edge.plugin), "{page}");
+        };
+        check("sample", include_str!("../../../plugins/sample/README.md"));
+        check("mask", include_str!("../../../plugins/mask/README.md"));
+        check("enrich", include_str!("../../../plugins/enrich/README.md"));
+        check("filter", include_str!("../../../plugins/filter/README.md"));
+        check("cardinality", include_str!("../../../plugins/cardinality/README.md"));
+        for template in [
+            include_str!("../../../plugins/templates/rust/README.md"),
+            include_str!("../../../plugins/templates/js/README.md"),
+            include_str!("../../../plugins/templates/python/README.md"),
+        ] {
+            let filled = template.replace("{{name}}", "demo").replace("{{publisher}}", "local");
+            check("a template", &filled);
+        }
+    }
 }

@@ -83,8 +83,12 @@ pub enum SourceError {
     TooLarge { bytes: u64 },
     #[error("the manifest would be refused: {0}")]
     Manifest(#[from] ManifestError),
-    #[error("no {SOURCE_FILE} in {} or above it: say which with --source", .from.display())]
+    #[error(
+        "no {SOURCE_FILE} in {} or above it: this is no folder of a plugin; `sluice plugin new NAME` makes one", .from.display()
+    )]
     NotFound { from: PathBuf },
+    #[error("several plugins below {}: go into one of them, such as {}", .from.display(), .first.display())]
+    Several { from: PathBuf, first: PathBuf },
 }
 
 impl PluginSource {
@@ -100,7 +104,8 @@ impl PluginSource {
         read.map_err(|error| SourceError::Config(Box::new(error.in_file(path))))
     }
 
-    /// The file in a folder or above it, or in the only folder right below that has one.
+    /// The file in a folder or above it, or in the only folder right below that has one: the next command after `new` works where
+    /// that was typed.
     pub fn find(from: &Path) -> Result<PathBuf, SourceError> {
         let not_found = || SourceError::NotFound { from: from.to_owned() };
         let from = std::fs::canonicalize(from).map_err(|_| not_found())?;
@@ -108,13 +113,24 @@ impl PluginSource {
             return Ok(folder.join(SOURCE_FILE));
         }
         let below = std::fs::read_dir(&from).into_iter().flatten().flatten();
-        let mut below = below
+        let mut below: Vec<PathBuf> = below
             .map(|entry| entry.path().join(SOURCE_FILE))
-            .filter(|path| path.is_file());
-        match (below.next(), below.next()) {
-            (Some(only), None) => Ok(only),
-            _ => Err(not_found()),
+            .filter(|path| path.is_file())
+            .collect();
+        below.sort();
+        match &below[..] {
+            [only] => Ok(only.clone()),
+            [] => Err(not_found()),
+            [first, ..] => Err(SourceError::Several {
+                first: first.parent().unwrap_or(&from).to_owned(),
+                from,
+            }),
         }
+    }
+
+    /// What its package asks for.
+    pub fn limits(&self) -> WantedLimits {
+        self.limits.wanted()
     }
 
     /// The manifest for a component that says this of itself.

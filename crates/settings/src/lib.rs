@@ -4,6 +4,7 @@
 mod error;
 mod explain;
 mod near;
+pub mod readable;
 pub mod units;
 
 pub use error::ConfigError;

@@ -11,8 +11,9 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use sluice_edge::{EdgeConfig, NodeOptions, PluginCheck, check_plugins, program};
 use sluice_package::Policy;
-use sluice_package::command::{self, EXIT_CODES, Host, Output, PackageCommand};
+use sluice_package::command::{self, EXIT_CODES, Host, Output, PackageCommand, Progress};
 use sluice_runtime::{Host as Sandbox, HostOptions};
+use sluice_settings::readable;
 
 const FAILED: u8 = 1;
 const CONFIG_REFUSED: u8 = 3;
@@ -149,6 +150,8 @@ async fn status(url: &str, json: bool) -> anyhow::Result<()> {
     }
     let status: serde_json::Value = serde_json::from_slice(&body)?;
     let at = |path: &str| status.pointer(path).cloned().unwrap_or_default();
+    let count = |path: &str| readable::count(at(path).as_u64().unwrap_or(0));
+    let size = |path: &str| readable::bytes(at(path).as_u64().unwrap_or(0));
     println!(
         "node       {}/{}  {}",
         text(&at("/tenant")),
@@ -157,15 +160,15 @@ async fn status(url: &str, json: bool) -> anyhow::Result<()> {
     );
     println!(
         "accepted   {} logs, {} spans, {} data points",
-        at("/accepted/log"),
-        at("/accepted/span"),
-        at("/accepted/metric")
+        count("/accepted/log"),
+        count("/accepted/span"),
+        count("/accepted/metric")
     );
     println!(
-        "spool      {} batches, {} of {} bytes",
-        at("/spool/batches"),
-        at("/spool/bytes"),
-        at("/spool/max_bytes")
+        "spool      {} batches, {} of {}",
+        count("/spool/batches"),
+        size("/spool/bytes"),
+        size("/spool/max_bytes")
     );
     match at("/link") {
         serde_json::Value::Null => println!("link       none"),
@@ -205,6 +208,10 @@ async fn status(url: &str, json: bool) -> anyhow::Result<()> {
 
 async fn plugin(command: PackageCommand) -> ExitCode {
     let inspect = |component: &[u8]| {
+        let _word = Progress::on_stderr(format!(
+            "compiling the component ({})",
+            readable::bytes(component.len() as u64)
+        ));
         let sandbox = Sandbox::new(HostOptions::default()).map_err(|error| error.to_string())?;
         sluice_edge::component_facts(component, &sandbox)
     };
@@ -212,6 +219,8 @@ async fn plugin(command: PackageCommand) -> ExitCode {
         inspect: &inspect,
         policy: Policy::default(),
         data: EdgeConfig::default().data_dir,
+        standard: &sluice_edge::standard_kind,
+        ask: &command::ask_on_terminal,
     };
     let mut output = Output {
         out: &mut std::io::stdout(),

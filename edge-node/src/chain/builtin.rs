@@ -4,7 +4,7 @@
 include!(concat!(env!("OUT_DIR"), "/standard_plugins.rs"));
 
 /// Their names, also those that this program was built without.
-pub(super) const STANDARD: [&str; 5] = ["mask", "sample", "enrich", "filter", "cardinality"];
+pub(crate) const STANDARD: [&str; 5] = ["mask", "sample", "enrich", "filter", "cardinality"];
 
 /// The component of a standard plugin, if it is here.
 pub(super) fn component(name: &str) -> Option<&'static [u8]> {

@@ -19,9 +19,12 @@ use std::path::PathBuf;
 use sluice_package::{NameError, StoreError};
 use sluice_runtime::HostError;
 
+#[cfg(test)]
+pub(crate) use builtin::STANDARD;
 pub use check::{LoadedPlugin, PluginCheck, check_plugins};
 pub(crate) use keeper::{Keeper, KeeperOptions};
 pub use secrets::SecretError;
+pub(crate) use source::wanted;
 pub use status::{ChainStatus, RefusedChain};
 
 /// Why the chain cannot be as it was asked for.

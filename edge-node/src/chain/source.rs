@@ -175,7 +175,8 @@ fn of_package(verified: Verified) -> Source {
     }
 }
 
-fn wanted(limits: &WantedLimits) -> PluginLimits {
+/// What a package asks for, as the configuration would.
+pub(crate) fn wanted(limits: &WantedLimits) -> PluginLimits {
     let span = |micros: Option<u64>| micros.map(|micros| Span(Duration::from_micros(micros)));
     PluginLimits {
         interpreted: limits.interpreted.then_some(true),

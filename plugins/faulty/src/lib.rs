@@ -3,6 +3,7 @@
 //! Built twice, as a filter (`faulty`) and as a mask (`faulty_mask`), because a host treats their failures differently.
 
 mod abuse;
+mod replay;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -55,9 +56,17 @@ impl Guest for Faulty {
                 Kind::Filter
             },
             reads: vec!["body".to_owned(), "severity".to_owned()],
-            writes: ["body", "severity", "weight", "signal", "attrs:*:added*"]
-                .map(str::to_owned)
-                .to_vec(),
+            writes: [
+                "body",
+                "severity",
+                "weight",
+                "signal",
+                "buckets",
+                "scope:*",
+                "attrs:*:added*",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
             config_schema: String::new(),
         }
     }
@@ -111,6 +120,7 @@ fn misbehave(mode: &str, batch: &Batch, calls: u64) -> Result<Outcome, String> {
     let rows = batch.rows();
     match mode {
         "ok" => Ok(unchanged()),
+        "replay" => replay::answer(batch),
         "loop" => spin(),
         "memory" => loop {
             STATE.with_borrow_mut(|state| state.leak.push(vec![1; 1 << 20]));

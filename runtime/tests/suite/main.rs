@@ -2,6 +2,7 @@
 //! Components are read from `plugins/dist`; `cargo xtask guests` builds them.
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 mod capabilities;
 mod common;
 mod compile;

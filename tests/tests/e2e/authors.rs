@@ -75,6 +75,22 @@ fn from_nothing_to_installed(language: &str, source: &str) -> Author {
     let lines = lines.lines().filter(|line| !line.trim().is_empty()).count();
     assert!(lines <= 20, "{language}: a filter of {lines} lines");
 
+    // A version that stands in two places is refused where it differs, before there is a component.
+    let manifest = author.path("demo/plugin.toml");
+    let right = fs::read_to_string(&manifest).unwrap();
+    fs::write(
+        &manifest,
+        right.replacen("publisher =", "version = \"0.2.0\"\npublisher =", 1),
+    )
+    .unwrap();
+    let differs = author.plugin(&["build"]);
+    let said = String::from_utf8_lossy(&differs.stderr).into_owned();
+    assert!(
+        !differs.status.success() && said.contains("says 0.1.0, plugin.toml 0.2.0"),
+        "{language}: {said}"
+    );
+    assert!(!author.path("demo/dist").exists(), "{language}");
+    fs::write(&manifest, right).unwrap();
     let built = author.does(&["build"]);
     assert!(built.contains("imports nothing"), "{language}: {built}");
     let tested = author.json(&["test", "--json"]);
@@ -126,7 +142,10 @@ fn from_nothing_to_installed(language: &str, source: &str) -> Author {
 
     author.does(&["sign"]);
     let data = author.path("data/edge");
-    author.does(&["install", "--data", data.to_str().unwrap()]);
+    let mistyped = author.plugin(&["install", "--data", data.to_str().unwrap()]);
+    assert_eq!(mistyped.status.code(), Some(2), "{mistyped:?}");
+    assert!(!data.exists());
+    author.does(&["install", "--create", "--data", data.to_str().unwrap()]);
     let listed = author.does(&["list", "--data", data.to_str().unwrap()]);
     assert!(
         listed.contains("local/demo") && listed.contains("0.1.0"),
@@ -158,6 +177,33 @@ async fn p12_a_plugin_in_rust_from_nothing_to_a_running_node() {
     assert_eq!(kept.rows.len(), 1);
     let shown = "SELECT 1 FROM plugins WHERE plugin = 'demo' AND version = '0.1.0' AND kind = 'filter'";
     node.rows(shown, 1).await.unwrap();
+    let data = node.data();
+    let status = tokio::task::spawn_blocking(move || {
+        let words = ["status", "--data", data.to_str().unwrap()];
+        Command::new(binary().unwrap()).args(words).output().unwrap()
+    });
+    let status = String::from_utf8(status.await.unwrap().stdout).unwrap();
+    for known in [
+        "● ready",
+        "\nedge ",
+        "default/local, up for",
+        "1 log, 0 spans",
+        "link ",
+        " live 127.0.0.1:",
+        "\ningest",
+        "1 partition",
+    ] {
+        assert!(status.contains(known), "{known:?} is not in\n{status}");
+    }
+    let row = status
+        .lines()
+        .find(|line| line.starts_with("  demo "))
+        .unwrap_or_else(|| panic!("{status}"));
+    assert_eq!(
+        row.split_whitespace().take(6).collect::<Vec<_>>(),
+        ["demo", "0.1.0", "filter", "current", "1", "1"],
+        "{status}"
+    );
 
     // Before and after on live events, which only the bearer of the node's token is shown.
     let (url, token) = (node.url("http").unwrap(), node.data().join("edge/admin-token"));

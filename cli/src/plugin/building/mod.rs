@@ -4,14 +4,18 @@ mod js;
 mod python;
 mod rust;
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use sluice_package::command::Progress;
+use sluice_package::{Policy, SourceError};
 
 use super::assets;
 use super::project::{Language, Project};
+use super::sandbox;
 
 /// Make the component
 #[derive(Debug, clap::Args)]
@@ -38,8 +42,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Language::Python => python::build(&project, &tools)?,
     };
     let info = sluice_runtime::inspect(&component).context("the component cannot be used")?;
+    fits(&project, &component)?;
     let path = project.component();
-    assets::write(&path, &component)?;
+    // Also where nothing changed: its time says that it is of this source.
+    let folder = path.parent().unwrap_or(&project.root);
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::write(&path, &component))
+        .with_context(|| format!("cannot write {}", path.display()))?;
     println!(
         "{}  {} KiB, contract {}, {}, in {:.1} s",
         path.strip_prefix(&project.root).unwrap_or(&path).display(),
@@ -61,6 +70,27 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Refuses a component of which `sign` could make no package: what it says of itself and plugin.toml must agree.
+fn fits(project: &Project, component: &[u8]) -> Result<()> {
+    let facts = {
+        let host = sandbox::host()?;
+        let _word = sandbox::compiling(&project.name, component);
+        sluice_edge::component_facts(component, &host).map_err(anyhow::Error::msg)
+    };
+    let facts = facts.context("the component cannot be used")?;
+    match project.source.manifest(&facts, component, &Policy::default()) {
+        Ok(_) => Ok(()),
+        Err(SourceError::Version { component, source_says }) => {
+            let file = project.language.version_file();
+            bail!(
+                "the version stands in two places and differs: {file} says {component}, plugin.toml {source_says}\n  make them the \
+                 same, or remove `version` from plugin.toml: then that of {file} counts"
+            )
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Runs the tools of a language.
 struct Tools {
     verbose: bool,
@@ -69,18 +99,20 @@ struct Tools {
 impl Tools {
     /// Runs a step to its end. What it prints is shown if it fails, or if someone asked for it.
     fn run(&self, what: &str, command: &mut Command) -> Result<()> {
-        eprintln!("{what} …");
         if self.verbose {
+            eprintln!("{what} …");
             let status = command.status().with_context(|| missing(command))?;
             if !status.success() {
                 bail!("{what} failed: {status}");
             }
             return Ok(());
         }
+        let word = Progress::on_stderr(what);
         let output = command
             .stdin(Stdio::null())
             .output()
             .with_context(|| missing(command))?;
+        drop(word);
         if !output.status.success() {
             eprint!("{}", String::from_utf8_lossy(&output.stdout));
             eprint!("{}", String::from_utf8_lossy(&output.stderr));

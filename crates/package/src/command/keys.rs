@@ -6,7 +6,7 @@ use std::{env, fs};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{CommandError, Host, Output, StoreArgs, cannot, report};
+use super::{CommandError, Host, NewStoreArgs, Output, StoreArgs, cannot, report};
 use crate::file;
 use crate::key::{PrivateKey, PublicKey};
 use crate::limits::KEY_FILE_BYTES;
@@ -159,7 +159,7 @@ Examples:
         #[arg(long, value_name = "CAPABILITY", value_delimiter = ',')]
         capabilities: Option<Vec<Capability>>,
         #[command(flatten)]
-        store: StoreArgs,
+        store: NewStoreArgs,
     },
     /// The keys that are pinned
     List {
@@ -193,7 +193,7 @@ pub(super) fn trust(command: TrustCommand, host: &Host<'_>, output: &mut Output<
                 capabilities: capabilities.map(|some| some.into_iter().collect()),
                 name,
             };
-            store.open(host).add_key(&trusted)?;
+            store.open(host)?.add_key(&trusted)?;
             writeln!(output.out, "pinned {} as {}", trusted.key.id(), trusted.name)?;
             if trusted.names.is_none() {
                 writeln!(
@@ -203,7 +203,7 @@ pub(super) fn trust(command: TrustCommand, host: &Host<'_>, output: &mut Output<
             }
         }
         TrustCommand::List { json, store } => {
-            let trust = store.open(host).trust()?;
+            let trust = store.open(host)?.trust()?;
             if json {
                 let keys: Vec<_> = trust.keys().map(as_json).collect();
                 return report::json(output, &json!({ "keys": keys }));
@@ -222,7 +222,7 @@ pub(super) fn trust(command: TrustCommand, host: &Host<'_>, output: &mut Output<
             report::table(output, &["NAME", "KEY", "PACKAGES", "CAPABILITIES", "COMMENT"], rows)?;
         }
         TrustCommand::Remove { name, store } => {
-            store.open(host).remove_key(&name)?;
+            store.open(host)?.remove_key(&name)?;
             writeln!(output.out, "{name} is not pinned any more")?;
         }
     }

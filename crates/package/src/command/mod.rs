@@ -1,24 +1,31 @@
 //! What an operator and a publisher type: `sluice plugin …` and `sluice-edge plugin …`.
 
 mod keys;
+mod node_folder;
 mod packages;
+mod progress;
 mod report;
 mod revoke;
 mod running;
+mod switch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Subcommand;
 
+pub use progress::Progress;
+pub use switch::ask_on_terminal;
+
 use crate::key::KeyError;
-use crate::manifest::{ComponentFacts, FactMismatch};
+use crate::manifest::{ComponentFacts, FactMismatch, Kind};
 use crate::name::NameError;
 use crate::oci::{Access, Credentials, CredentialsError, OciError, Reference, ReferenceError};
 use crate::policy::Policy;
 use crate::revocation::RevocationError;
 use crate::source::SourceError;
 use crate::store::{StateError, Store, StoreError};
+use node_folder::Create;
 
 /// What the program that offers these commands knows and this crate does not.
 #[expect(missing_debug_implementations, reason = "a closure of the program has none")]
@@ -28,6 +35,10 @@ pub struct Host<'a> {
     pub policy: Policy,
     /// The node's data folder, where `--data` is not given.
     pub data: PathBuf,
+    /// The kind of a plugin that is part of the node's program.
+    pub standard: &'a (dyn Fn(&str) -> Option<Kind> + Sync),
+    /// Puts a question to a person; `None` where there is none. [`ask_on_terminal`] does it.
+    pub ask: &'a (dyn Fn(&str) -> Option<bool> + Sync),
 }
 
 /// Where a command writes.
@@ -62,9 +73,9 @@ pub enum PackageCommand {
     /// Take versions, components or keys back, for everybody who imports the list
     Revoke(revoke::RevokeArgs),
     /// The kill switch: nothing of this package runs any more
-    Disable(running::DisableArgs),
+    Disable(switch::DisableArgs),
     /// Let a disabled package run again
-    Enable(running::NameArgs),
+    Enable(switch::EnableArgs),
     /// Run a version beside the current one on a share of the batches, without effect
     Shadow(running::ShadowArgs),
     /// Make an installed version the one that runs; by default the one in the shadow
@@ -76,9 +87,19 @@ pub enum PackageCommand {
 /// Which node.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct StoreArgs {
-    /// The node's data folder; packages are kept in `plugins` below it
+    /// The node's data folder: `sluice-data/edge` of `sluice up`, `data_dir` of an edge
     #[arg(long, value_name = "DIR", env = "SLUICE_DATA")]
     pub data: Option<PathBuf>,
+}
+
+/// Which node, where it may not have run yet.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct NewStoreArgs {
+    #[command(flatten)]
+    node: StoreArgs,
+    /// Make the data folder of a node that has not run yet
+    #[arg(long)]
+    create: bool,
 }
 
 /// How a registry is reached.
@@ -102,6 +123,8 @@ pub struct RegistryArgs {
 pub enum CommandError {
     #[error("{0}")]
     Usage(String),
+    #[error("nothing was changed")]
+    Declined,
     #[error("{0}")]
     Component(String),
     #[error(transparent)]
@@ -163,6 +186,7 @@ impl CommandError {
             },
             Self::Oci(OciError::Corrupt { .. } | OciError::Taken { .. } | OciError::Foreign { .. }) => 3,
             Self::Oci(OciError::Revocations(_)) => 3,
+            Self::Oci(OciError::Several { .. }) => 2,
             Self::Source(SourceError::Version { .. } | SourceError::Capability { .. } | SourceError::Manifest(_)) => 3,
             _ => 1,
         }
@@ -185,8 +209,8 @@ pub async fn run(command: PackageCommand, host: &Host<'_>, output: &mut Output<'
         PackageCommand::List(args) => running::list(&args, host, output),
         PackageCommand::Rollback(args) => running::rollback(&args, host, output),
         PackageCommand::Revoke(args) => revoke::revoke(&args, host, output).await,
-        PackageCommand::Disable(args) => running::disable(&args, host, output),
-        PackageCommand::Enable(args) => running::enable(&args, host, output),
+        PackageCommand::Disable(args) => switch::disable(&args, host, output),
+        PackageCommand::Enable(args) => switch::enable(&args, host, output),
         PackageCommand::Shadow(args) => running::shadow(&args, host, output),
         PackageCommand::Promote(args) => running::promote(&args, host, output),
         PackageCommand::Remove(args) => running::remove(&args, host, output),
@@ -194,9 +218,24 @@ pub async fn run(command: PackageCommand, host: &Host<'_>, output: &mut Output<'
 }
 
 impl StoreArgs {
-    fn open(&self, host: &Host<'_>) -> Store {
+    fn open(&self, host: &Host<'_>) -> Result<Store, CommandError> {
+        self.open_or(Create::Never, host)
+    }
+
+    fn open_or(&self, create: Create, host: &Host<'_>) -> Result<Store, CommandError> {
         let data = self.data.as_ref().unwrap_or(&host.data);
-        Store::open(data.join("plugins"), host.policy.clone())
+        node_folder::check(data, create)?;
+        Ok(Store::open(data.join("plugins"), host.policy.clone()))
+    }
+}
+
+impl NewStoreArgs {
+    fn open(&self, host: &Host<'_>) -> Result<Store, CommandError> {
+        let create = match self.create {
+            true => Create::Asked,
+            false => Create::Possible,
+        };
+        self.node.open_or(create, host)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{CommandError, Host, Output, RegistryArgs, StoreArgs, cannot, keys, report};
+use super::{CommandError, Host, NewStoreArgs, Output, Progress, RegistryArgs, StoreArgs, cannot, keys, report};
 use crate::file;
 use crate::key::PrivateKey;
 use crate::limits::{COMPONENT_BYTES, REVOCATIONS_BYTES};
@@ -165,6 +165,7 @@ impl FromArgs {
         if Reference::is_one(&source) {
             let reference: Reference = source.parse()?;
             let access = registry.access(&reference)?;
+            let _word = Progress::on_stderr(format!("fetching {reference}"));
             return Ok((oci::pull(&reference, &access).await?, reference.to_string()));
         }
         let package = Package::read(Path::new(&source));
@@ -180,7 +181,7 @@ fn signed_here() -> Result<PathBuf, CommandError> {
 
 pub(super) async fn verify(args: &VerifyArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
     let (package, from) = args.from.package(&args.registry).await?;
-    let store = args.store.open(host);
+    let store = args.store.open(host)?;
     let verified = store.verify(package, Purpose::Install, args.from.asked())?;
     warn(&verified, output)?;
     let manifest = &verified.manifest;
@@ -270,7 +271,7 @@ pub(super) async fn publish(args: &PublishArgs, output: &mut Output<'_>) -> Resu
             let text = format!("a package is published under its version: this is {version}, not {tag}");
             return Err(CommandError::Usage(text));
         }
-        Selector::Tag(_) => {}
+        Selector::Tag(_) | Selector::Unsaid => {}
     }
     let digest = oci::push(&package, &reference, &version, &access).await?;
     if args.latest {
@@ -296,6 +297,7 @@ fn published(args: &PublishArgs, output: &mut Output<'_>, place: &Reference, dig
 #[command(after_help = "\
 Examples:
   sluice plugin install                                        what `sign` made, on this machine
+  sluice plugin install oci:usb-stick/plugins                  the package in an OCI layout folder, if it is the only one
   sluice plugin install oci://registry.example/acme/demo:1.4.0
   sluice plugin install oci://registry.example/acme/demo@sha256:… --name acme/demo
   sluice plugin install ./acme-demo --inactive                 to run in the shadow first: sluice plugin shadow
@@ -311,14 +313,14 @@ pub struct InstallArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    store: StoreArgs,
+    store: NewStoreArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
 
 pub(super) async fn install(args: &InstallArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
     let (package, from) = args.from.package(&args.registry).await?;
-    let store = args.store.open(host);
+    let store = args.store.open(host)?;
     keys::pin_own(&store, &package, output)?;
     let checked = store.verify(package.clone(), Purpose::Install, args.from.asked())?;
     // A signed manifest may still be wrong about its component; a component that is none is refused before it is here.
@@ -355,7 +357,7 @@ pub(super) async fn install(args: &InstallArgs, host: &Host<'_>, output: &mut Ou
             "note: {name} is disabled; sluice plugin enable {name} lets it run"
         )?;
     }
-    if env::var_os("SLUICE_DATA").is_none() && args.store.data.is_none() {
+    if env::var_os("SLUICE_DATA").is_none() && args.store.node.data.is_none() {
         writeln!(output.notes, "store: {}", store.root().display())?;
     }
     Ok(())

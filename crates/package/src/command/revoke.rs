@@ -9,10 +9,11 @@ use std::time::Duration;
 use serde_json::json;
 use sluice_settings::units;
 
-use super::{CommandError, Host, Output, RegistryArgs, StoreArgs, cannot, keys, report};
+use super::{CommandError, Host, NewStoreArgs, Output, RegistryArgs, cannot, keys, report};
 use crate::file;
 use crate::key::{KeyId, PrivateKey};
 use crate::limits::REVOCATIONS_BYTES;
+use crate::name::parse_version;
 use crate::oci::{self, Reference};
 use crate::policy::Policy;
 use crate::revocation::{Revocation, RevocationList, RevokedComponent, RevokedKey, RevokedVersions, SignedRevocations};
@@ -21,6 +22,7 @@ use crate::trust::{Trust, TrustedKey};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
+  sluice plugin revoke acme/demo@1.4.1 --reason 'leaks e-mail addresses'          this version only
   sluice plugin revoke 'acme/demo@>=1.2.0, <1.4.2' --reason 'leaks e-mail addresses' --key acme.key --list revocations.json
   sluice plugin revoke key:6dl… --reason 'stolen' --key operator.key --list revocations.json
   sluice plugin revoke --renew --key acme.key --list revocations.json           the same list, valid for longer
@@ -31,7 +33,7 @@ Examples:
 A list holds all that its key ever revoked and has a number that only grows. It is good for as long as --valid says: afterwards a
 node installs nothing that the list covers, and goes on with what it has, warning of it.")]
 pub struct RevokeArgs {
-    /// `NAME`, `NAME@RANGE`, `sha256:…` of a component, or `key:ID`
+    /// `NAME`, `NAME@VERSION`, `NAME@RANGE`, `sha256:…` of a component, or `key:ID`
     #[arg(required_unless_present_any = ["renew", "import"])]
     what: Vec<Target>,
     /// Why, for everybody
@@ -56,7 +58,7 @@ pub struct RevokeArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    store: StoreArgs,
+    store: NewStoreArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -82,6 +84,11 @@ impl FromStr for Target {
             return id.parse().map(Self::Key).map_err(said);
         }
         let (name, range) = text.split_once('@').unwrap_or((text, "*"));
+        // A version alone is that version: a list itself says so with a sign, so that nobody has to guess.
+        let range = match parse_version(range.trim()) {
+            Ok(version) => format!("={version}"),
+            Err(_) => range.to_owned(),
+        };
         Ok(Self::Versions(
             name.parse().map_err(said)?,
             range.parse().map_err(said)?,
@@ -120,7 +127,7 @@ async fn import(args: &RevokeArgs, source: &str, host: &Host<'_>, output: &mut O
         }
     };
     let key = signed.key;
-    let list = args.store.open(host).import_revocations(signed)?;
+    let list = args.store.open(host)?.import_revocations(signed)?;
     say(args, output, "imported", &key, &list)
 }
 

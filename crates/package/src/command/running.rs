@@ -1,4 +1,4 @@
-//! What is installed and what runs of it: `list`, `rollback`, `disable`, `enable`, `shadow`, `promote`, `remove`.
+//! What is installed and what runs of it: `list`, `rollback`, `shadow`, `promote`, `remove`.
 
 use semver::Version;
 use serde_json::json;
@@ -33,7 +33,7 @@ struct Line {
 }
 
 pub(super) fn list(args: &ListArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
-    let store = args.store.open(host);
+    let store = args.store.open(host)?;
     let state = store.state()?;
     let mut lines = Vec::new();
     for (name, plugin) in &state.plugins {
@@ -149,14 +149,6 @@ fn as_json(line: &Line) -> serde_json::Value {
 }
 
 #[derive(Debug, clap::Args)]
-pub struct NameArgs {
-    /// The package
-    name: PackageName,
-    #[command(flatten)]
-    store: StoreArgs,
-}
-
-#[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   sluice plugin rollback acme/demo            to the version that ran before
@@ -172,51 +164,8 @@ pub struct RollbackArgs {
 }
 
 pub(super) fn rollback(args: &RollbackArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
-    let to = args.store.open(host).rollback(&args.name, args.version.as_ref())?;
+    let to = args.store.open(host)?.rollback(&args.name, args.version.as_ref())?;
     writeln!(output.out, "{} {to} runs again", args.name)?;
-    Ok(())
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Nothing of the package runs from within a second on a running edge. Of a mask this means that data pass UNMASKED: to stop the
-data instead, stop the edge or its source.")]
-pub struct DisableArgs {
-    /// The package
-    name: PackageName,
-    /// Why, for whoever wonders
-    #[arg(long)]
-    reason: String,
-    #[command(flatten)]
-    store: StoreArgs,
-}
-
-pub(super) fn disable(args: &DisableArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
-    let store = args.store.open(host);
-    store.disable(&args.name, &args.reason)?;
-    writeln!(output.out, "{} is disabled", args.name)?;
-    if store
-        .state()?
-        .plugins
-        .get(&args.name)
-        .is_none_or(|plugin| plugin.versions.is_empty())
-    {
-        writeln!(
-            output.notes,
-            "note: nothing of this name is installed here; a built-in plugin of this name stops"
-        )?;
-    }
-    writeln!(
-        output.notes,
-        "what it kept back or masked passes as it is now; again: sluice plugin enable {}",
-        args.name
-    )?;
-    Ok(())
-}
-
-pub(super) fn enable(args: &NameArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
-    args.store.open(host).enable(&args.name)?;
-    writeln!(output.out, "{} is enabled", args.name)?;
     Ok(())
 }
 
@@ -259,7 +208,7 @@ fn percent(share: f64) -> String {
 }
 
 pub(super) fn shadow(args: &ShadowArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
-    let store = args.store.open(host);
+    let store = args.store.open(host)?;
     match &args.version {
         Some(version) => {
             store.set_shadow(&args.name, version, args.share)?;
@@ -290,7 +239,7 @@ pub struct PromoteArgs {
 }
 
 pub(super) fn promote(args: &PromoteArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
-    let store = args.store.open(host);
+    let store = args.store.open(host)?;
     let version = match &args.version {
         Some(version) => version.clone(),
         None => {
@@ -329,7 +278,7 @@ pub struct RemoveArgs {
 }
 
 pub(super) fn remove(args: &RemoveArgs, host: &Host<'_>, output: &mut Output<'_>) -> Result<(), CommandError> {
-    for version in args.store.open(host).remove(&args.name, args.version.as_ref())? {
+    for version in args.store.open(host)?.remove(&args.name, args.version.as_ref())? {
         writeln!(output.out, "removed {} {version}", args.name)?;
     }
     Ok(())

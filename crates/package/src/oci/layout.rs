@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::OciError;
-use super::artifact::{Artifact, Descriptor, IMAGE_BYTES, IMAGE_TYPE};
-use super::reference::Selector;
+use super::artifact::{Artifact, Descriptor, IMAGE_BYTES, IMAGE_TYPE, ImageManifest, MANIFEST_TYPE, PACKAGE_TYPE};
+use super::reference::{DEFAULT_TAG, Selector, is_tag};
 use crate::digest::Digest;
 use crate::disk::Disk;
 use crate::file;
+use crate::limits::MANIFEST_BYTES;
+use crate::manifest::Manifest;
 
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 const TAG: &str = "org.opencontainers.image.ref.name";
@@ -42,20 +44,20 @@ impl Layout {
         Self { folder }
     }
 
-    pub(super) fn manifest(&self, selector: &Selector) -> Result<Option<Vec<u8>>, OciError> {
-        let index = self.index()?;
+    /// What the selector names; where it names nothing, the only artifact of this type.
+    pub(super) fn manifest(&self, selector: &Selector, artifact_type: &str) -> Result<Option<Vec<u8>>, OciError> {
         let descriptor = match selector {
-            Selector::Tag(tag) => {
-                let mut tagged = index.iter().flat_map(|index| &index.manifests);
-                tagged.find(|descriptor| descriptor.annotations.get(TAG) == Some(tag))
-            }
             Selector::Digest(digest) => return self.read_blob(digest, IMAGE_BYTES),
+            Selector::Tag(tag) => {
+                let mut all = self.index()?.map_or(Vec::new(), |index| index.manifests).into_iter();
+                all.find(|descriptor| tag_of(descriptor) == Some(tag))
+            }
+            Selector::Unsaid => self.latest_or_only(artifact_type)?,
         };
         let Some(descriptor) = descriptor else {
             return Ok(None);
         };
-        let bytes = self.read_blob(&descriptor.digest, IMAGE_BYTES)?;
-        match bytes {
+        match self.read_blob(&descriptor.digest, IMAGE_BYTES)? {
             Some(bytes) if Digest::of(&bytes) != descriptor.digest => Err(OciError::Corrupt {
                 place: self.to_string(),
                 digest: descriptor.digest,
@@ -64,10 +66,67 @@ impl Layout {
         }
     }
 
+    fn latest_or_only(&self, artifact_type: &str) -> Result<Option<Descriptor>, OciError> {
+        let there = self.of_type(artifact_type)?;
+        let latest = there.iter().find(|descriptor| tag_of(descriptor) == Some(DEFAULT_TAG));
+        match (latest, &there[..]) {
+            (Some(latest), _) => Ok(Some(latest.clone())),
+            (None, []) => Ok(None),
+            (None, [first, others @ ..]) if others.iter().all(|other| other.digest == first.digest) => {
+                Ok(Some(first.clone()))
+            }
+            (None, _) => Err(OciError::Several {
+                place: self.to_string(),
+                there: self.told(artifact_type)?,
+            }),
+        }
+    }
+
+    /// Artifacts of this type, in words: `oci:DIR:TAG` and what a package calls itself, which nobody has verified.
+    pub(super) fn told(&self, artifact_type: &str) -> Result<Vec<String>, OciError> {
+        let tell = |descriptor: &Descriptor| {
+            let which = match tag_of(descriptor) {
+                Some(tag) if is_tag(tag) => format!("{self}:{tag}"),
+                _ => format!("{self}@{}", descriptor.digest),
+            };
+            match self.package_name(descriptor) {
+                Some(name) => format!("{which}  {name}"),
+                None => which,
+            }
+        };
+        Ok(self.of_type(artifact_type)?.iter().map(tell).collect())
+    }
+
+    fn package_name(&self, descriptor: &Descriptor) -> Option<String> {
+        let image = self.read_blob(&descriptor.digest, IMAGE_BYTES).ok()??;
+        let config = ImageManifest::parse(&image, PACKAGE_TYPE).ok()?;
+        let config = config.config(MANIFEST_TYPE, MANIFEST_BYTES).ok()?;
+        let manifest = Manifest::parse(&self.read_blob(&config.digest, MANIFEST_BYTES).ok()??).ok()?;
+        Some(format!("{} {}", manifest.name, manifest.version))
+    }
+
+    /// Those of the index that are of this type; where the index does not say, the image manifest does.
+    fn of_type(&self, artifact_type: &str) -> Result<Vec<Descriptor>, OciError> {
+        let mut found = Vec::new();
+        for descriptor in self.index()?.map_or(Vec::new(), |index| index.manifests) {
+            let fits = match &descriptor.artifact_type {
+                Some(said) => said == artifact_type,
+                None => self
+                    .read_blob(&descriptor.digest, IMAGE_BYTES)?
+                    .is_some_and(|image| ImageManifest::parse(&image, artifact_type).is_ok()),
+            };
+            if fits {
+                found.push(descriptor);
+            }
+        }
+        Ok(found)
+    }
+
     pub(super) fn blob(&self, descriptor: &Descriptor) -> Result<Vec<u8>, OciError> {
         let missing = || OciError::Missing {
             place: self.to_string(),
             what: descriptor.digest.to_string(),
+            there: Vec::new(),
         };
         self.read_blob(&descriptor.digest, descriptor.size)?.ok_or_else(missing)
     }
@@ -154,6 +213,10 @@ impl Layout {
         let path = path.to_owned();
         move |source| OciError::Io { action, path, source }
     }
+}
+
+fn tag_of(descriptor: &Descriptor) -> Option<&str> {
+    descriptor.annotations.get(TAG).map(String::as_str)
 }
 
 impl fmt::Display for Layout {

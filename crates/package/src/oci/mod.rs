@@ -37,8 +37,15 @@ pub enum OciError {
         "{place}: what came is not what its digest {digest} says: fetch it again, and if it stays so, do not use this place"
     )]
     Corrupt { place: String, digest: Digest },
-    #[error("{place} has nothing named {what}")]
-    Missing { place: String, what: String },
+    #[error("{place} has nothing named {what}{}", listed(.there))]
+    Missing {
+        place: String,
+        what: String,
+        /// What could have been asked for, where that is known.
+        there: Vec<String>,
+    },
+    #[error("{place} holds several: say which{}", listed(.there))]
+    Several { place: String, there: Vec<String> },
     #[error("{place}: {problem}")]
     Layout { place: String, problem: String },
     #[error(
@@ -54,6 +61,21 @@ pub enum OciError {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// Names that are told of a place with many.
+const NAMED: usize = 20;
+
+fn listed(there: &[String]) -> String {
+    let mut text = String::new();
+    for name in there.iter().take(NAMED) {
+        text.push_str("\n  ");
+        text.push_str(name);
+    }
+    if there.len() > NAMED {
+        text.push_str(&format!("\n  … and {} more", there.len() - NAMED));
+    }
+    text
 }
 
 /// Either place, behind the three things that are asked of it.
@@ -73,9 +95,9 @@ impl Place {
     }
 
     /// The bytes of the image manifest; `None` if there is none of this name.
-    async fn manifest(&self, selector: &Selector) -> Result<Option<Vec<u8>>, OciError> {
+    async fn manifest(&self, selector: &Selector, artifact_type: &str) -> Result<Option<Vec<u8>>, OciError> {
         let found = match self {
-            Self::Layout(layout) => layout.manifest(selector)?,
+            Self::Layout(layout) => layout.manifest(selector, artifact_type)?,
             Self::Registry(registry) => registry.manifest(selector).await?,
         };
         match (found, selector) {
@@ -114,11 +136,17 @@ impl Place {
         artifact_type: &str,
         wanted: &'static str,
     ) -> Result<ImageManifest, OciError> {
-        let missing = || OciError::Missing {
-            place: self.to_string(),
-            what: selector.to_string(),
+        let Some(bytes) = self.manifest(selector, artifact_type).await? else {
+            let there = match self {
+                Self::Layout(layout) => layout.told(artifact_type)?,
+                Self::Registry(_) => Vec::new(),
+            };
+            return Err(OciError::Missing {
+                place: self.to_string(),
+                what: selector.to_string(),
+                there,
+            });
         };
-        let bytes = self.manifest(selector).await?.ok_or_else(missing)?;
         ImageManifest::parse(&bytes, artifact_type).map_err(|problem| self.foreign(wanted, problem))
     }
 
@@ -171,7 +199,7 @@ pub async fn push(package: &Package, reference: &Reference, tag: &str, access: &
     let place = Place::open(reference, access)?;
     let artifact = Artifact::of_package(package);
     let selector = Selector::Tag(tag.to_owned());
-    match place.manifest(&selector).await? {
+    match place.manifest(&selector, artifact::PACKAGE_TYPE).await? {
         Some(there) if there == artifact.manifest => Ok(Digest::of(&there)),
         Some(_) => Err(OciError::Taken {
             place: place.to_string(),
@@ -198,8 +226,10 @@ pub async fn push_revocations(
     access: &Access,
 ) -> Result<Digest, OciError> {
     let place = Place::open(reference, access)?;
-    let Selector::Tag(tag) = reference.selector() else {
-        return Err(ReferenceError::TagNeeded.into());
+    let tag = match reference.selector() {
+        Selector::Tag(tag) => tag,
+        Selector::Unsaid => DEFAULT_TAG,
+        Selector::Digest(_) => return Err(ReferenceError::TagNeeded.into()),
     };
     place.push(&Artifact::of_revocations(list), tag).await
 }

@@ -27,6 +27,8 @@ pub enum Reference {
 /// Which of the artifacts of a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selector {
+    /// In a folder: [`DEFAULT_TAG`], or else the only one there is.
+    Unsaid,
     Tag(String),
     Digest(Digest),
 }
@@ -87,7 +89,10 @@ impl FromStr for Reference {
         };
         let Some(place) = rest.strip_prefix("//") else {
             let (folder, tag) = split_tag(rest);
-            let selector = selector(digest, tag).map_err(malformed)?;
+            let selector = match (&digest, tag) {
+                (None, None) => Selector::Unsaid,
+                _ => selector(digest, tag).map_err(malformed)?,
+            };
             if folder.is_empty() {
                 return Err(malformed("the folder is missing"));
             }
@@ -156,6 +161,7 @@ fn is_repository(name: &str) -> bool {
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unsaid => f.write_str(DEFAULT_TAG),
             Self::Tag(tag) => f.write_str(tag),
             Self::Digest(digest) => digest.fmt(f),
         }
@@ -169,6 +175,7 @@ impl fmt::Display for Reference {
             Self::Registry { host, repository, .. } => write!(f, "oci://{host}/{repository}")?,
         }
         match self.selector() {
+            Selector::Unsaid => Ok(()),
             Selector::Tag(tag) => write!(f, ":{tag}"),
             Selector::Digest(digest) => write!(f, "@{digest}"),
         }
@@ -184,9 +191,10 @@ mod tests {
     fn places_are_read_as_they_are_shown_and_others_refused() {
         let digest = Digest::of(b"").to_string();
         for (text, shown) in [
-            ("oci:out", "oci:out:latest"),
+            ("oci:out", "oci:out"),
+            ("oci:out:latest", "oci:out:latest"),
             ("oci:out:1.0.0", "oci:out:1.0.0"),
-            ("oci:/a:b/out", "oci:/a:b/out:latest"),
+            ("oci:/a:b/out", "oci:/a:b/out"),
             (
                 "oci://localhost:5000/acme/demo",
                 "oci://localhost:5000/acme/demo:latest",

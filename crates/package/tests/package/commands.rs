@@ -79,6 +79,8 @@ fn exit_codes_tell_failed_wrong_and_refused_apart() {
     site.sluice(&["verify", "@@nowhere"]).refused(1, "cannot read");
     site.sluice(&["install", "oci:@@nowhere"])
         .refused(1, "nothing named latest");
+    site.sluice(&["install", "oci:@@nowhere:1.0.0"])
+        .refused(1, "nothing named 1.0.0");
     site.sluice(&["rollback", "acme/demo"]).refused(1, "not installed here");
     site.sluice(&["install", "oci://Host/../x"])
         .refused(2, "no place for packages");
@@ -250,4 +252,140 @@ fn every_command_explains_itself() {
         let own = site.sluice(&[word, "--help"]).notes;
         assert!(own.contains("Usage: ") && own.lines().count() > 5, "{own}");
     }
+}
+
+#[test]
+fn a_folder_that_is_no_nodes_is_neither_filled_nor_shown_as_an_empty_store() {
+    let site = Site::new();
+    let package = site.signed("1.0.0", "a");
+    fs::create_dir_all(site.path("up/edge/spool")).unwrap();
+    fs::write(site.path("up/edge/identity"), "").unwrap();
+    let every: [&[&str]; 11] = [
+        &["install", &package],
+        &["verify", &package],
+        &["list"],
+        &["rollback", "acme/demo"],
+        &["disable", "acme/demo", "--yes"],
+        &["enable", "acme/demo"],
+        &["shadow", "acme/demo", "1.0.0"],
+        &["promote", "acme/demo", "1.0.0"],
+        &["remove", "acme/demo"],
+        &["trust", "list"],
+        &["trust", "add", "again", "acme.key.pub"],
+    ];
+    for words in every {
+        let with = |data: &'static str| site.sluice(&[words, &["--data", data]].concat());
+        // One level above the right folder, and a folder that is not there.
+        with("@@up").refused(2, &format!("did you mean --data {}", site.path("up/edge").display()));
+        with("@@upp").refused(2, "it is not there");
+        let said = with("@@up/edge");
+        assert!(!said.notes.contains("no node's data folder"), "{said:?}");
+        fs::remove_dir_all(site.path("up/edge/plugins")).ok();
+    }
+    assert!(!site.path("upp").exists() && !site.path("up/plugins").exists());
+    site.sluice(&["trust", "add", "acme", "acme.key.pub", "--data", "@@new", "--create"])
+        .ok();
+    site.sluice(&["install", &package, "--data", "@@new"]).ok();
+    let installed = site.sluice(&["list", "--data", "@@new"]).ok();
+    assert!(installed.out.contains("acme/demo"), "{installed:?}");
+}
+
+#[test]
+fn what_may_be_a_mask_is_disabled_by_somebody_who_was_told_what_follows() {
+    let mut site = Site::new();
+    site.sluice(&["install", &site.signed("1.0.0", "mask")]).ok();
+    let is_off = |site: &Site| site.list()[0].contains("disabled since");
+    for name in ["acme/demo", "mask", "nobody/knows"] {
+        let disable = ["disable", name];
+        site.answer = None;
+        site.sluice(&disable).refused(2, "--yes");
+        site.answer = Some(false);
+        site.sluice(&disable).refused(1, "nothing was changed");
+        assert!(!is_off(&site));
+        let asked = site.asked.lock().unwrap().pop().unwrap();
+        assert!(asked.contains("UNMASKED") && asked.contains(name), "{asked}");
+    }
+    site.answer = Some(true);
+    let told = site.sluice(&["disable", "acme/demo"]).ok().notes;
+    assert!(
+        told.contains("acme/demo is a mask") && told.contains("UNMASKED"),
+        "{told}"
+    );
+    assert!(site.list()[0].contains("no reason given"), "{:?}", site.list());
+    site.sluice(&["enable", "acme/demo"]).ok();
+
+    // What is no mask is off at once: nobody is asked, and none has to be there.
+    site.answer = None;
+    site.asked.lock().unwrap().clear();
+    site.sluice(&["disable", "acme/demo", "--yes", "--reason", "leaks"])
+        .ok();
+    assert!(site.list()[0].contains(": leaks"), "{:?}", site.list());
+    let told = site.sluice(&["disable", "filter"]).ok().notes;
+    assert!(told.contains("kind filter: events pass without it"), "{told}");
+    assert!(site.asked.lock().unwrap().is_empty());
+}
+
+#[test]
+fn a_version_alone_is_revoked_alone() {
+    let site = Site::new();
+    let revoke = |what: &str| {
+        let list = format!("{}.json", what.len());
+        let words = [
+            "revoke", what, "--reason", "x", "--key", "acme.key", "--list", &list, "--json",
+        ];
+        site.sluice(&words).json()["list"]["entries"][0]["versions"].clone()
+    };
+    assert_eq!(revoke("acme/demo@1.2.3"), "=1.2.3");
+    assert_eq!(revoke("acme/demo@=1.2.3"), "=1.2.3");
+    assert_eq!(revoke("acme/demo@>=1.2.3,<2.0.0-rc.1"), ">=1.2.3, <2.0.0-rc.1");
+    assert_eq!(revoke("acme/demo"), "*");
+    site.sluice(&[
+        "revoke",
+        "acme/demo@1.2",
+        "--reason",
+        "x",
+        "--key",
+        "acme.key",
+        "--list",
+        "a.json",
+    ])
+    .refused(2, "not a range");
+}
+
+#[test]
+fn a_folder_with_one_package_needs_no_tag_and_one_with_several_says_what_is_there() {
+    let site = Site::new();
+    site.sluice(&["install", "oci:@@stick"])
+        .refused(1, "nothing named latest");
+    site.sluice(&["publish", &site.signed("1.0.0", "a"), "oci:@@stick"])
+        .ok();
+    let words = [
+        "revoke",
+        "acme/x",
+        "--reason",
+        "x",
+        "--key",
+        "acme.key",
+        "--list",
+        "list.json",
+    ];
+    site.sluice(&words).ok();
+    site.sluice(&["publish", "list.json", "oci:@@stick:revocations"]).ok();
+    site.sluice(&["install", "oci:@@stick"]).ok();
+    assert_eq!(site.list(), ["1.0.0 current"]);
+    site.sluice(&["revoke", "--import", "oci:@@stick"]).ok();
+    let second = site.signed("1.1.0", "b");
+    site.sluice(&["publish", &second, "oci:@@stick"]).ok();
+    let several = site.sluice(&["install", "oci:@@stick"]);
+    for tag in ["1.0.0", "1.1.0"] {
+        let line = format!("oci:{}:{tag}  acme/demo {tag}", site.path("stick").display());
+        assert!(several.code == 2 && several.notes.contains(&line), "{several:?}");
+    }
+    assert!(!several.notes.contains("revocations"), "{several:?}");
+    site.sluice(&["install", "oci:@@stick:2.0.0"])
+        .refused(1, "acme/demo 1.1.0");
+    assert_eq!(site.list(), ["1.0.0 current"]);
+    site.sluice(&["publish", &second, "oci:@@stick", "--latest"]).ok();
+    site.sluice(&["install", "oci:@@stick"]).ok();
+    assert_eq!(site.list(), ["1.1.0 current", "1.0.0 previous"]);
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use clap::Parser;
 use serde_json::{Value, json};
@@ -47,9 +48,13 @@ impl Said {
 
 pub(crate) struct Site {
     folder: TempDir,
+    /// What the person at the terminal says; `None`: there is none.
+    pub(crate) answer: Option<bool>,
+    /// What this person was asked.
+    pub(crate) asked: Mutex<Vec<String>>,
 }
 
-/// In these tests a component is JSON that says what a real one would.
+/// In these tests a component is JSON that says what a real one would. One that is filled with `mask` is a mask.
 pub(crate) fn component(version: &str, filling: &str) -> Vec<u8> {
     json!({ "version": version, "filling": filling })
         .to_string()
@@ -65,7 +70,11 @@ fn inspect(bytes: &[u8]) -> Result<ComponentFacts, String> {
             .ok_or("no version")?
             .parse()
             .map_err(|_| "no version")?,
-        kind: Kind::Filter,
+        kind: if value["filling"] == "mask" {
+            Kind::Mask
+        } else {
+            Kind::Filter
+        },
         contract: Version::new(1, 0, 0),
         capabilities: BTreeSet::from([Capability::Log]),
         reads: vec!["body".into()],
@@ -79,9 +88,11 @@ impl Site {
     pub(crate) fn new() -> Self {
         let site = Self {
             folder: tempfile::tempdir().unwrap(),
+            answer: None,
+            asked: Mutex::default(),
         };
         site.sluice(&["keygen", "acme.key", "--comment", "acme releases"]).ok();
-        site.sluice(&["trust", "add", "acme", "acme.key.pub", "--names", "acme/*"])
+        site.sluice(&["trust", "add", "acme", "acme.key.pub", "--names", "acme/*", "--create"])
             .ok();
         site
     }
@@ -114,6 +125,15 @@ impl Site {
             inspect: &inspect,
             policy: Policy::default(),
             data: self.path("data"),
+            standard: &|name| match name {
+                "mask" => Some(Kind::Mask),
+                "filter" => Some(Kind::Filter),
+                _ => None,
+            },
+            ask: &|question| {
+                self.asked.lock().unwrap().push(question.to_owned());
+                self.answer
+            },
         };
         let (mut out, mut notes) = (Vec::new(), Vec::new());
         let runtime = tokio::runtime::Builder::new_current_thread()
