@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 
 use sluice_runtime::{PluginStats, ShadowReport, Standing};
 
+use crate::source::stats::SourceStatus;
 use crate::status::EdgeStatus;
 
 /// One page of metrics.
 pub(crate) fn render(status: &EdgeStatus) -> String {
     let mut page = Page(String::with_capacity(4096));
     page.events(status);
+    page.sources(status);
     page.disk(status);
     page.link(status);
     page.plugins(status);
@@ -90,6 +92,47 @@ impl Page {
             "Accepted events lost to damage of the disk.",
             s.damaged,
         );
+    }
+
+    fn sources(&mut self, s: &EdgeStatus) {
+        let name = "sluice_edge_source_accepted_total";
+        self.head(name, "counter", "Events that a source brought and that are safe.");
+        for source in &s.sources {
+            self.labelled(name, &of_source(source), source.accepted as f64);
+        }
+        let name = "sluice_edge_source_refused_total";
+        self.head(name, "counter", "What a source turned away, by reason.");
+        for source in &s.sources {
+            for (reason, many) in &source.refused {
+                let labels = [
+                    ("source", source.name.as_str()),
+                    ("kind", source.kind),
+                    ("reason", reason),
+                ];
+                self.labelled(name, &labels, *many as f64);
+            }
+        }
+        let name = "sluice_edge_source_problem";
+        self.head(name, "gauge", "1 while an operator should look at a source.");
+        for source in &s.sources {
+            self.labelled(name, &of_source(source), f64::from(u8::from(source.problem.is_some())));
+        }
+        let name = "sluice_edge_source_detail";
+        self.head(
+            name,
+            "gauge",
+            "What is peculiar to a kind of source, such as unread_bytes.",
+        );
+        for source in &s.sources {
+            for (detail, value) in &source.gauges {
+                let labels = [
+                    ("source", source.name.as_str()),
+                    ("kind", source.kind),
+                    ("detail", detail),
+                ];
+                self.labelled(name, &labels, *value as f64);
+            }
+        }
     }
 
     fn disk(&mut self, s: &EdgeStatus) {
@@ -252,6 +295,10 @@ impl Page {
             }
         }
     }
+}
+
+fn of_source(source: &SourceStatus) -> [(&'static str, &str); 2] {
+    [("source", &source.name), ("kind", source.kind)]
 }
 
 fn of_plugin(plugin: &PluginStats) -> [(&'static str, &str); 2] {

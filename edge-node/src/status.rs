@@ -17,6 +17,7 @@ use crate::config::EdgeConfig;
 use crate::journal::Journal;
 use crate::link::LinkStatus;
 use crate::sealer::{Sealed, blocking};
+use crate::source::stats::{SourceStatus, Sources};
 use crate::spool::{Spool, SpoolStatus};
 
 /// Left free beside what sealing the journal takes: headers, a new segment, cursor and identity while they are replaced.
@@ -140,6 +141,7 @@ pub struct EdgeStatus {
     pub epoch: String,
     pub uptime_ms: u64,
     pub accepted: Accepted,
+    pub sources: Vec<SourceStatus>,
     pub requests: u64,
     pub rejected_rows: u64,
     pub refused: BTreeMap<&'static str, u64>,
@@ -203,6 +205,7 @@ pub struct StatusHandle {
 pub(crate) struct StatusShared {
     pub(crate) started: Instant,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) sources: Arc<Sources>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) plugins: Arc<Keeper>,
     pub(crate) link: Option<watch::Receiver<LinkStatus>>,
@@ -250,6 +253,7 @@ impl StatusHandle {
             epoch: shared.spool.epoch().0.to_string(),
             uptime_ms,
             accepted: Accepted { log, span, metric },
+            sources: shared.sources.status(now_ns()),
             requests: load(&counters.requests),
             rejected_rows: load(&counters.rejected_rows),
             refused: lock(&counters.refused).clone(),
