@@ -13,7 +13,7 @@ pub(crate) mod otlp_http;
 mod prometheus;
 mod reply;
 pub(crate) mod stats;
-mod syslog;
+pub(crate) mod syslog;
 
 use std::sync::Arc;
 

@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod doors;
 mod filelog;
+mod filelog_crash;
 mod full_disk;
 mod full_start;
 mod hostile;

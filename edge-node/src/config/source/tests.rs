@@ -1,7 +1,7 @@
 //! Examples that can be taken over, and mistakes that are told.
 
 use super::super::EdgeConfig;
-use super::*;
+use crate::config::Format;
 
 const SHIPPED: &str = include_str!("../../../../deploy/config/edge.toml");
 

@@ -153,6 +153,35 @@ mod tests {
         }
     }
 
+    /// What is let in here is let in by the decoder behind it: else one line would have its whole request refused later.
+    #[test]
+    fn what_is_a_line_is_an_event() {
+        let limits = DecodeLimits::default();
+        let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+        let objects = |depth: usize| format!("{{\"a\":{}1{}}}", "{\"b\":".repeat(depth), "}".repeat(depth));
+        let keys = |many: usize| {
+            let members: Vec<String> = (0..many).map(|n| format!("\"k{n}\":{n}")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        let lines = [
+            nested(limits.max_depth),
+            objects(limits.max_depth),
+            keys(limits.max_attributes),
+            "{\"\":1,\"msg\":{\"\":[{}]},\"a:b\":\"\\u0000\"}".to_owned(),
+            format!("{{\"{}\":true}}", "k".repeat(100_000)),
+            "{\"msg\":18446744073709551615,\"a\":-0.0,\"b\":1e308,\"time\":1e308,\"level\":-1}".to_owned(),
+            "{}".to_owned(),
+        ];
+        assert_eq!(decode(&lines.join("\n")).num_rows(), lines.len());
+        for line in [
+            nested(limits.max_depth + 1),
+            objects(limits.max_depth + 1),
+            keys(limits.max_attributes + 1),
+        ] {
+            to_protobuf(line.as_bytes(), &limits, 0).unwrap_err();
+        }
+    }
+
     #[test]
     fn a_bad_line_is_named() {
         let limits = DecodeLimits {

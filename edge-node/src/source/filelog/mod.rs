@@ -5,7 +5,9 @@ mod cut;
 mod glob;
 mod parse;
 mod place;
+mod scan;
 mod tail;
+mod tracked;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -159,7 +159,9 @@ impl<'c, 'a: 'c> Converter<'c, 'a> {
         let new = || Metric::histogram(family.name, family.unit, &family.help);
         let mut metric = new();
         for (key, mut parts) in self.parts("le") {
-            parts.steps.retain(|(bound, count)| *bound > f64::NEG_INFINITY && *count >= 0.0);
+            parts
+                .steps
+                .retain(|(bound, count)| *bound > f64::NEG_INFINITY && *count >= 0.0);
             parts.steps.sort_by(|a, b| a.0.total_cmp(&b.0));
             parts.steps.dedup_by_key(|step| step.0);
             let mut histogram = Histogram {

@@ -1,7 +1,7 @@
 //! One message of syslog: RFC 5424, and what RFC 3164 found in the wild. Pure. A text that is neither is taken whole as the message.
 
 use crate::source::event::severity;
-use crate::source::event::time::{Civil, Scan, iso, year_of};
+use crate::source::event::time::{Civil, Scan, iso, parse_zone, year_of};
 use crate::source::event::{Origin, resource};
 use crate::source::export::{Attributes, LogRecord, Request, Value};
 
@@ -34,8 +34,49 @@ pub(super) struct Message {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Context {
     pub(super) received_ns: u64,
-    /// Seconds that senders without a zone are ahead of UTC.
-    pub(super) zone: i64,
+    /// Of senders that name none.
+    pub(super) zone: Zone,
+}
+
+/// What local time means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Zone {
+    /// Seconds ahead of UTC.
+    Fixed(i64),
+    /// The zone in which a message was written just before it came.
+    Guess,
+}
+
+/// Zones differ by half hours; the quarters of Nepal and the Chatham Islands cannot be guessed.
+const ZONE_STEP: i64 = 1800;
+/// The islands of the Line are 14 h ahead, Baker Island is 12 h behind.
+const ZONES: std::ops::RangeInclusive<i64> = -12 * 3600..=14 * 3600;
+/// A sender's clock may be ahead by so much where its zone is guessed.
+const GUESS_AHEAD: i64 = 300;
+
+impl Zone {
+    /// `UTC`, `+02:00`, `guess`
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        match text {
+            "guess" => Some(Self::Guess),
+            _ => parse_zone(text).map(Self::Fixed),
+        }
+    }
+
+    /// How far a local time is ahead of UTC. `local` and `received` are seconds since 1970, the first as if it were UTC.
+    fn offset(self, local: i64, received: i64) -> i64 {
+        match self {
+            Self::Fixed(offset) => offset,
+            // The smallest offset with which it is not in the future.
+            Self::Guess => {
+                let ahead = local - received - GUESS_AHEAD;
+                let steps = -(-ahead).div_euclid(ZONE_STEP);
+                let offset = steps * ZONE_STEP;
+                // An old message tells nothing of its zone.
+                if ZONES.contains(&offset) { offset } else { 0 }
+            }
+        }
+    }
 }
 
 impl Message {
@@ -265,7 +306,8 @@ fn legacy_time<'a>(scan: &Scan<'a>, context: Context) -> Option<(u64, &'a str)> 
     if !scan.0.is_empty() && !scan.0.starts_with(' ') {
         return None;
     }
-    let now_year = year_of((context.received_ns / 1_000_000_000) as i64 + context.zone);
+    let received = (context.received_ns / 1_000_000_000) as i64;
+    let now_year = year_of(received);
     let at = |year| {
         let civil = Civil {
             year,
@@ -276,7 +318,8 @@ fn legacy_time<'a>(scan: &Scan<'a>, context: Context) -> Option<(u64, &'a str)> 
             second,
             nanos,
         };
-        civil.nanos_at(context.zone)
+        let offset = context.zone.offset(civil.seconds()?, received);
+        civil.nanos_at(offset)
     };
     // The latest year in which it is not in the future; the 29th of February may need an earlier one.
     let limit = context.received_ns.saturating_add(AHEAD_NS);
@@ -298,7 +341,7 @@ mod tests {
     fn parse(text: &str) -> Message {
         let context = Context {
             received_ns: NEW_YEAR * S,
-            zone: 0,
+            zone: Zone::Fixed(0),
         };
         Message::parse(text, context)
     }
@@ -384,10 +427,30 @@ mod tests {
         assert_eq!(year("<13>Feb 29 00:00:00 h t: x"), 2020);
         let context = Context {
             received_ns: NEW_YEAR * S,
-            zone: 3600,
+            zone: Zone::Fixed(3600),
         };
         let message = Message::parse("<13>Jan  1 01:10:00 h t: x", context);
         assert_eq!(message.time_ns, NEW_YEAR * S);
+    }
+
+    #[test]
+    fn a_zone_is_guessed_from_when_a_message_comes() {
+        let seen = |text: &str| {
+            let context = Context {
+                received_ns: NEW_YEAR * S,
+                zone: Zone::Guess,
+            };
+            (NEW_YEAR * S - Message::parse(text, context).time_ns) as i64 / S as i64
+        };
+        // Seconds ago: New York, India, Kiribati, UTC; a clock that is ahead, one that is behind.
+        assert_eq!(seen("<13>Dec 31 19:09:58 h t: x"), 2);
+        assert_eq!(seen("<13>Jan  1 05:39:58 h t: x"), 2);
+        assert_eq!(seen("<13>Jan  1 14:09:58 h t: x"), 2);
+        assert_eq!(seen("<13>Jan  1 00:09:58 h t: x"), 2);
+        assert_eq!(seen("<13>Jan  1 00:12:00 h t: x"), -120);
+        assert_eq!(seen("<13>Jan  1 00:00:00 h t: x"), 600);
+        // What is days old is taken to be of UTC.
+        assert_eq!(seen("<13>Dec 29 00:10:00 h t: x"), 3 * 86_400);
     }
 
     proptest! {

@@ -15,10 +15,10 @@ use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::event::time::parse_zone;
 use super::stats::SourceStats;
 use crate::config::Syslog;
 use crate::intake::Intake;
+pub(crate) use message::Zone;
 use queue::queue;
 use stream::Connections;
 
@@ -27,7 +27,7 @@ pub(crate) struct SyslogSource {
     max_message_bytes: usize,
     max_waiting_bytes: usize,
     max_connections: usize,
-    zone: i64,
+    zone: Zone,
     udp: Option<UdpSocket>,
     streams: Vec<(TcpListener, Option<TlsAcceptor>)>,
     stats: Arc<SourceStats>,
@@ -42,7 +42,7 @@ impl SyslogSource {
             max_message_bytes: size(config.max_message_bytes),
             max_waiting_bytes: size(config.max_waiting_bytes),
             max_connections: config.max_connections,
-            zone: parse_zone(&config.zone).unwrap_or(0),
+            zone: Zone::parse(&config.zone).unwrap_or(Zone::Fixed(0)),
             udp: None,
             streams: Vec::new(),
             stats: stats.clone(),

@@ -9,7 +9,7 @@ use sluice_wire::Signal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::message::{Context, Message};
+use super::message::{Context, Message, Zone};
 use crate::intake::Intake;
 use crate::sealer::blocking;
 use crate::source::deliver::{Delivered, Delivery, deliver};
@@ -109,7 +109,7 @@ impl Outlet {
         mut self,
         intake: &Arc<Intake>,
         stats: &Arc<SourceStats>,
-        zone: i64,
+        zone: Zone,
         stop: &CancellationToken,
     ) {
         let limits = &intake.limits.decode;
@@ -141,7 +141,7 @@ impl Outlet {
 }
 
 /// Requests of messages, none much larger than `max_bytes`.
-fn make(batch: &[Waiting], max_bytes: usize, zone: i64) -> Vec<Delivery> {
+fn make(batch: &[Waiting], max_bytes: usize, zone: Zone) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     let mut request = Request::new(SCOPE);
     let finish = |request: Request| Delivery {

@@ -135,7 +135,7 @@ async fn read(
         bytes.reserve(READ_BYTES);
         let read = tokio::select! {
             read = stream.read_buf(&mut bytes) => read,
-            // What has come in is whole messages or is sent again by a sender that means it.
+            // What has come in is taken as if the sender had closed.
             () = stop.cancelled() => Ok(0),
         };
         let ended = !matches!(&read, Ok(1..));
