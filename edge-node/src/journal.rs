@@ -105,7 +105,7 @@ impl Journal {
 
     /// How far the positions of sources allow to trim.
     async fn keep_positions(&self, upto: u64, now: bool) -> u64 {
-        if !self.positions.is_used() {
+        if self.positions.is_saved(upto) {
             return upto;
         }
         let positions = self.positions.clone();

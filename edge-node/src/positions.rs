@@ -139,6 +139,11 @@ impl Positions {
         }
     }
 
+    /// Whether the file holds every position of the journal's records below `upto`.
+    pub(crate) fn is_saved(&self, upto: u64) -> bool {
+        self.state().unsaved_from.is_none_or(|first| first >= upto)
+    }
+
     /// How far the journal may be trimmed if it need not be kept from `upto` down: as far as positions are in the file. `now` makes
     /// it replace the file whatever that costs. Blocks.
     pub(crate) fn keep(&self, upto: u64, now: bool) -> u64 {

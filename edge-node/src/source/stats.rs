@@ -84,6 +84,10 @@ impl SourceStats {
         lock(&self.addresses).insert(protocol, address);
     }
 
+    pub(crate) fn addresses(&self) -> BTreeMap<&'static str, String> {
+        lock(&self.addresses).clone()
+    }
+
     /// Tells it once in the log, and in the status for as long as it lasts.
     pub(crate) fn problem(&self, what: Option<String>) {
         let mut problem = lock(&self.problem);
@@ -105,7 +109,7 @@ impl SourceStats {
             accepted: self.accepted.load(Ordering::Relaxed),
             refused: lock(&self.refused).clone(),
             quiet_ms: (last > 0).then(|| now_ns.saturating_sub(last) / 1_000_000),
-            addresses: lock(&self.addresses).clone(),
+            addresses: self.addresses(),
             gauges: lock(&self.gauges).clone(),
             problem: lock(&self.problem).clone(),
         }

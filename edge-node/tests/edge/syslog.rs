@@ -241,14 +241,7 @@ fn p13_over_tls_only_senders_with_a_certificate_are_heard() {
     };
     let node = TestNode::start(config);
     let at = address(&node, "tls");
-    let send = |own: Option<(String, String)>, text: &str| {
-        let mut stream = TcpStream::connect(at).unwrap();
-        let mut client = tls_client(&pki, own);
-        let mut tls = rustls::Stream::new(&mut client, &mut stream);
-        let sent = tls.write_all(text.as_bytes()).and_then(|()| tls.flush());
-        client.send_close_notify();
-        sent.and_then(|()| client.complete_io(&mut stream).map(drop))
-    };
+    let send = |own: Option<(String, String)>, text: &str| send_over_tls(at, &pki, own, text);
     let _ = send(None, "<13>nobody\n");
     let other = Pki::new();
     let _ = send(Some(other.issue("intruder")), "<13>intruder\n");
@@ -262,7 +255,32 @@ fn p13_over_tls_only_senders_with_a_certificate_are_heard() {
     assert_eq!(logs.len(), 2);
     assert!(find(&logs, "a friend").attributes.contains_key("tls.established"));
     find(&logs, "and more");
+
+    // The files are replaced, by nonsense first: nothing changes until they can be used.
+    write("server.pem", "nonsense");
+    send(Some(pki.issue("sender")), "<13>still the old certificate\n").unwrap();
+    eventually("it is told", || {
+        source(&node).problem.is_some_and(|p| p.contains("stay as they were"))
+    });
+    let (certificate, key) = other.issue("localhost");
+    write("server.pem", &certificate);
+    write("server.key", &key);
+    write("ca.pem", &other.ca.pem());
+    let pki = &other;
+    let send = |own: Option<(String, String)>, text: &str| send_over_tls(at, pki, own, text);
+    send(Some(pki.issue("sender")), "<13>the new certificate\n").unwrap();
+    wait_for(&node, 4);
+    assert_eq!(source(&node).problem, None);
     node.stop();
+}
+
+fn send_over_tls(at: SocketAddr, pki: &Pki, own: Option<(String, String)>, text: &str) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(at).unwrap();
+    let mut client = tls_client(pki, own);
+    let mut tls = rustls::Stream::new(&mut client, &mut stream);
+    let sent = tls.write_all(text.as_bytes()).and_then(|()| tls.flush());
+    client.send_close_notify();
+    sent.and_then(|()| client.complete_io(&mut stream).map(drop))
 }
 
 #[test]

@@ -41,7 +41,8 @@ impl Parser {
         attributes: &Attributes,
         request: &mut Request,
     ) -> Found {
-        let text = String::from_utf8_lossy(text);
+        // Some programs begin their files with a mark of the byte order.
+        let text = String::from_utf8_lossy(text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text));
         let mut found = Found {
             not_utf8: matches!(text, Cow::Owned(_)),
             unparsed: false,

@@ -5,12 +5,17 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::place::{FileId, Place};
 use super::tail::{Tailer, read_upto};
+use super::tracked::open;
 use crate::config::StartAt;
 
+/// Folders are read anew so often; files that are open are looked at at every poll. Where there are very many names, it is at
+/// most one part in so many of the time.
+const SCAN_EVERY: Duration = Duration::from_secs(1);
+const SCAN_SHARE: u32 = 20;
 /// A file that no name leads to any more is kept open for so long after it last grew: writers hold on to it.
 const LET_GO_AFTER: Duration = Duration::from_secs(10);
 /// A file that begins like another one and stays shorter for so long is no copy of it.
@@ -32,6 +37,7 @@ struct Found {
 impl Tailer {
     /// Finds files, and those that are found no more.
     pub(super) fn scan(&mut self, now: Duration, is_first: bool) {
+        let begun = Instant::now();
         self.scanned = Some(now);
         self.scan_problem = None;
         let found = self.find();
@@ -69,6 +75,7 @@ impl Tailer {
             }
         }
         self.let_go(now);
+        self.scan_every = SCAN_EVERY.max(begun.elapsed() * SCAN_SHARE);
     }
 
     fn find(&mut self) -> Vec<Found> {
@@ -104,7 +111,7 @@ impl Tailer {
 
     /// Begins to watch a file.
     fn add(&mut self, found: &Found, now: Duration, is_first: bool) -> io::Result<()> {
-        let file = File::open(&found.path)?;
+        let file = open(&found.path)?;
         let mut place = Place::default();
         if is_first && self.settings.start_at == StartAt::End {
             place.move_to(&file, found.size, false)?;
@@ -163,7 +170,7 @@ impl Tailer {
             if (meta.dev(), meta.ino()) != (id.device, id.inode) {
                 continue;
             }
-            if let Ok(file) = File::open(entry.path())
+            if let Ok(file) = open(&entry.path())
                 && tracked.place.is_of(&file).unwrap_or(false)
             {
                 tracked.size = meta.len();
@@ -204,7 +211,7 @@ enum Copied {
 fn begins_alike(file: &File, other: &Path, size: u64) -> io::Result<bool> {
     const COMPARED: u64 = 1024;
     let length = size.min(COMPARED) as usize;
-    let Ok(other) = File::open(other) else {
+    let Ok(other) = open(other) else {
         return Ok(false);
     };
     let (mut ours, mut theirs) = (vec![0; length], vec![0; length]);

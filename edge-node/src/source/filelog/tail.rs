@@ -14,13 +14,11 @@ use super::cut::{Cutter, Front};
 use super::glob::Pattern;
 use super::parse::Parser;
 use super::place::{FileId, Place};
-use super::tracked::Tracked;
+use super::tracked::{Tracked, open};
 use crate::config::StartAt;
 use crate::source::event::{EventLimits, Origin};
 use crate::source::export::{Attributes, Request};
 
-/// Folders are read anew so often; files that are open are looked at at every poll.
-const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// What one file may give before it is another's turn.
 const TURN_BYTES: usize = 256 << 10;
 const SCOPE: &str = "sluice.filelog";
@@ -75,6 +73,7 @@ pub(super) struct Tailer {
     /// Whose turn it was.
     pub(super) turn: Option<FileId>,
     pub(super) scanned: Option<Duration>,
+    pub(super) scan_every: Duration,
     /// New files that may be copies which are not complete, since when.
     pub(super) copying: BTreeMap<FileId, Duration>,
     pub(super) forgotten: Vec<Vec<u8>>,
@@ -96,6 +95,7 @@ impl Tailer {
             buffer,
             turn: None,
             scanned: None,
+            scan_every: Duration::ZERO,
             copying: BTreeMap::new(),
             forgotten: Vec::new(),
             noticed: Noticed::default(),
@@ -143,7 +143,7 @@ impl Tailer {
 
     /// What there is to read now, within the limits of one request; `None` if there is nothing.
     pub(super) fn collect(&mut self, now: Duration, observed_ns: u64) -> Option<Collected> {
-        if self.scanned.is_none_or(|at| now >= at + SCAN_EVERY) {
+        if self.scanned.is_none_or(|at| now >= at + self.scan_every) {
             self.scan(now, false);
         }
         let origin = Origin {
@@ -241,7 +241,7 @@ impl Tailer {
         if tracked.file.is_none() {
             let path = tracked.path.clone();
             self.make_room();
-            let file = File::open(path)?;
+            let file = open(&path)?;
             let meta = file.metadata()?;
             // Another file may have the name by now; the next scan finds out.
             if (meta.dev(), meta.ino()) != (id.device, id.inode) {

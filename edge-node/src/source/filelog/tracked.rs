@@ -1,6 +1,8 @@
 //! One file that is watched.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -24,6 +26,20 @@ pub(super) struct Tracked {
     pub(super) used: Duration,
     /// Its place has moved and no request has told.
     pub(super) moved: bool,
+}
+
+/// Opens a file to read it. What turns out to be something else, such as a pipe, must not make us wait.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::other("is no regular file"))
+    }
 }
 
 impl Tracked {

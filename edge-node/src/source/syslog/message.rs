@@ -440,7 +440,7 @@ mod tests {
                 received_ns: NEW_YEAR * S,
                 zone: Zone::Guess,
             };
-            (NEW_YEAR * S - Message::parse(text, context).time_ns) as i64 / S as i64
+            NEW_YEAR as i64 - (Message::parse(text, context).time_ns / S) as i64
         };
         // Seconds ago: New York, India, Kiribati, UTC; a clock that is ahead, one that is behind.
         assert_eq!(seen("<13>Dec 31 19:09:58 h t: x"), 2);

@@ -4,6 +4,7 @@ mod frame;
 mod message;
 mod queue;
 mod stream;
+mod tls;
 mod udp;
 
 use std::io;
@@ -12,7 +13,6 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::stats::SourceStats;
@@ -21,6 +21,7 @@ use crate::intake::Intake;
 pub(crate) use message::Zone;
 use queue::queue;
 use stream::Connections;
+use tls::Tls;
 
 /// A `[[source.syslog]]` with its sockets.
 pub(crate) struct SyslogSource {
@@ -29,7 +30,7 @@ pub(crate) struct SyslogSource {
     max_connections: usize,
     zone: Zone,
     udp: Option<UdpSocket>,
-    streams: Vec<(TcpListener, Option<TlsAcceptor>)>,
+    streams: Vec<(TcpListener, Option<Arc<Tls>>)>,
     stats: Arc<SourceStats>,
 }
 
@@ -65,16 +66,19 @@ impl SyslogSource {
         if let Some(door) = &config.tls
             && let Some(address) = parse(&door.address)
         {
-            let acceptor = stream::acceptor(door)?;
+            let tls = Tls::load(door)?;
             let listener = TcpListener::bind(address).await.map_err(in_use(&door.address))?;
             stats.listens("tls", listener.local_addr()?.to_string());
-            this.streams.push((listener, Some(acceptor)));
+            this.streams.push((listener, Some(Arc::new(tls))));
         }
         Ok((this, stats))
     }
 
     /// Listens until it is told to stop; then what has come in is handed over.
     pub(crate) async fn run(self, intake: Arc<Intake>, stop: CancellationToken) {
+        for (protocol, address) in self.stats.addresses() {
+            tracing::info!(source = self.stats.name(), protocol, address, "listening");
+        }
         let (inlet, outlet) = queue(self.max_waiting_bytes);
         let connections = Connections {
             max_bytes: self.max_message_bytes,

@@ -2,27 +2,21 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::frame::Frames;
 use super::queue::{Inlet, Sender};
-use crate::config::TlsDoor;
+use super::tls::Tls;
 use crate::source::stats::SourceStats;
 
 const READ_BYTES: usize = 16 << 10;
@@ -45,7 +39,7 @@ pub(super) struct Connections {
 /// Accepts until it is told to stop, and returns when the last connection has ended.
 pub(super) async fn run(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Tls>>,
     connections: Connections,
     stop: CancellationToken,
 ) {
@@ -86,7 +80,7 @@ pub(super) async fn run(
 async fn connection(
     stream: TcpStream,
     from: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Tls>>,
     connections: &Connections,
     stop: &CancellationToken,
 ) {
@@ -102,7 +96,7 @@ async fn connection(
         None => read(stream, sender, connections, stop).await,
         Some(tls) => {
             let shaken = tokio::select! {
-                shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)) => shaken,
+                shaken = tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream, &connections.stats)) => shaken,
                 () = stop.cancelled() => return,
             };
             match shaken {
@@ -160,40 +154,4 @@ async fn read(
             Err(error) => return Err(error),
         }
     }
-}
-
-/// What a door with TLS shows and asks for.
-pub(super) fn acceptor(door: &TlsDoor) -> io::Result<TlsAcceptor> {
-    let bad = |what: &str, path: &Path, error: &dyn std::fmt::Display| {
-        io::Error::new(
-            io::ErrorKind::InvalidInput,
-            format!("{what} {}: {error}", path.display()),
-        )
-    };
-    let certificates = |what: &str, path: &Path| -> io::Result<Vec<CertificateDer<'static>>> {
-        CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect)
-            .map_err(|error| bad(what, path, &error))
-    };
-    let chain = certificates("certificate", &door.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&door.key).map_err(|error| bad("key", &door.key, &error))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    let builder = match &door.client_ca {
-        None => builder.with_no_client_auth(),
-        Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for authority in certificates("client_ca", path)? {
-                roots.add(authority).map_err(|error| bad("client_ca", path, &error))?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(verifier.map_err(|error| bad("client_ca", path, &error))?)
-        }
-    };
-    let config = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| bad("certificate", &door.certificate, &error))?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
