@@ -187,3 +187,7 @@ impl FileLogSource {
         stats.problem(noticed.problem);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
