@@ -1,5 +1,6 @@
 //! The status in the text format of Prometheus.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use sluice_runtime::{PluginStats, ShadowReport, Standing};
@@ -117,20 +118,26 @@ impl Page {
         for source in &s.sources {
             self.labelled(name, &of_source(source), f64::from(u8::from(source.problem.is_some())));
         }
-        let name = "sluice_edge_source_detail";
-        self.head(
-            name,
-            "gauge",
-            "What is peculiar to a kind of source, such as unread_bytes.",
-        );
-        for source in &s.sources {
-            for (detail, value) in &source.gauges {
-                let labels = [
-                    ("source", source.name.as_str()),
-                    ("kind", source.kind),
-                    ("detail", detail),
-                ];
-                self.labelled(name, &labels, *value as f64);
+        self.details(&s.sources, "gauge", "", |source| &source.gauges);
+        self.details(&s.sources, "counter", "_total", |source| &source.counters);
+    }
+
+    /// What is peculiar to kinds of sources, each under a name of its own.
+    fn details(
+        &mut self,
+        sources: &[SourceStatus],
+        kind: &str,
+        suffix: &str,
+        of: fn(&SourceStatus) -> &BTreeMap<&'static str, u64>,
+    ) {
+        let names: BTreeSet<&str> = sources.iter().flat_map(|source| of(source).keys().copied()).collect();
+        for detail in names {
+            let name = format!("sluice_edge_source_{detail}{suffix}");
+            self.head(&name, kind, "Peculiar to a kind of source.");
+            for source in sources {
+                if let Some(value) = of(source).get(detail) {
+                    self.labelled(&name, &of_source(source), *value as f64);
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ pub(crate) struct SourceStats {
     last_ns: AtomicU64,
     refused: Mutex<BTreeMap<&'static str, u64>>,
     gauges: Mutex<BTreeMap<&'static str, u64>>,
+    counters: Mutex<BTreeMap<&'static str, u64>>,
     addresses: Mutex<BTreeMap<&'static str, String>>,
     problem: Mutex<Option<String>>,
 }
@@ -36,6 +37,9 @@ pub struct SourceStatus {
     /// What is peculiar to its kind, such as `files` and `unread_bytes`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub gauges: BTreeMap<&'static str, u64>,
+    /// The same for what only grows, such as `waits` and `cut_events`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub counters: BTreeMap<&'static str, u64>,
     /// What an operator should look at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -50,6 +54,7 @@ impl SourceStats {
             last_ns: AtomicU64::new(0),
             refused: Mutex::default(),
             gauges: Mutex::default(),
+            counters: Mutex::default(),
             addresses: Mutex::default(),
             problem: Mutex::default(),
         })
@@ -74,9 +79,10 @@ impl SourceStats {
         lock(&self.gauges).insert(name, value);
     }
 
+    /// Adds to a counter.
     pub(crate) fn add(&self, name: &'static str, more: u64) {
         if more > 0 {
-            *lock(&self.gauges).entry(name).or_default() += more;
+            *lock(&self.counters).entry(name).or_default() += more;
         }
     }
 
@@ -111,6 +117,7 @@ impl SourceStats {
             quiet_ms: (last > 0).then(|| now_ns.saturating_sub(last) / 1_000_000),
             addresses: self.addresses(),
             gauges: lock(&self.gauges).clone(),
+            counters: lock(&self.counters).clone(),
             problem: lock(&self.problem).clone(),
         }
     }

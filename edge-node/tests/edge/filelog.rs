@@ -42,7 +42,12 @@ fn source(node: &TestNode) -> SourceStatus {
 }
 
 fn gauge(node: &TestNode, name: &str) -> u64 {
-    source(node).gauges.get(name).copied().unwrap_or(0)
+    detail(&source(node), name)
+}
+
+fn detail(source: &SourceStatus, name: &str) -> u64 {
+    let either = source.gauges.get(name).or(source.counters.get(name));
+    either.copied().unwrap_or(0)
 }
 
 fn texts(node: &TestNode) -> Vec<String> {
@@ -279,7 +284,7 @@ fn lines_are_read_by_their_format_and_what_is_not_of_it_stays_whole() {
     let sources = node.status.snapshot().sources;
     let gauge = |name: &str, gauge: &str| {
         let source = sources.iter().find(|s| s.name == name).unwrap();
-        source.gauges.get(gauge).copied().unwrap_or(0)
+        detail(source, gauge)
     };
     assert_eq!(
         (gauge("json", "unparsed_events"), gauge("latin", "not_utf8_events")),
@@ -355,5 +360,12 @@ fn p5_a_full_spool_stops_the_reading_and_loses_no_line() {
     });
     assert!(cloud.events.values().all(|many| *many == 1));
     eventually("all is well again", || source(&node).problem.is_none());
+    let page = node.status.snapshot().metrics();
+    for line in [
+        "sluice_edge_source_unread_bytes{source=\"app\",kind=\"filelog\"} 0\n",
+        "TYPE sluice_edge_source_waits_total counter\n",
+    ] {
+        assert!(page.contains(line), "{page}");
+    }
     node.stop();
 }

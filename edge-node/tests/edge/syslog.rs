@@ -303,7 +303,7 @@ fn p15_tcp_waits_while_nothing_is_accepted_and_udp_is_dropped_and_counted() {
         }
     });
     eventually("the source waits", || {
-        source(&node).gauges.get("waits").is_some_and(|n| *n > 2)
+        source(&node).counters.get("waits").is_some_and(|n| *n > 2)
     });
     let udp = UdpSocket::bind(ANY).unwrap();
     eventually("datagrams are dropped and counted", || {
@@ -356,6 +356,6 @@ fn p15_what_is_no_syslog_and_what_is_too_long_takes_no_memory() {
         .collect();
     assert_eq!(cut.len(), 2);
     assert!(cut.iter().all(|log| log.text().len() == 1000));
-    assert_eq!(source(&node).gauges["cut_messages"], 2);
+    assert_eq!(source(&node).counters["cut_messages"], 2);
     node.stop();
 }
