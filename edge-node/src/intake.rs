@@ -20,8 +20,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::hints::HintBoard;
 use crate::journal::Journal;
+use crate::positions::Position;
 use crate::refusal::Refusal;
 use crate::sealer::{Content, Pending, blocking};
+use crate::source::event::json_lines;
+use crate::source::stats::{SourceStats, Sources};
 use crate::status::{Counters, StatusShared, now_ns};
 use crate::tap::Tap;
 use cutter::{Cutter, Prepared};
@@ -39,6 +42,7 @@ pub(crate) struct Intake {
     pub(crate) journal: Arc<Journal>,
     pub(crate) sealer: mpsc::Sender<Pending<Content>>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) sources: Arc<Sources>,
     pub(crate) status: Arc<StatusShared>,
     /// Bytes of request bodies.
     pub(crate) budget: Arc<Semaphore>,
@@ -83,6 +87,8 @@ pub(crate) enum Encoding {
 pub(crate) enum Format {
     Protobuf,
     Json,
+    /// Logs, one object a line.
+    JsonLines,
 }
 
 /// One request, read completely.
@@ -93,11 +99,15 @@ pub(crate) struct Submission {
     pub(crate) body: Bytes,
     /// Its share of the budget.
     pub(crate) room: OwnedSemaphorePermit,
+    pub(crate) source: Arc<SourceStats>,
+    /// Up to where the source has read with these events.
+    pub(crate) positions: Vec<Position>,
 }
 
 /// The sender is told that its events are safe; some rows may have been left out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
+    pub(crate) accepted: u64,
     pub(crate) rejected: u64,
     pub(crate) reason: Option<String>,
 }
@@ -116,6 +126,11 @@ impl Intake {
         if self.stopping.is_cancelled() {
             return Err(Refusal::Stopping);
         }
+        self.has_room()
+    }
+
+    /// The same for what was read before the node was told to stop.
+    pub(crate) fn has_room(&self) -> Result<(), Refusal> {
         // Only a full disk makes recovery wait while the doors are open.
         let recovered = self.recovered.load(Ordering::Acquire);
         if !recovered || self.counters.is_full() {
@@ -143,7 +158,17 @@ impl Intake {
 
     /// Takes a request in. Returns when its events are on disk, or why they are not taken. Goes on when it is dropped.
     pub(crate) async fn submit(self: &Arc<Self>, submission: Submission) -> Result<Taken, Refusal> {
-        let (this, signal) = (self.clone(), submission.signal);
+        let (signal, source) = (submission.signal, submission.source.clone());
+        let result = self.try_submit(submission).await;
+        if let Err(refusal) = &result {
+            self.refuse(signal, &source, refusal);
+        }
+        result
+    }
+
+    /// The same for a source that comes again by itself, so that a refusal is not the end of it.
+    pub(crate) async fn try_submit(self: &Arc<Self>, submission: Submission) -> Result<Taken, Refusal> {
+        let (this, source) = (self.clone(), submission.source.clone());
         let task = self.tasks.spawn(async move { this.process(submission).await });
         let result = match task.await {
             Ok(result) => result,
@@ -152,19 +177,18 @@ impl Intake {
                 Err(Refusal::Internal("request could not be processed".to_owned()))
             }
         };
-        match &result {
-            Ok(taken) => {
-                self.counters.requests.fetch_add(1, Ordering::Relaxed);
-                self.counters.rejected_rows.fetch_add(taken.rejected, Ordering::Relaxed);
-            }
-            Err(refusal) => self.refuse(signal, refusal),
+        if let Ok(taken) = &result {
+            self.counters.requests.fetch_add(1, Ordering::Relaxed);
+            source.accepted(taken.accepted, now_ns());
+            self.counters.rejected_rows.fetch_add(taken.rejected, Ordering::Relaxed);
         }
         result
     }
 
     /// Counts a refusal and tells the operator of those that are not the sender's fault.
-    pub(crate) fn refuse(&self, signal: Signal, refusal: &Refusal) {
+    pub(crate) fn refuse(&self, signal: Signal, source: &SourceStats, refusal: &Refusal) {
         self.counters.refused(refusal.name());
+        source.refused(refusal.name(), 1);
         match refusal {
             Refusal::Masked(_) | Refusal::Internal(_) => {
                 tracing::warn!(%signal, %refusal, "request refused")
@@ -175,7 +199,7 @@ impl Intake {
 
     async fn process(self: Arc<Self>, submission: Submission) -> Result<Taken, Refusal> {
         let worker = acquire(&self.workers, 1, 1, self.limits.wait).await?;
-        let (this, signal) = (self.clone(), submission.signal);
+        let (this, signal, positions) = (self.clone(), submission.signal, submission.positions.clone());
         let (work, worker) = blocking(move || (this.prepare(submission), worker)).await;
         let Work { prepared, taken, body } = work?;
         crash_point("edge.after_decode");
@@ -187,7 +211,9 @@ impl Intake {
         // is prepared and waits is never more than the workers can hold.
         let room = self.reserve(bytes).await?;
         drop((body, worker));
-        self.append(signal, prepared, bytes, room).await.map(|()| taken)
+        self.append(signal, prepared, positions, bytes, room)
+            .await
+            .map(|()| taken)
     }
 
     /// Room for accepted rows, on the disk and in memory.
@@ -204,24 +230,39 @@ impl Intake {
             encoding,
             body,
             room: body_room,
+            positions,
+            ..
         } = submission;
         let limits = &self.limits.decode;
         let body = unpack(body, encoding, limits.max_bytes)?;
+        let received_ns = now_ns();
         let body = match format {
             Format::Protobuf => body,
             Format::Json => Bytes::from(json_to_protobuf(signal, &body, limits)?),
+            Format::JsonLines => json_lines::to_protobuf(&body, limits, received_ns)
+                .map_err(|error| Refusal::Malformed(error.to_string()))?,
         };
-        let received_ns = now_ns();
         let decoded = Decoder::new(limits.clone()).decode(signal, &body, received_ns)?;
         drop(body);
+        let accepted = decoded.batch.num_rows() as u64;
         let mut taken = Taken {
+            accepted,
             rejected: decoded.rejected,
             reason: decoded.reject_reason,
         };
-        let accepted = decoded.batch.num_rows() as u64;
+        let mut cutter = Cutter {
+            signal,
+            start: self.start,
+            received_ns,
+            limits: &self.limits,
+            dropped: Vec::new(),
+            positions,
+            prepared: Vec::new(),
+            taken: &mut taken,
+        };
         if accepted == 0 {
             return Ok(Work {
-                prepared: Vec::new(),
+                prepared: cutter.finish(),
                 taken,
                 body: body_room,
             });
@@ -247,15 +288,7 @@ impl Intake {
         // What the journal holds must be readable at the next start, and storable in the cloud: afterwards nobody can be told.
         layout::validate(&outcome.batch, &IpcLimits::default())
             .map_err(|e| Refusal::Internal(format!("events are not a batch: {e}")))?;
-        let mut cutter = Cutter {
-            signal,
-            start: self.start,
-            received_ns,
-            limits: &self.limits,
-            dropped: outcome.dropped,
-            prepared: Vec::new(),
-            taken: &mut taken,
-        };
+        cutter.dropped = outcome.dropped;
         cutter.name_the_rest(accepted, outcome.batch.num_rows() as u64);
         cutter.cut(outcome.batch)?;
         let prepared = cutter.finish();
@@ -271,6 +304,7 @@ impl Intake {
         &self,
         signal: Signal,
         mut prepared: Vec<Prepared>,
+        positions: Vec<Position>,
         bytes: usize,
         mut room: OwnedSemaphorePermit,
     ) -> Result<(), Refusal> {
@@ -287,6 +321,8 @@ impl Intake {
                 return Err(self.journal_failed(error));
             }
         };
+        // Before the sealer hears of it: the journal must not let go of a record whose positions are not known here.
+        self.journal.positions().synced(first, positions);
         crash_point("edge.journal.synced");
         for ((index, prepared), size) in (first..).zip(prepared).zip(sizes) {
             let Prepared { rows, counts, .. } = prepared;

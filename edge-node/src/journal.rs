@@ -1,11 +1,15 @@
 //! The journal: a small log that is synced before anyone is told success. What the spool covers is trimmed.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::FutureExt;
 use sluice_wal::{Committer, CommitterOptions, Mark, Options, Reader, Wal, WalError};
 use tokio::sync::Mutex;
 
+use crate::positions::Positions;
 use crate::record;
+use crate::sealer::blocking;
 
 /// The running journal. Appends come from many tasks at once and share syncs.
 #[derive(Debug)]
@@ -15,6 +19,7 @@ pub(crate) struct Journal {
     committer: Committer,
     /// Events accepted since the start. Held while a record gets its place, so that totals grow with the index.
     total: Mutex<u64>,
+    positions: Arc<Positions>,
 }
 
 /// Sizes of the journal's files under a disk cap: small, so that what is sealed is soon deleted.
@@ -28,7 +33,7 @@ pub(crate) fn options(max_bytes: u64, ballast: u64) -> Options {
 
 impl Journal {
     /// Takes the log over and starts its writer.
-    pub(crate) fn start(wal: Wal, start: u32) -> Self {
+    pub(crate) fn start(wal: Wal, start: u32, positions: Arc<Positions>) -> Self {
         let options = CommitterOptions {
             queue_bytes: 32 << 20,
             ..CommitterOptions::default()
@@ -37,6 +42,7 @@ impl Journal {
             start,
             committer: Committer::start(wal, options),
             total: Mutex::new(0),
+            positions,
         }
     }
 
@@ -55,6 +61,8 @@ impl Journal {
             })
             .collect();
         let accepted = next - *total;
+        self.positions
+            .journal_grew(records.iter().map(|record| record.len() as u64).sum());
         let mut appending = Box::pin(self.committer.append_all(records, Some(mark(self.start, next))));
         // The first poll takes a place in the queue; waiting for the disk happens without the lock.
         let first = appending.as_mut().now_or_never();
@@ -84,13 +92,28 @@ impl Journal {
     /// Everything below `upto` is durable in the spool.
     pub(crate) async fn covered(&self, upto: u64) -> Result<u64, WalError> {
         self.committer.set_note(upto.to_le_bytes().to_vec()).await?;
+        let upto = self.keep_positions(upto, false).await;
         self.committer.trim_below(upto).await
     }
 
     /// On a full disk: lets go of everything below `upto`, and tells whether records are taken again.
     pub(crate) async fn relieve(&self, upto: u64) -> Result<bool, WalError> {
         self.committer.set_note(upto.to_le_bytes().to_vec()).await?;
+        let upto = self.keep_positions(upto, true).await;
         self.committer.relieve(upto).await
+    }
+
+    /// How far the positions of sources allow to trim.
+    async fn keep_positions(&self, upto: u64, now: bool) -> u64 {
+        if self.positions.is_saved(upto) {
+            return upto;
+        }
+        let positions = self.positions.clone();
+        blocking(move || positions.keep(upto, now)).await
+    }
+
+    pub(crate) fn positions(&self) -> &Arc<Positions> {
+        &self.positions
     }
 
     /// Finishes what waits; the folder's lock is free when it returns.

@@ -1,15 +1,18 @@
 //! The status in the text format of Prometheus.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use sluice_runtime::{PluginStats, ShadowReport, Standing};
 
+use crate::source::stats::SourceStatus;
 use crate::status::EdgeStatus;
 
 /// One page of metrics.
 pub(crate) fn render(status: &EdgeStatus) -> String {
     let mut page = Page(String::with_capacity(4096));
     page.events(status);
+    page.sources(status);
     page.disk(status);
     page.link(status);
     page.plugins(status);
@@ -90,6 +93,53 @@ impl Page {
             "Accepted events lost to damage of the disk.",
             s.damaged,
         );
+    }
+
+    fn sources(&mut self, s: &EdgeStatus) {
+        let name = "sluice_edge_source_accepted_total";
+        self.head(name, "counter", "Events that a source brought and that are safe.");
+        for source in &s.sources {
+            self.labelled(name, &of_source(source), source.accepted as f64);
+        }
+        let name = "sluice_edge_source_refused_total";
+        self.head(name, "counter", "What a source turned away, by reason.");
+        for source in &s.sources {
+            for (reason, many) in &source.refused {
+                let labels = [
+                    ("source", source.name.as_str()),
+                    ("kind", source.kind),
+                    ("reason", reason),
+                ];
+                self.labelled(name, &labels, *many as f64);
+            }
+        }
+        let name = "sluice_edge_source_problem";
+        self.head(name, "gauge", "1 while an operator should look at a source.");
+        for source in &s.sources {
+            self.labelled(name, &of_source(source), f64::from(u8::from(source.problem.is_some())));
+        }
+        self.details(&s.sources, "gauge", "", |source| &source.gauges);
+        self.details(&s.sources, "counter", "_total", |source| &source.counters);
+    }
+
+    /// What is peculiar to kinds of sources, each under a name of its own.
+    fn details(
+        &mut self,
+        sources: &[SourceStatus],
+        kind: &str,
+        suffix: &str,
+        of: fn(&SourceStatus) -> &BTreeMap<&'static str, u64>,
+    ) {
+        let names: BTreeSet<&str> = sources.iter().flat_map(|source| of(source).keys().copied()).collect();
+        for detail in names {
+            let name = format!("sluice_edge_source_{detail}{suffix}");
+            self.head(&name, kind, "Peculiar to a kind of source.");
+            for source in sources {
+                if let Some(value) = of(source).get(detail) {
+                    self.labelled(&name, &of_source(source), *value as f64);
+                }
+            }
+        }
     }
 
     fn disk(&mut self, s: &EdgeStatus) {
@@ -252,6 +302,10 @@ impl Page {
             }
         }
     }
+}
+
+fn of_source(source: &SourceStatus) -> [(&'static str, &str); 2] {
+    [("source", &source.name), ("kind", source.kind)]
 }
 
 fn of_plugin(plugin: &PluginStats) -> [(&'static str, &str); 2] {

@@ -18,9 +18,12 @@ use crate::config::{ConfigError, EdgeConfig};
 use crate::identity::IdentityError;
 use crate::journal;
 use crate::link::{LinkError, TlsError, Uplink, certificate_identity};
+use crate::positions::Positions;
 use crate::recovery::RecoveryError;
 use crate::sealer::blocking;
 use crate::serve::Door;
+use crate::source::stats::Sources;
+use crate::source::{self, Source};
 use crate::spool::{Spool, SpoolError, SpoolOptions};
 use crate::status::{Phase, Recovered, State, StatusHandle, StatusShared};
 use crate::tap::{TapDoor, TokenError};
@@ -35,6 +38,8 @@ pub struct EdgeNode {
     plugins: Arc<Keeper>,
     tap: TapDoor,
     doors: Vec<Door>,
+    sources: Vec<Source>,
+    positions: Arc<Positions>,
     uplink: Option<Uplink>,
     status: StatusHandle,
 }
@@ -75,6 +80,14 @@ pub enum EdgeError {
         #[source]
         source: std::io::Error,
     },
+    #[error("source {name}")]
+    Source {
+        name: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("positions of sources in the data folder")]
+    Positions(#[source] std::io::Error),
     #[error("data folder {path}")]
     DataDir {
         path: String,
@@ -97,6 +110,8 @@ impl EdgeError {
         let refused = |e: &WalError| matches!(e, WalError::Locked | WalError::Corrupt { .. });
         match self {
             Self::Config(_) | Self::Certificate(_) | Self::Link(_) | Self::Chain(_) | Self::Token(_) => 3,
+            Self::Source { source, .. } if source.kind() == std::io::ErrorKind::InvalidInput => 3,
+            Self::Positions(_) => 4,
             Self::Journal(e) | Self::Spool(SpoolError::Log(e)) if refused(e) => 4,
             Self::Spool(SpoolError::Identity(IdentityError::Newer { .. } | IdentityError::OtherNode { .. })) => 4,
             Self::Recovery(RecoveryError::Newer { .. }) => 4,
@@ -116,6 +131,7 @@ impl EdgeNode {
         config.check("")?;
         let (tenant, node) = names(&config)?;
         let doors = bind(&config).await?;
+        let (sources, stats) = source::build(&config.source).await?;
         let plugins = Arc::new(Keeper::new(KeeperOptions {
             folder: config.data_dir.join("plugins"),
             compiler: options.compiler,
@@ -128,6 +144,7 @@ impl EdgeNode {
         let Folder {
             spool,
             journal,
+            positions,
             recovered,
             full,
         } = blocking(move || open(&settings, &tenant, &node)).await?;
@@ -152,6 +169,7 @@ impl EdgeNode {
         let shared = StatusShared {
             started: Instant::now(),
             counters: Arc::default(),
+            sources: Arc::new(Sources::new(stats)),
             spool: spool.clone(),
             plugins: plugins.clone(),
             tap: tap.clone(),
@@ -178,6 +196,8 @@ impl EdgeNode {
             plugins,
             tap,
             doors,
+            sources,
+            positions: Arc::new(positions),
             uplink,
             status,
         })
@@ -266,6 +286,7 @@ async fn bind(config: &EdgeConfig) -> Result<Vec<Door>, EdgeError> {
 struct Folder {
     spool: Spool,
     journal: Wal,
+    positions: Positions,
     recovered: Recovered,
     /// Without room to write.
     full: bool,
@@ -286,6 +307,7 @@ fn open(config: &EdgeConfig, tenant: &TenantId, node: &NodeId) -> Result<Folder,
     };
     let (spool, opened) = Spool::open(options, tenant, node)?;
     let journal_options = journal::options(config.spool.max_bytes, config.spool.ballast);
+    let segment_bytes = journal_options.segment_bytes;
     let (mut journal, found) = Wal::open_marked(&dir.join("journal"), journal_options).map_err(EdgeError::Journal)?;
     spool.raise_covered(journal::noted(&found.note).max(opened.covered));
     // A journal that lost its end must not give positions that the spool already speaks of to other records.
@@ -299,9 +321,11 @@ fn open(config: &EdgeConfig, tenant: &TenantId, node: &NodeId) -> Result<Folder,
         ..Recovered::default()
     };
     let full = opened.full || !journal.has_room();
+    let positions = Positions::load(&dir.join("positions"), segment_bytes).map_err(EdgeError::Positions)?;
     Ok(Folder {
         spool,
         journal,
+        positions,
         recovered,
         full,
     })

@@ -3,9 +3,12 @@
 use sluice_wire::Signal;
 use sluice_wire::counts::Counts;
 
+use crate::positions::{self, Position};
 use crate::tally::{self, Cursor};
 
 const VERSION: u8 = 1;
+/// With positions of sources behind the counts.
+const VERSION_WITH_POSITIONS: u8 = 2;
 /// Where the running total stands: it is known only when the record's turn comes.
 const TOTAL_AT: usize = 16;
 const FIXED_BYTES: usize = 32;
@@ -32,11 +35,17 @@ pub(crate) enum RecordError {
 }
 
 /// The bytes of a record; `ipc` is empty when no rows remain.
-pub(crate) fn encode(head: &Head, ipc: &[u8]) -> Vec<u8> {
+pub(crate) fn encode(head: &Head, positions: &[Position], ipc: &[u8]) -> Vec<u8> {
     let mut counts = Vec::with_capacity(64);
     tally::encode(&head.counts, &mut counts);
-    let mut out = Vec::with_capacity(FIXED_BYTES + counts.len() + ipc.len());
-    out.push(VERSION);
+    let mut read_upto = Vec::new();
+    positions::write_list(positions, &mut read_upto);
+    let mut out = Vec::with_capacity(FIXED_BYTES + counts.len() + read_upto.len() + ipc.len());
+    out.push(if positions.is_empty() {
+        VERSION
+    } else {
+        VERSION_WITH_POSITIONS
+    });
     out.push(match head.signal {
         Signal::Log => 1,
         Signal::Span => 2,
@@ -47,8 +56,9 @@ pub(crate) fn encode(head: &Head, ipc: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&head.received_ns.to_le_bytes());
     out.extend_from_slice(&head.total_accepted.to_le_bytes());
     out.extend_from_slice(&(counts.len() as u32).to_le_bytes());
-    out.extend_from_slice(&[0, 0, 0, 0]);
+    out.extend_from_slice(&(read_upto.len() as u32).to_le_bytes());
     out.extend_from_slice(&counts);
+    out.extend_from_slice(&read_upto);
     out.extend_from_slice(ipc);
     out
 }
@@ -60,17 +70,29 @@ pub(crate) fn set_total(record: &mut [u8], total_accepted: u64) {
 
 /// The head of a record and the bytes of its rows.
 pub(crate) fn decode(record: &[u8]) -> Result<(Head, &[u8]), RecordError> {
+    split(record).map(|(head, _, ipc)| (head, ipc))
+}
+
+/// The positions of a record; of one that cannot be read, none.
+pub(crate) fn positions(record: &[u8]) -> Vec<Position> {
+    split(record)
+        .ok()
+        .and_then(|(_, list, _)| positions::read_list(list))
+        .unwrap_or_default()
+}
+
+fn split(record: &[u8]) -> Result<(Head, &[u8], &[u8]), RecordError> {
     match record.first() {
-        Some(&VERSION) => {}
-        Some(&newer) if newer > VERSION => return Err(RecordError::Newer(newer)),
+        Some(&(VERSION | VERSION_WITH_POSITIONS)) => {}
+        Some(&newer) if newer > VERSION_WITH_POSITIONS => return Err(RecordError::Newer(newer)),
         _ => return Err(RecordError::Malformed),
     }
     read(record).ok_or(RecordError::Malformed)
 }
 
-fn read(record: &[u8]) -> Option<(Head, &[u8])> {
+fn read(record: &[u8]) -> Option<(Head, &[u8], &[u8])> {
     let mut cursor = Cursor(record);
-    cursor.u8()?;
+    let version = cursor.u8()?;
     let signal = match cursor.u8()? {
         1 => Signal::Log,
         2 => Signal::Span,
@@ -82,8 +104,10 @@ fn read(record: &[u8]) -> Option<(Head, &[u8])> {
     let received_ns = cursor.u64()?;
     let total_accepted = cursor.u64()?;
     let counts_len = cursor.u32()? as usize;
-    cursor.u32()?;
+    let list_len = cursor.u32()? as usize;
     let counts = tally::decode(cursor.take(counts_len)?)?;
+    // In version 1 these bytes say nothing.
+    let list = cursor.take(if version == VERSION { 0 } else { list_len })?;
     Some((
         Head {
             signal,
@@ -92,6 +116,7 @@ fn read(record: &[u8]) -> Option<(Head, &[u8])> {
             total_accepted,
             counts,
         },
+        list,
         cursor.0,
     ))
 }
@@ -105,26 +130,54 @@ mod tests {
     proptest! {
         #[test]
         fn records_read_back(
-            counts in tally::tests::counts(), start: u32, received_ns: u64, total: u64,
+            counts in tally::tests::counts(), list in positions::tests::list(), start: u32, received_ns: u64, total: u64,
             ipc in proptest::collection::vec(any::<u8>(), 0..50)
         ) {
             let mut head = Head { signal: Signal::Span, start, received_ns, total_accepted: 0, counts };
-            let mut bytes = encode(&head, &ipc);
+            let mut bytes = encode(&head, &list, &ipc);
             set_total(&mut bytes, total);
             head.total_accepted = total;
             let (read, rest) = decode(&bytes).unwrap();
             prop_assert_eq!(read, head);
             prop_assert_eq!(rest, &ipc[..]);
+            prop_assert_eq!(positions(&bytes), list);
         }
 
         #[test]
         fn any_bytes_are_a_record_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
-            let _ = decode(&bytes);
+            let _ = (decode(&bytes), positions(&bytes));
         }
+    }
+
+    /// Written by the version that knew no positions.
+    #[test]
+    fn a_record_of_the_first_version_is_still_read_and_still_written() {
+        let first = hex::decode(
+            "01010000110000000807060504030201070000000000000024000000000000000700000000000000070000000000000000000000000000000000000000000000000000004950432e2e2e",
+        )
+        .unwrap();
+        let (head, ipc) = decode(&first).unwrap();
+        let counts = Counts {
+            accepted: 7,
+            stored: 7,
+            ..Counts::default()
+        };
+        let expected = Head {
+            signal: Signal::Log,
+            start: 17,
+            received_ns: 0x0102_0304_0506_0708,
+            total_accepted: 7,
+            counts,
+        };
+        assert_eq!((head, ipc), (expected.clone(), &b"IPC..."[..]));
+        assert!(positions(&first).is_empty());
+        let mut again = encode(&expected, &[], ipc);
+        set_total(&mut again, 7);
+        assert_eq!(again, first);
     }
 
     #[test]
     fn a_newer_format_is_named() {
-        assert_eq!(decode(&[2, 1, 0]), Err(RecordError::Newer(2)));
+        assert_eq!(decode(&[3, 1, 0]), Err(RecordError::Newer(3)));
     }
 }

@@ -8,6 +8,7 @@ use sluice_wire::counts::Counts;
 use sluice_wire::layout::{self, IpcLimits};
 
 use crate::journal;
+use crate::positions::Positions;
 use crate::record::{self, Head, RecordError};
 use crate::sealer::{Content, Decision, Link, Pending, Policy, Queue, seal};
 use crate::spool::{Spool, SpoolError};
@@ -83,6 +84,23 @@ pub(crate) fn recover(
             return Ok(());
         }
         seal_group(group, spool)?;
+    }
+}
+
+/// Takes over the positions of sources from every record that the journal still has, sealed or not. Blocks.
+pub(crate) fn read_positions(journal: &Reader, positions: &Positions) -> Result<(), WalError> {
+    let mut at = journal.first();
+    loop {
+        let entries = read(journal, at)?;
+        let Some((end, _)) = entries.last() else {
+            return Ok(());
+        };
+        at = end + 1;
+        for (index, entry) in entries {
+            if let Entry::Record(bytes) = entry {
+                positions.synced(index, record::positions(&bytes));
+            }
+        }
     }
 }
 

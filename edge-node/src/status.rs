@@ -17,6 +17,7 @@ use crate::config::EdgeConfig;
 use crate::journal::Journal;
 use crate::link::LinkStatus;
 use crate::sealer::{Sealed, blocking};
+use crate::source::stats::{SourceStatus, Sources};
 use crate::spool::{Spool, SpoolStatus};
 use crate::tap::{TapDoor, TokenError};
 
@@ -141,6 +142,7 @@ pub struct EdgeStatus {
     pub epoch: String,
     pub uptime_ms: u64,
     pub accepted: Accepted,
+    pub sources: Vec<SourceStatus>,
     pub requests: u64,
     pub rejected_rows: u64,
     pub refused: BTreeMap<&'static str, u64>,
@@ -213,6 +215,7 @@ pub struct StatusHandle {
 pub(crate) struct StatusShared {
     pub(crate) started: Instant,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) sources: Arc<Sources>,
     pub(crate) spool: Arc<Spool>,
     pub(crate) plugins: Arc<Keeper>,
     pub(crate) tap: TapDoor,
@@ -261,6 +264,7 @@ impl StatusHandle {
             epoch: shared.spool.epoch().0.to_string(),
             uptime_ms,
             accepted: Accepted { log, span, metric },
+            sources: shared.sources.status(now_ns()),
             requests: load(&counters.requests),
             rejected_rows: load(&counters.rejected_rows),
             refused: lock(&counters.refused).clone(),

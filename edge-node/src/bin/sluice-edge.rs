@@ -164,6 +164,26 @@ async fn status(url: &str, json: bool) -> anyhow::Result<()> {
         count("/accepted/span"),
         count("/accepted/metric")
     );
+    for source in at("/sources").as_array().into_iter().flatten() {
+        let refused = source["refused"].as_object().into_iter().flatten();
+        let refused: Vec<String> = refused.map(|(reason, many)| format!("{many} {reason}")).collect();
+        let problem = source["problem"].as_str();
+        if source["accepted"] == 0 && refused.is_empty() && problem.is_none() {
+            continue;
+        }
+        println!(
+            "source     {} ({}): {} events{}{}",
+            text(&source["name"]),
+            text(&source["kind"]),
+            source["accepted"],
+            if refused.is_empty() {
+                String::new()
+            } else {
+                format!(", refused {}", refused.join(", "))
+            },
+            problem.map_or(String::new(), |problem| format!("; {problem}")),
+        );
+    }
     println!(
         "spool      {} batches, {} of {}",
         count("/spool/batches"),

@@ -2,6 +2,7 @@
 
 mod limits;
 mod plugin;
+mod source;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,10 @@ use sluice_wire::otlp::DecodeLimits;
 use crate::link::LinkConfig;
 pub use limits::{PluginLimits, Size, Span};
 pub use plugin::{KeyedTable, PluginEntry, ShadowEntry, SignalName, TableEntry};
+pub(crate) use source::compile;
+pub use source::{
+    FileLog, Format, HostMetrics, Indented, Multiline, Prometheus, SourceSettings, StartAt, Syslog, TlsDoor,
+};
 
 /// Everything that an edge can be told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +38,8 @@ pub struct EdgeConfig {
     pub link: Link,
     pub admin: Admin,
     pub packages: Packages,
+    /// What is read beside the doors.
+    pub source: SourceSettings,
     /// The chain, in order.
     pub plugin: Vec<PluginEntry>,
 }
@@ -181,6 +188,7 @@ impl Default for EdgeConfig {
             link: Link::default(),
             admin: Admin::default(),
             packages: Packages::default(),
+            source: SourceSettings::default(),
             plugin: Vec::new(),
         }
     }
@@ -294,6 +302,7 @@ impl EdgeConfig {
                 *path = folder.join(&*path);
             }
         }
+        self.source.resolve(folder);
         self.plugin.iter_mut().for_each(|entry| entry.resolve(folder));
     }
 
@@ -320,6 +329,8 @@ impl EdgeConfig {
                 }
             }
         }
+        self.source
+            .check(text, self.listen.insecure, self.accept.max_request_bytes)?;
         plugin::check(&self.plugin, text)
     }
 
@@ -462,6 +473,8 @@ mod tests {
     use super::*;
 
     const SHIPPED: &str = include_str!("../../../deploy/config/edge.toml");
+    /// Shown as examples.
+    const LISTS: [&str; 4] = ["plugin", "source.filelog", "source.syslog", "source.prometheus"];
 
     #[test]
     fn the_shipped_file_shows_every_key_with_its_default() {
@@ -469,7 +482,7 @@ mod tests {
         assert_eq!(shipped, EdgeConfig::default());
         let missing: Vec<_> = sluice_settings::explain(&shipped, SHIPPED)
             .into_iter()
-            .filter(|s| s.origin == "default" && s.key != "plugin")
+            .filter(|s| s.origin == "default" && !LISTS.contains(&s.key.as_str()))
             .collect();
         assert!(missing.is_empty(), "{missing:?}");
     }

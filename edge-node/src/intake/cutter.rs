@@ -6,6 +6,7 @@ use sluice_wire::counts::{Counts, Dropped};
 use sluice_wire::layout;
 
 use super::{IntakeLimits, Taken};
+use crate::positions::Position;
 use crate::record::{self, Head};
 use crate::refusal::Refusal;
 use crate::sealer::quarantined;
@@ -25,6 +26,8 @@ pub(super) struct Cutter<'a> {
     pub(super) limits: &'a IntakeLimits,
     /// Told by the first record.
     pub(super) dropped: Vec<Dropped>,
+    /// Up to where a source has read, told by every record, so that damage to one of them repeats nothing.
+    pub(super) positions: Vec<Position>,
     pub(super) prepared: Vec<Prepared>,
     pub(super) taken: &'a mut Taken,
 }
@@ -57,6 +60,7 @@ impl Cutter<'_> {
             }
             if rows == 1 {
                 let (bytes, max) = (ipc.len(), self.limits.record_bytes);
+                self.taken.accepted -= 1;
                 self.taken.rejected += 1;
                 self.taken
                     .reason
@@ -69,9 +73,10 @@ impl Cutter<'_> {
         self.cut(batch.slice(half, rows - half))
     }
 
-    /// What was dropped is told even when no rows remain.
+    /// What was dropped, and how far was read, is told even when no rows remain.
     pub(super) fn finish(mut self) -> Vec<Prepared> {
-        if self.dropped.iter().any(|d| d.rows > 0) {
+        let untold = self.prepared.is_empty() && !self.positions.is_empty();
+        if untold || self.dropped.iter().any(|d| d.rows > 0) {
             self.push(None, &[]);
         }
         self.prepared
@@ -97,7 +102,7 @@ impl Cutter<'_> {
             counts: counts.clone(),
         };
         self.prepared.push(Prepared {
-            bytes: record::encode(&head, ipc),
+            bytes: record::encode(&head, &self.positions, ipc),
             rows,
             counts,
         });

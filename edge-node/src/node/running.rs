@@ -21,7 +21,7 @@ use crate::link::LinkStatus;
 use crate::recovery::{self, RecoveryError};
 use crate::sealer::{Content, Pending, Policy, Queue, Sealer, blocking};
 use crate::serve::{Door, DoorLimits};
-use crate::source::{otlp_grpc, otlp_http};
+use crate::source::{Source, otlp_grpc, otlp_http};
 use crate::spool::{Spool, SpoolError};
 use crate::status::{Phase, StatusHandle};
 use crate::tap::TapDoor;
@@ -61,6 +61,8 @@ impl Running {
             plugins,
             tap,
             doors,
+            sources,
+            positions,
             uplink,
             status,
         } = node;
@@ -91,14 +93,15 @@ impl Running {
         running
             .watch
             .spawn(chain::watch::run(plugins, running.stop_watch.clone()));
-        let journal = Arc::new(Journal::start(journal, running.spool.epoch().0.number));
-        running.serve(journal, doors, shutdown).await
+        let journal = Arc::new(Journal::start(journal, running.spool.epoch().0.number, positions));
+        running.serve(journal, doors, sources, shutdown).await
     }
 
     async fn serve(
         mut self,
         journal: Arc<Journal>,
         doors: Vec<Door>,
+        sources: Vec<Source>,
         shutdown: CancellationToken,
     ) -> Result<(), EdgeError> {
         let (sealer_in, accepted) = mpsc::channel(HANDOVER_RECORDS);
@@ -111,6 +114,12 @@ impl Running {
             closed: doors,
             open: JoinSet::new(),
         };
+        if journal.positions().is_used() {
+            let (reader, positions) = (journal.reader(), journal.positions().clone());
+            blocking(move || recovery::read_positions(&reader, &positions))
+                .await
+                .map_err(EdgeError::Journal)?;
+        }
         let recovered = self
             .recover(&journal, &intake, &mut entrance, &stop_doors, &shutdown)
             .await?;
@@ -145,6 +154,9 @@ impl Running {
         intake.recovered.store(true, Ordering::Release);
         self.open_doors(&mut entrance, &intake, &stop_doors);
         let mut serving = entrance.open;
+        for source in sources {
+            serving.spawn(source.run(intake.clone(), stop_doors.clone()));
+        }
 
         let failure = tokio::select! {
             () = shutdown.cancelled() => None,
@@ -152,7 +164,7 @@ impl Running {
             Some(ended) = sealing.join_next() => Some(part("sealer", ended)),
             Some(ended) = self.keeper.join_next() => Some(part("cursor keeper", ended)),
             Some(ended) = self.uplink.join_next() => Some(part("uplink", ended.map(Ok::<_, SpoolError>))),
-            Some(ended) = serving.join_next() => Some(part("door", ended.map(Ok::<_, SpoolError>))),
+            Some(ended) = serving.join_next() => Some(part("source", ended.map(Ok::<_, SpoolError>))),
             Some(ended) = self.watch.join_next() => Some(part("watch of plugins", ended.map(Ok::<_, SpoolError>))),
         };
         stop_doors.cancel();
@@ -296,6 +308,7 @@ impl Running {
             journal: journal.clone(),
             sealer,
             counters: self.status.shared.counters.clone(),
+            sources: self.status.shared.sources.clone(),
             status: self.status.shared.clone(),
             budget: Arc::new(Semaphore::new(limits.budget_bytes)),
             workers: Arc::new(Semaphore::new(workers)),

@@ -255,7 +255,11 @@ mod tests {
             link: None,
             max_in_flight: 1,
             spool: Arc::new(spool),
-            journal: Arc::new(Journal::start(journal, 1)),
+            journal: Arc::new(Journal::start(
+                journal,
+                1,
+                Arc::new(crate::positions::Positions::load(&dir.path().join("positions"), 0).unwrap()),
+            )),
             counters: counters.clone(),
             started: Instant::now(),
             at_most: usize::MAX,

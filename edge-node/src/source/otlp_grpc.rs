@@ -76,12 +76,14 @@ async fn take(intake: &Arc<Intake>, signal: Signal, request: Request<Body>) -> R
             encoding,
             body,
             room,
+            source: intake.sources.otlp_grpc.clone(),
+            positions: Vec::new(),
         })
     };
     match submission.await {
         Ok(submission) => intake.submit(submission).await,
         Err(refusal) => {
-            intake.refuse(signal, &refusal);
+            intake.refuse(signal, &intake.sources.otlp_grpc, &refusal);
             Err(refusal)
         }
     }

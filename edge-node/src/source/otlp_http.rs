@@ -1,4 +1,4 @@
-//! OTLP over HTTP: protobuf and JSON, answered in the type of the request.
+//! OTLP over HTTP: protobuf and JSON, answered in the type of the request. JSON lines come in at the same address.
 
 use std::sync::Arc;
 
@@ -12,9 +12,11 @@ use sluice_wire::Signal;
 use tonic::Code;
 
 use super::body;
+use super::json_lines;
 use super::reply::{ExportResponse, RpcStatus};
 use crate::intake::{Encoding, Format, Intake, Submission, Taken};
 use crate::refusal::Refusal;
+use crate::source::stats::SourceStats;
 
 const PATHS: [(&str, Signal); 3] = [
     ("/v1/logs", Signal::Log),
@@ -30,10 +32,11 @@ pub(crate) fn router(intake: Arc<Intake>) -> Router {
         router = router.route(path, post(call));
     }
     router
+        .route(json_lines::PATH, post(json_lines::export))
         .fallback(|| async {
             plain(
                 StatusCode::NOT_FOUND,
-                "paths are /v1/logs, /v1/traces and /v1/metrics\n",
+                "paths are /v1/logs, /v1/traces, /v1/metrics and, for JSON lines, /v1/logs/json\n",
             )
         })
         .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED, "send POST\n") })
@@ -43,7 +46,15 @@ pub(crate) fn router(intake: Arc<Intake>) -> Router {
 async fn export(intake: Arc<Intake>, signal: Signal, request: Request<Body>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let format = format(&parts.headers);
-    let result = take(&intake, signal, format.clone(), &parts.headers, body).await;
+    let result = take(
+        &intake,
+        &intake.sources.otlp_http,
+        signal,
+        format.clone(),
+        &parts.headers,
+        body,
+    )
+    .await;
     // A request whose type is not known gets the type that people can read.
     let format = format.unwrap_or(Format::Json);
     match result {
@@ -52,8 +63,9 @@ async fn export(intake: Arc<Intake>, signal: Signal, request: Request<Body>) -> 
     }
 }
 
-async fn take(
+pub(super) async fn take(
     intake: &Arc<Intake>,
+    source: &Arc<SourceStats>,
     signal: Signal,
     format: Result<Format, Refusal>,
     headers: &HeaderMap,
@@ -80,12 +92,14 @@ async fn take(
             encoding,
             body,
             room,
+            source: source.clone(),
+            positions: Vec::new(),
         })
     };
     match submission.await {
         Ok(submission) => intake.submit(submission).await,
         Err(refusal) => {
-            intake.refuse(signal, &refusal);
+            intake.refuse(signal, source, &refusal);
             Err(refusal)
         }
     }
@@ -141,18 +155,18 @@ fn success(signal: Signal, format: Format, taken: &Taken) -> Response<Body> {
     let message = ExportResponse::new(taken);
     let body = match format {
         Format::Protobuf => message.encode_to_vec(),
-        Format::Json => message.to_json(signal).to_string().into_bytes(),
+        Format::Json | Format::JsonLines => message.to_json(signal).to_string().into_bytes(),
     };
     respond(StatusCode::OK, format, body)
 }
 
-fn failure(intake: &Intake, format: Format, refusal: &Refusal) -> Response<Body> {
+pub(super) fn failure(intake: &Intake, format: Format, refusal: &Refusal) -> Response<Body> {
     let (status, code) = codes(refusal);
     let retry_after = refusal.is_retryable().then_some(intake.limits.retry_after);
     let message = RpcStatus::new(code as i32, refusal.to_string(), retry_after);
     let body = match format {
         Format::Protobuf => message.encode_to_vec(),
-        Format::Json => serde_json::json!({ "code": message.code, "message": message.message })
+        Format::Json | Format::JsonLines => serde_json::json!({ "code": message.code, "message": message.message })
             .to_string()
             .into_bytes(),
     };
@@ -167,12 +181,12 @@ fn failure(intake: &Intake, format: Format, refusal: &Refusal) -> Response<Body>
     response
 }
 
-fn respond(status: StatusCode, format: Format, body: Vec<u8>) -> Response<Body> {
+pub(super) fn respond(status: StatusCode, format: Format, body: Vec<u8>) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
     let kind = match format {
         Format::Protobuf => "application/x-protobuf",
-        Format::Json => "application/json",
+        Format::Json | Format::JsonLines => "application/json",
     };
     response
         .headers_mut()

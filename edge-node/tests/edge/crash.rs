@@ -63,7 +63,7 @@ fn child_node() {
     });
 }
 
-fn carry(spool: &Spool, cloud: &Path) {
+pub(crate) fn carry(spool: &Spool, cloud: &Path) {
     // A frame that a kill cut short was never acknowledged.
     let whole = frames(&std::fs::read(cloud).unwrap_or_default().into())
         .map(|f| f.len() as u64 + 4)
@@ -86,7 +86,7 @@ fn carry(spool: &Spool, cloud: &Path) {
     }
 }
 
-fn read_cloud(path: &Path) -> Cloud {
+pub(crate) fn read_cloud(path: &Path) -> Cloud {
     let mut cloud = Cloud::default();
     frames(&std::fs::read(path).unwrap_or_default().into()).for_each(|frame| cloud.receive(frame));
     cloud

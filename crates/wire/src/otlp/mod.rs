@@ -11,7 +11,7 @@ mod metrics;
 mod proto;
 mod spans;
 mod table;
-mod writer;
+pub mod writer;
 
 use arrow_array::RecordBatch;
 
