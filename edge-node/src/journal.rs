@@ -1,20 +1,13 @@
 //! The journal: a small log that is synced before anyone is told success. What the spool covers is trimmed.
 
-use bytes::Bytes;
-use futures::FutureExt;
-use sluice_wal::{Committer, CommitterOptions, Mark, Options, Reader, Wal, WalError};
-use tokio::sync::Mutex;
+use sluice_wal::{Committer, CommitterOptions, Counted, Counting, Mark, Options, Reader, Wal, WalError};
 
 use crate::record;
 
 /// The running journal. Appends come from many tasks at once and share syncs.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    /// Number of this start.
-    start: u32,
     committer: Committer,
-    /// Events accepted since the start. Held while a record gets its place, so that totals grow with the index.
-    total: Mutex<u64>,
 }
 
 /// Sizes of the journal's files under a disk cap: small, so that what is sealed is soon deleted.
@@ -27,16 +20,18 @@ pub(crate) fn options(max_bytes: u64, ballast: u64) -> Options {
 }
 
 impl Journal {
-    /// Takes the log over and starts its writer.
+    /// Takes the log over and starts its writer, for the start of this number.
     pub(crate) fn start(wal: Wal, start: u32) -> Self {
         let options = CommitterOptions {
             queue_bytes: 32 << 20,
             ..CommitterOptions::default()
         };
+        let counting = Counting {
+            at: record::TOTAL_AT,
+            mark: Box::new(move |total| mark(start, total)),
+        };
         Self {
-            start,
-            committer: Committer::start(wal, options),
-            total: Mutex::new(0),
+            committer: Committer::start_counting(wal, options, counting),
         }
     }
 
@@ -44,33 +39,8 @@ impl Journal {
     /// the index of the first. Not to be cancelled: a record that is on disk and never handed to the sealer would hold up
     /// everything behind it.
     pub(crate) async fn append(&self, records: Vec<(Vec<u8>, u64)>) -> Result<u64, WalError> {
-        let mut total = self.total.lock().await;
-        let mut next = *total;
-        let records: Vec<Bytes> = records
-            .into_iter()
-            .map(|(mut bytes, accepted)| {
-                next = next.saturating_add(accepted);
-                record::set_total(&mut bytes, next);
-                Bytes::from(bytes)
-            })
-            .collect();
-        let accepted = next - *total;
-        let mut appending = Box::pin(self.committer.append_all(records, Some(mark(self.start, next))));
-        // The first poll takes a place in the queue; waiting for the disk happens without the lock.
-        let first = appending.as_mut().now_or_never();
-        if !matches!(first, Some(Err(_))) {
-            *total = next;
-        }
-        drop(total);
-        let result = match first {
-            Some(result) => return result,
-            None => appending.await,
-        };
-        if result.is_err() {
-            let mut total = self.total.lock().await;
-            *total = total.saturating_sub(accepted);
-        }
-        result
+        let counted = records.into_iter().map(|(record, adds)| Counted { record, adds });
+        self.committer.append_counted(counted.collect()).await
     }
 
     pub(crate) fn reader(&self) -> Reader {
@@ -116,5 +86,5 @@ pub(crate) fn marked(mark: Mark) -> (u32, u64) {
 
 /// The position that a journal's note names; 0 for a fresh one.
 pub(crate) fn noted(note: &[u8]) -> u64 {
-    note.try_into().map(u64::from_le_bytes).unwrap_or(0)
+    note.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

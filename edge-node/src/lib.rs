@@ -27,6 +27,7 @@ pub mod spool;
 pub mod status;
 mod tally;
 mod tap;
+pub mod tools;
 
 pub use chain::{ChainError, ChainStatus, RefusedChain, SecretError};
 pub use config::{ConfigError, EdgeConfig};

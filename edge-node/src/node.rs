@@ -21,7 +21,7 @@ use crate::link::{LinkError, TlsError, Uplink, certificate_identity};
 use crate::recovery::RecoveryError;
 use crate::sealer::blocking;
 use crate::serve::Door;
-use crate::spool::{Spool, SpoolError, SpoolOptions};
+use crate::spool::{Spool, SpoolError, SpoolOptions, is_full};
 use crate::status::{Phase, Recovered, State, StatusHandle, StatusShared};
 use crate::tap::{AdminToken, TapDoor, TokenError};
 use running::Running;
@@ -161,7 +161,9 @@ impl EdgeNode {
             plugins: plugins.clone(),
             link: uplink.as_ref().map(Uplink::status),
             max_bytes: config.spool.max_bytes,
+            on_full: config.spool.on_full,
             data_dir: config.data_dir.clone(),
+            deciding: Default::default(),
             phase: watch::Sender::new(Phase::Starting),
             state: State {
                 recovered,
@@ -277,10 +279,16 @@ struct Folder {
 
 fn open(config: &EdgeConfig, tenant: &TenantId, node: &NodeId) -> Result<Folder, EdgeError> {
     let dir = &config.data_dir;
-    std::fs::create_dir_all(dir).map_err(|source| EdgeError::DataDir {
-        path: dir.display().to_string(),
-        source,
-    })?;
+    match std::fs::create_dir_all(dir) {
+        // It is made when there is room.
+        Err(source) if !is_full(&source) => {
+            return Err(EdgeError::DataDir {
+                path: dir.display().to_string(),
+                source,
+            });
+        }
+        _ => {}
+    }
     let options = SpoolOptions {
         data_dir: dir.clone(),
         max_bytes: config.spool.max_bytes,

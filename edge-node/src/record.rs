@@ -7,7 +7,7 @@ use crate::tally::{self, Cursor};
 
 const VERSION: u8 = 1;
 /// Where the running total stands: it is known only when the record's turn comes.
-const TOTAL_AT: usize = 16;
+pub(crate) const TOTAL_AT: usize = 16;
 const FIXED_BYTES: usize = 32;
 
 /// A record apart from its rows.
@@ -51,11 +51,6 @@ pub(crate) fn encode(head: &Head, ipc: &[u8]) -> Vec<u8> {
     out.extend_from_slice(&counts);
     out.extend_from_slice(ipc);
     out
-}
-
-/// Writes the running total into encoded bytes.
-pub(crate) fn set_total(record: &mut [u8], total_accepted: u64) {
-    record[TOTAL_AT..TOTAL_AT + 8].copy_from_slice(&total_accepted.to_le_bytes());
 }
 
 /// The head of a record and the bytes of its rows.
@@ -110,7 +105,7 @@ mod tests {
         ) {
             let mut head = Head { signal: Signal::Span, start, received_ns, total_accepted: 0, counts };
             let mut bytes = encode(&head, &ipc);
-            set_total(&mut bytes, total);
+            bytes[TOTAL_AT..TOTAL_AT + 8].copy_from_slice(&total.to_le_bytes());
             head.total_accepted = total;
             let (read, rest) = decode(&bytes).unwrap();
             prop_assert_eq!(read, head);

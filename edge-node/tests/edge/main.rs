@@ -18,4 +18,5 @@ mod plugins;
 mod program;
 mod reload;
 mod shadow;
+mod spool_tools;
 mod tap;
