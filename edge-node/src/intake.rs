@@ -22,9 +22,10 @@ use crate::config::OnFull;
 use crate::hints::HintBoard;
 use crate::journal::Journal;
 use crate::refusal::Refusal;
+use crate::room::Reservation;
 use crate::sealer::{Content, Pending, blocking};
 use crate::spool::SpoolError;
-use crate::status::{Counters, Reservation, StatusShared, now_ns};
+use crate::status::{Counters, StatusShared, now_ns};
 use crate::tap::Tap;
 use cutter::{Cutter, Prepared};
 

@@ -20,6 +20,7 @@ pub mod program;
 mod record;
 pub mod recovery;
 mod refusal;
+mod room;
 mod sealer;
 mod serve;
 mod source;
