@@ -20,6 +20,7 @@ use self::connector::Connector;
 
 /// The ready file that `sluice up` writes into its data folder.
 const READY_FILE: &str = "ready.json";
+const JSON: &str = "application/json";
 const DEFAULT_URL: &str = "http://127.0.0.1:7080";
 
 /// Where the node is and who asks. Without any of these, the node that runs on `--data` is found by itself.
@@ -77,6 +78,18 @@ impl Connect {
             _ => None,
         };
         HttpClient::new(base, token.as_deref(), self.ca_file.as_deref())
+    }
+
+    /// The address of another door of the node that was found, if one was.
+    pub(crate) fn door(&self, name: &str) -> Option<String> {
+        let ready = self.ready().ok()??;
+        if self.url.is_some() {
+            return None;
+        }
+        ready
+            .listen
+            .get(name)
+            .map(|address| format!("http://{}", reachable(address)))
     }
 
     fn ready(&self) -> Result<Option<Ready>> {
@@ -145,21 +158,39 @@ impl HttpClient {
     }
 
     pub(crate) async fn get(&self, path: &str) -> Result<Response<Incoming>> {
-        self.send(Method::GET, path, "application/json", Bytes::new()).await
+        self.send(Method::GET, path, JSON, JSON, Bytes::new()).await
     }
 
     pub(crate) async fn post(&self, path: &str, accept: &str, json: Vec<u8>) -> Result<Response<Incoming>> {
-        self.send(Method::POST, path, accept, json.into()).await
+        self.send(Method::POST, path, JSON, accept, json.into()).await
     }
 
-    async fn send(&self, method: Method, path: &str, accept: &str, body: Bytes) -> Result<Response<Incoming>> {
+    /// The same with a body of another kind.
+    pub(crate) async fn post_as(
+        &self,
+        path: &str,
+        kind: &str,
+        accept: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>> {
+        self.send(Method::POST, path, kind, accept, body).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        kind: &str,
+        accept: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>> {
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.base))
             .header(header::ACCEPT, accept)
             .header(header::USER_AGENT, concat!("sluice/", env!("CARGO_PKG_VERSION")));
         if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
+            request = request.header(header::CONTENT_TYPE, kind);
         }
         if let Some(bearer) = &self.bearer {
             request = request.header(header::AUTHORIZATION, bearer);

@@ -7,9 +7,11 @@ mod check;
 mod gen_load;
 mod http_client;
 mod plugin;
+mod quarantine;
 mod reports;
 mod roles;
 mod running;
+mod spool;
 mod sql;
 mod status;
 mod up;
@@ -45,6 +47,12 @@ enum Command {
     Sql(sql::Args),
     /// What a running node says of itself
     Status(status::Args),
+    /// Look into the data folder of an edge, check it, take events out of it
+    #[command(subcommand)]
+    Spool(sluice_edge::tools::SpoolCommand),
+    /// Events that a plugin failed on: what there is, and sending it in again
+    #[command(subcommand)]
+    Quarantine(quarantine::Command),
     /// Check a configuration file and print every key with its value
     Check(check::Args),
     /// Make load: distinct events, the same seed gives the same bytes
@@ -101,6 +109,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Query(args) => roles::query(args).await,
         Command::Sql(args) => sql::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Spool(command) => spool::run(command).await,
+        Command::Quarantine(command) => quarantine::run(command).await,
         Command::Check(args) => check::run(args),
         Command::Gen(args) => gen_load::run(args).await,
         Command::Ca(args) => ca_command::run(args),

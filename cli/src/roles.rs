@@ -26,6 +26,9 @@ pub(crate) fn exit_code_of(error: &anyhow::Error) -> ExitCode {
         if let Some(program) = cause.downcast_ref::<program::ProgramError>() {
             return ExitCode::from(program.exit_code());
         }
+        if let Some(tool) = cause.downcast_ref::<sluice_edge::tools::ToolError>() {
+            return ExitCode::from(tool.exit_code());
+        }
         if cause.is::<ConfigError>() || cause.is::<sluice_query::BuildError>() {
             return ExitCode::from(3);
         }

@@ -121,6 +121,10 @@ impl Identity {
         &self.stream
     }
 
+    pub(crate) fn epochs(&self) -> &[EpochStart] {
+        &self.epochs
+    }
+
     pub(crate) fn generation(&self) -> u32 {
         self.generation
     }

@@ -18,13 +18,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::OnFull;
 use crate::hints::HintBoard;
 use crate::journal::Journal;
 use crate::positions::Position;
 use crate::refusal::Refusal;
+use crate::room::Reservation;
 use crate::sealer::{Content, Pending, blocking};
 use crate::source::event::json_lines;
 use crate::source::stats::{SourceStats, Sources};
+use crate::spool::SpoolError;
 use crate::status::{Counters, StatusShared, now_ns};
 use crate::tap::Tap;
 use cutter::{Cutter, Prepared};
@@ -112,6 +115,12 @@ pub(crate) struct Taken {
     pub(crate) reason: Option<String>,
 }
 
+/// Room for what becomes of a request.
+struct Room {
+    memory: OwnedSemaphorePermit,
+    disk: Reservation,
+}
+
 /// What became of a request before any of it is written.
 struct Work {
     prepared: Vec<Prepared>,
@@ -121,6 +130,13 @@ struct Work {
 }
 
 impl Intake {
+    /// Whoever still waits for room is told that the node is stopping.
+    pub(crate) fn stop_waiting(&self) {
+        for room in [&self.budget, &self.workers, &self.unsealed] {
+            room.close();
+        }
+    }
+
     /// Says no early, before a body is read.
     pub(crate) fn gate(&self) -> Result<(), Refusal> {
         if self.stopping.is_cancelled() {
@@ -136,19 +152,13 @@ impl Intake {
         if !recovered || self.counters.is_full() {
             return Err(Refusal::Full);
         }
-        self.check_disk(0)
-    }
-
-    fn check_disk(&self, bytes: usize) -> Result<(), Refusal> {
-        if !self.status.disk_has_room(bytes as u64) {
+        // Under the cap old batches may make room for new ones, which takes longer than a look.
+        let has_room = self.status.on_full == OnFull::DropOldest || self.status.has_room(0);
+        if !self.status.disk_has_room(0) && self.status.on_full == OnFull::Refuse {
             self.counters.note_full();
             return Err(Refusal::Full);
         }
-        if self.status.has_room(bytes as u64) {
-            Ok(())
-        } else {
-            Err(Refusal::Full)
-        }
+        if has_room { Ok(()) } else { Err(Refusal::Full) }
     }
 
     /// Room in memory for a body of this size; waits a while for it.
@@ -216,10 +226,30 @@ impl Intake {
             .map(|()| taken)
     }
 
-    /// Room for accepted rows, on the disk and in memory.
-    async fn reserve(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-        self.check_disk(bytes)?;
-        acquire(&self.unsealed, bytes, self.limits.unsealed_bytes, self.limits.wait).await
+    /// Room for accepted rows, in memory and, once that is there, on the disk: what is waited for others may take.
+    async fn reserve(&self, bytes: usize) -> Result<Room, Refusal> {
+        let memory = acquire(&self.unsealed, bytes, self.limits.unsealed_bytes, self.limits.wait).await?;
+        if let Some(disk) = self.status.reserve(bytes as u64) {
+            return Ok(Room { memory, disk });
+        }
+        let status = self.status.clone();
+        let result = blocking(move || {
+            status.drop_oldest(bytes as u64)?;
+            Ok(status.reserve(bytes as u64))
+        })
+        .await;
+        match result {
+            Ok(Some(disk)) => Ok(Room { memory, disk }),
+            Ok(None) => Err(Refusal::Full),
+            Err(error) => {
+                let error: SpoolError = error;
+                if error.is_full() {
+                    self.counters.note_full();
+                }
+                tracing::warn!(%error, "old batches cannot be dropped");
+                Err(Refusal::Full)
+            }
+        }
     }
 
     /// Decodes a request and runs the chain over it. Blocks; uses the CPU.
@@ -306,31 +336,29 @@ impl Intake {
         mut prepared: Vec<Prepared>,
         positions: Vec<Position>,
         bytes: usize,
-        mut room: OwnedSemaphorePermit,
+        room: Room,
     ) -> Result<(), Refusal> {
+        let Room { mut memory, disk } = room;
         let sizes: Vec<usize> = prepared.iter().map(|p| p.bytes.len()).collect();
         let records = prepared
             .iter_mut()
             .map(|p| (std::mem::take(&mut p.bytes), p.counts.accepted))
             .collect();
+        let appended = self.journal.append(records).await;
+        let first = appended.map_err(|error| self.journal_failed(error))?;
         self.counters.unsealed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        let first = match self.journal.append(records).await {
-            Ok(first) => first,
-            Err(error) => {
-                self.counters.unsealed_bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
-                return Err(self.journal_failed(error));
-            }
-        };
         // Before the sealer hears of it: the journal must not let go of a record whose positions are not known here.
         self.journal.positions().synced(first, positions);
+        drop(disk);
         crash_point("edge.journal.synced");
         for ((index, prepared), size) in (first..).zip(prepared).zip(sizes) {
             let Prepared { rows, counts, .. } = prepared;
             self.counters.accepted(signal, &counts);
             // What was larger than everything holds less than its size.
-            let own = room.split(size.min(room.num_permits()));
+            let own = memory.split(size.min(memory.num_permits()));
             let pending = Pending {
                 index,
+                damaged_before: 0,
                 accepted: self.started.elapsed(),
                 rows: rows.as_ref().map_or(0, RecordBatch::num_rows),
                 bytes: size,

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures::FutureExt;
-use sluice_wal::{Committer, CommitterOptions, Mark, Options, Reader, Wal, WalError};
-use tokio::sync::Mutex;
+use sluice_wal::{Committer, CommitterOptions, Counted, Counting, Mark, Options, Reader, Wal, WalError};
 
 use crate::positions::Positions;
 use crate::record;
@@ -14,11 +11,7 @@ use crate::sealer::blocking;
 /// The running journal. Appends come from many tasks at once and share syncs.
 #[derive(Debug)]
 pub(crate) struct Journal {
-    /// Number of this start.
-    start: u32,
     committer: Committer,
-    /// Events accepted since the start. Held while a record gets its place, so that totals grow with the index.
-    total: Mutex<u64>,
     positions: Arc<Positions>,
 }
 
@@ -32,16 +25,18 @@ pub(crate) fn options(max_bytes: u64, ballast: u64) -> Options {
 }
 
 impl Journal {
-    /// Takes the log over and starts its writer.
+    /// Takes the log over and starts its writer, for the start of this number.
     pub(crate) fn start(wal: Wal, start: u32, positions: Arc<Positions>) -> Self {
         let options = CommitterOptions {
             queue_bytes: 32 << 20,
             ..CommitterOptions::default()
         };
+        let counting = Counting {
+            at: record::TOTAL_AT,
+            mark: Box::new(move |total| mark(start, total)),
+        };
         Self {
-            start,
-            committer: Committer::start(wal, options),
-            total: Mutex::new(0),
+            committer: Committer::start_counting(wal, options, counting),
             positions,
         }
     }
@@ -50,35 +45,10 @@ impl Journal {
     /// the index of the first. Not to be cancelled: a record that is on disk and never handed to the sealer would hold up
     /// everything behind it.
     pub(crate) async fn append(&self, records: Vec<(Vec<u8>, u64)>) -> Result<u64, WalError> {
-        let mut total = self.total.lock().await;
-        let mut next = *total;
-        let records: Vec<Bytes> = records
-            .into_iter()
-            .map(|(mut bytes, accepted)| {
-                next = next.saturating_add(accepted);
-                record::set_total(&mut bytes, next);
-                Bytes::from(bytes)
-            })
-            .collect();
-        let accepted = next - *total;
         self.positions
-            .journal_grew(records.iter().map(|record| record.len() as u64).sum());
-        let mut appending = Box::pin(self.committer.append_all(records, Some(mark(self.start, next))));
-        // The first poll takes a place in the queue; waiting for the disk happens without the lock.
-        let first = appending.as_mut().now_or_never();
-        if !matches!(first, Some(Err(_))) {
-            *total = next;
-        }
-        drop(total);
-        let result = match first {
-            Some(result) => return result,
-            None => appending.await,
-        };
-        if result.is_err() {
-            let mut total = self.total.lock().await;
-            *total = total.saturating_sub(accepted);
-        }
-        result
+            .journal_grew(records.iter().map(|(record, _)| record.len() as u64).sum());
+        let counted = records.into_iter().map(|(record, adds)| Counted { record, adds });
+        self.committer.append_counted(counted.collect()).await
     }
 
     pub(crate) fn reader(&self) -> Reader {
@@ -139,5 +109,5 @@ pub(crate) fn marked(mark: Mark) -> (u32, u64) {
 
 /// The position that a journal's note names; 0 for a fresh one.
 pub(crate) fn noted(note: &[u8]) -> u64 {
-    note.try_into().map(u64::from_le_bytes).unwrap_or(0)
+    note.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

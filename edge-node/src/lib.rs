@@ -21,6 +21,7 @@ pub mod program;
 mod record;
 pub mod recovery;
 mod refusal;
+mod room;
 mod sealer;
 mod serve;
 mod source;
@@ -28,6 +29,7 @@ pub mod spool;
 pub mod status;
 mod tally;
 mod tap;
+pub mod tools;
 
 pub use chain::{ChainError, ChainStatus, LoadedPlugin, PluginCheck, RefusedChain, SecretError, check_plugins};
 pub use config::{ConfigError, EdgeConfig};

@@ -187,6 +187,12 @@ impl Page {
             s.spool.tombstoned,
         );
         self.one(
+            "sluice_edge_given_up_batches",
+            "gauge",
+            "Batches dropped to make room, of which the cloud was not told yet.",
+            s.spool.given_up,
+        );
+        self.one(
             "sluice_edge_disk_full",
             "gauge",
             "1 while the disk is full.",

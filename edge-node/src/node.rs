@@ -24,7 +24,7 @@ use crate::sealer::blocking;
 use crate::serve::Door;
 use crate::source::stats::Sources;
 use crate::source::{self, Source};
-use crate::spool::{Spool, SpoolError, SpoolOptions};
+use crate::spool::{Spool, SpoolError, SpoolOptions, is_full};
 use crate::status::{Phase, Recovered, State, StatusHandle, StatusShared};
 use crate::tap::{TapDoor, TokenError};
 use running::Running;
@@ -175,7 +175,9 @@ impl EdgeNode {
             tap: tap.clone(),
             link: uplink.as_ref().map(Uplink::status),
             max_bytes: config.spool.max_bytes,
+            on_full: config.spool.on_full,
             data_dir: config.data_dir.clone(),
+            deciding: Default::default(),
             phase: watch::Sender::new(Phase::Starting),
             state: State {
                 recovered,
@@ -294,10 +296,16 @@ struct Folder {
 
 fn open(config: &EdgeConfig, tenant: &TenantId, node: &NodeId) -> Result<Folder, EdgeError> {
     let dir = &config.data_dir;
-    std::fs::create_dir_all(dir).map_err(|source| EdgeError::DataDir {
-        path: dir.display().to_string(),
-        source,
-    })?;
+    match std::fs::create_dir_all(dir) {
+        // It is made when there is room.
+        Err(source) if !is_full(&source) => {
+            return Err(EdgeError::DataDir {
+                path: dir.display().to_string(),
+                source,
+            });
+        }
+        _ => {}
+    }
     let options = SpoolOptions {
         data_dir: dir.clone(),
         max_bytes: config.spool.max_bytes,

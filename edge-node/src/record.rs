@@ -10,7 +10,7 @@ const VERSION: u8 = 1;
 /// With positions of sources behind the counts.
 const VERSION_WITH_POSITIONS: u8 = 2;
 /// Where the running total stands: it is known only when the record's turn comes.
-const TOTAL_AT: usize = 16;
+pub(crate) const TOTAL_AT: usize = 16;
 const FIXED_BYTES: usize = 32;
 
 /// A record apart from its rows.
@@ -61,11 +61,6 @@ pub(crate) fn encode(head: &Head, positions: &[Position], ipc: &[u8]) -> Vec<u8>
     out.extend_from_slice(&read_upto);
     out.extend_from_slice(ipc);
     out
-}
-
-/// Writes the running total into encoded bytes.
-pub(crate) fn set_total(record: &mut [u8], total_accepted: u64) {
-    record[TOTAL_AT..TOTAL_AT + 8].copy_from_slice(&total_accepted.to_le_bytes());
 }
 
 /// The head of a record and the bytes of its rows.
@@ -135,7 +130,7 @@ mod tests {
         ) {
             let mut head = Head { signal: Signal::Span, start, received_ns, total_accepted: 0, counts };
             let mut bytes = encode(&head, &list, &ipc);
-            set_total(&mut bytes, total);
+            bytes[TOTAL_AT..TOTAL_AT + 8].copy_from_slice(&total.to_le_bytes());
             head.total_accepted = total;
             let (read, rest) = decode(&bytes).unwrap();
             prop_assert_eq!(read, head);
@@ -172,7 +167,7 @@ mod tests {
         assert_eq!((head, ipc), (expected.clone(), &b"IPC..."[..]));
         assert!(positions(&first).is_empty());
         let mut again = encode(&expected, &[], ipc);
-        set_total(&mut again, 7);
+        again[TOTAL_AT..TOTAL_AT + 8].copy_from_slice(&7u64.to_le_bytes());
         assert_eq!(again, first);
     }
 

@@ -51,8 +51,6 @@ pub(crate) fn recover(
     };
     let mut queue = Queue::new(policy.clone(), from);
     let mut at = from;
-    // One stays back: if it turns out to be the last, it tells what was lost with it and before it.
-    let mut last: Option<Pending<Content>> = None;
     loop {
         let entries = read(journal, at).map_err(RecoveryError::Journal)?;
         let Some((end, _)) = entries.last() else {
@@ -60,23 +58,17 @@ pub(crate) fn recover(
         };
         at = end + 1;
         for (index, entry) in entries {
-            let pending = walk.pending(index, entry)?;
-            let Some(earlier) = last.replace(pending) else {
+            let Some(pending) = walk.pending(index, entry)? else {
                 continue;
             };
-            queue.push(earlier);
+            queue.push(pending);
             while queue.decide(Duration::ZERO, Link::Offline) == Decision::Seal {
                 seal_group(queue.cut(), spool)?;
             }
         }
     }
-    if let Some(mut last) = last {
-        let lost = walk.lost_before(at, None);
-        walk.recovered.events += lost;
-        walk.recovered.damaged_events += lost;
-        last.content.counts.accepted += lost;
-        last.content.counts.damaged += lost;
-        queue.push(last);
+    if let Some(pending) = walk.damaged_end(at) {
+        queue.push(pending);
     }
     loop {
         let group = queue.cut();
@@ -150,11 +142,13 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn pending(&mut self, index: u64, entry: Entry) -> Result<Pending<Content>, RecoveryError> {
+    /// What a record becomes. A damaged one becomes a part of the next that can be read: no batch ends with it, so wherever
+    /// recovery itself is ended, what it held is counted in the end, and once.
+    fn pending(&mut self, index: u64, entry: Entry) -> Result<Option<Pending<Content>>, RecoveryError> {
         let what = match entry {
             Entry::Damaged { what, .. } => what,
             Entry::Record(bytes) => match record::decode(&bytes) {
-                Ok((head, ipc)) => return Ok(self.readable(index, bytes.len(), &head, ipc)),
+                Ok((head, ipc)) => return Ok(Some(self.readable(index, bytes.len(), &head, ipc))),
                 Err(RecordError::Newer(version)) => {
                     return Err(RecoveryError::Newer { index, version });
                 }
@@ -164,13 +158,25 @@ impl Walk<'_> {
         tracing::warn!(index, what, "journal record is damaged");
         self.recovered.damaged_records += 1;
         self.run.get_or_insert(index);
-        // What it held is counted with the next record that can be read, or the last one: the totals around it tell.
-        Ok(Pending {
-            index,
+        Ok(None)
+    }
+
+    /// The damaged records that nothing readable follows.
+    fn damaged_end(&mut self, end: u64) -> Option<Pending<Content>> {
+        let damaged = end - self.run?;
+        let lost = self.lost_before(end, None);
+        self.recovered.events += lost;
+        self.recovered.damaged_events += lost;
+        let mut content = Content::default();
+        content.counts.accepted = lost;
+        content.counts.damaged = lost;
+        Some(Pending {
+            index: end - 1,
+            damaged_before: damaged - 1,
             accepted: Duration::ZERO,
             rows: 0,
             bytes: 0,
-            content: Content::default(),
+            content,
         })
     }
 
@@ -192,6 +198,7 @@ impl Walk<'_> {
                 }
             }
         }
+        let damaged_before = self.run.map_or(0, |begin| index - begin);
         let own_begin = head.total_accepted.saturating_sub(head.counts.accepted);
         let lost = self.lost_before(index, Some((head.start, own_begin)));
         counts.accepted += lost;
@@ -208,6 +215,7 @@ impl Walk<'_> {
         };
         Pending {
             index,
+            damaged_before,
             accepted: Duration::ZERO,
             rows: held,
             bytes,
@@ -248,6 +256,132 @@ fn read_marks(journal: &Reader, from: u64) -> Vec<(u64, (u32, u64))> {
         Err(error) => {
             tracing::warn!(%error, "markers of the journal cannot be read");
             Vec::new()
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use sluice_wire::Signal;
+    use sluice_wire::counts::Dropped;
+    use sluice_wire::envelope::Envelope;
+
+    use sluice_wal::Wal;
+
+    use super::*;
+    use crate::journal::Journal;
+    use crate::link::BatchSource;
+    use crate::spool::faulty;
+
+    fn open(dir: &Path) -> Wal {
+        Wal::open_marked(&dir.join("journal"), journal::options(64 << 20, 0))
+            .unwrap()
+            .0
+    }
+
+    /// A record of so many events, none of which remains.
+    fn record(start: u32, events: u64) -> (Vec<u8>, u64) {
+        let head = Head {
+            signal: Signal::Log,
+            start,
+            received_ns: 0,
+            total_accepted: 0,
+            counts: Counts {
+                accepted: events,
+                dropped: vec![Dropped {
+                    plugin: "p".to_owned(),
+                    reason: "r".to_owned(),
+                    rows: events,
+                }],
+                ..Counts::default()
+            },
+        };
+        (record::encode(&head, &[]), events)
+    }
+
+    /// Smashes records, told by where they begin.
+    fn damage(dir: &Path, records: &BTreeSet<usize>) {
+        let file = std::fs::read_dir(dir.join("journal"))
+            .unwrap()
+            .map(|e| e.unwrap().path());
+        let file = file
+            .filter(|p| p.extension().is_some_and(|e| e == "wal"))
+            .max()
+            .unwrap();
+        let mut bytes = std::fs::read(&file).unwrap();
+        let needle = b"\x01\x00p\x01\x00r";
+        let places: Vec<usize> = (0..bytes.len() - needle.len())
+            .filter(|at| bytes[*at..].starts_with(needle))
+            .collect();
+        for nth in records {
+            bytes[places[*nth]] ^= 0x20;
+        }
+        std::fs::write(&file, bytes).unwrap();
+    }
+
+    /// Everything that the spool holds.
+    fn sealed(spool: &Spool) -> Counts {
+        let (mut counts, mut at) = (Counts::default(), 0);
+        while let Some((index, bytes)) = spool.next_from(at).unwrap() {
+            counts.merge(&Envelope::parse(bytes).unwrap().header.counts);
+            at = index + 1;
+        }
+        counts
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Two starts wrote the journal; some records are damaged; recovery is ended after any of its batches, again and again.
+        #[test]
+        fn p3_p6_every_event_is_in_one_bucket_wherever_recovery_is_ended(
+            events in proptest::collection::vec(1u64..50, 2..14),
+            cut in 0usize..14,
+            damaged in proptest::collection::btree_set(0usize..14, 0..6),
+            ends in proptest::collection::vec(0u64..4, 0..5),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let (cut, damaged) = (cut.min(events.len()), damaged.into_iter().filter(|n| *n < events.len()).collect());
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                for (start, part) in [(1, &events[..cut]), (2, &events[cut..])] {
+                    let positions = crate::positions::Positions::load(&dir.path().join("positions"), 0).unwrap();
+                    let journal = Journal::start(open(dir.path()), start, std::sync::Arc::new(positions));
+                    for events in part {
+                        journal.append(vec![record(start, *events)]).await.unwrap();
+                    }
+                    journal.close().await;
+                }
+            });
+            damage(dir.path(), &damaged);
+            let wal = open(dir.path());
+            let size = record(1, 1).0.len();
+            let policy = Policy {
+                max_rows: 1000,
+                max_bytes: 3 * size,
+                freshness: Duration::ZERO,
+                offline_age: Duration::from_secs(3600),
+            };
+            let reasons = Reasons::default();
+            let attempts = ends.iter().map(|n| Some(*n)).chain([None]);
+            for writes_left in attempts {
+                let faults = Arc::default();
+                let (spool, _) = faulty::open(dir.path(), &faults);
+                faults.lock().unwrap().writes_left = writes_left;
+                let result = recover(&wal.reader(), &policy, &spool, &reasons, &mut Recovered::default());
+                prop_assert!(result.is_ok() || writes_left.is_some());
+            }
+            let counts = sealed(&faulty::open(dir.path(), &Arc::default()).0);
+            let sum = |wanted: bool| -> u64 {
+                events.iter().enumerate().filter(|(n, _)| damaged.contains(n) == wanted).map(|(_, e)| e).sum()
+            };
+            prop_assert_eq!((counts.dropped_rows(), counts.damaged), (sum(false), sum(true)));
         }
     }
 }

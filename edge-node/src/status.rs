@@ -13,16 +13,14 @@ use sluice_wire::counts::{Counts, Dropped};
 use tokio::sync::watch;
 
 use crate::chain::{ChainError, ChainStatus, Keeper};
-use crate::config::EdgeConfig;
+use crate::config::{EdgeConfig, OnFull};
 use crate::journal::Journal;
 use crate::link::LinkStatus;
 use crate::sealer::{Sealed, blocking};
 use crate::source::stats::{SourceStatus, Sources};
+use crate::spool::given_up;
 use crate::spool::{Spool, SpoolStatus};
 use crate::tap::{TapDoor, TokenError};
-
-/// Left free beside what sealing the journal takes: headers, a new segment, cursor and identity while they are replaced.
-const DISK_RESERVE_BYTES: u64 = 1 << 20;
 
 /// Nanoseconds since 1970; 0 on a clock before that.
 pub(crate) fn now_ns() -> u64 {
@@ -43,6 +41,8 @@ pub(crate) struct Counters {
     sealed_batches: AtomicU64,
     pub(crate) unsealed_records: AtomicU64,
     pub(crate) unsealed_bytes: AtomicU64,
+    /// Of records on their way to the journal.
+    pub(crate) reserved_bytes: AtomicU64,
     /// Milliseconds after the start plus one; 0 when nothing waits.
     pub(crate) unsealed_since_ms: AtomicU64,
     /// Events are refused until there is room.
@@ -83,6 +83,15 @@ impl Counters {
 
     pub(crate) fn full(&self) -> watch::Receiver<bool> {
         self.disk_full.subscribe()
+    }
+
+    /// Sealed events that were dropped for a reason.
+    pub(crate) fn given_up(&self, reason: &str, rows: u64) {
+        if rows > 0 {
+            *lock(&self.dropped)
+                .entry((given_up::PLUGIN.to_owned(), reason.to_owned()))
+                .or_default() += rows;
+        }
     }
 
     pub(crate) fn refused(&self, name: &'static str) {
@@ -221,7 +230,10 @@ pub(crate) struct StatusShared {
     pub(crate) tap: TapDoor,
     pub(crate) link: Option<watch::Receiver<LinkStatus>>,
     pub(crate) max_bytes: u64,
+    pub(crate) on_full: OnFull,
     pub(crate) data_dir: PathBuf,
+    /// Held while it is decided who gets the room that is left.
+    pub(crate) deciding: Mutex<()>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) state: RwLock<State>,
 }
@@ -335,33 +347,6 @@ impl StatusShared {
 
     pub(crate) fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether `bytes` more fit under the disk cap. What is not sealed counts twice: sealing writes it once more before
-    /// the journal lets go of it.
-    pub(crate) fn has_room(&self, bytes: u64) -> bool {
-        let journal = self.state().journal.as_ref().map_or(0, |j| j.bytes_on_disk());
-        let used = self
-            .spool
-            .bytes_on_disk()
-            .saturating_add(journal)
-            .saturating_add(self.unsealed());
-        used.saturating_add(bytes.saturating_mul(2)) <= self.max_bytes
-    }
-
-    /// The same for the disk as it is, of which others may take their share: a journal that cannot be sealed any more, for
-    /// want of room, would never let go of anything.
-    pub(crate) fn disk_has_room(&self, bytes: u64) -> bool {
-        // Where nobody knows, the first write that fails tells.
-        let Ok(disk) = rustix::fs::statvfs(&self.data_dir) else {
-            return true;
-        };
-        let needed = self.unsealed().saturating_add(bytes.saturating_mul(2));
-        disk.f_bavail.saturating_mul(disk.f_frsize) >= needed.saturating_add(DISK_RESERVE_BYTES)
-    }
-
-    fn unsealed(&self) -> u64 {
-        self.counters.unsealed_bytes.load(Ordering::Relaxed)
     }
 }
 

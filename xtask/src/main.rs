@@ -1,10 +1,11 @@
-//! What a developer types: `cargo xtask test`, `lint`, `guests`, `demo`, `bench`, `services`.
+//! What a developer types: `cargo xtask test`, `lint`, `mutants`, `guests`, `demo`, `bench`, `services`.
 
 mod bench;
 mod demo;
 mod docs;
 mod guests;
 mod lint;
+mod mutants;
 mod run;
 mod sdks;
 mod services;
@@ -29,6 +30,8 @@ enum Task {
     Test(test::Arguments),
     /// Formatting, clippy, links in documents.
     Lint,
+    /// Leave out one sync or check of the log at a time: the tests must notice each.
+    Mutants,
     /// 200,000 events through a node that is killed three times, and a count of every one of them.
     Demo(demo::Arguments),
     /// Measure, as ratios within one run.
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Task::Guests => guests::build().map(success),
         Task::Test(arguments) => test::run(&arguments).map(success),
         Task::Lint => lint::run().map(success),
+        Task::Mutants => mutants::check().map(success),
         Task::Demo(arguments) => demo::run(&arguments).map(success),
         Task::Bench(arguments) => bench::run(&arguments).map(success),
         Task::Services(arguments) => services::run(&arguments),

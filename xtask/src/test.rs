@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::guests;
+use crate::mutants;
 use crate::run::{self, Steps, cargo_with};
 use crate::sdks;
 
@@ -26,6 +27,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     steps.step("build", || {
         cargo_with(&["build", "--locked", "--workspace", "--all-targets"])
     })?;
+    steps.step("mutants", mutants::check)?;
     steps.step("tests", || {
         let mut words = vec!["test", "--locked", "--workspace"];
         words.extend(arguments.filter.as_deref());

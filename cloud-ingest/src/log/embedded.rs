@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,6 +24,11 @@ const META_VERSION: u32 = 2;
 const FIRST_META_VERSION: u32 = 1;
 /// Readers kept per partition, so that each of the writers goes on where it was.
 const KEPT_READERS: usize = 4;
+/// Attempts at records that the disk does not give, and the pause between two; then they count as damaged.
+const READ_ATTEMPTS: u32 = 4;
+const READ_PAUSE: Duration = Duration::from_millis(250);
+/// Written and removed again, to see whether the disk is there.
+const PROBE: &str = "disk.probe";
 /// Records in one answer.
 const MAX_READ_RECORDS: usize = 4096;
 
@@ -210,6 +216,10 @@ impl PartitionLog {
             path: path.clone(),
             source,
         })?;
+        Ok(Self::start(id, path, wal, recovery))
+    }
+
+    fn start(id: Partition, path: PathBuf, wal: Wal, recovery: Recovery) -> Self {
         if recovery.torn_bytes > 0 || !recovery.damaged.is_empty() || !recovery.gaps.is_empty() {
             tracing::warn!(
                 partition = %id, torn_bytes = recovery.torn_bytes, damaged = recovery.damaged.len(), gaps = recovery.gaps.len(),
@@ -218,14 +228,14 @@ impl PartitionLog {
         }
         let reader = wal.reader();
         let committer = Committer::start(wal, CommitterOptions::default());
-        Ok(Self {
+        Self {
             id,
             dir: path,
             committer,
             reader,
             readers: Arc::default(),
             recovery,
-        })
+        }
     }
 
     fn records(
@@ -244,16 +254,14 @@ impl PartitionLog {
                     .map(|at| kept.remove(at).1)
             };
             let reader = kept.unwrap_or(spare);
-            let entries = reader
-                .read_range(from, MAX_READ_RECORDS, max_bytes)
-                .map_err(|e| match e {
-                    WalError::Trimmed { first } => LogError::Trimmed {
-                        partition: id,
-                        wanted: from,
-                        first,
-                    },
-                    other => log_error(other),
-                })?;
+            let entries = entries(&reader, &dir, from, max_bytes).map_err(|e| match e {
+                WalError::Trimmed { first } => LogError::Trimmed {
+                    partition: id,
+                    wanted: from,
+                    first,
+                },
+                other => log_error(other),
+            })?;
             let mut kept = lock();
             if kept.len() == KEPT_READERS {
                 kept.remove(0);
@@ -276,6 +284,35 @@ impl PartitionLog {
                 .collect())
         }
     }
+}
+
+/// A sector that stays unreadable is damage of the records in it; at first it may be a mood of the disk. A disk that takes
+/// nothing either is away as a whole and may come back with everything on it: then the error stays one.
+fn entries(reader: &Reader, dir: &Path, from: u64, max_bytes: usize) -> Result<Vec<(u64, Entry)>, WalError> {
+    let mut attempt = 1;
+    let error = loop {
+        match reader.read_range(from, MAX_READ_RECORDS, max_bytes) {
+            Err(error) if error.is_unreadable() && attempt < READ_ATTEMPTS => {
+                tracing::warn!(from, %error, "log cannot be read, trying again");
+                std::thread::sleep(READ_PAUSE);
+                attempt += 1;
+            }
+            Err(error) if error.is_unreadable() => break error,
+            other => return other,
+        }
+    };
+    if let Err(away) = probe(&dir.join(PROBE)) {
+        tracing::error!(error = %away, "the disk of the log takes nothing either");
+        return Err(error);
+    }
+    reader.salvage_range(from, MAX_READ_RECORDS, max_bytes)
+}
+
+fn probe(path: &Path) -> std::io::Result<()> {
+    let result = std::fs::File::create(path).and_then(|file| file.sync_all());
+    // It may not be there.
+    drop(std::fs::remove_file(path));
+    result
 }
 
 /// `opening`: what is left of a damaged record.

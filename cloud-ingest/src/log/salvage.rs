@@ -16,6 +16,8 @@ const SEGMENT_VERSION: u8 = 1;
 /// Of the two copies of a segment's header.
 const BLOCK_BYTES: usize = 48;
 const FRAME_BYTES: usize = 28;
+/// What a disk loses at a time.
+const SECTOR_BYTES: u64 = 4096;
 /// Bytes looked at at once when a frame cannot be read and the next one is searched.
 const WINDOW_BYTES: usize = 1 << 20;
 
@@ -137,16 +139,29 @@ fn next_frame(file: &File, mut at: u64, end: u64, salt: u32) -> io::Result<Optio
     Ok(None)
 }
 
-/// Up to `length` bytes; fewer at the end of the file.
+/// Up to `length` bytes; fewer at the end of the file. What the disk does not give reads as zeros.
 fn read(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     let mut filled = 0;
     while filled < length {
-        match file.read_at(&mut bytes[filled..], at + filled as u64) {
+        let place = at + filled as u64;
+        let sector = usize::try_from(SECTOR_BYTES - place % SECTOR_BYTES).unwrap_or(usize::MAX);
+        match file.read_at(&mut bytes[filled..], place) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            // Sector by sector, so that its neighbours are found.
+            Err(_) => {
+                let end = length.min(filled.saturating_add(sector));
+                match file.read_at(&mut bytes[filled..end], place) {
+                    Ok(0) => break,
+                    Ok(n) => filled += n,
+                    Err(_) => {
+                        bytes[filled..end].fill(0);
+                        filled = end;
+                    }
+                }
+            }
         }
     }
     bytes.truncate(filled);

@@ -32,6 +32,27 @@ impl Default for CommitterOptions {
     }
 }
 
+/// Gives every record a running total of what the records add, in the order in which they get their places in the log.
+pub struct Counting {
+    /// Where in each record its total stands, as 8 bytes; records are at least this long.
+    pub at: usize,
+    /// What the marker says of a total.
+    pub mark: Box<dyn Fn(u64) -> Mark + Send>,
+}
+
+impl std::fmt::Debug for Counting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Counting").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+/// A record of a log that is counted, and what it adds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    pub record: Vec<u8>,
+    pub adds: u64,
+}
+
 /// Handle to the thread that owns a log. The log is closed when the last handle is dropped or [`Committer::close`] is called.
 #[derive(Clone, Debug)]
 pub struct Committer {
@@ -45,10 +66,26 @@ pub struct Committer {
 type Reply<T> = oneshot::Sender<Result<T, WalError>>;
 
 #[derive(Debug)]
+enum Records {
+    Plain(Vec<Bytes>),
+    Counted(Vec<Counted>),
+}
+
+impl Records {
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let (plain, counted) = match self {
+            Self::Plain(records) => (&records[..], &[][..]),
+            Self::Counted(records) => (&[][..], &records[..]),
+        };
+        let counted = counted.iter().map(|counted| &counted.record[..]);
+        plain.iter().map(|record| &record[..]).chain(counted)
+    }
+}
+
+#[derive(Debug)]
 enum Request {
     Append {
-        records: Vec<Bytes>,
-        mark: Option<Mark>,
+        records: Records,
         reply: Reply<u64>,
         _room: OwnedSemaphorePermit,
     },
@@ -78,6 +115,20 @@ enum Request {
 
 impl Committer {
     pub fn start(wal: Wal, options: CommitterOptions) -> Committer {
+        Self::start_with(wal, options, None)
+    }
+
+    /// The same for records that carry totals, which begin at zero: see [`Committer::append_counted`].
+    pub fn start_counting(wal: Wal, options: CommitterOptions, counting: Counting) -> Committer {
+        let tally = Tally {
+            counting,
+            total: 0,
+            synced: 0,
+        };
+        Self::start_with(wal, options, Some(tally))
+    }
+
+    fn start_with(wal: Wal, options: CommitterOptions, tally: Option<Tally>) -> Committer {
         let (sender, receiver) = mpsc::channel(options.queue.max(1));
         let reader = wal.reader();
         let (synced_sender, synced) = watch::channel(reader.synced());
@@ -87,6 +138,7 @@ impl Committer {
             requests: receiver,
             synced: synced_sender,
             options,
+            tally,
         };
         // Without the thread every request finds the queue closed, which is the right answer.
         if let Err(error) = std::thread::Builder::new()
@@ -107,13 +159,23 @@ impl Committer {
     /// Adds a record and returns its index once it is durable. When this future is dropped the record may be in the log or
     /// not, as after any lost answer.
     pub async fn append(&self, record: Bytes) -> Result<u64, WalError> {
-        self.append_all(vec![record], None).await
+        self.append_all(vec![record]).await
     }
 
     /// Adds records side by side and returns the index of the first once all are durable. Whatever happens, also to the
-    /// process, all of them are in the log or none is. The mark is that of the last one, see [`Wal::set_mark`].
-    pub async fn append_all(&self, records: Vec<Bytes>, mark: Option<Mark>) -> Result<u64, WalError> {
-        let bytes = records.iter().map(Bytes::len).fold(0, usize::saturating_add);
+    /// process, all of them are in the log or none is.
+    pub async fn append_all(&self, records: Vec<Bytes>) -> Result<u64, WalError> {
+        self.enqueue(Records::Plain(records)).await
+    }
+
+    /// The same for a log that counts: each record gets the total of what was added up to it. What is not written adds
+    /// nothing, so totals never fall and the difference of two is what lies between them.
+    pub async fn append_counted(&self, records: Vec<Counted>) -> Result<u64, WalError> {
+        self.enqueue(Records::Counted(records)).await
+    }
+
+    async fn enqueue(&self, records: Records) -> Result<u64, WalError> {
+        let bytes = records.iter().map(<[u8]>::len).fold(0, usize::saturating_add);
         let permits = bytes.min(self.room_bytes) as u32;
         let room = self
             .room
@@ -123,7 +185,6 @@ impl Committer {
             .map_err(|_| WalError::Closed)?;
         self.ask(|reply| Request::Append {
             records,
-            mark,
             reply,
             _room: room,
         })
@@ -186,6 +247,24 @@ struct Worker {
     requests: mpsc::Receiver<Request>,
     synced: watch::Sender<u64>,
     options: CommitterOptions,
+    tally: Option<Tally>,
+}
+
+/// The running total of a log that counts.
+struct Tally {
+    counting: Counting,
+    /// With the open group, and without it.
+    total: u64,
+    synced: u64,
+}
+
+impl Tally {
+    fn count(&mut self, counted: &mut Counted) {
+        self.total = self.total.saturating_add(counted.adds);
+        if let Some(place) = counted.record.get_mut(self.counting.at..self.counting.at + 8) {
+            place.copy_from_slice(&self.total.to_le_bytes());
+        }
+    }
 }
 
 /// Who waits for the open group.
@@ -232,18 +311,10 @@ impl Worker {
         let mut request = first;
         let left_over = loop {
             match request {
-                Request::Append {
-                    records,
-                    mark,
-                    reply,
-                    _room,
-                } => {
-                    let first = self.append(&mut group, &records, mark);
-                    match first {
-                        Ok(first) => group.waiters.push((first, reply, _room)),
-                        Err(error) => answer(reply, Err(error)),
-                    }
-                }
+                Request::Append { records, reply, _room } => match self.append(&mut group, records) {
+                    Ok(first) => group.waiters.push((first, reply, _room)),
+                    Err(error) => answer(reply, Err(error)),
+                },
                 other => break Some(other),
             }
             if group.bytes >= self.options.group_bytes || begun.elapsed() >= self.options.group_delay {
@@ -255,25 +326,37 @@ impl Worker {
             }
         };
         let result = self.wal.sync();
+        if let Some(tally) = &mut self.tally {
+            match &result {
+                Ok(()) => tally.synced = tally.total,
+                Err(_) => tally.total = tally.synced,
+            }
+        }
         self.publish();
         group.finish(result);
         left_over
     }
 
-    fn append(&mut self, group: &mut Group, records: &[Bytes], mark: Option<Mark>) -> Result<u64, WalError> {
+    fn append(&mut self, group: &mut Group, mut records: Records) -> Result<u64, WalError> {
         // Before any of them is in the group, which is left as it was.
         records.iter().try_for_each(|record| self.wal.check_size(record))?;
+        if let (Records::Counted(list), Some(tally)) = (&mut records, &mut self.tally) {
+            list.iter_mut().for_each(|counted| tally.count(counted));
+        }
         let first = self.wal.next();
-        for record in records {
+        for record in records.iter() {
             if let Err(error) = self.wal.append(record) {
                 // All that was not synced is taken back, what is here of this request with it.
+                if let Some(tally) = &mut self.tally {
+                    tally.total = tally.synced;
+                }
                 std::mem::take(group).finish(Err(error.clone()));
                 return Err(error);
             }
             group.bytes += record.len();
         }
-        if let Some(mark) = mark {
-            self.wal.set_mark(mark);
+        if let Some(tally) = &self.tally {
+            self.wal.set_mark((tally.counting.mark)(tally.total));
         }
         Ok(first)
     }

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::crash_point;
+use crate::storage::create_dir_durable;
 
 const MAGIC: [u8; 4] = *b"SLWC";
 const VERSION: u8 = 1;
@@ -18,6 +19,9 @@ pub fn save(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Replaces any file durably with exactly these bytes: written beside it, synced, renamed, directory synced.
 pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        create_dir_durable(parent)?;
+    }
     let beside = beside(path);
     let result = write_synced(&beside, bytes).and_then(|()| {
         crash_point("cursor.before_rename");

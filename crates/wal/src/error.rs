@@ -49,7 +49,7 @@ impl WalError {
 
     pub(crate) fn io(action: &'static str) -> impl FnOnce(io::Error) -> WalError {
         move |source| {
-            if source.kind() == io::ErrorKind::StorageFull || source.kind() == io::ErrorKind::QuotaExceeded {
+            if crate::storage::is_full(&source) {
                 WalError::Full
             } else {
                 WalError::Io {

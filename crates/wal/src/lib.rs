@@ -9,6 +9,7 @@ mod committer;
 mod crash;
 pub mod cursor;
 mod error;
+mod look;
 mod open;
 mod reader;
 mod recovery;
@@ -18,10 +19,11 @@ mod segment;
 pub mod storage;
 mod wal;
 
-pub use committer::{Committer, CommitterOptions};
+pub use committer::{Committer, CommitterOptions, Counted, Counting};
 pub use crash::crash_point;
 pub use error::WalError;
-pub use reader::Reader;
+pub use look::{Look, is_in_use, look};
+pub use reader::{Reader, SegmentInfo};
 pub use wal::{Options, Recovery, VERIFY_AT_OPEN_BYTES, Wal};
 
 use bytes::Bytes;

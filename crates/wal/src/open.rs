@@ -115,6 +115,7 @@ pub(crate) fn open(storage: &dyn Storage) -> Result<Opened, WalError> {
     let newest = last.header.as_ref().map(|header| Newest {
         file: last.file.clone(),
         first: last.first,
+        start: header.begun_len(),
         salt: header.salt,
         marked: header.marked,
         synced_mark: tail.mark,
@@ -222,7 +223,7 @@ fn settle_newest(
 fn make_durable(file: &dyn StorageFile, found: &Findings) -> std::io::Result<()> {
     let mut buf = vec![0u8; REWRITE_CHUNK_BYTES];
     let mut at = found.last_group;
-    while at < found.end {
+    while at < found.end && !cfg!(feature = "break-rewrite") {
         let want = buf.len().min((found.end - at) as usize);
         let n = match file.read_at(at, &mut buf[..want]) {
             Err(error) if salvage::is_unreadable(&error) => {
@@ -231,7 +232,7 @@ fn make_durable(file: &dyn StorageFile, found: &Findings) -> std::io::Result<()>
             }
             other => {
                 let n = other?;
-                file.write_at(at, &buf[..n])?;
+                write_back(file, at, &buf[..n])?;
                 n
             }
         };
@@ -241,6 +242,26 @@ fn make_durable(file: &dyn StorageFile, found: &Findings) -> std::io::Result<()>
         at += n as u64;
     }
     file.sync_data()
+}
+
+/// Sectors of zeros are left as they are: they may be a hole, for whose content a full disk has no room, and one that was never
+/// written reads the same.
+fn write_back(file: &dyn StorageFile, at: u64, bytes: &[u8]) -> std::io::Result<()> {
+    let is_empty = |piece: &[u8]| piece.iter().all(|byte| *byte == 0);
+    let mut from = 0;
+    for (start, end) in salvage::pieces(at, at + bytes.len() as u64) {
+        let (start, end) = ((start - at) as usize, (end - at) as usize);
+        if is_empty(&bytes[start..end]) {
+            if from < start {
+                file.write_at(at + from as u64, &bytes[from..start])?;
+            }
+            from = end;
+        }
+    }
+    if from < bytes.len() {
+        file.write_at(at + from as u64, &bytes[from..])?;
+    }
+    Ok(())
 }
 
 /// What cannot be read was on the disk, so nothing has to be written there.

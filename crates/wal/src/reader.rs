@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::recovery::SparseIndex;
 use crate::salvage::Salvaged;
-use crate::segment::{Item, Source, Walk};
+use crate::segment::{Header, Item, Source, Walk};
 use crate::storage::{Storage, StorageFile};
 use crate::{Entry, Mark, WalError};
 
@@ -70,6 +70,16 @@ impl Shared {
 pub struct Reader {
     shared: Arc<Shared>,
     place: Mutex<Option<Place>>,
+}
+
+/// One file of a log, as far as it is synced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentInfo {
+    pub name: String,
+    pub first: u64,
+    /// One more than the last index that it should hold.
+    pub end: u64,
+    pub bytes: u64,
 }
 
 /// Where the last read ended.
@@ -174,7 +184,16 @@ impl Reader {
             let Some(portion) = self.portion(taken.from)? else {
                 break;
             };
+            let held = taken.entries.len();
             match self.read_portion(&portion, &mut taken, salvage) {
+                // What looks damaged was being deleted.
+                Ok(()) if self.is_trimmed(&portion) && taken.entries[held..].iter().any(is_damaged) => {
+                    taken.entries.truncate(held);
+                    return match taken.entries.is_empty() {
+                        true => Err(WalError::Trimmed { first: self.first() }),
+                        false => Ok(taken.entries),
+                    };
+                }
                 // Deleted between looking it up and opening it: look again.
                 Err(e) if e.kind() == io::ErrorKind::NotFound && self.first() > portion.segment.first => {}
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -201,6 +220,37 @@ impl Reader {
     /// Size of all segments.
     pub fn bytes_on_disk(&self) -> u64 {
         self.shared.read().bytes
+    }
+
+    /// The files of the log, oldest first; the last one is written to.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        let visible = self.shared.read();
+        let ends = visible.segments.iter().skip(1).map(|s| s.first);
+        let ends = ends.chain([visible.synced]);
+        let infos = visible.segments.iter().zip(ends).map(|(segment, end)| SegmentInfo {
+            name: segment.name.to_string(),
+            first: segment.first,
+            end,
+            bytes: segment.len,
+        });
+        infos.collect()
+    }
+
+    /// What the note of the segment says that begins at `index`: it was set before the record there was appended. `None` if
+    /// no segment begins there, or its header cannot be read.
+    pub fn note_at(&self, index: u64) -> Option<Vec<u8>> {
+        let name = {
+            let visible = self.shared.read();
+            let at = visible.segments.iter().position(|s| s.first == index)?;
+            visible.segments[at].name.clone()
+        };
+        let file = self.shared.storage.open(&name).ok()?;
+        let header = Header::decode(&Salvaged(&*file)).ok()?.ok()?;
+        Some(header.note)
+    }
+
+    fn is_trimmed(&self, portion: &Portion) -> bool {
+        self.first() > portion.segment.first
     }
 
     fn portion(&self, from: u64) -> Result<Option<Portion>, WalError> {
@@ -353,6 +403,10 @@ impl Taken {
             bytes = 0;
         }
     }
+}
+
+fn is_damaged(entry: &(u64, Entry)) -> bool {
+    matches!(entry.1, Entry::Damaged { .. })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

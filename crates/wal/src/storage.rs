@@ -8,7 +8,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 
@@ -36,6 +36,10 @@ pub trait StorageFile: Debug + Send + Sync + 'static {
     fn set_len(&self, len: u64) -> io::Result<()>;
     fn size(&self) -> io::Result<u64>;
     fn sync_data(&self) -> io::Result<()>;
+    /// Gives the room of these bytes back to the device, where it can do that; they read as zeros then.
+    fn punch(&self, _from: u64, _to: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 impl crate::segment::Source for dyn StorageFile {
@@ -48,25 +52,47 @@ impl crate::segment::Source for dyn StorageFile {
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    handle: File,
+    /// Not there while the disk has no room for a directory that does not exist yet.
+    handle: OnceLock<File>,
 }
 
 impl Directory {
-    /// Makes the directory if needed, durably, and locks it. `WouldBlock` when somebody else holds the lock.
+    /// Makes the directory if needed, durably, and locks it. `WouldBlock` when somebody else holds the lock. Where there is no
+    /// room to make it, it counts as empty, and is made when something is written.
     pub fn lock(path: &Path) -> io::Result<Directory> {
-        create_dir_durable(path)?;
-        let handle = File::open(path)?;
-        flock(&handle, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Self {
+        let directory = Self {
             path: path.to_owned(),
-            handle,
-        })
+            handle: OnceLock::new(),
+        };
+        match directory.handle() {
+            Err(e) if is_full(&e) && !path.exists() => {}
+            other => drop(other?),
+        }
+        Ok(directory)
     }
+
+    fn handle(&self) -> io::Result<&File> {
+        if let Some(handle) = self.handle.get() {
+            return Ok(handle);
+        }
+        create_dir_durable(&self.path)?;
+        let handle = File::open(&self.path)?;
+        flock(&handle, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(self.handle.get_or_init(|| handle))
+    }
+}
+
+/// Whether there is no room for what was asked.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl Storage for Directory {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
+        if self.handle.get().is_none() {
+            return Ok(names);
+        }
         for entry in fs::read_dir(&self.path)? {
             if let Ok(name) = entry?.file_name().into_string() {
                 names.push(name);
@@ -76,6 +102,7 @@ impl Storage for Directory {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        self.handle()?;
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -98,6 +125,7 @@ impl Storage for Directory {
     }
 
     fn allocate(&self, name: &str, bytes: u64) -> io::Result<()> {
+        self.handle()?;
         let path = self.path.join(name);
         let file = OpenOptions::new()
             .write(true)
@@ -115,7 +143,10 @@ impl Storage for Directory {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        self.handle.sync_all()
+        match self.handle.get() {
+            Some(handle) => handle.sync_all(),
+            None => Ok(()),
+        }
     }
 }
 
@@ -159,10 +190,15 @@ impl StorageFile for File {
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)
     }
+
+    fn punch(&self, from: u64, to: u64) -> io::Result<()> {
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        Ok(fallocate(self, flags, from, to.saturating_sub(from))?)
+    }
 }
 
 /// Makes a directory and those above it; each new name is synced in its parent, else a power cut could take the whole log.
-fn create_dir_durable(path: &Path) -> io::Result<()> {
+pub(crate) fn create_dir_durable(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }

@@ -81,14 +81,21 @@ pub struct Wal {
     marks: bool,
     /// Of the last record, synced or not.
     mark: Option<Mark>,
+    /// What the header of the newest segment will say of the one before it, while there was no room yet to begin it.
+    unmade: Option<Before>,
     health: Health,
 }
+
+/// First index and end of the segment before a segment, if there was one.
+type Before = Option<(u64, u64)>;
 
 /// The segment that is written to.
 #[derive(Debug)]
 pub(crate) struct Newest {
     pub(crate) file: Arc<dyn StorageFile>,
     pub(crate) first: u64,
+    /// Where records may begin.
+    pub(crate) start: u64,
     pub(crate) salt: u32,
     pub(crate) marked: bool,
     pub(crate) synced_mark: Option<Mark>,
@@ -145,28 +152,23 @@ impl Wal {
     fn begin(storage: Arc<dyn Storage>, options: Options, marks: bool) -> Result<(Wal, Recovery), WalError> {
         let found = on_ballast(&*storage, || open::open(&*storage))?;
         let recovery = found.recovery;
-        let newest = match found.newest {
-            Some(newest) => newest,
-            None => {
-                let header = header(recovery.next, found.before, recovery.note.clone(), marks);
-                let (segment, newest) = on_ballast(&*storage, || create_segment(&*storage, &header, None))?;
-                return Ok((
-                    Self::new(
-                        storage,
-                        options,
-                        [found.segments, vec![segment]].concat(),
-                        newest,
-                        &recovery,
-                        marks,
-                    ),
-                    recovery,
-                ));
+        if let Some(newest) = found.newest {
+            let wal = Self::new(storage, options, found.segments, newest, &recovery, marks, None);
+            return Ok((wal, recovery));
+        }
+        let header = header(recovery.next, found.before, recovery.note.clone(), marks);
+        let mut segments = found.segments;
+        let (newest, unmade) = match on_ballast(&*storage, || create_segment(&*storage, &header, None)) {
+            Ok((segment, newest)) => {
+                segments.push(segment);
+                (newest, None)
             }
+            // A full disk is no reason not to start; the segment is begun when there is room.
+            Err(WalError::Full) => (begin::unmade(&header), Some(found.before)),
+            Err(other) => return Err(other),
         };
-        Ok((
-            Self::new(storage, options, found.segments, newest, &recovery, marks),
-            recovery,
-        ))
+        let wal = Self::new(storage, options, segments, newest, &recovery, marks, unmade);
+        Ok((wal, recovery))
     }
 
     fn new(
@@ -176,6 +178,7 @@ impl Wal {
         newest: Newest,
         recovery: &Recovery,
         marks: bool,
+        unmade: Option<Before>,
     ) -> Wal {
         let bytes = segments.iter().map(|s| s.len).sum();
         let visible = Visible {
@@ -195,6 +198,7 @@ impl Wal {
             mark: newest.synced_mark,
             newest,
             note: recovery.note.clone(),
+            unmade,
             health: Health::Full,
         };
         // A full disk is no reason not to start: what is there can still be read, sent and deleted.
@@ -289,14 +293,24 @@ impl Wal {
     pub fn skip_to(&mut self, index: u64) -> Result<(), WalError> {
         self.sync()?;
         if index <= self.next {
-            Ok(())
-        } else {
-            self.begin_on_ballast(index)
+            return Ok(());
         }
+        if self.unmade.is_some() {
+            self.next = index;
+            self.newest.first = index;
+            self.shared.write().synced = index;
+            return Ok(());
+        }
+        self.begin_on_ballast(index)
     }
 
     /// Deletes segments that hold nothing at or above `index`; returns the bytes freed.
     pub fn trim_below(&mut self, index: u64) -> Result<u64, WalError> {
+        self.trim(index, self.health == Health::Full)
+    }
+
+    /// With `empty` files are emptied before they are deleted: a reader may hold one open, and then it would keep its room.
+    fn trim(&mut self, index: u64, empty: bool) -> Result<u64, WalError> {
         if self.health == Health::Poisoned {
             return Err(WalError::Poisoned);
         }
@@ -311,6 +325,10 @@ impl Wal {
                 segment
             };
             crash_point("wal.before_unlink");
+            if empty {
+                // If it cannot be done, the room comes a little later.
+                drop(self.storage.open(&segment.name).and_then(|file| file.set_len(0)));
+            }
             match self.storage.remove(&segment.name) {
                 Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
                     return Err(WalError::io("delete a segment")(e));
@@ -411,7 +429,10 @@ impl Wal {
                 max: MAX_NOTE_BYTES as u64,
             });
         }
-        let before = Some((self.newest.first, self.next));
+        let before = match self.unmade {
+            Some(before) => before,
+            None => Some((self.newest.first, self.next)),
+        };
         let header = header(first, before, self.note.clone(), self.marks);
         let (segment, newest) = match create_segment(&*self.storage, &header, self.newest.synced_mark) {
             Ok(made) => made,
@@ -433,6 +454,7 @@ impl Wal {
         self.totals = Totals::default();
         self.next = first;
         self.newest = newest;
+        self.unmade = None;
         Ok(())
     }
 

@@ -102,7 +102,7 @@ async fn p2_records_that_belong_together_are_all_in_the_log_or_none_is() {
     for (records, room) in [(&three, 2500), (&large, 5_500_000)] {
         disk.set_capacity(Some(committer.bytes_on_disk() + room));
         assert!(matches!(
-            committer.append_all(records.clone(), None).await,
+            committer.append_all(records.clone()).await,
             Err(WalError::Full)
         ));
         assert_eq!(committer.reader().synced(), 1);
@@ -112,10 +112,10 @@ async fn p2_records_that_belong_together_are_all_in_the_log_or_none_is() {
     let mut bad = three.clone();
     bad.insert(1, Bytes::from(vec![0; 1 << 17]));
     assert!(matches!(
-        committer.append_all(bad, None).await,
+        committer.append_all(bad).await,
         Err(WalError::TooLarge { .. })
     ));
-    assert_eq!(committer.append_all(three.clone(), None).await.unwrap(), 1);
+    assert_eq!(committer.append_all(three.clone()).await.unwrap(), 1);
     for (index, expected) in (1..).zip(&three) {
         assert_eq!(
             committer.reader().read(index).unwrap(),
@@ -124,7 +124,7 @@ async fn p2_records_that_belong_together_are_all_in_the_log_or_none_is() {
     }
     // A power cut before the sync leaves none.
     disk.fail_next_sync();
-    assert!(committer.append_all(three, None).await.unwrap_err().is_fatal());
+    assert!(committer.append_all(three).await.unwrap_err().is_fatal());
     disk.power_cut();
     let again = start(&disk, CommitterOptions::default());
     let found = again.reader().synced();

@@ -83,3 +83,110 @@ fn p5_an_empty_folder_takes_the_ballast_s_place() {
     disk.set_capacity(Some(4096));
     assert!(!open(&disk).has_room());
 }
+
+#[test]
+fn p5_where_others_took_the_room_of_the_ballast_records_that_nobody_needs_make_room() {
+    let disk = SimDisk::new(4);
+    let mut wal = open(&disk);
+    for _ in 0..50 {
+        wal.append(&[7; 1000]).unwrap();
+        wal.sync().unwrap();
+    }
+    wal.set_note(&50u64.to_le_bytes());
+    // To the last byte, and then the ballast's place.
+    disk.set_capacity(Some(wal.bytes_on_disk()));
+    wal.give_up_ballast();
+    let used = wal.bytes_on_disk();
+    assert!(!wal.relieve(49).unwrap(), "the last record is needed");
+    assert_eq!(wal.bytes_on_disk(), used);
+    assert!(wal.relieve(50).unwrap());
+    assert!(wal.bytes_on_disk() < 1000);
+    assert_eq!((wal.first(), wal.next()), (50, 50));
+    assert_eq!(wal.append(b"more").unwrap(), 50);
+    wal.sync().unwrap();
+}
+
+#[test]
+fn p5_a_process_that_dies_when_it_has_made_such_room_goes_on_at_the_same_index() {
+    for steps in 0..12 {
+        for power in [true, false] {
+            let disk = SimDisk::new(100 + steps);
+            let mut wal = open(&disk);
+            for n in 0..30 {
+                wal.append(&[n; 1000]).unwrap();
+                wal.sync().unwrap();
+            }
+            wal.set_note(&30u64.to_le_bytes());
+            let used = wal.bytes_on_disk();
+            disk.set_capacity(Some(used));
+            wal.give_up_ballast();
+            disk.die_after(steps);
+            let _ = wal.relieve(30);
+            drop(wal);
+            if power {
+                disk.power_cut();
+            } else {
+                disk.kill();
+            }
+            // The disk is as full as before.
+            let (mut wal, recovery) = Wal::open_on(disk.storage(), options()).unwrap();
+            assert_eq!(wal.next(), 30, "after {steps} steps");
+            let noted = 30u64.to_le_bytes();
+            assert!(
+                recovery.note.is_empty() || recovery.note == noted,
+                "after {steps} steps"
+            );
+            assert!(recovery.first == 0 || recovery.note == noted, "after {steps} steps");
+            wal.set_note(&30u64.to_le_bytes());
+            assert!(wal.relieve(30).unwrap(), "after {steps} steps");
+            assert_eq!(wal.append(b"more").unwrap(), 30);
+            wal.sync().unwrap();
+        }
+    }
+}
+
+#[test]
+fn p5_a_folder_that_was_never_used_opens_on_a_full_disk_and_begins_when_there_is_room() {
+    for marks in [false, true] {
+        let disk = SimDisk::new(5);
+        disk.set_capacity(Some(10));
+        let open = if marks { Wal::open_marked_on } else { Wal::open_on };
+        let (mut wal, recovery) = open(disk.storage(), options()).unwrap();
+        assert_eq!(recovery.next, 0);
+        assert!(!wal.has_room());
+        assert!(matches!(wal.append(b"no"), Err(WalError::Full)));
+        assert!(!wal.relieve(0).unwrap());
+        wal.skip_to(7).unwrap();
+        wal.set_note(b"noted");
+        // Room for the ballast and not for more.
+        disk.set_capacity(Some(options().ballast_bytes + 50));
+        assert!(!wal.has_room());
+        disk.set_capacity(None);
+        assert_eq!(wal.append(b"yes").unwrap(), 7);
+        wal.sync().unwrap();
+        drop(wal);
+        disk.power_cut();
+        let (wal, recovery) = open(disk.storage(), options()).unwrap();
+        assert_eq!((wal.next(), wal.first(), &recovery.note[..]), (8, 7, &b"noted"[..]));
+        assert_eq!((recovery.damaged.len(), recovery.gaps.len()), (0, 0));
+    }
+}
+
+/// On a real file system, where a file that is open keeps its room after its name is gone.
+#[test]
+fn p5_files_that_a_reader_has_open_make_room_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut wal, _) = Wal::open(dir.path(), options()).unwrap();
+    for _ in 0..10 {
+        wal.append(&[7; 50_000]).unwrap();
+        wal.sync().unwrap();
+    }
+    let reader = wal.reader();
+    assert!(reader.read(9).unwrap().is_some());
+    let name = dir.path().join(&reader.segments()[0].name);
+    let open = std::fs::File::open(&name).unwrap();
+    assert!(wal.relieve(10).unwrap());
+    assert!(!name.exists());
+    assert_eq!(open.metadata().unwrap().len(), 0);
+    assert!(matches!(reader.read(9), Err(WalError::Trimmed { first: 10 })));
+}

@@ -14,7 +14,7 @@ use sluice_wire::Signal;
 use sluice_wire::events::{self, Origin};
 use sluice_wire::ids::{BatchId, Epoch, NodeId, Partition, StreamId, TenantId};
 use sluice_wire::layout::{self, ConcatOptions, IpcLimits};
-use sluice_wire::otlp::{DecodeLimits, Decoder, encode_rows, json_to_protobuf};
+use sluice_wire::otlp::{DecodeLimits, Decoder, encode_rows, json_to_protobuf, protobuf_to_json};
 
 const RECEIVED: u64 = 1_750_000_000_000_000_000;
 const CASES: u64 = 2_000;
@@ -291,4 +291,23 @@ fn damaged_batches_never_panic() {
         refused > 100 && taken > 100,
         "refused {refused}, taken {taken}: the test tests nothing"
     );
+}
+
+/// What is taken out of a spool as text can be sent in again.
+#[test]
+fn a_request_as_json_holds_the_same_rows() {
+    let limits = DecodeLimits::default();
+    for seed in 0..CASES / 4 {
+        let mut g = Gen::new(seed);
+        for signal in [Signal::Log, Signal::Span, Signal::Metric] {
+            let (bytes, rows) = request(&mut g, signal);
+            let json = protobuf_to_json(signal, &bytes).unwrap();
+            assert!(!json.contains(&b'\n'));
+            let value: serde_json::Value = serde_json::from_slice(&json).unwrap();
+            assert!(value.is_object());
+            let back = json_to_protobuf(signal, &json, &limits).unwrap();
+            assert_eq!(normal(signal, &back), rows, "seed {seed}, {signal}");
+        }
+    }
+    assert!(protobuf_to_json(Signal::Log, &[0x0a, 0x7f]).is_err());
 }

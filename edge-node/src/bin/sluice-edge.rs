@@ -1,5 +1,6 @@
 //! `sluice-edge`: the edge node as one small program.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,6 +10,7 @@ use clap::{Parser, Subcommand};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use sluice_edge::tools::{self, SpoolCommand};
 use sluice_edge::{EdgeConfig, NodeOptions, PluginCheck, check_plugins, program};
 use sluice_package::Policy;
 use sluice_package::command::{self, EXIT_CODES, Host, Output, PackageCommand, Progress};
@@ -70,6 +72,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look into the data folder of a node, check it, take events out of it.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
     /// Packages of plugins: sign, publish, install, replace, stop.
     #[command(subcommand, after_help = EXIT_CODES)]
     Plugin(PackageCommand),
@@ -97,6 +102,7 @@ fn main() -> ExitCode {
                 Err(error) => fail(FAILED, &error),
             },
             Command::Check { file, data, json } => check(&file, data, json),
+            Command::Spool(command) => spool(&command),
             Command::Plugin(command) => plugin(command).await,
         }
     })
@@ -224,6 +230,18 @@ async fn status(url: &str, json: bool) -> anyhow::Result<()> {
         println!("refused    {requests} requests ({reason})");
     }
     Ok(())
+}
+
+fn spool(command: &SpoolCommand) -> ExitCode {
+    let mut output = tools::Output {
+        out: &mut std::io::stdout(),
+        notes: &mut std::io::stderr(),
+        is_watched: std::io::stderr().is_terminal(),
+    };
+    match tools::run(command, &mut output) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => fail(error.exit_code(), &error.into()),
+    }
 }
 
 async fn plugin(command: PackageCommand) -> ExitCode {

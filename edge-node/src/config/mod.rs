@@ -119,12 +119,27 @@ pub struct Seal {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpoolSettings {
-    /// Journal and spool together; beyond it new events are refused and nothing accepted is dropped.
+    /// Journal and spool together; beyond it `on_full` says what happens.
     #[serde(with = "units::size")]
     pub max_bytes: u64,
+    pub on_full: OnFull,
+    /// With `drop_oldest`: batches that the cloud does not have after this are dropped, too. Zero: never.
+    #[serde(with = "units::duration")]
+    pub max_age: Duration,
     /// Kept free for the cursor and for deletes on a full disk.
     #[serde(with = "units::size")]
     pub ballast: u64,
+}
+
+/// What happens when there is no room for new events, under the cap or on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// New events are refused, senders are told to come again, and nothing accepted is dropped.
+    #[default]
+    Refuse,
+    /// The oldest sealed batches are dropped, and counted.
+    DropOldest,
 }
 
 /// The way to the gateways; without a gateway everything stays in the spool.
@@ -246,6 +261,8 @@ impl Default for SpoolSettings {
     fn default() -> Self {
         Self {
             max_bytes: 10 << 30,
+            on_full: OnFull::Refuse,
+            max_age: Duration::ZERO,
             ballast: 1 << 20,
         }
     }
@@ -399,6 +416,14 @@ impl EdgeConfig {
                 return Err(ConfigError::value(text, key, "must be longer than nothing"));
             }
         }
+        if !self.spool.max_age.is_zero() && self.spool.on_full == OnFull::Refuse {
+            return Err(ConfigError::value(
+                text,
+                "spool.max_age",
+                "drops events that were accepted, and `on_full` refuses to",
+            )
+            .with_hint("say `on_full = \"drop_oldest\"`, or leave `max_age` out"));
+        }
         if !(0..=19).contains(&self.seal.zstd_level) {
             return Err(ConfigError::value(text, "seal.zstd_level", "is not between 0 and 19"));
         }
@@ -519,6 +544,8 @@ mod tests {
         check("[seal]\n\nfreshness = \"5\"", 3, "freshness", "has no unit");
         check("[spool]\nmax_bytes = \"1 TB\"", 2, "max_bytes", "64 MiB");
         check("[spool]\nmax_bytes = \"1 KiB\"", 2, "spool.max_bytes", "between");
+        check("[spool]\nmax_age = \"1 h\"", 2, "spool.max_age", "drop_oldest");
+        check("[spool]\non_full = \"drop\"", 2, "on_full", "drop_oldest");
         check("tenant = \"A\"", 1, "tenant", "tenant");
         check("[listen]\nhttp = \"0.0.0.0:80\"", 2, "listen.http", "insecure = true");
         check("[listen]\nhttp = \"localhost\"", 2, "listen.http", "ip:port");

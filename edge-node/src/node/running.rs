@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::keeper::Keeper;
+use super::keeper::{Clock, Keeper};
 use super::{EdgeError, EdgeNode};
 use crate::admin;
 use crate::chain;
@@ -28,8 +28,10 @@ use crate::tap::TapDoor;
 
 /// Records between intake and sealer; their bytes are bounded by `accept.max_unsealed`.
 const HANDOVER_RECORDS: usize = 1024;
-/// Requests at work get this long when the node stops.
-const DOOR_DRAIN: Duration = Duration::from_secs(10);
+/// When the node stops: how long requests may wait for room, then be answered. With `link.drain`, 5 s, it is less than the 10 s
+/// after which supervisors kill.
+const WAITING_DRAIN: Duration = Duration::from_secs(2);
+const DOOR_DRAIN: Duration = Duration::from_secs(2);
 /// Reports are batches like others; a link must not be filled with them.
 const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// On a full disk recovery makes batches no smaller than this, but for single records.
@@ -87,6 +89,8 @@ impl Running {
         let keeper = Keeper {
             spool: running.spool.clone(),
             status: running.status.shared.clone(),
+            max_age: running.config.spool.max_age,
+            clock: Clock::start(),
             stop: running.stop_keeper.clone(),
         };
         running.keeper.spawn(keeper.run());
@@ -172,8 +176,13 @@ impl Running {
             return Err(error);
         }
         self.status.set_phase(Phase::Draining);
-        let ended = tokio::time::timeout(DOOR_DRAIN, async { while serving.join_next().await.is_some() {} }).await;
-        if ended.is_err() {
+        let mut ended = false;
+        for patience in [WAITING_DRAIN, DOOR_DRAIN] {
+            let all = async { while serving.join_next().await.is_some() {} };
+            ended = ended || tokio::time::timeout(patience, all).await.is_ok();
+            intake.stop_waiting();
+        }
+        if !ended {
             tracing::warn!("connections did not end in time, they are cut");
             serving.shutdown().await;
         }

@@ -304,6 +304,7 @@ mod tests {
         };
         Pending {
             index,
+            damaged_before: 0,
             accepted: Duration::ZERO,
             rows: sizes.len(),
             bytes: sizes.iter().sum(),

@@ -135,13 +135,24 @@ impl Sealer {
                 self.queue.put_back(group);
                 // What was acknowledged meanwhile is deleted by the cursor's keeper; then there is room again.
                 self.counters.note_full();
-                tokio::select! {
-                    () = tokio::time::sleep(FULL_PAUSE) => {}
-                    () = self.finished.cancelled() => {}
-                }
+                self.wait_for_room().await;
                 Ok(())
             }
             Err(unsealed) => Err(unsealed.error),
+        }
+    }
+
+    /// Goes on taking what was accepted, which is bounded by `accept.max_unsealed`: whoever hands it over must not wait for the
+    /// disk, nor hold up a node that stops.
+    async fn wait_for_room(&mut self) {
+        let pause = tokio::time::sleep(FULL_PAUSE);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => return,
+                Some(pending) = self.accepted.recv() => self.take(pending),
+                () = self.finished.cancelled() => return,
+            }
         }
     }
 
@@ -218,8 +229,82 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::spool::SpoolOptions;
+    use crate::spool::{SpoolOptions, faulty};
     use sluice_wal::Wal;
+
+    fn sealer(
+        spool: Spool,
+        dir: &std::path::Path,
+        accepted: mpsc::Receiver<Pending<Content>>,
+        reports: mpsc::Receiver<String>,
+    ) -> Sealer {
+        let journal = Wal::open(&dir.join("journal"), crate::journal::options(64 << 20, 0))
+            .unwrap()
+            .0;
+        let policy = Policy {
+            max_rows: 10,
+            max_bytes: 1 << 20,
+            freshness: Duration::ZERO,
+            offline_age: Duration::ZERO,
+        };
+        Sealer {
+            queue: Queue::new(policy, 0),
+            accepted,
+            reports,
+            link: None,
+            max_in_flight: 1,
+            spool: Arc::new(spool),
+            journal: Arc::new(Journal::start(
+                journal,
+                1,
+                Arc::new(crate::positions::Positions::load(&dir.join("positions"), 0).unwrap()),
+            )),
+            counters: Arc::default(),
+            started: Instant::now(),
+            at_most: usize::MAX,
+            finished: CancellationToken::new(),
+        }
+    }
+
+    fn pending(index: u64) -> Pending<Content> {
+        Pending {
+            index,
+            damaged_before: 0,
+            accepted: Duration::ZERO,
+            rows: 0,
+            bytes: 0,
+            content: Content::default(),
+        }
+    }
+
+    /// Else what waits to be handed over would keep a node from stopping.
+    #[tokio::test]
+    async fn p5_a_sealer_on_a_full_disk_goes_on_taking_what_was_accepted() {
+        let dir = tempfile::tempdir().unwrap();
+        let faults = Arc::default();
+        let (spool, _) = faulty::open(dir.path(), &faults);
+        faults.lock().unwrap().full = true;
+        let (accepted_in, accepted) = mpsc::channel(2);
+        let (_reports_in, reports) = mpsc::channel(1);
+        let sealer = sealer(spool, dir.path(), accepted, reports);
+        let (finished, counters, spool) = (sealer.finished.clone(), sealer.counters.clone(), sealer.spool.clone());
+        let sealing = tokio::spawn(sealer.run());
+        accepted_in.send(pending(0)).await.unwrap();
+        counters.full().wait_for(|full| *full).await.unwrap();
+        for index in 1..50 {
+            accepted_in.send(pending(index)).await.unwrap();
+        }
+        while accepted_in.capacity() < 2 {
+            tokio::task::yield_now().await;
+        }
+        faults.lock().unwrap().full = false;
+        let mut sealed = crate::link::BatchSource::changed(&*spool);
+        while spool.covered() < 50 {
+            sealed.changed().await.unwrap();
+        }
+        finished.cancel();
+        sealing.await.unwrap().unwrap();
+    }
 
     #[tokio::test]
     async fn p10_a_report_that_cannot_be_written_does_not_end_the_sealer() {
@@ -234,37 +319,11 @@ mod tests {
         let spool = Spool::open(options, &"acme".parse().unwrap(), &"site".parse().unwrap())
             .unwrap()
             .0;
-        let journal = Wal::open(&dir.path().join("journal"), crate::journal::options(64 << 20, 0))
-            .unwrap()
-            .0;
         let (accepted_in, accepted) = mpsc::channel(4);
         let (reports_in, reports) = mpsc::channel(4);
-        let finished = CancellationToken::new();
-        let policy = Policy {
-            max_rows: 10,
-            max_bytes: 1 << 20,
-            freshness: Duration::ZERO,
-            offline_age: Duration::ZERO,
-        };
-        let counters = Arc::<Counters>::default();
-        counters.refused_by_plugin("mask", "trap", 7);
-        let sealer = Sealer {
-            queue: Queue::new(policy, 0),
-            accepted,
-            reports,
-            link: None,
-            max_in_flight: 1,
-            spool: Arc::new(spool),
-            journal: Arc::new(Journal::start(
-                journal,
-                1,
-                Arc::new(crate::positions::Positions::load(&dir.path().join("positions"), 0).unwrap()),
-            )),
-            counters: counters.clone(),
-            started: Instant::now(),
-            at_most: usize::MAX,
-            finished: finished.clone(),
-        };
+        let sealer = sealer(spool, dir.path(), accepted, reports);
+        sealer.counters.refused_by_plugin("mask", "trap", 7);
+        let finished = sealer.finished.clone();
         let spool = sealer.spool.clone();
         let sealing = tokio::spawn(sealer.run());
         // Larger than the header of a batch may be, and in the second case than a batch.
@@ -274,14 +333,7 @@ mod tests {
         while reports_in.capacity() < 4 {
             tokio::task::yield_now().await;
         }
-        let pending = Pending {
-            index: 0,
-            accepted: Duration::ZERO,
-            rows: 0,
-            bytes: 0,
-            content: Content::default(),
-        };
-        accepted_in.send(pending).await.unwrap();
+        accepted_in.send(pending(0)).await.unwrap();
         let mut sealed = crate::link::BatchSource::changed(&*spool);
         sealed.wait_for(|next| *next > 0).await.unwrap();
         finished.cancel();

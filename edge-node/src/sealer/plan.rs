@@ -41,6 +41,8 @@ pub(crate) enum Decision {
 #[derive(Debug)]
 pub(crate) struct Pending<T> {
     pub(crate) index: u64,
+    /// So many records just before it cannot be read; what they held is counted with it, so they go wherever it goes.
+    pub(crate) damaged_before: u64,
     /// When it was accepted, on any monotonic scale.
     pub(crate) accepted: Duration,
     pub(crate) rows: usize,
@@ -74,9 +76,10 @@ impl<T> Queue<T> {
     }
 
     pub(crate) fn push(&mut self, pending: Pending<T>) {
-        self.early.insert(pending.index, pending);
+        let first = pending.index.saturating_sub(pending.damaged_before);
+        self.early.insert(first, pending);
         while let Some(pending) = self.early.remove(&self.next) {
-            self.next += 1;
+            self.next = pending.index + 1;
             self.rows += pending.rows;
             self.bytes += pending.bytes;
             self.ready.push_back(pending);
@@ -161,6 +164,7 @@ mod tests {
     fn pending(index: u64, rows: usize) -> Pending<()> {
         Pending {
             index,
+            damaged_before: 0,
             accepted: Duration::from_secs(index),
             rows,
             bytes: rows * 5,

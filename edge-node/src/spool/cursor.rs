@@ -13,19 +13,19 @@ const VERSION: u8 = 1;
 
 /// The content of the cursor file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Saved {
-    pub(super) acked: IntervalSet,
+pub(crate) struct Saved {
+    pub(crate) acked: IntervalSet,
     /// Spool index after the last batch at the time of saving, and the running totals there, of which epoch.
-    pub(super) next: u64,
-    pub(super) epoch: u32,
-    pub(super) totals: Counts,
+    pub(crate) next: u64,
+    pub(crate) epoch: u32,
+    pub(crate) totals: Counts,
     /// Journal positions below it were in the spool.
-    pub(super) covered: u64,
+    pub(crate) covered: u64,
 }
 
 impl Saved {
     /// A file that is missing, damaged or from the future reads as an empty cursor.
-    pub(super) fn load(path: &Path) -> io::Result<Self> {
+    pub(crate) fn load(path: &Path) -> io::Result<Self> {
         match cursor::load(path) {
             Ok(Some(bytes)) => Ok(Self::decode(&bytes).unwrap_or_default()),
             Ok(None) => Ok(Self::default()),
@@ -34,7 +34,7 @@ impl Saved {
         }
     }
 
-    pub(super) fn save(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
         cursor::save(path, &self.encode())
     }
 

@@ -5,7 +5,7 @@ use sluice_wal::{Entry, WalError};
 use sluice_wire::counts::Counts;
 use sluice_wire::envelope::{self, Compression, Envelope, Header, Kind};
 
-use super::{SCAN_BYTES, SCAN_RECORDS, Spool, lock, record};
+use super::{SCAN_BYTES, SCAN_RECORDS, Spool, lock, note, record};
 use crate::identity::EpochStart;
 use crate::link::SourceError;
 
@@ -29,6 +29,10 @@ impl Spool {
         // What was sent once stays what it is, whatever the disk says the next time.
         if let Some(bytes) = lock(&self.tombstones).get(&index) {
             return Ok(bytes.clone());
+        }
+        let given_up = lock(&self.given_up).counts(index).cloned();
+        if let Some(counts) = given_up {
+            return self.stand_in(index, |_, _| (counts, "given up by the edge to make room".to_owned()));
         }
         let refuse = |what: String| Err(SourceError { index, what });
         let what = match self.entry_at(index) {
@@ -67,6 +71,32 @@ impl Spool {
 
     /// The batch that stands for a damaged one: the same id, and as far as its neighbours know them its counts.
     fn tombstone(&self, index: u64, what: &str) -> Result<Bytes, SourceError> {
+        let bytes = self.stand_in(index, |start, next_start| {
+            match self.lost_counts(index, start, next_start) {
+                Some(counts) => (counts, format!("damaged on the disk of the edge: {what}")),
+                None => (
+                    Counts::default(),
+                    format!("damaged on the disk of the edge, counts are not known: {what}"),
+                ),
+            }
+        })?;
+        tracing::warn!(index, what, "spool record is damaged, its tombstone is sent");
+        Ok(bytes)
+    }
+
+    /// What the tombstone of a damaged record says.
+    pub(super) fn counts_of_damaged(&self, index: u64) -> Counts {
+        let bytes = self.tombstone(index, "it was to be given up");
+        // Known to nobody once it is deleted; its neighbours know it now.
+        let envelope = bytes.ok().and_then(|bytes| Envelope::parse(bytes).ok());
+        envelope.map(|envelope| envelope.header.counts).unwrap_or_default()
+    }
+
+    fn stand_in(
+        &self,
+        index: u64,
+        counts: impl FnOnce(&EpochStart, Option<u64>) -> (Counts, String),
+    ) -> Result<Bytes, SourceError> {
         let refuse = |what: String| SourceError { index, what };
         let (id, start, next_start) = {
             let writer = lock(&self.writer);
@@ -80,13 +110,7 @@ impl Spool {
         let (Some(id), Some(start)) = (id, start) else {
             return Err(refuse("damaged, and its epoch is not known".to_owned()));
         };
-        let (counts, detail) = match self.lost_counts(index, &start, next_start) {
-            Some(counts) => (counts, format!("damaged on the disk of the edge: {what}")),
-            None => (
-                Counts::default(),
-                format!("damaged on the disk of the edge, counts are not known: {what}"),
-            ),
-        };
+        let (counts, detail) = counts(&start, next_start);
         let header = Header {
             id,
             generation: start.generation,
@@ -102,12 +126,6 @@ impl Spool {
         }
         .tombstone(&detail);
         let bytes = envelope::seal(&header, None, Compression::NONE).map_err(|e| refuse(e.to_string()))?;
-        tracing::warn!(
-            index,
-            rows = header.counts.damaged,
-            what,
-            "spool record is damaged, its tombstone is sent"
-        );
         let mut tombstones = lock(&self.tombstones);
         if tombstones.len() >= MAX_TOMBSTONES {
             tombstones.clear();
@@ -120,6 +138,8 @@ impl Spool {
     fn lost_counts(&self, index: u64, start: &EpochStart, next_start: Option<u64>) -> Option<Counts> {
         let before = if index == start.first_index {
             Counts::default()
+        } else if let Some(totals) = self.noted_totals(index, start.epoch.number) {
+            totals
         } else {
             match self.record(index - 1) {
                 Some((totals, _)) => totals,
@@ -150,5 +170,11 @@ impl Spool {
             at = last + 1;
         }
         (at == *saved_next && *saved_epoch == start.epoch.number).then(|| saved_totals.minus(&before))
+    }
+
+    /// The totals before an index at which a file begins.
+    fn noted_totals(&self, index: u64, epoch: u32) -> Option<Counts> {
+        let (of, totals) = note::totals(&self.reader.note_at(index)?)?;
+        (of == epoch).then_some(totals)
     }
 }

@@ -3,10 +3,15 @@
 //! One record is one batch, and its index gives its identity: `seq` is the distance from the index at which its epoch
 //! began. So a record that cannot be read any more still has an id, and a tombstone takes its place.
 
-mod cursor;
+mod carry;
+pub(crate) mod cursor;
 mod damage;
+#[cfg(test)]
+pub(crate) mod faulty;
+pub(crate) mod given_up;
+mod note;
 mod open;
-mod record;
+pub(crate) mod record;
 mod room;
 #[cfg(test)]
 mod tests;
@@ -26,11 +31,15 @@ use tokio::sync::watch;
 
 use crate::hints::HintBoard;
 use crate::identity::{EpochStart, Identity, IdentityError};
-use crate::link::{AckSink, BatchSource, SourceError};
+use given_up::GivenUp;
 
 /// Records read at a time while looking for one that can be read.
 const SCAN_RECORDS: usize = 64;
 const SCAN_BYTES: usize = 8 << 20;
+/// Counts of batches that were given up, until the cloud has them.
+pub(crate) const GIVEN_UP_FILE: &str = "given-up";
+pub(crate) const CURSOR_FILE: &str = "cursor";
+pub(crate) const IDENTITY_FILE: &str = "identity";
 
 /// Where the spool lives and how large it may get.
 #[derive(Clone, Debug)]
@@ -110,6 +119,11 @@ pub struct Spool {
     /// Grows with every acknowledgement.
     acks: watch::Sender<u64>,
     tombstones: Mutex<HashMap<u64, Bytes>>,
+    given_up: Mutex<GivenUp>,
+    /// Locked before all others.
+    taken: Mutex<carry::Taken>,
+    /// One at a time decides what is given up.
+    giving_up: Mutex<()>,
     /// Attempts at records that the disk does not give.
     failing: Mutex<HashMap<u64, u32>>,
     /// What the last cursor of the life before knew of its end.
@@ -127,7 +141,7 @@ struct Writer {
     epoch: EpochStart,
     totals: Counts,
     covered: u64,
-    /// Another generation was named, or the totals so far are deleted: the next batch begins an epoch.
+    /// Another generation was named: the next batch begins an epoch.
     rotate: bool,
     /// The epoch is not on disk yet.
     unsaved: bool,
@@ -154,6 +168,8 @@ pub struct SpoolStatus {
     pub next: u64,
     pub acked: u64,
     pub tombstoned: u64,
+    /// Batches that were dropped to make room, and whose tombstones the cloud does not have yet.
+    pub given_up: u64,
     pub oldest_sealed_unix_ms: Option<u64>,
 }
 
@@ -209,7 +225,7 @@ impl Spool {
     fn append_all(&self, drafts: &[Draft], max: u64) -> Result<u64, SpoolError> {
         let mut writer = lock(&self.writer);
         writer.save_identity()?;
-        writer.rotate_if_asked(self.reader.first())?;
+        writer.rotate_if_asked(self.first_known())?;
         let first = writer.wal.next();
         let (mut totals, mut covered) = (writer.totals.clone(), writer.covered);
         let mut records = Vec::with_capacity(drafts.len());
@@ -226,8 +242,7 @@ impl Spool {
         }
         crash_point("edge.sealed");
         // A segment begun by this append speaks of what came before it; the record says the rest.
-        let note = writer.covered.to_le_bytes();
-        writer.wal.set_note(&note);
+        writer.set_note();
         for record in &records {
             writer.wal.append(record)?;
         }
@@ -250,7 +265,14 @@ impl Spool {
 
     /// Everything below it is acknowledged or gone.
     fn watermark(&self, acked: &IntervalSet) -> u64 {
-        acked.next_absent(self.reader.first())
+        let given_up = lock(&self.given_up).end();
+        acked.next_absent(self.reader.first().max(given_up))
+    }
+
+    /// Batches at and above it may still be spoken of.
+    fn first_known(&self) -> u64 {
+        let first = self.reader.first();
+        lock(&self.given_up).first().map_or(first, |index| index.min(first))
     }
 
     /// Follows acknowledgements.
@@ -264,7 +286,7 @@ impl Spool {
 
     /// Whether every batch is acknowledged.
     pub fn is_drained(&self) -> bool {
-        self.watermark(&lock(&self.acked).set) >= self.reader.synced()
+        lock(&self.given_up).first().is_none() && self.watermark(&lock(&self.acked).set) >= self.reader.synced()
     }
 
     pub fn status(&self) -> SpoolStatus {
@@ -282,6 +304,7 @@ impl Spool {
             next,
             acked: count,
             tombstoned,
+            given_up: lock(&self.given_up).len() as u64,
             oldest_sealed_unix_ms: (watermark < next).then(|| self.sealed_ms(watermark)).flatten(),
         }
     }
@@ -316,6 +339,12 @@ impl Writer {
         })
     }
 
+    /// What a segment that is begun now says of all that was before it.
+    fn set_note(&mut self) {
+        let note = note::encode(self.covered, self.epoch.epoch.number, &self.totals);
+        self.wal.set_note(&note);
+    }
+
     /// On a full disk a start can only remember its epoch; nothing is sealed under it before it is saved.
     fn save_identity(&mut self) -> Result<(), SpoolError> {
         if self.unsaved {
@@ -342,68 +371,7 @@ impl Writer {
     }
 }
 
-impl BatchSource for Spool {
-    fn next_from(&self, index: u64) -> Result<Option<(u64, Bytes)>, SourceError> {
-        let mut from = index;
-        loop {
-            let at = lock(&self.acked).set.next_absent(from.max(self.reader.first()));
-            if at >= self.reader.synced() {
-                return Ok(None);
-            }
-            match self.reader.read(at) {
-                Err(WalError::Trimmed { first }) if first > at => from = first,
-                _ => return self.bytes_at(at).map(|bytes| Some((at, bytes))),
-            }
-        }
-    }
-
-    fn read(&self, index: u64) -> Result<Bytes, SourceError> {
-        self.bytes_at(index)
-    }
-
-    fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-}
-
-impl AckSink for Spool {
-    fn acked(&self, index: u64) {
-        let mut acked = lock(&self.acked);
-        if index < self.reader.synced() && acked.set.insert(index) {
-            acked.count += 1;
-            drop(acked);
-            crash_point("edge.acked");
-            self.acks.send_modify(|n| *n += 1);
-        }
-    }
-
-    fn tombstoned(&self, index: u64, reason: &str) {
-        lock(&self.acked).tombstoned += 1;
-        tracing::error!(index, reason, "gateway can never store a batch, its tombstone is sent");
-    }
-
-    fn welcomed(&self, generation: u32, max_batch_bytes: u32) {
-        let mut writer = lock(&self.writer);
-        if max_batch_bytes > 0 {
-            let (own, theirs) = (self.options.max_batch_bytes, u64::from(max_batch_bytes));
-            if theirs < own && writer.max_batch_bytes != theirs {
-                tracing::warn!(
-                    own,
-                    theirs,
-                    "gateway takes smaller batches than this node is told to make"
-                );
-            }
-            writer.max_batch_bytes = own.min(theirs);
-        }
-        match writer.identity.set_generation(generation) {
-            Ok(true) => writer.rotate = true,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(%error, "log generation cannot be saved"),
-        }
-    }
-}
-
-fn is_full(error: &std::io::Error) -> bool {
+pub(crate) fn is_full(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }

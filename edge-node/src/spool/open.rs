@@ -11,7 +11,11 @@ use sluice_wire::intervals::IntervalSet;
 use tokio::sync::watch;
 
 use super::cursor::Saved;
-use super::{Acked, Opened, SCAN_BYTES, SCAN_RECORDS, Spool, SpoolError, SpoolOptions, Writer, is_full, record};
+use super::given_up::GivenUp;
+use super::{
+    Acked, CURSOR_FILE, GIVEN_UP_FILE, IDENTITY_FILE, Opened, SCAN_BYTES, SCAN_RECORDS, Spool, SpoolError,
+    SpoolOptions, Writer, is_full, record,
+};
 use crate::identity::{EpochStart, Identity, IdentityError};
 
 impl Spool {
@@ -29,7 +33,7 @@ impl Spool {
         tenant: &TenantId,
         node: &NodeId,
     ) -> Result<(Spool, Opened), SpoolError> {
-        let cursor_path = options.data_dir.join("cursor");
+        let cursor_path = options.data_dir.join(CURSOR_FILE);
         let saved = Saved::load(&cursor_path).map_err(SpoolError::Cursor)?;
         // A spool that lost its end must not give the indices that the cursor speaks of to other batches: they would count as
         // acknowledged. What is lost becomes a counted gap.
@@ -38,14 +42,26 @@ impl Spool {
         }
         let reader = wal.reader();
 
-        let identity_path = options.data_dir.join("identity");
+        let identity_path = options.data_dir.join(IDENTITY_FILE);
         let (mut identity, identity_rebuilt) = match Identity::load(&identity_path)? {
             Some(identity) => (identity, false),
             None => rebuild_identity(&identity_path, &reader, tenant, node),
         };
         identity.check(tenant, node)?;
         let next = wal.next();
-        let epoch = identity.draw(rand::random(), next, reader.first());
+        // An index that was given twice must not count as acknowledged for its first use.
+        let mut set = IntervalSet::new();
+        for range in saved.acked.iter() {
+            set.insert_range(range.start..range.end.min(next));
+        }
+        let mut given_up = GivenUp::load(&options.data_dir.join(GIVEN_UP_FILE)).map_err(SpoolError::Cursor)?;
+        given_up.forget_from(next);
+        // Without its epoch nobody knows what a batch was called.
+        given_up.retain(|index| !set.contains(index) && identity.epoch_at(index).is_some());
+        let first_known = given_up
+            .first()
+            .map_or(reader.first(), |index| index.min(reader.first()));
+        let epoch = identity.draw(rand::random(), next, first_known);
         let unsaved = !save_if_there_is_room(&identity, &mut wal)?;
         let epoch = EpochStart {
             epoch,
@@ -55,11 +71,6 @@ impl Spool {
 
         let noted = crate::journal::noted(&recovery.note);
         let covered = noted.max(last_covered(&reader, next)).max(saved.covered);
-        // An index that was given twice must not count as acknowledged for its first use.
-        let mut set = IntervalSet::new();
-        for range in saved.acked.iter() {
-            set.insert_range(range.start..range.end.min(next));
-        }
         let opened = Opened {
             covered,
             torn_bytes: recovery.torn_bytes,
@@ -91,6 +102,9 @@ impl Spool {
             changed: watch::Sender::new(next),
             acks: watch::Sender::new(0),
             tombstones: Mutex::default(),
+            given_up: Mutex::new(given_up),
+            taken: Mutex::default(),
+            giving_up: Mutex::default(),
             failing: Mutex::default(),
             saved_end: (saved.next, saved.epoch, saved.totals),
             oldest: Mutex::default(),

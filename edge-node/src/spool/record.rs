@@ -21,7 +21,7 @@ pub(super) fn encode(totals: &Counts, envelope: &[u8]) -> Bytes {
 }
 
 /// Totals and envelope; `None` if this is no such record.
-pub(super) fn decode(record: &Bytes) -> Option<(Counts, Bytes)> {
+pub(crate) fn decode(record: &Bytes) -> Option<(Counts, Bytes)> {
     let mut cursor = Cursor(record);
     if cursor.u8()? != VERSION {
         return None;

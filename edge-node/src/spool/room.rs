@@ -3,7 +3,7 @@
 use sluice_wal::crash_point;
 
 use super::cursor::Saved;
-use super::{Spool, SpoolError, Writer, is_full, lock};
+use super::{GIVEN_UP_FILE, Spool, SpoolError, Writer, is_full, lock};
 
 impl Spool {
     /// Saves what is acknowledged, then deletes what nobody needs any more. Blocks.
@@ -17,17 +17,37 @@ impl Spool {
     /// The same on a full disk: lets go of everything that is acknowledged. Tells whether batches can be sealed again. Blocks.
     pub(crate) fn relieve(&self) -> Result<bool, SpoolError> {
         let mut writer = lock(&self.writer);
-        let watermark = self.write_cursor(&mut writer)?;
+        let watermark = match self.write_cursor(&mut writer) {
+            // Not even for the cursor there is room. What is acknowledged may go without it: a cloud that is sent it again knows it.
+            Err(error) if error.is_full() => {
+                let acked = lock(&self.acked);
+                if lock(&self.given_up).is_saved() {
+                    self.watermark(&acked.set)
+                } else {
+                    acked.set.next_absent(self.reader.first())
+                }
+            }
+            other => other?,
+        };
         let next = writer.wal.next();
         let is_drained = watermark >= next;
         let below = if is_drained { next } else { watermark.saturating_sub(1) };
-        // The record that said it may go.
-        let note = writer.covered.to_le_bytes();
-        writer.wal.set_note(&note);
+        // The record that said it may go; and the totals up to it.
+        writer.set_note();
         let room = writer.wal.relieve(below)?;
-        // The totals went with the last record; an epoch of its own gives the next one a known beginning.
-        writer.rotate |= writer.wal.first() == next && writer.epoch.first_index < next;
         Ok(room && writer.save_identity().is_ok())
+    }
+
+    /// On a full disk with the help of the ballast.
+    pub(super) fn save_given_up(&self, writer: &mut Writer) -> Result<(), SpoolError> {
+        let path = self.options.data_dir.join(GIVEN_UP_FILE);
+        let mut given_up = lock(&self.given_up);
+        let mut result = given_up.save(&path);
+        if result.as_ref().is_err_and(is_full) {
+            writer.wal.give_up_ballast();
+            result = given_up.save(&path);
+        }
+        result.map_err(SpoolError::Cursor)
     }
 
     /// Returns the index below which everything is acknowledged.
@@ -49,6 +69,8 @@ impl Spool {
         }
         result.map_err(SpoolError::Cursor)?;
         crash_point("edge.cursor.saved");
+        // After the cursor, which knows which of them are settled.
+        self.save_given_up(writer)?;
         Ok(watermark)
     }
 }

@@ -1,130 +1,13 @@
 //! The spool on disks that refuse: unreadable sectors, no room.
 #![allow(clippy::unwrap_used)]
 
-use std::io;
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
-use sluice_wal::Wal;
-use sluice_wal::storage::{Directory, Storage, StorageFile};
 use sluice_wire::envelope::Envelope;
 
-use super::open::wal_options;
+use super::faulty::{Faults, open};
 use super::*;
-
-/// A folder of which offsets of every segment cannot be read, or which is full.
-#[derive(Debug)]
-struct Disk {
-    folder: Directory,
-    faults: Arc<Mutex<Faults>>,
-}
-
-#[derive(Debug, Default)]
-struct Faults {
-    unreadable: Range<u64>,
-    /// So many reads fail.
-    failures: u64,
-    full: bool,
-}
-
-#[derive(Debug)]
-struct File {
-    file: Arc<dyn StorageFile>,
-    faults: Arc<Mutex<Faults>>,
-}
-
-impl Disk {
-    fn file(&self, file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
-        Arc::new(File {
-            file,
-            faults: self.faults.clone(),
-        })
-    }
-}
-
-impl Storage for Disk {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.folder.list()
-    }
-
-    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(self.file(self.folder.create(name)?))
-    }
-
-    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(self.file(self.folder.open(name)?))
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.folder.remove(name)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.folder.rename(from, to)
-    }
-
-    fn allocate(&self, name: &str, bytes: u64) -> io::Result<()> {
-        if lock(&self.faults).full {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.folder.allocate(name, bytes)
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        self.folder.sync_dir()
-    }
-}
-
-impl StorageFile for File {
-    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let mut faults = lock(&self.faults);
-        let end = offset + buf.len() as u64;
-        if faults.failures > 0 && offset < faults.unreadable.end && end > faults.unreadable.start {
-            faults.failures -= 1;
-            // EIO
-            return Err(io::Error::from_raw_os_error(5));
-        }
-        drop(faults);
-        self.file.read_at(offset, buf)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if lock(&self.faults).full {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        self.file.write_at(offset, bytes)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        self.file.size()
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-}
-
-fn open(dir: &Path, faults: &Arc<Mutex<Faults>>) -> (Spool, Opened) {
-    let options = SpoolOptions {
-        data_dir: dir.to_owned(),
-        max_bytes: 64 << 20,
-        ballast: 1 << 16,
-        zstd_level: 0,
-        max_batch_bytes: 1 << 20,
-    };
-    let disk = Disk {
-        folder: Directory::lock(&dir.join("spool")).unwrap(),
-        faults: faults.clone(),
-    };
-    let (wal, recovery) = Wal::open_on(Arc::new(disk), wal_options(&options)).unwrap();
-    let (tenant, node) = ("acme".parse().unwrap(), "site".parse().unwrap());
-    Spool::on(wal, &recovery, options, &tenant, &node).unwrap()
-}
+use crate::link::{AckSink, BatchSource};
 
 /// A batch whose events were all dropped, with so many bytes of text.
 fn draft(position: u64) -> Draft {
@@ -158,7 +41,7 @@ fn p6_a_batch_in_an_unreadable_sector_becomes_a_tombstone_after_some_attempts_an
     *lock(&faults) = Faults {
         unreadable: 49_152..53_248,
         failures: u64::MAX,
-        full: false,
+        ..Faults::default()
     };
     let (mut at, mut failed, mut counts) = (0, 0, Counts::default());
     let mut kinds = Vec::new();
@@ -191,7 +74,7 @@ fn p6_a_disk_that_fails_for_a_moment_costs_no_batch() {
     *lock(&faults) = Faults {
         unreadable: 0..u64::MAX,
         failures: 3,
-        full: false,
+        ..Faults::default()
     };
     let mut failed = 0;
     let bytes = loop {
@@ -223,7 +106,7 @@ fn p6_a_disk_that_takes_nothing_either_is_waited_for() {
 }
 
 #[test]
-fn p5_on_a_full_disk_everything_acknowledged_is_let_go_and_identities_and_positions_go_on() {
+fn p5_on_a_full_disk_everything_acknowledged_is_let_go_and_identities_positions_and_counts_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let faults = Arc::<Mutex<Faults>>::default();
     let (spool, opened) = open(dir.path(), &faults);
@@ -235,16 +118,195 @@ fn p5_on_a_full_disk_everything_acknowledged_is_let_go_and_identities_and_positi
     assert_eq!(spool.bytes_on_disk(), used, "a batch in the newest file is needed");
     spool.acked(4);
     assert!(spool.relieve().unwrap());
-    assert!(spool.bytes_on_disk() < 1000, "{} bytes are kept", spool.bytes_on_disk());
+    assert!(spool.bytes_on_disk() < 2000, "{} bytes are kept", spool.bytes_on_disk());
     assert_eq!(spool.append(&draft(6)).unwrap(), 5);
-    // The totals of what is deleted are not needed to know what a damaged batch held.
-    assert!(spool.epoch().0.number > epoch.number);
+    spool.append(&draft(7)).unwrap();
+    // An epoch is a thing that gateways remember for ever: a disk that is full again and again must not make more of them.
+    assert_eq!(spool.epoch().0, epoch);
     drop(spool);
     std::fs::remove_file(dir.path().join("cursor")).unwrap();
+    // The totals of what is deleted are not needed to know what a damaged batch held: the file says what was before it.
+    flip(dir.path(), b"xxxx");
     let (spool, opened) = open(dir.path(), &faults);
-    assert_eq!(opened.covered, 6);
+    assert_eq!((opened.covered, opened.damaged), (7, 1));
     let (index, bytes) = spool.next_from(0).unwrap().unwrap();
-    assert_eq!((index, Envelope::parse(bytes).unwrap().header.id.seq), (5, 0));
+    let header = Envelope::parse(bytes).unwrap().header;
+    assert_eq!((index, header.id.seq, header.kind), (5, 5, Kind::Tombstone));
+    assert_eq!((header.counts.accepted, header.counts.dropped_rows()), (10, 10));
+}
+
+/// Changes the first place in the spool's newest file where these bytes stand.
+fn flip(dir: &std::path::Path, what: &[u8]) {
+    let files = std::fs::read_dir(dir.join("spool")).unwrap().map(|e| e.unwrap().path());
+    let newest = files
+        .filter(|p| p.extension().is_some_and(|e| e == "wal"))
+        .max()
+        .unwrap();
+    let mut bytes = std::fs::read(&newest).unwrap();
+    let at = bytes.windows(what.len()).position(|w| w == what).unwrap();
+    bytes[at] ^= 0x40;
+    std::fs::write(newest, bytes).unwrap();
+}
+
+/// A batch of rows that were sealed at this time.
+fn rows(position: u64, rows: u64, sealed_at_ns: u64) -> Draft {
+    let signal: arrow_array::StringArray = (0..rows).map(|_| Some("log")).collect();
+    let time: arrow_array::Int64Array = (0..rows as i64).collect();
+    let body: arrow_array::StringArray = (0..rows).map(|n| Some(format!("{n}{}", "x".repeat(9000)))).collect();
+    let columns: [(&str, arrow_array::ArrayRef, bool); 3] = [
+        ("signal", Arc::new(signal), false),
+        ("time", Arc::new(time), false),
+        ("body", Arc::new(body), true),
+    ];
+    Draft {
+        rows: Some(RecordBatch::try_from_iter_with_nullable(columns).unwrap()),
+        counts: Counts {
+            accepted: rows + 1,
+            stored: rows,
+            damaged: 1,
+            ..Counts::default()
+        },
+        sealed_at_ns,
+        detail: String::new(),
+        ..draft(position)
+    }
+}
+
+/// All that a cloud receives: kinds by sequence number, and the sum of the counts.
+fn sent(spool: &Spool) -> (Vec<(u64, Kind)>, Counts) {
+    let (mut kinds, mut counts, mut at) = (Vec::new(), Counts::default(), 0);
+    while let Some((index, bytes)) = spool.next_from(at).unwrap() {
+        let header = Envelope::parse(bytes).unwrap().header;
+        kinds.push((header.id.seq, header.kind));
+        assert!(header.counts.balances());
+        counts.merge(&header.counts);
+        at = index + 1;
+    }
+    (kinds, counts)
+}
+
+fn dropped(counts: &Counts) -> Vec<(&str, &str, u64)> {
+    counts
+        .dropped
+        .iter()
+        .map(|d| (&*d.plugin, &*d.reason, d.rows))
+        .collect()
+}
+
+#[test]
+fn p3_p5_what_is_dropped_for_room_is_told_batch_by_batch_and_never_more_than_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::<Mutex<Faults>>::default();
+    let (spool, _) = open(dir.path(), &faults);
+    // Files of 4 MiB, batches of 900 KB.
+    (1..=16).for_each(|n| assert_eq!(spool.append(&rows(n, 100, n)).unwrap(), n - 1));
+    let files = spool.reader.segments();
+    assert!(files.len() >= 3);
+    spool.acked(1);
+    let used = spool.bytes_on_disk();
+    let gone = spool.drop_oldest(1).unwrap();
+    let in_first = files[0].end;
+    assert_eq!((gone.batches, gone.rows), (in_first - 1, 100 * (in_first - 1)));
+    assert_eq!(
+        (gone.bytes, spool.bytes_on_disk()),
+        (files[0].bytes, used - files[0].bytes)
+    );
+    let check = |spool: &Spool, given_up: u64| {
+        let (kinds, counts) = sent(spool);
+        let expected = (0..16).filter(|seq| *seq != 1);
+        let expected = expected.map(|seq| (seq, if seq < in_first { Kind::Tombstone } else { Kind::Data }));
+        assert_eq!(kinds, expected.collect::<Vec<_>>());
+        assert_eq!(counts.accepted, 15 * 101);
+        assert_eq!(dropped(&counts), [("_spool", "drop_oldest", 100 * given_up)]);
+        assert!(!spool.is_drained());
+    };
+    check(&spool, in_first - 1);
+    // The same after a restart, and nothing of it once the cloud has it.
+    drop(spool);
+    let (spool, _) = open(dir.path(), &faults);
+    check(&spool, in_first - 1);
+    assert_eq!(spool.status().given_up, in_first - 1);
+    (0..16).for_each(|index| spool.acked(index));
+    spool.save_cursor().unwrap();
+    assert!(spool.is_drained() && spool.status().given_up == 0);
+    drop(spool);
+    assert!(sent(&open(dir.path(), &faults).0).0.is_empty());
+}
+
+#[test]
+fn p5_all_that_is_sealed_may_be_dropped_and_the_count_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::<Mutex<Faults>>::default();
+    let (spool, _) = open(dir.path(), &faults);
+    (1..=3).for_each(|n| assert_eq!(spool.append(&rows(n, 10, n)).unwrap(), n - 1));
+    assert_eq!(spool.drop_oldest(u64::MAX).unwrap().batches, 3);
+    assert!(spool.bytes_on_disk() < 2000);
+    assert_eq!(spool.append(&rows(4, 10, 4)).unwrap(), 3);
+    let (kinds, counts) = sent(&spool);
+    assert_eq!(kinds.iter().filter(|(_, kind)| *kind == Kind::Tombstone).count(), 3);
+    assert_eq!((counts.accepted, counts.stored, counts.dropped_rows()), (44, 10, 30));
+    assert_eq!(spool.covered(), 4);
+}
+
+/// A gateway acknowledges a hash: what the uplink has on its way must not become something else behind its back.
+#[test]
+fn p3_what_is_on_its_way_while_it_is_dropped_stays_what_it_is_until_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::<Mutex<Faults>>::default();
+    let (spool, _) = open(dir.path(), &faults);
+    (1..=4).for_each(|n| assert_eq!(spool.append(&rows(n, 10, n)).unwrap(), n - 1));
+    let on_the_way: Vec<_> = (0..2).map(|at| spool.next_from(at).unwrap().unwrap()).collect();
+    assert_eq!(spool.drop_oldest(u64::MAX).unwrap().batches, 4);
+    for (index, bytes) in &on_the_way {
+        assert_eq!(&spool.read(*index).unwrap(), bytes);
+        assert_eq!(
+            spool.next_from(*index).unwrap().as_ref(),
+            Some(&(*index, bytes.clone()))
+        );
+    }
+    // The first arrives; nobody hears of the second.
+    spool.acked(0);
+    spool.save_cursor().unwrap();
+    let kinds = |spool: &Spool| sent(spool).0;
+    let (data, tombstone) = (Kind::Data, Kind::Tombstone);
+    assert_eq!(kinds(&spool), [(1, data), (2, tombstone), (3, tombstone)]);
+    drop(spool);
+    let (spool, _) = open(dir.path(), &faults);
+    assert_eq!(kinds(&spool), [(1, tombstone), (2, tombstone), (3, tombstone)]);
+    assert_eq!(sent(&spool).1.dropped_rows(), 30);
+}
+
+#[test]
+fn p5_only_what_is_older_than_it_may_be_is_dropped_by_age() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::<Mutex<Faults>>::default();
+    let (spool, _) = open(dir.path(), &faults);
+    let ms = 1_000_000;
+    (1..=10).for_each(|n| assert_eq!(spool.append(&rows(n, 5, 100 * n * ms)).unwrap(), n - 1));
+    assert_eq!(spool.drop_older_than(100 * ms).unwrap(), given_up::Gone::default());
+    spool.acked(0);
+    let gone = spool.drop_older_than(450 * ms).unwrap();
+    assert_eq!((gone.batches, gone.rows), (3, 15));
+    let (kinds, counts) = sent(&spool);
+    assert_eq!(kinds.iter().filter(|(_, kind)| *kind == Kind::Tombstone).count(), 3);
+    assert_eq!(dropped(&counts), [("_spool", "max_age", 15)]);
+    assert_eq!(spool.drop_older_than(450 * ms).unwrap().batches, 0);
+}
+
+#[test]
+fn p3_what_cannot_be_written_down_is_not_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::<Mutex<Faults>>::default();
+    let (spool, _) = open(dir.path(), &faults);
+    (1..=3).for_each(|n| assert_eq!(spool.append(&rows(n, 10, n)).unwrap(), n - 1));
+    std::fs::create_dir(dir.path().join("given-up")).unwrap();
+    let used = spool.bytes_on_disk();
+    assert!(spool.drop_oldest(1).is_err());
+    assert!(spool.bytes_on_disk() >= used);
+    drop(spool);
+    std::fs::remove_dir(dir.path().join("given-up")).unwrap();
+    let (kinds, _) = sent(&open(dir.path(), &faults).0);
+    assert!(kinds.len() == 3 && kinds.iter().all(|(_, kind)| *kind == Kind::Data));
 }
 
 #[test]

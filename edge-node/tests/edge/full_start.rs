@@ -23,7 +23,9 @@ fn fill(path: &Path) {
 }
 
 fn send(node: &TestNode, prefix: &str) -> Answer {
-    let body = request(Signal::Log, prefix, 8, &"0123456789abcdef".repeat(4096));
+    // No two requests share their text, so a batch is as large as what it holds.
+    let text = format!("{prefix}{}", "0123456789abcdef".repeat(4096));
+    let body = request(Signal::Log, prefix, 8, &text);
     let address = node.address("otlp-http");
     node.runtime
         .block_on(async { post(&http(), address, "/v1/logs", PROTOBUF, body).await.unwrap() })
@@ -99,9 +101,67 @@ fn p5_a_node_starts_even_when_others_took_the_room_of_its_ballast() {
     let node = TestNode::start(config);
     check_refuses(&node);
     acknowledge(&node);
-    // Not even the cursor can be written before the others give something back.
-    std::fs::remove_file(dir.path().join("more")).unwrap();
+    // The others give nothing back, and there is not even room for the cursor.
     check_accepts(&node);
+    node.stop();
+}
+
+#[test]
+fn p5_a_folder_that_was_never_used_waits_for_room_while_the_doors_say_no() {
+    // To the last byte, and to the last name: not even a folder can be made then.
+    for options in ["24m", "24m,nr_inodes=40"] {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(_mount) = Mount::new(dir.path(), options) else {
+            return skipped("this machine does not let the test mount a small file system");
+        };
+        let others = dir.path().join("others");
+        std::fs::create_dir(&others).unwrap();
+        fill(&others.join("filler"));
+        let mut names = (0..100).map(|n| File::create(others.join(n.to_string())));
+        let is_out_of_names = names.any(|file| file.is_err());
+        assert_eq!(is_out_of_names, options.contains("nr_inodes"));
+        let node = TestNode::start(config(&dir.path().join("a/data")));
+        check_refuses(&node);
+        std::fs::remove_dir_all(&others).unwrap();
+        check_accepts(&node);
+        // And it is all there after a restart.
+        let (stream, config) = (node.spool.stream().clone(), config(&dir.path().join("a/data")));
+        node.stop();
+        let node = TestNode::start(config);
+        assert_eq!(node.spool.stream(), &stream);
+        assert_eq!(Cloud::of(&node.spool).events.len(), 8);
+        node.stop();
+    }
+}
+
+/// Others leave a little room, so the disk is full after every few requests, for days. A gateway remembers every epoch.
+#[test]
+fn p5_a_disk_that_is_full_again_and_again_makes_no_new_epochs() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = small_disk(dir.path()) else { return };
+    let mut config = config(&dir.path().join("data"));
+    config.seal.zstd_level = 0;
+    std::fs::write(dir.path().join("filler"), vec![1u8; 16 << 20]).unwrap();
+    let node = TestNode::start(config);
+    let epoch = node.spool.epoch().0;
+    let (mut accepted, mut k) = (0, 0);
+    for round in 0..4 {
+        loop {
+            k += 1;
+            assert!(k < 1000, "the disk is never full");
+            let answer = send(&node, &format!("r{k}"));
+            if answer.status != 200 {
+                break;
+            }
+            accepted += 8;
+        }
+        assert!(accepted > 0, "round {round} took nothing");
+        eventually("what is delivered makes room", || {
+            acknowledge(&node);
+            node.status.is_ready()
+        });
+    }
+    assert_eq!(node.spool.epoch().0, epoch);
     node.stop();
 }
 

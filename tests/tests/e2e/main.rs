@@ -11,4 +11,5 @@ mod identical;
 mod order;
 mod otlp;
 mod python;
+mod quarantine;
 mod restart;

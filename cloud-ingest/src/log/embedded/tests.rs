@@ -1,6 +1,10 @@
 //! The log on a real disk: what comes back after reopening, after damage, and from a log of the first version.
 #![allow(clippy::unwrap_used)]
 
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use sluice_wal::storage::{Directory, Storage, StorageFile};
 use sluice_wire::counts::Counts;
 use sluice_wire::envelope::Kind;
 use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
@@ -126,6 +130,138 @@ async fn p3_a_damaged_record_leaves_its_identity_and_counts() {
             assert_eq!(record.envelope, if is_damaged { vec![] } else { content(n) });
         }
     }
+}
+
+/// A folder of which some offsets cannot be read for so many attempts.
+#[derive(Debug)]
+struct Disk {
+    folder: Directory,
+    unreadable: std::ops::Range<u64>,
+    failures: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct File {
+    file: Arc<dyn StorageFile>,
+    unreadable: std::ops::Range<u64>,
+    failures: Arc<AtomicU64>,
+}
+
+impl Disk {
+    fn file(&self, file: Arc<dyn StorageFile>) -> Arc<dyn StorageFile> {
+        Arc::new(File {
+            file,
+            unreadable: self.unreadable.clone(),
+            failures: self.failures.clone(),
+        })
+    }
+}
+
+impl Storage for Disk {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.folder.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(self.file(self.folder.create(name)?))
+    }
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        Ok(self.file(self.folder.open(name)?))
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.folder.remove(name)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.folder.rename(from, to)
+    }
+    fn allocate(&self, name: &str, bytes: u64) -> io::Result<()> {
+        self.folder.allocate(name, bytes)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.folder.sync_dir()
+    }
+}
+
+impl StorageFile for File {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let end = offset + buf.len() as u64;
+        let hits = offset < self.unreadable.end && end > self.unreadable.start;
+        let fails = |left: u64| left.checked_sub(1);
+        if hits && self.failures.fetch_update(Relaxed, Relaxed, fails).is_ok() {
+            // EIO
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        self.file.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+    fn size(&self) -> io::Result<u64> {
+        self.file.size()
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+/// P6: twelve records of 3,000 bytes, read while a sector fails so often; the offsets that are damaged.
+async fn damaged_while(failures: u64, is_away: bool) -> Result<Vec<u64>, LogError> {
+    let dir = tempfile::tempdir().unwrap();
+    let (id, path) = (
+        Partition {
+            generation: 1,
+            index: 0,
+        },
+        dir.path().join("g1-p0"),
+    );
+    let left = Arc::new(AtomicU64::new(0));
+    let disk = Disk {
+        folder: Directory::lock(&path).unwrap(),
+        unreadable: 16_384..20_480,
+        failures: left.clone(),
+    };
+    let (wal, recovery) = Wal::open_on(Arc::new(disk), Options::default()).unwrap();
+    let log = EmbeddedLog {
+        partitions: vec![PartitionLog::start(id, path.clone(), wal, recovery)],
+        max_envelope_bytes: 1 << 20,
+    };
+    for n in 0..12u8 {
+        let envelope = Bytes::from(vec![n; 3000]);
+        log.append(id, &head(n), envelope, 100 + i64::from(n)).await.unwrap();
+    }
+    if is_away {
+        std::fs::create_dir(path.join(PROBE)).unwrap();
+    }
+    left.store(failures, Relaxed);
+    let mut records = Vec::new();
+    while (records.len() as u64) < log.end(id) {
+        records.extend(log.read(id, records.len() as u64, 1 << 20).await?);
+    }
+    for record in &records {
+        let n = record.offset as u8;
+        assert!(record.damaged.is_some() || record.envelope == vec![n; 3000]);
+        assert_eq!(record.head, Some(head(n)));
+    }
+    Ok(records
+        .iter()
+        .filter(|r| r.damaged.is_some())
+        .map(|r| r.offset)
+        .collect())
+}
+
+#[tokio::test]
+async fn p6_an_unreadable_sector_costs_the_records_in_it_and_the_log_is_read_on() {
+    let damaged = damaged_while(u64::MAX, false).await.unwrap();
+    assert!((1..=3).contains(&damaged.len()), "{damaged:?}");
+    assert_eq!(
+        damaged_while(2, false).await.unwrap(),
+        [] as [u64; 0],
+        "a mood of the disk"
+    );
+    let away = damaged_while(u64::MAX, true).await;
+    assert!(matches!(away, Err(LogError::Failed { .. })), "{away:?}");
 }
 
 /// A log as the first version wrote it stays readable, goes on with records of the second, and is then refused by the first.

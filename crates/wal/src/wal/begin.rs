@@ -1,6 +1,7 @@
 //! A new segment: its header, durable with its name before any record follows.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io;
 use std::sync::{Arc, Mutex};
 
 use super::Newest;
@@ -52,9 +53,13 @@ pub(super) fn create_segment(
             source: Arc::new(source),
         }
     };
-    file.sync_data().map_err(io("sync a segment's header"))?;
+    if !cfg!(feature = "break-header-sync") {
+        file.sync_data().map_err(io("sync a segment's header"))?;
+    }
     crash_point("wal.before_dir_sync");
-    storage.sync_dir().map_err(io("sync the directory"))?;
+    if !cfg!(feature = "break-dir-sync") {
+        storage.sync_dir().map_err(io("sync the directory"))?;
+    }
     let (len, salt, sparse) = (bytes.len() as u64, header.salt, Arc::<Mutex<SparseIndex>>::default());
     let segment = Segment {
         name: name.into(),
@@ -70,6 +75,7 @@ pub(super) fn create_segment(
         Newest {
             file,
             first: header.first,
+            start: len,
             salt,
             marked: header.marked,
             synced_mark: mark,
@@ -78,6 +84,47 @@ pub(super) fn create_segment(
             sparse,
         },
     ))
+}
+
+/// What stands for a segment that the disk has no room to begin: nothing is appended before it is begun.
+pub(super) fn unmade(header: &Header) -> Newest {
+    let len = header.begun_len();
+    Newest {
+        file: Arc::new(Nowhere),
+        first: header.first,
+        start: len,
+        salt: header.salt,
+        marked: header.marked,
+        synced_mark: None,
+        synced_len: len,
+        synced_totals: Totals::default(),
+        sparse: Arc::default(),
+    }
+}
+
+#[derive(Debug)]
+struct Nowhere;
+
+impl StorageFile for Nowhere {
+    fn read_at(&self, _: u64, _: &mut [u8]) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A name taken by a file that somebody moved there is passed over.

@@ -2,6 +2,7 @@
 
 use super::{BALLAST, Health, Wal};
 use crate::WalError;
+use crate::segment::commit_len;
 
 /// Allocated for a moment to see whether there is room beside the ballast.
 const PROBE: &str = "ballast.probe";
@@ -28,13 +29,30 @@ impl Wal {
             return Err(WalError::Poisoned);
         }
         if below >= self.next && !self.is_open_group() && self.next > self.newest.first {
-            match self.begin_on_ballast(self.next) {
+            let mut begun = self.begin_on_ballast(self.next);
+            if matches!(begun, Err(WalError::Full)) && self.hollow() {
+                begun = self.begin_segment(self.next);
+            }
+            match begun {
                 Ok(()) | Err(WalError::Full) => {}
                 Err(other) => return Err(other),
             }
         }
-        self.trim_below(below)?;
+        self.trim(below, true)?;
         Ok(self.has_room())
+    }
+
+    /// Where others took even the room of the ballast: gives back the room of the newest segment's records, which nobody needs.
+    /// Its last marker stays, and with it the index that comes next.
+    fn hollow(&mut self) -> bool {
+        let end = self.newest.synced_len - commit_len(self.newest.marked).min(self.newest.synced_len);
+        let punched = end > self.newest.start && self.newest.file.punch(self.newest.start, end).is_ok();
+        if punched {
+            tracing::warn!(
+                "disk is full to the last byte; records that are not needed any more made room for a new file"
+            );
+        }
+        punched
     }
 
     /// A segment's header is so small that the ballast has room for it.
@@ -64,6 +82,10 @@ impl Wal {
         let room = fits(BALLAST) && fits(PROBE);
         if bytes > 0 {
             let _ = self.storage.remove(PROBE);
+        }
+        if room && self.unmade.is_some() && self.begin_segment(self.next).is_err() {
+            // Full again, or poisoned.
+            return;
         }
         if room {
             self.health = Health::Good;

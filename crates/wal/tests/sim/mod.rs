@@ -27,7 +27,17 @@ struct Disk {
     capacity: Option<u64>,
     /// Offsets of every file that cannot be read.
     unreadable: std::ops::Range<u64>,
+    faults: Faults,
     rng: u64,
+}
+
+/// What became of changes that were not synced, and other rare things, since the disk was made.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Faults {
+    pub(crate) torn: u64,
+    pub(crate) lost: u64,
+    pub(crate) punched: u64,
+    pub(crate) removed: u64,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +45,14 @@ struct Inode {
     seen: Vec<u8>,
     durable: Vec<u8>,
     changes: Vec<Change>,
+    /// Bytes that take no room.
+    hole: std::ops::Range<u64>,
+}
+
+impl Inode {
+    fn room(&self) -> u64 {
+        self.seen.len() as u64 - (self.hole.end - self.hole.start)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -94,6 +112,10 @@ impl SimDisk {
         self.disk.lock().unwrap().fail_next_sync = true;
     }
 
+    pub(crate) fn faults(&self) -> Faults {
+        self.disk.lock().unwrap().faults
+    }
+
     /// Room for the content of all files.
     pub(crate) fn set_capacity(&self, bytes: Option<u64>) {
         self.disk.lock().unwrap().capacity = bytes;
@@ -122,15 +144,19 @@ impl SimDisk {
             durable_names,
             name_changes,
             rng,
+            faults,
             ..
         } = &mut *disk;
         for inode in inodes.iter_mut() {
-            inode.keep_some(rng);
+            inode.keep_some(rng, faults);
             inode.seen = inode.durable.clone();
+            inode.hole = 0..0;
         }
         for change in name_changes.drain(..) {
             if next(rng).is_multiple_of(2) {
                 change.apply(durable_names);
+            } else {
+                faults.lost += 1;
             }
         }
         *names = durable_names.clone();
@@ -190,7 +216,7 @@ impl SimDisk {
 
 impl Disk {
     fn used(&self) -> u64 {
-        self.names.values().map(|i| self.inodes[*i].seen.len() as u64).sum()
+        self.names.values().map(|i| self.inodes[*i].room()).sum()
     }
 
     fn change_name(&mut self, change: NameChange) {
@@ -218,12 +244,14 @@ impl Inode {
         self.changes.push(change);
     }
 
-    /// What a crash or a failed sync leaves of the changes since the last sync.
-    fn keep_some(&mut self, rng: &mut u64) {
+    /// What a crash or a failed sync leaves of the changes since the last sync: any of them, in whole or in part, so a later one
+    /// may be there without an earlier one.
+    fn keep_some(&mut self, rng: &mut u64, faults: &mut Faults) {
         for change in std::mem::take(&mut self.changes) {
             match (next(rng) % 4, change) {
-                (0, _) => {}
+                (0, _) => faults.lost += 1,
                 (1, Change::Write { at, bytes }) => {
+                    faults.torn += 1;
                     let from = (next(rng) as usize) % (bytes.len() + 1);
                     let to = from + (next(rng) as usize) % (bytes.len() - from + 1);
                     let part = Change::Write {
@@ -309,6 +337,7 @@ impl Storage for SimStorage {
             return Err(not_found());
         }
         disk.change_name(NameChange::Unlink(name.to_owned()));
+        disk.faults.removed += u64::from(name.ends_with(".wal"));
         Ok(())
     }
 
@@ -377,7 +406,24 @@ impl StorageFile for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk.step(self.life)?.inodes[self.inode].change(Change::SetLen(len as usize));
+        let mut disk = self.disk.step(self.life)?;
+        let inode = &mut disk.inodes[self.inode];
+        inode.hole.end = inode.hole.end.min(len);
+        inode.hole.start = inode.hole.start.min(inode.hole.end);
+        inode.change(Change::SetLen(len as usize));
+        Ok(())
+    }
+
+    fn punch(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut disk = self.disk.step(self.life)?;
+        disk.faults.punched += 1;
+        let inode = &mut disk.inodes[self.inode];
+        let bytes = vec![0; (to - from) as usize];
+        inode.change(Change::Write {
+            at: from as usize,
+            bytes,
+        });
+        inode.hole = from..to;
         Ok(())
     }
 
@@ -391,13 +437,14 @@ impl StorageFile for SimFile {
         let Disk {
             inodes,
             rng,
+            faults,
             fail_next_sync,
             ..
         } = &mut *disk;
         let inode = &mut inodes[self.inode];
         if std::mem::take(fail_next_sync) {
             // The pages count as written although they are not: a second sync would say all is well.
-            inode.keep_some(rng);
+            inode.keep_some(rng, faults);
             return Err(io::Error::other("sync failed"));
         }
         for change in std::mem::take(&mut inode.changes) {

@@ -11,6 +11,7 @@ mod metrics;
 mod proto;
 mod spans;
 mod table;
+mod to_json;
 pub mod writer;
 
 use arrow_array::RecordBatch;
@@ -20,6 +21,7 @@ pub use self::encode::{EncodeError, encode_rows};
 pub use self::json::json_to_protobuf;
 use self::proto::Reader;
 use self::table::Table;
+pub use self::to_json::protobuf_to_json;
 use crate::Signal;
 use crate::layout::expanded_bytes;
 pub use crate::limits::DecodeLimits;
