@@ -139,7 +139,7 @@ impl EdgeNode {
             tap: Arc::default(),
             token,
         };
-        let uplink = match config.link_config() {
+        let uplink = match config.link.resolve(&config.data_dir) {
             Some(link) => {
                 let (epoch, generation) = spool.epoch();
                 let stream = spool.stream().clone();

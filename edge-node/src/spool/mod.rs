@@ -12,6 +12,7 @@ mod room;
 mod tests;
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +27,7 @@ use tokio::sync::watch;
 
 use crate::hints::HintBoard;
 use crate::identity::{EpochStart, Identity, IdentityError};
-use crate::link::{AckSink, BatchSource, SourceError};
+use crate::link::{AckSink, BatchSource, SourceError, Waiting};
 
 /// Records read at a time while looking for one that can be read.
 const SCAN_RECORDS: usize = 64;
@@ -365,6 +366,19 @@ impl BatchSource for Spool {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    fn waiting(&self, range: Range<u64>) -> Waiting {
+        let (first, next) = (self.reader.first(), self.reader.synced());
+        let range = range.start.max(first)..range.end.min(next);
+        let all = range.end.saturating_sub(range.start);
+        let batches = all.saturating_sub(lock(&self.acked).set.count_in(range));
+        // Single records are not measured: an average of what is on the disk.
+        let average = self.bytes_on_disk() / next.saturating_sub(first).max(1);
+        Waiting {
+            batches,
+            bytes: batches * average,
+        }
     }
 }
 
