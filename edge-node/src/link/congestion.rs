@@ -183,22 +183,24 @@ impl LinkModel {
         }
         self.note_rate(rate, is_measure);
         match self.phase {
-            Phase::Start if is_measure => {
-                let (best, flat) = self.plateau;
-                self.plateau = if rate >= best * GROWTH {
-                    (rate, 0)
-                } else {
-                    (best, flat + 1)
-                };
+            Phase::Start => {
+                if is_measure {
+                    let (best, flat) = self.plateau;
+                    self.plateau = if rate >= best * GROWTH {
+                        (rate, 0)
+                    } else {
+                        (best, flat + 1)
+                    };
+                }
                 if self.plateau.1 >= 3 || standing > self.max_queue || round.loss() > LOSS_AT_START {
                     self.phase = Phase::Cruise;
                 }
             }
-            Phase::Start => {}
             Phase::Cruise => {
                 if round.loss() > LOSS_TOLERATED {
                     self.queue /= 2;
-                } else {
+                } else if is_measure {
+                    // A few packets that come through say nothing of a buffer that bursts overflow.
                     self.queue += self.max_queue / 16;
                 }
                 self.queue = self.queue.clamp(MIN_QUEUE, self.max_queue);

@@ -21,6 +21,8 @@ pub(super) struct Frontier {
     end: u64,
     marks: VecDeque<Mark>,
     down_since: Option<u64>,
+    /// When the last outage ended.
+    back_since: Option<u64>,
 }
 
 /// At this time the spool ended there.
@@ -43,6 +45,7 @@ impl Frontier {
             end,
             marks: VecDeque::new(),
             down_since: Some(now),
+            back_since: None,
         }
     }
 
@@ -66,6 +69,15 @@ impl Frontier {
         if since.is_some_and(|since| now >= since + self.live_for_ms) {
             self.live_from = self.end;
             self.marks.clear();
+            self.back_since = Some(now);
+        }
+    }
+
+    /// What was accepted before the link came back is sealed up to here.
+    pub(super) fn handle_past(&mut self, now: u64, end: u64) {
+        // Only right after an outage is it old.
+        if self.back_since.is_some_and(|back| now < back + self.live_for_ms) {
+            self.live_from = self.live_from.max(end.min(self.end));
         }
     }
 
@@ -172,6 +184,9 @@ mod tests {
         frontier.handle_up(700_000);
         assert_eq!(frontier.live_from(700_000), 1050);
         frontier.handle_end(700_100, 1051);
+        let before = frontier.live_from;
+        frontier.handle_past(700_100 + LIVE_FOR, 1051);
+        assert_eq!(frontier.live_from, before, "long after it came back nothing is old");
         assert_eq!(
             (frontier.next_read(Lane::Live), frontier.next_read(Lane::Backlog)),
             (Some(1050), Some(0))
@@ -180,6 +195,16 @@ mod tests {
             (frontier.lane_of(1049), frontier.lane_of(1050)),
             (Lane::Backlog, Lane::Live)
         );
+    }
+
+    #[test]
+    fn p6_rows_that_waited_for_a_batch_during_an_outage_are_as_old_as_what_it_left() {
+        let mut frontier = Frontier::new(10, LIVE_FOR, false, 0);
+        frontier.handle_up(60_000);
+        frontier.handle_end(60_050, 12);
+        frontier.handle_past(60_050, 12);
+        frontier.handle_end(60_100, 13);
+        assert_eq!((frontier.live_from(60_100), frontier.lane_of(12)), (12, Lane::Live));
     }
 
     #[test]

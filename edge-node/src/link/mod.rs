@@ -41,6 +41,11 @@ pub trait BatchSource: Send + Sync + 'static {
     /// The index after the newest batch that can be found; it only grows.
     fn changed(&self) -> watch::Receiver<u64>;
 
+    /// Batches below this index hold nothing that was accepted since the link came back last, as far as is known.
+    fn past(&self) -> u64 {
+        0
+    }
+
     /// How many batches of a range are not acknowledged, and about how many bytes they are. Does not touch the disk.
     fn waiting(&self, range: Range<u64>) -> Waiting;
 }

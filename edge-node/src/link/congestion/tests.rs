@@ -38,6 +38,10 @@ struct Simulation {
     sent: u64,
     /// Waits in the bottleneck's queue.
     waits: Vec<u64>,
+    /// Bytes that the application has; more than anything by default.
+    supply: u64,
+    /// Or so many more every second.
+    burst: Option<u64>,
 }
 
 impl Simulation {
@@ -58,6 +62,8 @@ impl Simulation {
             delivered: 0,
             sent: 0,
             waits: Vec::new(),
+            supply: u64::MAX,
+            burst: None,
         }
     }
 
@@ -81,10 +87,13 @@ impl Simulation {
         (self.delivered, self.sent) = (0, 0);
         self.waits.clear();
         while self.now < until {
-            let may_send = self.bytes_in_flight() + MTU <= self.model.window();
+            let may_send = self.supply >= MTU && self.bytes_in_flight() + MTU <= self.model.window();
             let send_at = if may_send { self.send_at.max(self.now) } else { u64::MAX };
             let ack_at = self.acks.first_key_value().map_or(u64::MAX, |((at, _), _)| *at);
-            if send_at == u64::MAX && ack_at == u64::MAX {
+            if send_at == u64::MAX && ack_at == u64::MAX && self.in_flight.is_empty() {
+                self.now = (self.now / SECOND + 1) * SECOND;
+                self.supply += self.burst.unwrap_or(0);
+            } else if send_at == u64::MAX && ack_at == u64::MAX {
                 self.lose_everything();
             } else if send_at <= ack_at {
                 self.now = send_at;
@@ -101,6 +110,7 @@ impl Simulation {
         self.now += 3 * self.srtt;
         let bytes = self.bytes_in_flight();
         self.in_flight.clear();
+        self.supply = self.supply.saturating_add(bytes);
         self.model.handle_loss(self.at(self.now), bytes, false);
     }
 
@@ -108,6 +118,7 @@ impl Simulation {
         let number = self.next;
         self.next += 1;
         self.sent += MTU;
+        self.supply -= MTU;
         self.in_flight.insert(number, (self.now, MTU));
         // As quinn paces: a quarter faster than the window asks for.
         self.send_at = self.now + self.srtt * MTU * 4 / (self.model.window() * 5);
@@ -138,7 +149,7 @@ impl Simulation {
             self.delivered += MTU;
             self.srtt = (7 * self.srtt + (self.now - sent)) / 8;
             let sent = self.at(sent);
-            self.model.handle_ack(now, sent, MTU, false);
+            self.model.handle_ack(now, sent, MTU, self.supply < MTU);
         }
         let lost: Vec<u64> = self
             .in_flight
@@ -147,6 +158,7 @@ impl Simulation {
             .collect();
         if !lost.is_empty() {
             self.in_flight.retain(|n, _| !lost.contains(n));
+            self.supply = self.supply.saturating_add(lost.len() as u64 * MTU);
             self.model.handle_loss(now, lost.len() as u64 * MTU, false);
         }
     }
@@ -213,6 +225,28 @@ fn a_small_buffer_is_not_flooded() {
         simulation.used(5 * SECOND) > 0.9 && lost < 0.06,
         "{} {lost}",
         simulation.used(5 * SECOND)
+    );
+}
+
+/// A batch a second through the receive buffer of a socket, on one machine.
+#[test]
+fn bursts_do_not_overflow_a_small_buffer_again_and_again() {
+    let link = Link {
+        rate: 100_000_000,
+        rtt: 300,
+        buffer: 100_000,
+        lost_percent: 0,
+        late_by: 0,
+    };
+    let mut simulation = Simulation::new(link, QUEUE);
+    (simulation.supply, simulation.burst) = (0, Some(230_000));
+    simulation.run(5 * SECOND);
+    simulation.run(35 * SECOND);
+    let lost = 1.0 - simulation.delivered as f64 / simulation.sent as f64;
+    assert!(
+        simulation.delivered > 29 * 225_000 && lost < 0.02,
+        "{} {lost}",
+        simulation.delivered
     );
 }
 

@@ -156,7 +156,9 @@ impl Driver {
                 alive = self.changed.changed(), if !source_gone => {
                     source_gone = alive.is_err();
                     let end = *self.changed.borrow_and_update();
-                    self.frontier.handle_end(self.now_ms(), end);
+                    let now = self.now_ms();
+                    self.frontier.handle_end(now, end);
+                    self.frontier.handle_past(now, self.uplink.source.past());
                 }
                 () = sleep_until(wake) => {}
                 () = shutdown.cancelled() => break,
