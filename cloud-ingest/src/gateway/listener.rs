@@ -27,6 +27,9 @@ use crate::quota::Quota;
 /// What the transport may buffer of a peer that was not welcomed yet, or for which no larger window is left.
 const SMALL_WINDOW_BYTES: u32 = 128 << 10;
 
+/// What the system may keep of packets while the gateway is busy: a batch that an edge sends at once over a fast link.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+
 /// A bound gateway that does nothing until it is run.
 #[derive(Debug)]
 pub struct Gateway {
@@ -68,6 +71,10 @@ impl Gateway {
             source,
         };
         let socket = UdpSocket::bind(config.listen).map_err(bind)?;
+        // The system gives as much of it as its own limit allows.
+        if let Err(error) = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES) {
+            debug!(%error, "receive buffer stays as the system made it");
+        }
         let endpoint =
             Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime)).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;

@@ -283,12 +283,12 @@ fn a_link_that_changes_is_followed() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(16))]
 
-    /// From 256 kbit/s to 100 Mbit/s, from a house to a satellite.
+    /// From 256 kbit/s to 32 Mbit/s, from a house to a satellite.
     #[test]
     fn p6_links_of_every_kind_are_used_with_a_bounded_queue(
-        rate in prop_oneof![32_000u64..100_000, 100_000u64..1_000_000, 1_000_000u64..12_500_000],
+        rate in prop_oneof![32_000u64..100_000, 100_000u64..1_000_000, 1_000_000u64..4_000_000],
         rtt in prop_oneof![500u64..20_000, 20_000u64..200_000, 500_000u64..700_000],
         lost_percent in 0u64..4,
     ) {
