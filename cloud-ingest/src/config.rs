@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sluice_settings::{ConfigError, units};
 
-use crate::gateway::{DEFAULT_EDGE_STATE, MIN_EDGE_STATE};
+use crate::gateway::{DEFAULT_EDGE_STATE, DEFAULT_MAX_LAG, MIN_EDGE_STATE};
 
 /// Merging decodes files in memory, where rows are about ten times as large.
 const MAX_FILE_BYTES: u64 = 128 << 20;
@@ -59,6 +59,9 @@ pub struct GatewaySettings {
     pub max_memory: u64,
     /// Pieces of the state of duplicates that one edge may cause.
     pub max_edge_state: u64,
+    /// What edges have left from an outage is taken while hot is no further behind the log than this.
+    #[serde(with = "units::duration")]
+    pub max_lag: Duration,
 }
 
 /// The embedded log.
@@ -134,6 +137,7 @@ impl Default for GatewaySettings {
             max_batch: 8 << 20,
             max_memory: 128 << 20,
             max_edge_state: DEFAULT_EDGE_STATE,
+            max_lag: DEFAULT_MAX_LAG,
         }
     }
 }
@@ -187,6 +191,7 @@ impl IngestConfig {
         let positive = [
             ("gateway.max_sessions", self.gateway.max_sessions as u64),
             ("gateway.max_memory", self.gateway.max_memory),
+            ("gateway.max_lag", self.gateway.max_lag.as_millis() as u64),
             ("log.partitions", u64::from(self.log.partitions)),
             ("cold.commit_rows", self.cold.commit_rows as u64),
             ("cold.commit_memory", self.cold.commit_memory),

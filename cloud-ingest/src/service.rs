@@ -13,8 +13,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{IngestConfig, Role};
-use crate::ends::EmbeddedEnds;
-use crate::gateway::{Gateway, GatewayConfig, GatewayError};
+use crate::ends::{EmbeddedEnds, HotPosition};
+use crate::gateway::{Gateway, GatewayConfig, GatewayError, ReadPosition};
 use crate::log::{EmbeddedLog, EmbeddedOptions, GuardedLog, Log, OpenError};
 use crate::status::{StatusHandle, WriterCounters};
 use crate::writer::{
@@ -86,10 +86,10 @@ impl IngestService {
             inner: Arc::clone(&log) as Arc<dyn Log>,
             failed: log_failed.clone(),
         };
-        let gateway = config
-            .roles
-            .contains(&Role::Gateway)
-            .then(|| Gateway::build(gateway_config(&config), Arc::new(guarded)))
+        let has = |role| config.roles.contains(&role);
+        let reader = has(Role::Hot).then(|| Arc::new(HotPosition(stores.clone())) as Arc<dyn ReadPosition>);
+        let gateway = has(Role::Gateway)
+            .then(|| Gateway::build(gateway_config(&config), Arc::new(guarded), reader))
             .transpose()?;
         Ok(IngestService {
             log,
@@ -223,6 +223,7 @@ fn gateway_config(config: &IngestConfig) -> GatewayConfig {
     gateway.max_batch_bytes = settings.max_batch as u32;
     gateway.max_total_bytes = settings.max_memory;
     gateway.max_edge_state = settings.max_edge_state;
+    gateway.max_lag = settings.max_lag;
     gateway
 }
 

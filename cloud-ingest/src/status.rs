@@ -268,6 +268,12 @@ impl IngestStatus {
                 one(g.batches_invalid),
             );
             put(
+                "sluice_gateway_backlog_rests_total",
+                "counter",
+                "Batches of the backlog that had to wait because hot is behind the log.",
+                one(g.backlog_rests),
+            );
+            put(
                 "sluice_gateway_quota_holds_total",
                 "counter",
                 "Batches held back: their edge's share of the state of duplicates is used up.",

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use sluice_runtime::{PluginStats, ShadowReport, Standing};
 
+use crate::link::LaneStatus;
 use crate::source::stats::SourceStatus;
 use crate::status::EdgeStatus;
 
@@ -220,6 +221,75 @@ impl Page {
             "Batches that no gateway takes now, such as those larger than its log allows.",
             link.held as u64,
         );
+        for (name, kind, help, value) in LANE_SERIES {
+            let name = format!("sluice_edge_link_lane_{name}");
+            self.head(&name, kind, help);
+            for (lane, status) in [("live", &link.lanes.live), ("backlog", &link.lanes.backlog)] {
+                self.labelled(&name, &[("lane", lane)], value(status));
+            }
+        }
+        self.one(
+            "sluice_edge_link_sessions_total",
+            "counter",
+            "Times that a gateway welcomed this node.",
+            link.sessions,
+        );
+        self.one(
+            "sluice_edge_link_rests_asked_total",
+            "counter",
+            "Times that a gateway asked to wait.",
+            link.retries_asked,
+        );
+        if let Some(path) = &link.path {
+            let rtt = link.rtt_ms.unwrap_or(path.least_rtt_ms) / 1000.0;
+            for (name, kind, help, value) in [
+                ("rtt_seconds", "gauge", "Round trip to the gateway.", rtt),
+                (
+                    "least_rtt_seconds",
+                    "gauge",
+                    "Round trip of the empty link.",
+                    path.least_rtt_ms / 1000.0,
+                ),
+                (
+                    "bytes_per_second",
+                    "gauge",
+                    "What the link was seen to carry lately.",
+                    path.bytes_per_second.unwrap_or(0) as f64,
+                ),
+                (
+                    "packets_sent",
+                    "gauge",
+                    "Packets of this connection.",
+                    path.sent_packets as f64,
+                ),
+                (
+                    "packets_lost",
+                    "gauge",
+                    "Packets of this connection that were lost on the way.",
+                    path.lost_packets as f64,
+                ),
+            ] {
+                let name = format!("sluice_edge_link_{name}");
+                self.head(&name, kind, help);
+                self.labelled(&name, &[("gateway", &link.gateway)], value);
+            }
+        }
+        if let Some(budget) = &link.budget {
+            self.one(
+                "sluice_edge_link_budget_used_bytes",
+                "gauge",
+                "Bytes of today, in UTC, that count against the budget of the link.",
+                budget.used_today,
+            );
+            if let Some(left) = budget.left_today {
+                self.one(
+                    "sluice_edge_link_budget_left_bytes",
+                    "gauge",
+                    "Bytes of today's budget that are left.",
+                    left,
+                );
+            }
+        }
         self.one(
             "sluice_edge_link_sent_bytes_total",
             "counter",
@@ -381,6 +451,29 @@ const PLUGIN_SERIES: [(&str, &str, &str, Value<PluginStats>); 15] = [
         "gauge",
         "1 where a newer version failed and this one serves again.",
         |p| f64::from(u8::from(p.rolled_back_from.is_some())),
+    ),
+];
+
+/// Of each lane.
+const LANE_SERIES: [(&str, &str, &str, Value<LaneStatus>); 5] = [
+    ("batches", "gauge", "Batches that are not acknowledged.", |l| {
+        l.batches as f64
+    }),
+    ("bytes", "gauge", "About how many bytes they are on disk.", |l| {
+        l.bytes as f64
+    }),
+    ("in_flight", "gauge", "Batches on their way.", |l| l.in_flight as f64),
+    (
+        "resting",
+        "gauge",
+        "1 while the gateway asked this lane to wait.",
+        |l| f64::from(u8::from(l.rests)),
+    ),
+    (
+        "sent_bytes_total",
+        "counter",
+        "Bytes of batches given to the transport.",
+        |l| l.sent_bytes as f64,
     ),
 ];
 

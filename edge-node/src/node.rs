@@ -151,7 +151,7 @@ impl EdgeNode {
         let spool = Arc::new(spool);
         let tap = TapDoor::default();
         tap.set(config.admin.tap, &config.data_dir)?;
-        let uplink = match config.link_config() {
+        let uplink = match config.link.resolve(&config.data_dir) {
             Some(link) => {
                 let (epoch, generation) = spool.epoch();
                 let stream = spool.stream().clone();

@@ -302,7 +302,7 @@ mod tests {
                 ..Counts::default()
             },
         };
-        (record::encode(&head, &[]), events)
+        (record::encode(&head, &[], &[]), events)
     }
 
     /// Smashes records, told by where they begin.

@@ -9,10 +9,11 @@ use bytes::{Bytes, BytesMut};
 use sluice_wire::envelope::{Envelope, EnvelopeError};
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
-use sluice_wire::session::frame::{FrameError, Preamble};
+use sluice_wire::session::frame::{FrameError, Lane, Preamble};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::admission::Admission;
 use crate::log::{Head, Log, LogError};
 use crate::quota::{Quota, QuotaError, Share};
 
@@ -24,6 +25,9 @@ pub(super) struct Shared {
     pub(super) quota: Arc<Quota>,
     /// In KiB.
     pub(super) memory: Arc<Semaphore>,
+    /// The part of it that backlog may take.
+    pub(super) backlog_memory: Arc<Semaphore>,
+    pub(super) admission: Arc<Admission>,
     pub(super) validations: Arc<Semaphore>,
     pub(super) stall_timeout: Duration,
     pub(super) total_timeout: Duration,
@@ -36,7 +40,27 @@ pub(super) struct Validated {
     pub(super) generation: u32,
     pub(super) rows: u64,
     pub(super) bytes: Bytes,
-    pub(super) memory: OwnedSemaphorePermit,
+    pub(super) memory: Memory,
+}
+
+/// What a batch takes while it is here.
+pub(super) struct Memory {
+    _whole: OwnedSemaphorePermit,
+    _of_backlog: Option<OwnedSemaphorePermit>,
+}
+
+impl Memory {
+    fn take(shared: &Shared, lane: Lane, length: u32) -> Option<Self> {
+        let kib = length.div_ceil(1024).max(1);
+        let take = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_many_owned(kib).ok();
+        Some(Self {
+            _of_backlog: match lane {
+                Lane::Live => None,
+                Lane::Backlog => Some(take(&shared.backlog_memory)?),
+            },
+            _whole: take(&shared.memory)?,
+        })
+    }
 }
 
 /// Why a batch does not go on.
@@ -80,12 +104,24 @@ pub(super) enum AnnounceError {
     Frame(#[from] FrameError),
 }
 
-/// Receives the bytes of a batch and validates them completely: what the log holds, every writer can store.
-pub(super) async fn receive(shared: Shared, mut recv: quinn::RecvStream, length: u32) -> Result<Validated, BatchError> {
-    let kib = length.div_ceil(1024).max(1);
-    let memory = Arc::clone(&shared.memory)
-        .try_acquire_many_owned(kib)
-        .map_err(|_| BatchError::Memory(length))?;
+/// Receives the bytes of a batch and validates them completely: what the log holds, every writer can store. Its memory is taken
+/// at once.
+pub(super) fn receive(
+    shared: Shared,
+    recv: quinn::RecvStream,
+    lane: Lane,
+    length: u32,
+) -> impl Future<Output = Result<Validated, BatchError>> {
+    let memory = Memory::take(&shared, lane, length).ok_or(BatchError::Memory(length));
+    async move { receive_into(memory?, shared, recv, length).await }
+}
+
+async fn receive_into(
+    memory: Memory,
+    shared: Shared,
+    mut recv: quinn::RecvStream,
+    length: u32,
+) -> Result<Validated, BatchError> {
     let bytes = timeout(shared.total_timeout, read_all(&mut recv, length, shared.stall_timeout))
         .await
         .map_err(|_| BatchError::Slow)??;
@@ -108,11 +144,13 @@ pub(super) async fn receive(shared: Shared, mut recv: quinn::RecvStream, length:
 }
 
 /// Appends a batch to the partition of its stream; durable when it returns.
-pub(super) async fn append(log: Arc<dyn Log>, batch: Validated, share: Share) -> Result<(), BatchError> {
+pub(super) async fn append(shared: Shared, batch: Validated, share: Share) -> Result<(), BatchError> {
+    let log = &shared.log;
     let partition = partition_of(&log.partitions(), &batch).ok_or(BatchError::Generation(batch.generation))?;
     sluice_wal::crash_point("gw.before_append");
     let offset = log.append(partition, &batch.head, batch.bytes, now_us()).await?;
     sluice_wal::crash_point("gw.after_append");
+    shared.admission.handle_appended(partition, offset);
     share.stands_at(partition, offset);
     drop(batch.memory);
     Ok(())

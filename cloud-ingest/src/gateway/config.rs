@@ -14,6 +14,9 @@ pub(crate) const DEFAULT_EDGE_STATE: u64 = 65_536;
 /// Below this even an honest edge would soon be held back.
 pub(crate) const MIN_EDGE_STATE: u64 = 16;
 
+/// The freshness that is promised for what is live.
+pub(crate) const DEFAULT_MAX_LAG: Duration = Duration::from_secs(2);
+
 /// What a gateway needs to run.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
@@ -38,6 +41,8 @@ pub struct GatewayConfig {
     /// What one edge's batches may cost in the state that recognises duplicates: pieces, one for each start of the edge and each run of
     /// its numbers. An honest edge needs two for each start.
     pub max_edge_state: u64,
+    /// Backlog is taken while the oldest record that is not read yet is no older than this.
+    pub max_lag: Duration,
     /// What the transport may buffer for one session that was welcomed.
     pub session_window_bytes: u32,
     /// What it may buffer for all of them; a session beyond it gets the smallest window.
@@ -75,6 +80,7 @@ impl GatewayConfig {
             max_batch_bytes: 8 << 20,
             max_total_bytes: 128 << 20,
             max_edge_state: DEFAULT_EDGE_STATE,
+            max_lag: DEFAULT_MAX_LAG,
             session_window_bytes: 2 << 20,
             total_window_bytes: 128 << 20,
             max_validations: std::thread::available_parallelism().map_or(2, usize::from),

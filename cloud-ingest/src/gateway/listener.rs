@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::admission::{Admission, ReadPosition};
 use super::batch::Shared;
 use super::config::{GatewayConfig, GatewayError, MIN_EDGE_STATE};
 use super::deny::DenyList;
@@ -25,6 +26,9 @@ use crate::quota::Quota;
 
 /// What the transport may buffer of a peer that was not welcomed yet, or for which no larger window is left.
 const SMALL_WINDOW_BYTES: u32 = 128 << 10;
+
+/// What the system may keep of packets while the gateway is busy: a batch that an edge sends at once over a fast link.
+const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 
 /// A bound gateway that does nothing until it is run.
 #[derive(Debug)]
@@ -42,8 +46,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// Binds the socket and reads the certificates and the deny list. Needs a running tokio runtime.
-    pub fn build(config: GatewayConfig, log: Arc<dyn Log>) -> Result<Gateway, GatewayError> {
+    /// Binds the socket and reads the certificates and the deny list. Needs a running tokio runtime. With a `reader` of the log
+    /// the backlog of edges is taken only while that reader is not behind.
+    pub fn build(
+        config: GatewayConfig,
+        log: Arc<dyn Log>,
+        reader: Option<Arc<dyn ReadPosition>>,
+    ) -> Result<Gateway, GatewayError> {
         check(&config)?;
         let partitions = log.partitions();
         let generation = partitions
@@ -62,6 +71,10 @@ impl Gateway {
             source,
         };
         let socket = UdpSocket::bind(config.listen).map_err(bind)?;
+        // The system gives as much of it as its own limit allows.
+        if let Err(error) = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES) {
+            debug!(%error, "receive buffer stays as the system made it");
+        }
         let endpoint =
             Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime)).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
@@ -70,7 +83,10 @@ impl Gateway {
             .revoked_serials
             .store(deny_list.len() as u64, Ordering::Relaxed);
         let (deny, _) = watch::channel(deny_list);
+        let ends = partitions.iter().map(|p| (*p, log.end(*p)));
+        let admission = Arc::new(Admission::new(ends, reader, config.max_lag));
         let kib = |bytes: u64| (bytes / 1024).clamp(1, Semaphore::MAX_PERMITS as u64) as usize;
+        let backlog_kib = kib(backlog_bytes(&config));
         let context = SessionContext {
             options: ServerOptions {
                 generation,
@@ -85,6 +101,8 @@ impl Gateway {
                 limits: Arc::new(config.limits),
                 quota: Arc::new(Quota::new(config.max_edge_state)),
                 memory: Arc::new(Semaphore::new(kib(config.max_total_bytes))),
+                backlog_memory: Arc::new(Semaphore::new(backlog_kib)),
+                admission,
                 validations: Arc::new(Semaphore::new(config.max_validations)),
                 stall_timeout: config.stream_stall_timeout,
                 total_timeout: config.stream_timeout,
@@ -244,6 +262,12 @@ impl Gateway {
             }
         }
     }
+}
+
+/// A quarter of the memory is for live batches alone, as long as the largest batch still fits into the rest.
+fn backlog_bytes(config: &GatewayConfig) -> u64 {
+    let part = config.max_total_bytes - config.max_total_bytes / 4;
+    part.max(config.max_batch_bytes.into())
 }
 
 async fn serve(

@@ -3,6 +3,7 @@
 //! Who an edge is comes from its certificate alone. What is said is decided by the pure `sluice_wire::session::Server`;
 //! here are the sockets, the certificates, the limits on memory and the call of the log. Any gateway serves any edge.
 
+mod admission;
 mod batch;
 mod config;
 mod deny;
@@ -12,7 +13,8 @@ mod session;
 mod status;
 mod tls;
 
-pub(crate) use config::{DEFAULT_EDGE_STATE, MIN_EDGE_STATE};
+pub use admission::ReadPosition;
+pub(crate) use config::{DEFAULT_EDGE_STATE, DEFAULT_MAX_LAG, MIN_EDGE_STATE};
 pub use config::{GatewayConfig, GatewayError};
 pub use deny::{DenyError, DenyList};
 pub use identity::{IdentityError, PeerIdentity, identity_of};

@@ -11,7 +11,7 @@ use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use sluice_wire::envelope::EnvelopeError;
 use sluice_wire::layout::LayoutError;
-use sluice_wire::session::frame::{Frame, FrameError, Preamble, RefusedCode, Verdict};
+use sluice_wire::session::frame::{Frame, FrameError, Lane, Preamble, RefusedCode, Verdict};
 use sluice_wire::session::server::{Action, Server, Ticket};
 use sluice_wire::session::{ServerOptions, frame};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -230,13 +230,14 @@ impl Session {
             Err(AnnounceError::Gone) => return,
             Err(error) => return self.core.refuse(RefusedCode::Protocol, &error.to_string()),
         };
-        let Some(ticket) = self.core.handle_preamble(&preamble) else {
+        let rest = self.backlog_rest_ms(preamble.lane);
+        let Some(ticket) = self.core.handle_preamble(&preamble, rest) else {
             // Answered already; the bytes are not wanted. An error means the stream is over, which is as good.
             let _ = stream.stop(VarInt::from_u32(0));
             return;
         };
         let level = Level::enter(&self.context.counters, |c| &c.batches_in_flight);
-        let received = batch::receive(self.context.shared.clone(), stream, preamble.length);
+        let received = batch::receive(self.context.shared.clone(), stream, preamble.lane, preamble.length);
         self.receiving
             .push(received.map(move |result| (ticket, level, result)).boxed());
     }
@@ -257,7 +258,7 @@ impl Session {
                 }
             };
             let rows = validated.rows;
-            let appended = batch::append(Arc::clone(&self.context.shared.log), validated, share);
+            let appended = batch::append(self.context.shared.clone(), validated, share);
             self.appending
                 .push(appended.map(move |result| (ticket, level, rows, result)).boxed());
         }
@@ -364,9 +365,23 @@ impl Session {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// Spread, so that edges that were told to wait together do not come back together.
+    /// How long a batch of the backlog has to wait, if the log is behind: about as long as it is.
+    fn backlog_rest_ms(&self, lane: Lane) -> Option<u32> {
+        let rest = match lane {
+            Lane::Live => None,
+            Lane::Backlog => self.context.shared.admission.backlog_rests(),
+        }?;
+        add(&self.context.counters.backlog_rests, 1);
+        Some(self.spread(rest.max(self.context.retry_after)))
+    }
+
     fn retry_after_ms(&self) -> u32 {
-        let base = self.context.retry_after.as_millis() as u32;
+        self.spread(self.context.retry_after)
+    }
+
+    /// Up to half as much again, so that edges that were told to wait together do not come back together.
+    fn spread(&self, wait: Duration) -> u32 {
+        let base = wait.as_millis() as u32;
         let spread = u64::from(self.started.elapsed().subsec_nanos()).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
         base.saturating_add(spread as u32 % (base / 2 + 1))
     }

@@ -25,6 +25,8 @@ pub struct GatewayStatus {
     pub holds_asked: u64,
     /// Batches held back because their edge used up its share of the state that recognises duplicates.
     pub quota_holds: u64,
+    /// Batches of the backlog that were told to wait because the log is behind.
+    pub backlog_rests: u64,
     pub batches_invalid: u64,
     pub append_failures: u64,
     pub revoked_serials: u64,
@@ -60,6 +62,7 @@ counters!(
     retries_asked,
     holds_asked,
     quota_holds,
+    backlog_rests,
     batches_invalid,
     append_failures,
     revoked_serials,

@@ -4,6 +4,7 @@
 
 mod failing_log;
 mod hostile;
+mod lag;
 mod memory_log;
 mod peer;
 mod pki;
@@ -18,7 +19,7 @@ use memory_log::MemoryLog;
 use peer::{PATIENCE, Peer, Session, batch, header, preamble, rows, stream};
 use pki::{Files, Pki, Spec, dns, uri};
 use rcgen::ExtendedKeyUsagePurpose;
-use sluice_ingest::gateway::{Gateway, GatewayConfig, StatusHandle};
+use sluice_ingest::gateway::{Gateway, GatewayConfig, ReadPosition, StatusHandle};
 use sluice_wire::envelope::{self, Compression, Envelope};
 use sluice_wire::session::frame::{Frame, Nack, RefusedCode, Verdict};
 use tokio::task::JoinHandle;
@@ -40,6 +41,10 @@ impl World {
     }
 
     fn with(change: impl FnOnce(&mut GatewayConfig)) -> Self {
+        Self::read_by(None, change)
+    }
+
+    fn read_by(reader: Option<Arc<dyn ReadPosition>>, change: impl FnOnce(&mut GatewayConfig)) -> Self {
         let pki = Pki::new();
         let server = pki.gateway();
         let deny = pki.dir().join("deny");
@@ -51,7 +56,7 @@ impl World {
         config.retry_after = Duration::from_millis(50);
         change(&mut config);
         let log = Arc::new(MemoryLog::new());
-        let gateway = Gateway::build(config, Arc::clone(&log) as _).unwrap();
+        let gateway = Gateway::build(config, Arc::clone(&log) as _, reader).unwrap();
         let (address, status, shutdown) = (gateway.local_addr(), gateway.status(), CancellationToken::new());
         let running = tokio::spawn(gateway.run(shutdown.clone()));
         let good = pki.issue("good", &Spec::default());

@@ -89,6 +89,20 @@ impl IntervalSet {
         self.iter().map(|r| r.end - r.start).sum()
     }
 
+    /// How many numbers of a range are members.
+    pub fn count_in(&self, range: Range<u64>) -> u64 {
+        if range.is_empty() {
+            return 0;
+        }
+        let before = self.ranges.range(..range.start).next_back();
+        let inside = self.ranges.range(range.clone());
+        before
+            .into_iter()
+            .chain(inside)
+            .map(|(&start, &end)| end.min(range.end).saturating_sub(start.max(range.start)))
+            .sum()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
@@ -181,6 +195,10 @@ mod tests {
                 prop_assert_eq!(set.next_absent(x), (x..).find(|y| !model.contains(y)).unwrap());
             }
             prop_assert_eq!(set.len(), model.len() as u64);
+            for (start, end) in [(0, 220), (13, 14), (50, 120), (199, 300), (90, 90), (70, 30)] {
+                let count = (start..end).filter(|x| model.contains(x)).count() as u64;
+                prop_assert_eq!(set.count_in(start..end), count);
+            }
             prop_assert_eq!(set.watermark(), (0..).find(|x| !model.contains(x)).unwrap());
             let list: Vec<_> = set.iter().collect();
             prop_assert!(list.windows(2).all(|w| w[0].end < w[1].start));

@@ -227,7 +227,7 @@ impl World {
     }
 
     fn receive_batch(&mut self, key: u64, hash: [u8; 32], bytes: u32) {
-        let (fails, holds, delay) = (self.faulty(), self.faulty(), self.delay());
+        let (fails, holds, lags, delay) = (self.faulty(), self.faulty(), self.faulty(), self.delay());
         let spooled = self.spool[&key].clone();
         let Some(server) = &mut self.server else {
             return;
@@ -239,9 +239,11 @@ impl World {
             length: bytes,
         };
         let preamble = Preamble::decode(&preamble.encode()).unwrap();
-        let Some(ticket) = server.handle_preamble(&preamble) else {
+        let rest = lags.then_some(900);
+        let Some(ticket) = server.handle_preamble(&preamble, rest) else {
             return;
         };
+        assert!(!lags || spooled.lane == Lane::Live, "a lagging log takes no backlog");
         let id = BatchId {
             stream: stream(),
             epoch: epoch(),
@@ -329,7 +331,8 @@ impl World {
                 self.connection += 1;
                 self.server = None;
             }
-            client::Action::Held { .. } | client::Action::Refused { .. } => {}
+            client::Action::Held { .. } | client::Action::Refused { .. } | client::Action::Recall { .. } => {}
+            client::Action::Forget { key } => panic!("{key} has not become backlog"),
         }
     }
 
@@ -389,7 +392,7 @@ impl World {
     }
 
     fn finish(self) -> Outcome {
-        let stats = self.client.stats();
+        let stats = self.client.stats(self.now);
         assert_eq!(stats.acked, BATCHES);
         assert_eq!((stats.in_flight, stats.in_flight_bytes, stats.held), (0, 0, 0));
         for spooled in self.spool.values() {
@@ -515,7 +518,7 @@ fn p5_an_acknowledgement_of_other_bytes_or_an_unknown_batch_frees_nothing() {
         }),
     );
     assert_eq!(client.poll_action(1), None);
-    assert_eq!(client.stats().unknown_acks, 1);
+    assert_eq!(client.stats(1).unknown_acks, 1);
     client.handle_frame(
         1,
         Frame::Ack(Ack {
@@ -525,7 +528,7 @@ fn p5_an_acknowledgement_of_other_bytes_or_an_unknown_batch_frees_nothing() {
         }),
     );
     assert!(matches!(client.poll_action(1), Some(client::Action::Close { .. })));
-    assert_eq!(client.stats().acked, 0);
+    assert_eq!(client.stats(1).acked, 0);
     assert_eq!(client.phase(), Phase::Waiting);
 }
 
@@ -609,7 +612,7 @@ fn a_batch_of_another_stream_or_id_is_given_back() {
         length: 10,
     };
     assert!(
-        server.handle_preamble(&preamble).is_none(),
+        server.handle_preamble(&preamble, None).is_none(),
         "nothing is taken before HELLO"
     );
     let mut server = Server::new(ServerOptions::default(), tenant(), node(), 1, 0);
@@ -623,7 +626,7 @@ fn a_batch_of_another_stream_or_id_is_given_back() {
     };
     for spool in [[7; 16], [8; 16]] {
         other.stream.spool = spool;
-        let ticket = server.handle_preamble(&preamble).unwrap();
+        let ticket = server.handle_preamble(&preamble, None).unwrap();
         assert!(!server.handle_batch(ticket, &other, [0; 32]));
         let Some(server::Action::Send(Frame::Nack(nack))) = server.poll_action() else {
             panic!("no NACK")
@@ -636,7 +639,7 @@ fn a_batch_of_another_stream_or_id_is_given_back() {
         length: (8 << 20) + 1,
         ..preamble
     };
-    assert!(server.handle_preamble(&too_large).is_none());
+    assert!(server.handle_preamble(&too_large, None).is_none());
     assert_eq!(server.in_flight(), 0);
 }
 

@@ -1,6 +1,7 @@
 //! The configuration of an edge: one TOML file, every key with a default. `deploy/config/edge.toml` shows them all.
 
 mod limits;
+mod link;
 mod plugin;
 mod source;
 
@@ -14,8 +15,8 @@ use sluice_settings::units;
 use sluice_wire::ids::{NodeId, TenantId};
 use sluice_wire::otlp::DecodeLimits;
 
-use crate::link::LinkConfig;
 pub use limits::{PluginLimits, Size, Span};
+pub use link::{Budget, Link, LinkClass, Policy, TimeOfDay, Window};
 pub use plugin::{KeyedTable, PluginEntry, ShadowEntry, SignalName, TableEntry};
 pub(crate) use source::compile;
 pub use source::{
@@ -142,38 +143,6 @@ pub enum OnFull {
     DropOldest,
 }
 
-/// The way to the gateways; without a gateway everything stays in the spool.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Link {
-    pub gateways: Vec<String>,
-    pub server_name: String,
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    pub ca: PathBuf,
-    pub max_in_flight: usize,
-    #[serde(with = "units::size")]
-    pub max_in_flight_bytes: u64,
-    #[serde(with = "units::duration")]
-    pub idle_timeout: Duration,
-    #[serde(with = "units::duration")]
-    pub keep_alive: Duration,
-    #[serde(with = "units::duration")]
-    pub retry_min: Duration,
-    #[serde(with = "units::duration")]
-    pub retry_max: Duration,
-    #[serde(with = "units::duration")]
-    pub connect_timeout: Duration,
-    #[serde(with = "units::duration")]
-    pub ack_timeout: Duration,
-    /// How often the node reports of itself over the link.
-    #[serde(with = "units::duration")]
-    pub report_every: Duration,
-    /// How long an ending process waits for acknowledgements; what is not acknowledged stays in the spool.
-    #[serde(with = "units::duration")]
-    pub drain: Duration,
-}
-
 /// What an operator may look at over HTTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -268,29 +237,6 @@ impl Default for SpoolSettings {
     }
 }
 
-impl Default for Link {
-    fn default() -> Self {
-        let d = LinkConfig::new("", PathBuf::new(), PathBuf::new(), PathBuf::new());
-        Self {
-            gateways: Vec::new(),
-            server_name: String::new(),
-            certificate: PathBuf::new(),
-            key: PathBuf::new(),
-            ca: PathBuf::new(),
-            max_in_flight: d.max_in_flight,
-            max_in_flight_bytes: d.max_in_flight_bytes,
-            idle_timeout: d.idle_timeout,
-            keep_alive: d.keep_alive,
-            retry_min: d.retry.0,
-            retry_max: d.retry.1,
-            connect_timeout: d.connect_timeout,
-            ack_timeout: d.ack_timeout,
-            report_every: Duration::from_secs(30),
-            drain: Duration::from_secs(5),
-        }
-    }
-}
-
 impl EdgeConfig {
     /// Parses and checks a configuration file.
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
@@ -300,6 +246,7 @@ impl EdgeConfig {
             ),
             _ => error,
         })?;
+        let config = link::with_class(config, text)?;
         config.check(text)?;
         Ok(config)
     }
@@ -334,20 +281,9 @@ impl EdgeConfig {
         }
         self.check_addresses(text)?;
         self.check_sizes(text)?;
-        if !self.link.gateways.is_empty() {
-            for (key, path) in [
-                ("link.certificate", &self.link.certificate),
-                ("link.key", &self.link.key),
-                ("link.ca", &self.link.ca),
-            ] {
-                if path.as_os_str().is_empty() {
-                    return Err(ConfigError::value(text, key, "is needed to reach a gateway")
-                        .with_hint("`sluice ca issue --tenant T --node N` makes it"));
-                }
-            }
-        }
         self.source
             .check(text, self.listen.insecure, self.accept.max_request_bytes)?;
+        self.link.check(text)?;
         plugin::check(&self.plugin, text)
     }
 
@@ -444,24 +380,6 @@ impl EdgeConfig {
             ..defaults
         }
     }
-
-    pub(crate) fn link_config(&self) -> Option<LinkConfig> {
-        let link = &self.link;
-        (!link.gateways.is_empty()).then(|| LinkConfig {
-            gateways: link.gateways.clone(),
-            server_name: (!link.server_name.is_empty()).then(|| link.server_name.clone()),
-            certificate: link.certificate.clone(),
-            key: link.key.clone(),
-            ca: link.ca.clone(),
-            max_in_flight: link.max_in_flight,
-            max_in_flight_bytes: link.max_in_flight_bytes,
-            idle_timeout: link.idle_timeout,
-            keep_alive: link.keep_alive,
-            retry: (link.retry_min, link.retry_max),
-            connect_timeout: link.connect_timeout,
-            ack_timeout: link.ack_timeout,
-        })
-    }
 }
 
 impl Listen {
@@ -499,7 +417,13 @@ mod tests {
 
     const SHIPPED: &str = include_str!("../../../deploy/config/edge.toml");
     /// Shown as examples.
-    const LISTS: [&str; 4] = ["plugin", "source.filelog", "source.syslog", "source.prometheus"];
+    const LISTS: [&str; 5] = [
+        "plugin",
+        "link.budget.window",
+        "source.filelog",
+        "source.syslog",
+        "source.prometheus",
+    ];
 
     #[test]
     fn the_shipped_file_shows_every_key_with_its_default() {

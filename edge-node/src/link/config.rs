@@ -3,13 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sluice_wire::session::LanePolicy;
+
+use super::budget::Budget;
 use super::tls::TlsError;
 
 /// What an uplink needs to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkConfig {
-    /// `host:port` of every gateway; any of them serves, they are tried in turn.
+    /// `host:port` of every gateway; any of them serves.
     pub gateways: Vec<String>,
+    /// The first is home for every node, the others stand by. Otherwise each node has one of them as its home.
+    pub first_is_home: bool,
+    /// Where another one serves, home is tried again after this.
+    pub return_after: Duration,
     /// The name in the gateway's certificate, where it differs from the host.
     pub server_name: Option<String>,
     /// PEM chain and key of this node; read again for every connection.
@@ -20,6 +27,12 @@ pub struct LinkConfig {
     /// Batches on their way at once, and their bytes. This is also the most memory that the uplink holds.
     pub max_in_flight: usize,
     pub max_in_flight_bytes: u64,
+    /// What goes first when the link is too thin for both lanes.
+    pub policy: LanePolicy,
+    /// What is in the spool for longer is backlog.
+    pub live_for: Duration,
+    /// How long what is on its way may stand in the queues of the network.
+    pub max_queue: Duration,
     /// Silence after which the link is down.
     pub idle_timeout: Duration,
     /// How often something is said on a quiet link; well below what a NAT or the gateway forgets.
@@ -30,6 +43,10 @@ pub struct LinkConfig {
     pub connect_timeout: Duration,
     /// From the delivery of a batch to its acknowledgement.
     pub ack_timeout: Duration,
+    /// What the link may cost.
+    pub budget: Budget,
+    /// Remembers what of the day's budget is used; without it a restart begins the day anew.
+    pub budget_file: Option<PathBuf>,
 }
 
 impl LinkConfig {
@@ -42,11 +59,18 @@ impl LinkConfig {
             ca,
             max_in_flight: 32,
             max_in_flight_bytes: 8 << 20,
+            first_is_home: false,
+            return_after: Duration::from_secs(300),
+            policy: LanePolicy::FreshFirst,
+            live_for: Duration::from_secs(2),
+            max_queue: Duration::from_millis(250),
             idle_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(3),
             retry: (Duration::from_secs(1), Duration::from_secs(2)),
             connect_timeout: Duration::from_secs(3),
             ack_timeout: Duration::from_secs(30),
+            budget: Budget::default(),
+            budget_file: None,
         }
     }
 }

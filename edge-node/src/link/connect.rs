@@ -2,14 +2,21 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
-use futures::stream::{self, BoxStream, StreamExt};
+use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt};
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig, VarInt};
 use sluice_wire::session::frame::{Frame, Hello, RefusedCode};
 
 use super::config::{LinkConfig, LinkError};
+use super::congestion::BoundedQueue;
 use super::tls;
+
+/// Of the addresses of a name, so many are tried in one attempt.
+const MAX_ADDRESSES: usize = 4;
+/// Between the starts of two of them, as RFC 8305 has it: one family that leads nowhere costs no more.
+const STAGGER: Duration = Duration::from_millis(250);
 
 /// Why there is no connection, or no more.
 #[derive(Debug)]
@@ -45,15 +52,17 @@ pub(super) fn split(gateway: &str) -> Option<(&str, u16)> {
     Some((host, port.parse().ok()?))
 }
 
-/// Makes one connection. Certificates are read anew, so that a rotated one is used from the next connection on; while
-/// the files are half written, `last_good` serves.
+/// Makes one connection to a gateway. Certificates are read anew, so that a rotated one is used from the next connection on;
+/// while the files are half written, `last_good` serves. Where the name has several addresses they are tried side by side,
+/// beginning with another one after each failure.
 pub(super) async fn connect(
     endpoint: Endpoint,
     config: Arc<LinkConfig>,
     last_good: Option<ClientConfig>,
-    attempt: usize,
+    gateway: usize,
+    failures: usize,
 ) -> Result<(Connection, ClientConfig), Down> {
-    let gateway = &config.gateways[attempt % config.gateways.len()];
+    let gateway = config.gateways.get(gateway).map_or("", String::as_str);
     let (host, port) = split(gateway).ok_or_else(|| Down::unreachable("gateway is not host:port"))?;
     let client = match (client_config(&config), last_good) {
         (Ok(client), _) | (Err(_), Some(client)) => client,
@@ -65,19 +74,41 @@ pub(super) async fn connect(
         }
     };
     let addresses = tokio::net::lookup_host((host, port)).await.map_err(Down::unreachable)?;
-    let addresses: Vec<_> = addresses.collect();
-    let turn = attempt / config.gateways.len();
-    let address = addresses
-        .get(turn % addresses.len().max(1))
-        .ok_or_else(|| Down::unreachable(format!("{host} has no address")))?;
-    let name = config.server_name.as_deref().unwrap_or(host);
-    let connecting = endpoint
-        .connect_with(client.clone(), *address, name)
-        .map_err(Down::unreachable)?;
-    match connecting.await {
-        Ok(connection) => Ok((connection, client)),
-        Err(error) => Err(down(&error)),
+    let mut addresses: Vec<_> = addresses.collect();
+    if addresses.is_empty() {
+        return Err(Down::unreachable(format!("{host} has no address")));
     }
+    let turn = failures % addresses.len();
+    addresses.rotate_left(turn);
+    let name = config.server_name.as_deref().unwrap_or(host);
+    let mut attempts: FuturesUnordered<_> = (0..)
+        .zip(addresses.into_iter().take(MAX_ADDRESSES))
+        .map(|(place, address)| attempt(&endpoint, client.clone(), address, name, STAGGER * place))
+        .collect();
+    let mut last = Down::unreachable(format!("{host} cannot be reached"));
+    while let Some(result) = attempts.next().await {
+        match result {
+            Ok(connection) => return Ok((connection, client)),
+            // What someone said of us is worth more than silence.
+            Err(down) if down.refused || !last.refused => last = down,
+            Err(_) => {}
+        }
+    }
+    Err(last)
+}
+
+async fn attempt(
+    endpoint: &Endpoint,
+    client: ClientConfig,
+    address: SocketAddr,
+    name: &str,
+    after: Duration,
+) -> Result<Connection, Down> {
+    tokio::time::sleep(after).await;
+    let connecting = endpoint
+        .connect_with(client, address, name)
+        .map_err(Down::unreachable)?;
+    connecting.await.map_err(|error| down(&error))
 }
 
 /// Sorts the end of a connection: a refusal backs off, silence does not.
@@ -142,6 +173,9 @@ pub(super) fn client_config(config: &LinkConfig) -> Result<ClientConfig, LinkErr
         .stream_receive_window(VarInt::from_u32(128 << 10))
         .receive_window(VarInt::from_u32(256 << 10))
         .send_window(config.max_in_flight_bytes)
+        .congestion_controller_factory(Arc::new(BoundedQueue {
+            queue: config.max_queue,
+        }))
         .datagram_receive_buffer_size(None)
         // One batch after the other: the first is durable sooner, the last not later.
         .send_fairness(false)

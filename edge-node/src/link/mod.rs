@@ -1,21 +1,33 @@
 //! The uplink: carries sealed batches from the spool to a gateway and brings acknowledgements back.
 //!
-//! What to send and when is decided by the pure `sluice_wire::session::Client`; here are the QUIC connection, the
-//! certificates and the reading of the spool.
+//! What to send and when is decided by the pure `sluice_wire::session::Client`, which batch is live by `frontier`, which gateway
+//! comes next by `gateways`, how much may be on its way by `congestion` and what it may cost by `budget`; here are the QUIC connection, the certificates and
+//! the reading of the spool.
 
+mod budget;
 mod config;
+mod congestion;
 mod connect;
 mod driver;
+mod frontier;
+mod gateways;
+mod ledger;
+mod pipe;
+mod reading;
 mod status;
 mod tls;
+mod uplink;
+
+use std::ops::Range;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
+pub use budget::{Budget, BudgetStatus, Window};
 pub use config::{LinkConfig, LinkError};
-pub use driver::Uplink;
-pub use status::LinkStatus;
+pub use status::{LaneStatus, LanesStatus, LinkStatus, PathStatus};
 pub use tls::{TlsError, certificate_identity};
+pub use uplink::Uplink;
 
 /// Where the uplink finds batches. All calls may block on the disk; the uplink makes them off the async threads.
 pub trait BatchSource: Send + Sync + 'static {
@@ -26,8 +38,23 @@ pub trait BatchSource: Send + Sync + 'static {
     /// The batch at an index that `next_from` returned, the same bytes again.
     fn read(&self, index: u64) -> Result<Bytes, SourceError>;
 
-    /// Changes whenever more batches may be found.
+    /// The index after the newest batch that can be found; it only grows.
     fn changed(&self) -> watch::Receiver<u64>;
+
+    /// Batches below this index hold nothing that was accepted since the link came back last, as far as is known.
+    fn past(&self) -> u64 {
+        0
+    }
+
+    /// How many batches of a range are not acknowledged, and about how many bytes they are. Does not touch the disk.
+    fn waiting(&self, range: Range<u64>) -> Waiting;
+}
+
+/// What waits in the spool, on its way included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub batches: u64,
+    pub bytes: u64,
 }
 
 /// Who is told what became of batches. Calls must not block for long.

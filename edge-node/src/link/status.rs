@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 use sluice_wire::session::client::Phase;
+use sluice_wire::session::frame::Lane;
+
+use super::budget::BudgetStatus;
 
 /// The state of the link, kept current in a watch channel.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -9,15 +12,22 @@ pub struct LinkStatus {
     pub connected: bool,
     /// `waiting`, `connecting`, `greeting`, `live`, `leaving`
     pub phase: &'static str,
+    /// The one in use, or tried last.
     pub gateway: String,
     pub session: Option<String>,
     pub rtt_ms: Option<f64>,
+    /// What the transport knows of the way to the gateway, while there is one.
+    pub path: Option<PathStatus>,
+    /// Where the link has a budget.
+    pub budget: Option<BudgetStatus>,
     pub in_flight: usize,
     pub in_flight_bytes: u64,
+    pub lanes: LanesStatus,
     pub held: usize,
     pub sent: u64,
     pub sent_bytes: u64,
     pub acked: u64,
+    /// Batches that were sent again.
     pub retransmits: u64,
     /// Times that a gateway asked to wait.
     pub retries_asked: u64,
@@ -29,6 +39,55 @@ pub struct LinkStatus {
     pub last_ack_unix_ms: Option<u64>,
     /// Someone should look: the gateway refuses us or asked to hold batches, and why.
     pub alarm: Option<String>,
+}
+
+/// What is fresh, and what an outage left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LanesStatus {
+    pub live: LaneStatus,
+    pub backlog: LaneStatus,
+}
+
+impl LanesStatus {
+    pub(super) fn of(&mut self, lane: Lane) -> &mut LaneStatus {
+        match lane {
+            Lane::Live => &mut self.live,
+            Lane::Backlog => &mut self.backlog,
+        }
+    }
+}
+
+/// One lane.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct LaneStatus {
+    /// Batches that are not acknowledged, and about how many bytes they are on disk.
+    pub batches: u64,
+    pub bytes: u64,
+    pub in_flight: usize,
+    pub in_flight_bytes: u64,
+    /// When the oldest one was sealed, as far as it was read already.
+    pub oldest_sealed_unix_ms: Option<u64>,
+    /// The gateway asked this lane to wait.
+    pub rests: bool,
+    /// Bytes of this lane that were given to the transport.
+    pub sent_bytes: u64,
+}
+
+/// The way to the gateway.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct PathStatus {
+    /// The round trip of the empty link.
+    pub least_rtt_ms: f64,
+    /// What the link was seen to carry lately.
+    pub bytes_per_second: Option<u64>,
+    /// What may be on its way.
+    pub window_bytes: u64,
+    pub sent_packets: u64,
+    pub lost_packets: u64,
+    /// Datagrams of this connection, everything included.
+    pub udp_sent_bytes: u64,
+    pub udp_received_bytes: u64,
+    pub mtu: u16,
 }
 
 pub(super) fn phase_name(phase: Phase) -> &'static str {

@@ -42,8 +42,13 @@ pub(crate) struct Sealer {
 impl Sealer {
     /// Runs until it is told that nothing more comes, then seals what is left.
     pub(crate) async fn run(mut self) -> Result<(), SpoolError> {
+        let mut was_offline = false;
         loop {
             let link = self.link_state();
+            if was_offline && link != Link::Offline {
+                self.seal_past().await?;
+            }
+            was_offline = link == Link::Offline;
             let decision = self.queue.decide(self.started.elapsed(), link);
             self.note_waiting();
             let wait = match decision {
@@ -75,6 +80,17 @@ impl Sealer {
             self.seal_next().await?;
         }
         Ok(())
+    }
+
+    /// What waited while the link was down is sealed by itself: what comes from now on is fresh and must not stand behind it.
+    async fn seal_past(&mut self) -> Result<(), SpoolError> {
+        self.spool.seal_past(true);
+        let mut result = Ok(());
+        while result.is_ok() && self.queue.waiting().1.is_some() && !self.counters.is_full() {
+            result = self.seal_next().await;
+        }
+        self.spool.seal_past(false);
+        result
     }
 
     fn take(&mut self, pending: Pending<Content>) {
@@ -237,6 +253,8 @@ mod tests {
         dir: &std::path::Path,
         accepted: mpsc::Receiver<Pending<Content>>,
         reports: mpsc::Receiver<String>,
+        patience: Duration,
+        link: Option<watch::Receiver<LinkStatus>>,
     ) -> Sealer {
         let journal = Wal::open(&dir.join("journal"), crate::journal::options(64 << 20, 0))
             .unwrap()
@@ -244,14 +262,14 @@ mod tests {
         let policy = Policy {
             max_rows: 10,
             max_bytes: 1 << 20,
-            freshness: Duration::ZERO,
-            offline_age: Duration::ZERO,
+            freshness: patience,
+            offline_age: patience,
         };
         Sealer {
             queue: Queue::new(policy, 0),
             accepted,
             reports,
-            link: None,
+            link,
             max_in_flight: 1,
             spool: Arc::new(spool),
             journal: Arc::new(Journal::start(
@@ -286,7 +304,7 @@ mod tests {
         faults.lock().unwrap().full = true;
         let (accepted_in, accepted) = mpsc::channel(2);
         let (_reports_in, reports) = mpsc::channel(1);
-        let sealer = sealer(spool, dir.path(), accepted, reports);
+        let sealer = sealer(spool, dir.path(), accepted, reports, Duration::ZERO, None);
         let (finished, counters, spool) = (sealer.finished.clone(), sealer.counters.clone(), sealer.spool.clone());
         let sealing = tokio::spawn(sealer.run());
         accepted_in.send(pending(0)).await.unwrap();
@@ -306,8 +324,17 @@ mod tests {
         sealing.await.unwrap().unwrap();
     }
 
-    #[tokio::test]
-    async fn p10_a_report_that_cannot_be_written_does_not_end_the_sealer() {
+    /// A sealer and what feeds it.
+    struct Bench {
+        _dir: tempfile::TempDir,
+        accepted: mpsc::Sender<Pending<Content>>,
+        reports: mpsc::Sender<String>,
+        finished: CancellationToken,
+        spool: Arc<Spool>,
+        counters: Arc<Counters>,
+    }
+
+    fn bench(patience: Duration, link: Option<watch::Receiver<LinkStatus>>) -> (Sealer, Bench) {
         let dir = tempfile::tempdir().unwrap();
         let options = SpoolOptions {
             data_dir: dir.path().to_owned(),
@@ -321,22 +348,59 @@ mod tests {
             .0;
         let (accepted_in, accepted) = mpsc::channel(4);
         let (reports_in, reports) = mpsc::channel(4);
-        let sealer = sealer(spool, dir.path(), accepted, reports);
-        sealer.counters.refused_by_plugin("mask", "trap", 7);
-        let finished = sealer.finished.clone();
-        let spool = sealer.spool.clone();
+        let sealer = sealer(spool, dir.path(), accepted, reports, patience, link);
+        let bench = Bench {
+            _dir: dir,
+            accepted: accepted_in,
+            reports: reports_in,
+            finished: sealer.finished.clone(),
+            spool: sealer.spool.clone(),
+            counters: sealer.counters.clone(),
+        };
+        (sealer, bench)
+    }
+
+    #[tokio::test]
+    async fn p6_what_waited_during_an_outage_is_sealed_by_itself_when_the_link_is_back() {
+        let (link, watched) = watch::channel(LinkStatus::default());
+        let (sealer, bench) = bench(Duration::from_secs(3600), Some(watched));
+        let sealing = tokio::spawn(sealer.run());
+        bench.accepted.send(pending(0)).await.unwrap();
+        while bench.counters.unsealed_records.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(bench.spool.is_drained());
+        link.send_modify(|status| status.connected = true);
+        let mut sealed = crate::link::BatchSource::changed(&*bench.spool);
+        sealed.wait_for(|next| *next == 1).await.unwrap();
+        assert_eq!(crate::link::BatchSource::past(&*bench.spool), 1);
+        // What comes later is fresh.
+        bench.accepted.send(pending(1)).await.unwrap();
+        bench.finished.cancel();
+        sealing.await.unwrap().unwrap();
+        assert_eq!(
+            (*sealed.borrow(), crate::link::BatchSource::past(&*bench.spool)),
+            (2, 1)
+        );
+    }
+
+    #[tokio::test]
+    async fn p10_a_report_that_cannot_be_written_does_not_end_the_sealer() {
+        let (sealer, bench) = bench(Duration::ZERO, None);
+        bench.counters.refused_by_plugin("mask", "trap", 7);
+        let spool = bench.spool.clone();
         let sealing = tokio::spawn(sealer.run());
         // Larger than the header of a batch may be, and in the second case than a batch.
         for bytes in [600 << 10, 2 << 20] {
-            reports_in.send("x".repeat(bytes)).await.unwrap();
+            bench.reports.send("x".repeat(bytes)).await.unwrap();
         }
-        while reports_in.capacity() < 4 {
+        while bench.reports.capacity() < 4 {
             tokio::task::yield_now().await;
         }
-        accepted_in.send(pending(0)).await.unwrap();
+        bench.accepted.send(pending(0)).await.unwrap();
         let mut sealed = crate::link::BatchSource::changed(&*spool);
         sealed.wait_for(|next| *next > 0).await.unwrap();
-        finished.cancel();
+        bench.finished.cancel();
         sealing.await.unwrap().unwrap();
         let (_, bytes) = crate::link::BatchSource::next_from(&*spool, 0).unwrap().unwrap();
         let header = sluice_wire::envelope::Envelope::parse(bytes).unwrap().header;

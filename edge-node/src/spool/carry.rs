@@ -1,13 +1,15 @@
 //! The spool as the uplink sees it: what is to be sent, and what became of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use sluice_wal::{WalError, crash_point};
 use tokio::sync::watch;
 
 use super::{Spool, lock};
-use crate::link::{AckSink, BatchSource, SourceError};
+use crate::link::{AckSink, BatchSource, SourceError, Waiting};
 
 /// What the uplink has, in this life of the process, and the cloud has not acknowledged. What it was given once stays what it is,
 /// also when the batch is given up meanwhile. Bounded by what the uplink has in flight.
@@ -74,6 +76,25 @@ impl BatchSource for Spool {
 
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    fn past(&self) -> u64 {
+        self.past.load(Ordering::SeqCst)
+    }
+
+    fn waiting(&self, range: Range<u64>) -> Waiting {
+        let (first, next) = (self.reader.first(), self.reader.synced());
+        // What was given up and is not in the spool any more is a few bytes that tell of it.
+        let given_up = lock(&self.given_up).count_in(range.start..range.end.min(first));
+        let range = range.start.max(first)..range.end.min(next);
+        let all = range.end.saturating_sub(range.start);
+        let batches = all.saturating_sub(lock(&self.acked).set.count_in(range));
+        // Single records are not measured: an average of what is on the disk.
+        let average = self.bytes_on_disk() / next.saturating_sub(first).max(1);
+        Waiting {
+            batches: batches + given_up,
+            bytes: batches * average,
+        }
     }
 }
 

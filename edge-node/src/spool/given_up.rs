@@ -128,6 +128,14 @@ impl GivenUp {
         self.waiting.len()
     }
 
+    pub(crate) fn count_in(&self, range: std::ops::Range<u64>) -> u64 {
+        if range.is_empty() {
+            0
+        } else {
+            self.waiting.range(range).count() as u64
+        }
+    }
+
     pub(crate) fn counts(&self, index: u64) -> Option<&Counts> {
         self.waiting.get(&index)
     }

@@ -18,6 +18,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow_array::RecordBatch;
@@ -126,6 +127,9 @@ pub struct Spool {
     giving_up: Mutex<()>,
     /// Attempts at records that the disk does not give.
     failing: Mutex<HashMap<u64, u32>>,
+    /// What is sealed now was accepted before the link came back; and up to where that was so.
+    sealing_past: AtomicBool,
+    past: AtomicU64,
     /// What the last cursor of the life before knew of its end.
     saved_end: (u64, u32, Counts),
     /// When the oldest batch was sealed, by its index.
@@ -255,8 +259,17 @@ impl Spool {
             self.hints.sealed(record.len(), rows);
         }
         drop(writer);
-        self.changed.send_replace(first + drafts.len() as u64);
+        let end = first + drafts.len() as u64;
+        if self.sealing_past.load(Ordering::SeqCst) {
+            self.past.store(end, Ordering::SeqCst);
+        }
+        self.changed.send_replace(end);
         Ok(first)
+    }
+
+    /// Whether what is sealed from now on is older than the link that has just come back.
+    pub(crate) fn seal_past(&self, is_past: bool) {
+        self.sealing_past.store(is_past, Ordering::SeqCst);
     }
 
     fn compression(&self) -> Compression {

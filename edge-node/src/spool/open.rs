@@ -1,6 +1,7 @@
 //! Opening a spool: who this node is, what is covered and acknowledged, and the epoch of this start.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 
 use sluice_wal::{Entry, Options, Reader, Recovery, Wal};
@@ -106,6 +107,8 @@ impl Spool {
             taken: Mutex::default(),
             giving_up: Mutex::default(),
             failing: Mutex::default(),
+            sealing_past: AtomicBool::new(false),
+            past: AtomicU64::new(0),
             saved_end: (saved.next, saved.epoch, saved.totals),
             oldest: Mutex::default(),
             stream,

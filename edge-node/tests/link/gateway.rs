@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{FuturesOrdered, StreamExt};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
@@ -14,9 +16,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sluice_wire::envelope::{Envelope, Kind};
 use sluice_wire::session::ServerOptions;
-use sluice_wire::session::frame::{self, Frame, Preamble, Verdict};
+use sluice_wire::session::frame::{self, Frame, Lane, Preamble, Verdict};
 use sluice_wire::session::server::{Action, Server, Ticket};
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Pki {
     dir: tempfile::TempDir,
@@ -77,6 +80,23 @@ pub(crate) struct Cloud {
     pub(crate) written: watch::Sender<usize>,
     /// The log's limit, told to every session that begins.
     pub(crate) max_batch_bytes: AtomicU32,
+    /// The log is behind: no backlog is taken.
+    pub(crate) lags: AtomicBool,
+    /// Lanes in the order of the log.
+    pub(crate) lanes: Mutex<Vec<Lane>>,
+}
+
+/// A gateway at work; dropping it changes nothing.
+pub(crate) struct Gateway {
+    pub(crate) endpoint: Endpoint,
+    /// Tells its edges that it goes.
+    pub(crate) leaves: CancellationToken,
+}
+
+impl Gateway {
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.endpoint.local_addr().unwrap()
+    }
 }
 
 impl Cloud {
@@ -88,27 +108,33 @@ impl Cloud {
             dies_after: Mutex::new(dies_after.iter().copied().collect()),
             written: watch::channel(0).0,
             max_batch_bytes: AtomicU32::new(8 << 20),
+            lags: AtomicBool::new(false),
+            lanes: Mutex::default(),
         })
     }
 }
 
-pub(crate) fn start(pki: &Pki, address: SocketAddr, cloud: Arc<Cloud>) -> Endpoint {
+pub(crate) fn start(pki: &Pki, address: SocketAddr, cloud: Arc<Cloud>) -> Gateway {
     let endpoint = Endpoint::server(server_config(pki), address).unwrap();
-    let accepting = endpoint.clone();
+    let gateway = Gateway {
+        endpoint: endpoint.clone(),
+        leaves: CancellationToken::new(),
+    };
+    let leaves = gateway.leaves.clone();
     tokio::spawn(async move {
-        while let Some(incoming) = accepting.accept().await {
-            let cloud = Arc::clone(&cloud);
+        while let Some(incoming) = endpoint.accept().await {
+            let (cloud, leaves) = (Arc::clone(&cloud), leaves.clone());
             tokio::spawn(async move {
                 if let Ok(connection) = incoming.await {
-                    serve(connection, cloud).await;
+                    serve(connection, cloud, leaves).await;
                 }
             });
         }
     });
-    endpoint
+    gateway
 }
 
-async fn serve(connection: Connection, cloud: Arc<Cloud>) -> Option<()> {
+async fn serve(connection: Connection, cloud: Arc<Cloud>, leaves: CancellationToken) -> Option<()> {
     let options = ServerOptions {
         generation: 5,
         max_in_flight: 8,
@@ -117,16 +143,9 @@ async fn serve(connection: Connection, cloud: Arc<Cloud>) -> Option<()> {
     };
     let mut core = Server::new(options, "acme".parse().unwrap(), "site-1".parse().unwrap(), 1, 0);
     let (mut send, mut recv) = connection.accept_bi().await.ok()?;
-    let (batches, mut arrived) = mpsc::channel::<(Preamble, Bytes)>(64);
-    let accepting = connection.clone();
-    tokio::spawn(async move {
-        // One after the other: the order in which streams were begun is the order in which they are looked at.
-        while let Ok(stream) = accepting.accept_uni().await {
-            if let Some(batch) = read(stream).await {
-                batches.send(batch).await.ok();
-            }
-        }
-    });
+    let (batches, mut arrived) = mpsc::channel::<Arrived>(64);
+    tokio::spawn(receive(connection.clone(), batches));
+    let mut draining = false;
     let mut buffer = BytesMut::new();
     loop {
         while let Some(action) = core.poll_action() {
@@ -143,16 +162,52 @@ async fn serve(connection: Connection, cloud: Arc<Cloud>) -> Option<()> {
                 }
             }
             Some((preamble, bytes)) = arrived.recv() => {
-                let ticket = core.handle_preamble(&preamble)?;
+                let rest = cloud.lags.load(Ordering::SeqCst).then_some(20);
+                let Some(ticket) = core.handle_preamble(&preamble, rest) else {
+                    continue;
+                };
+                let Some(bytes) = bytes else {
+                    core.handle_abandoned(ticket);
+                    continue;
+                };
                 let batch = Envelope::parse(bytes).unwrap();
                 assert!(core.handle_batch(ticket, &batch.header.id, batch.hash));
-                decide(&mut core, ticket, batch, &cloud, &connection);
+                decide(&mut core, ticket, batch, preamble.lane, &cloud, &connection);
+            }
+            () = leaves.cancelled(), if !draining => {
+                draining = true;
+                core.handle_drain("restart");
             }
         }
     }
 }
 
-fn decide(core: &mut Server, ticket: Ticket, batch: Envelope, cloud: &Cloud, connection: &Connection) {
+/// A batch, without its bytes if its stream was given up.
+type Arrived = (Preamble, Option<Bytes>);
+
+/// Batches of a lane come out in the order in which their streams were begun; the lanes do not wait for each other.
+async fn receive(connection: Connection, batches: mpsc::Sender<Arrived>) {
+    let mut lanes: [FuturesOrdered<BoxFuture<'static, Arrived>>; 2] = Default::default();
+    loop {
+        let [live, backlog] = &mut lanes;
+        let batch = tokio::select! {
+            stream = connection.accept_uni() => {
+                let Ok(mut stream) = stream else { return };
+                let mut head = [0; Preamble::BYTES];
+                if stream.read_exact(&mut head).await.is_ok() {
+                    let preamble = Preamble::decode(&head).unwrap();
+                    lanes[preamble.lane as usize].push_back(read(stream, preamble).boxed());
+                }
+                continue;
+            }
+            Some(batch) = live.next() => batch,
+            Some(batch) = backlog.next() => batch,
+        };
+        batches.send(batch).await.ok();
+    }
+}
+
+fn decide(core: &mut Server, ticket: Ticket, batch: Envelope, lane: Lane, cloud: &Cloud, connection: &Connection) {
     let seq = batch.header.id.seq;
     if cloud.poison.contains(&seq) && batch.header.kind != Kind::Tombstone {
         return core.handle_failed(ticket, Verdict::Permanent, "rows are not valid");
@@ -161,6 +216,7 @@ fn decide(core: &mut Server, ticket: Ticket, batch: Envelope, cloud: &Cloud, con
         return core.handle_failed(ticket, Verdict::Retry { after_ms: 20 }, "log is busy");
     }
     cloud.log.lock().unwrap().push(batch);
+    cloud.lanes.lock().unwrap().push(lane);
     cloud.written.send_modify(|n| *n += 1);
     if cloud.dies_after.lock().unwrap().remove(&seq) {
         return connection.close(0u32.into(), b"killed");
@@ -168,13 +224,10 @@ fn decide(core: &mut Server, ticket: Ticket, batch: Envelope, cloud: &Cloud, con
     core.handle_durable(ticket);
 }
 
-async fn read(mut stream: RecvStream) -> Option<(Preamble, Bytes)> {
-    let mut head = [0; Preamble::BYTES];
-    stream.read_exact(&mut head).await.ok()?;
-    let preamble = Preamble::decode(&head).unwrap();
-    let bytes = stream.read_to_end(16 << 20).await.ok()?;
-    assert_eq!(bytes.len(), preamble.length as usize);
-    Some((preamble, bytes.into()))
+async fn read(mut stream: RecvStream, preamble: Preamble) -> Arrived {
+    let bytes = stream.read_to_end(16 << 20).await.ok();
+    assert!(bytes.as_ref().is_none_or(|b| b.len() == preamble.length as usize));
+    (preamble, bytes.map(Bytes::from))
 }
 
 fn server_config(pki: &Pki) -> quinn::ServerConfig {

@@ -2,20 +2,26 @@
 //! does meanwhile; nothing leaves for a gateway that cannot prove itself.
 #![allow(clippy::unwrap_used)]
 
+mod budget;
 mod gateway;
+mod lanes;
+mod moves;
 mod relay;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use gateway::{Cloud, Pki};
-use relay::Relay;
-use sluice_edge::link::{AckSink, BatchSource, LinkConfig, LinkStatus, SourceError, Uplink, certificate_identity};
+use relay::{Relay, Weather};
+use sluice_edge::link::{
+    AckSink, BatchSource, LinkConfig, LinkStatus, SourceError, Uplink, Waiting, certificate_identity,
+};
 use sluice_wire::counts::Counts;
-use sluice_wire::envelope::{self, Compression, Envelope, Header, Kind};
+use sluice_wire::envelope::{self, Compression, Header, Kind};
 use sluice_wire::ids::{BatchId, Epoch, StreamId};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -45,12 +51,22 @@ impl Spool {
     }
 
     fn append(&self, count: u64) {
+        // Some batches are several packets long.
+        self.append_of(count, |seq| (seq as usize % 7) * 3000);
+    }
+
+    /// With so many bytes in each.
+    fn append_of(&self, count: u64, bytes: impl Fn(u64) -> usize) {
         let mut batches = self.batches.lock().unwrap();
         for _ in 0..count {
             let seq = batches.len() as u64;
-            batches.push(batch(seq));
+            batches.push(batch(seq, bytes(seq)));
         }
         self.grown.send_replace(batches.len() as u64);
+    }
+
+    fn len(&self) -> u64 {
+        self.batches.lock().unwrap().len() as u64
     }
 
     async fn all_acked(&self) -> Vec<u64> {
@@ -81,6 +97,12 @@ impl BatchSource for Spool {
     fn changed(&self) -> watch::Receiver<u64> {
         self.grown.subscribe()
     }
+
+    fn waiting(&self, range: Range<u64>) -> Waiting {
+        let acked = self.acked.borrow();
+        let batches = range.filter(|index| !acked.contains(index)).count() as u64;
+        Waiting { batches, bytes: 0 }
+    }
 }
 
 impl AckSink for Spool {
@@ -105,7 +127,7 @@ fn stream() -> StreamId {
     }
 }
 
-fn batch(seq: u64) -> Bytes {
+fn batch(seq: u64, bytes: usize) -> Bytes {
     let header = Header {
         id: BatchId {
             stream: stream(),
@@ -120,8 +142,7 @@ fn batch(seq: u64) -> Bytes {
         time_min_ns: 0,
         time_max_ns: 0,
         sealed_at_ns: 0,
-        // Some batches are several packets long.
-        detail: "x".repeat((seq as usize % 7) * 3000),
+        detail: "x".repeat(bytes),
     };
     envelope::seal(&header, None, Compression::default()).unwrap()
 }
@@ -134,6 +155,16 @@ struct Link {
 
 impl Link {
     fn start(pki: &Pki, ca: &Pki, gateway: SocketAddr, spool: &Arc<Spool>) -> Self {
+        Self::with(pki, ca, gateway, spool, |_| {})
+    }
+
+    fn with(
+        pki: &Pki,
+        ca: &Pki,
+        gateway: SocketAddr,
+        spool: &Arc<Spool>,
+        change: impl FnOnce(&mut LinkConfig),
+    ) -> Self {
         let mut config = LinkConfig::new(
             format!("localhost:{}", gateway.port()),
             pki.file("edge.pem"),
@@ -142,6 +173,7 @@ impl Link {
         );
         config.retry = (Duration::from_millis(50), Duration::from_millis(100));
         config.connect_timeout = Duration::from_millis(500);
+        change(&mut config);
         let epoch = Epoch { number: 1, random: 2 };
         let uplink = Uplink::build(
             config,
@@ -180,10 +212,10 @@ fn any_port() -> SocketAddr {
 async fn p2_p5_p7_everything_is_acknowledged_once_through_retries_deaths_and_refusals() {
     let pki = Pki::new();
     let cloud = Cloud::new(&[7, 31], &[3, 20], &[11, 25, 40]);
-    let endpoint = gateway::start(&pki, any_port(), Arc::clone(&cloud));
+    let gateway = gateway::start(&pki, any_port(), Arc::clone(&cloud));
     let spool = Spool::new();
     spool.append(30);
-    let mut link = Link::start(&pki, &pki, endpoint.local_addr().unwrap(), &spool);
+    let mut link = Link::start(&pki, &pki, gateway.address(), &spool);
     tokio::time::timeout(PATIENCE, cloud.written.subscribe().wait_for(|n| *n > 5))
         .await
         .unwrap()
@@ -207,15 +239,18 @@ async fn p2_p5_p7_everything_is_acknowledged_once_through_retries_deaths_and_ref
             assert_eq!(first.bytes(), &spool.read(seq).unwrap());
         }
     }
-    // What the gateway never gave back is in the log in the order of the spool.
-    let untroubled = |b: &&Envelope| ![3, 7, 20, 31].contains(&b.header.id.seq);
-    let mut seen: Vec<u64> = Vec::new();
-    for b in log.iter().filter(untroubled) {
-        if !seen.contains(&b.header.id.seq) {
-            seen.push(b.header.id.seq);
+    // What the gateway never gave back is in the log in the order of the spool, lane by lane: what was there at the start, and
+    // what came later.
+    for lane in [0..30, 30..60] {
+        let untroubled = |seq: &u64| lane.contains(seq) && ![3, 7, 20, 31].contains(seq);
+        let mut seen: Vec<u64> = Vec::new();
+        for seq in log.iter().map(|b| b.header.id.seq).filter(untroubled) {
+            if !seen.contains(&seq) {
+                seen.push(seq);
+            }
         }
+        assert!(seen.is_sorted(), "{seen:?}");
     }
-    assert!(seen.is_sorted(), "{seen:?}");
     let mut tombstoned = spool.tombstoned.lock().unwrap().clone();
     tombstoned.sort_unstable();
     tombstoned.dedup();
@@ -229,11 +264,11 @@ async fn p2_a_batch_larger_than_the_log_takes_is_held_in_sight_until_a_gateway_t
     let pki = Pki::new();
     let cloud = Cloud::new(&[], &[], &[14]);
     cloud.max_batch_bytes.store(10_000, Ordering::SeqCst);
-    let endpoint = gateway::start(&pki, any_port(), Arc::clone(&cloud));
+    let gateway = gateway::start(&pki, any_port(), Arc::clone(&cloud));
     let spool = Spool::new();
     // Every seventh has 12,000 bytes, the next 15,000, the next 18,000.
     spool.append(14);
-    let mut link = Link::start(&pki, &pki, endpoint.local_addr().unwrap(), &spool);
+    let mut link = Link::start(&pki, &pki, gateway.address(), &spool);
     let status = link.until(|s| s.held == 6 && s.acked == 8).await;
     assert!(status.alarm.is_some_and(|alarm| alarm.contains("10000")));
     assert_eq!((status.tombstones, cloud.log.lock().unwrap().len()), (0, 8));
@@ -260,12 +295,12 @@ async fn p9_an_outage_ends_when_the_network_does() {
     link.until(|s| s.last_error.is_some()).await;
     assert!(spool.acked.borrow().is_empty());
     drop(reserved);
-    let endpoint = gateway::start(&pki, address, Arc::clone(&cloud));
+    let gateway = gateway::start(&pki, address, Arc::clone(&cloud));
     spool.all_acked().await;
     // The gateway goes away and comes back.
-    endpoint.close(0u32.into(), b"restart");
-    endpoint.wait_idle().await;
-    drop(endpoint);
+    gateway.endpoint.close(0u32.into(), b"restart");
+    gateway.endpoint.wait_idle().await;
+    drop(gateway);
     link.until(|s| !s.connected).await;
     spool.append(10);
     let reopened = async {
@@ -277,7 +312,7 @@ async fn p9_an_outage_ends_when_the_network_does() {
         }
     };
     tokio::time::timeout(PATIENCE, reopened).await.unwrap();
-    let _endpoint = gateway::start(&pki, address, Arc::clone(&cloud));
+    let _gateway = gateway::start(&pki, address, Arc::clone(&cloud));
     assert_eq!(spool.all_acked().await.len(), 20);
     link.stop().await;
 }
@@ -286,14 +321,19 @@ async fn p9_an_outage_ends_when_the_network_does() {
 async fn f8_f24_a_new_port_loss_and_repeats_neither_end_the_session_nor_lose_a_batch() {
     let pki = Pki::new();
     let cloud = Cloud::new(&[], &[], &[]);
-    let endpoint = gateway::start(&pki, any_port(), Arc::clone(&cloud));
-    let relay = Relay::start(endpoint.local_addr().unwrap(), 10, 10).await;
+    let gateway = gateway::start(&pki, any_port(), Arc::clone(&cloud));
+    let weather = Weather {
+        lost: 10,
+        repeated: 10,
+        ..Weather::CLEAR
+    };
+    let relay = Relay::start(gateway.address(), weather).await;
     let spool = Spool::new();
     let mut link = Link::start(&pki, &pki, relay.address, &spool);
     for round in 1..=4 {
         spool.append(25);
         spool.all_acked().await;
-        relay.rebind().await;
+        relay.rebind(weather).await;
         assert_eq!(spool.acked.borrow().len(), round * 25);
     }
     spool.append(25);
@@ -312,10 +352,10 @@ async fn f8_f24_a_new_port_loss_and_repeats_neither_end_the_session_nor_lose_a_b
 async fn p13_nothing_is_sent_to_a_gateway_of_another_authority() {
     let (pki, other) = (Pki::new(), Pki::new());
     let cloud = Cloud::new(&[], &[], &[]);
-    let endpoint = gateway::start(&other, any_port(), Arc::clone(&cloud));
+    let gateway = gateway::start(&other, any_port(), Arc::clone(&cloud));
     let spool = Spool::new();
     spool.append(3);
-    let mut link = Link::start(&pki, &pki, endpoint.local_addr().unwrap(), &spool);
+    let mut link = Link::start(&pki, &pki, gateway.address(), &spool);
     let status = link.until(|s| s.refusals > 0).await;
     assert!(status.alarm.is_some() && status.sessions == 0);
     link.stop().await;
@@ -326,11 +366,11 @@ async fn p13_nothing_is_sent_to_a_gateway_of_another_authority() {
 async fn p5_a_refused_certificate_keeps_every_batch_and_raises_an_alarm() {
     let (pki, other) = (Pki::new(), Pki::new());
     let cloud = Cloud::new(&[], &[], &[]);
-    let endpoint = gateway::start(&other, any_port(), Arc::clone(&cloud));
+    let gateway = gateway::start(&other, any_port(), Arc::clone(&cloud));
     let spool = Spool::new();
     spool.append(3);
     // It trusts the gateway, the gateway does not trust it.
-    let mut link = Link::start(&pki, &other, endpoint.local_addr().unwrap(), &spool);
+    let mut link = Link::start(&pki, &other, gateway.address(), &spool);
     link.until(|s| s.refusals > 1 && s.alarm.is_some()).await;
     link.stop().await;
     assert!(cloud.log.lock().unwrap().is_empty() && spool.acked.borrow().is_empty());

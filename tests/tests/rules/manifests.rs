@@ -39,7 +39,7 @@ const ALLOWED: [(&str, &[&str]); 10] = [
 const ANY: [&str; 3] = ["sluice", "sluice-tests", "sluice-bench"];
 
 /// Engines, and the only crates whose own code knows them.
-const KNOWN_BY: [(&str, &[&str]); 8] = [
+const KNOWN_BY: [(&str, &[&str]); 9] = [
     ("wasmtime", &["sluice-runtime"]),
     ("wit-component", &["xtask", "sluice-runtime", "sluice"]),
     ("datafusion", &["sluice-store", "sluice-query"]),
@@ -48,6 +48,7 @@ const KNOWN_BY: [(&str, &[&str]); 8] = [
     ("rdkafka", &["sluice-ingest"]),
     ("clickhouse", &["sluice-store"]),
     ("quinn", &["sluice-edge", "sluice-ingest"]),
+    ("quinn-proto", &["sluice-edge"]),
 ];
 
 struct Manifest {

@@ -6,10 +6,12 @@
 
 pub mod client;
 pub mod frame;
+pub mod lanes;
 mod preamble;
 pub mod server;
 
 pub use client::{Client, ClientOptions};
 pub use frame::{Frame, FrameError, Lane};
+pub use lanes::LanePolicy;
 pub use preamble::Preamble;
 pub use server::{Server, ServerOptions};

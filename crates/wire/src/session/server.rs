@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::frame::{self, Ack, Frame, GoAway, Hello, Nack, Preamble, Refused, RefusedCode, Verdict, Welcome};
+use super::frame::{self, Ack, Frame, GoAway, Hello, Lane, Nack, Preamble, Refused, RefusedCode, Verdict, Welcome};
 use crate::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
 
 /// What a gateway grants a session.
@@ -119,8 +119,9 @@ impl Server {
         }
     }
 
-    /// A stream of a batch began. `None`: it was answered, its bytes are not wanted.
-    pub fn handle_preamble(&mut self, preamble: &Preamble) -> Option<Ticket> {
+    /// A stream of a batch began. `None`: it was answered, its bytes are not wanted. With `backlog_rest_ms` the log has enough
+    /// to do: nothing of the backlog lane is taken, and that lane is told to wait so long.
+    pub fn handle_preamble(&mut self, preamble: &Preamble, backlog_rest_ms: Option<u32>) -> Option<Ticket> {
         match self.state {
             State::Live { .. } => {}
             State::AwaitHello { .. } => {
@@ -143,6 +144,11 @@ impl Server {
         }
         if self.draining {
             self.nack(epoch, seq, busy, "gateway is leaving".to_owned());
+            return None;
+        }
+        if let (Lane::Backlog, Some(after_ms)) = (preamble.lane, backlog_rest_ms) {
+            let reason = "the log is behind: backlog waits, live batches are taken".to_owned();
+            self.nack(epoch, seq, Verdict::Retry { after_ms }, reason);
             return None;
         }
         let full = self.taken.len() >= self.options.max_in_flight as usize

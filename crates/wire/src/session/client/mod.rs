@@ -2,129 +2,18 @@
 //!
 //! Nothing leaves this half but by an acknowledgement whose hash matches: a lost connection, a refusal, silence and time
 //! only ever lead to sending again. Batches of a lane are sent in the order of their keys; a batch that the gateway
-//! holds back individually lets others pass.
+//! holds back individually lets others pass. How the lanes share the link is decided by `lanes`.
+
+mod parts;
+mod send;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::frame::{self, Ack, Frame, Hello, Lane, Nack, Verdict, Welcome};
-use crate::ids::{Epoch, StreamId};
+use super::lanes::Turns;
+use crate::ids::Epoch;
 
-/// What an edge says of itself, and its limits. Times are milliseconds.
-#[derive(Clone, Debug)]
-pub struct ClientOptions {
-    pub stream: StreamId,
-    pub epoch: Epoch,
-    pub generation: u32,
-    pub agent: String,
-    /// Batches on their way or waiting to be sent; the gateway's number counts if it is smaller.
-    pub max_in_flight: usize,
-    /// Their bytes; one batch alone may be larger.
-    pub max_in_flight_bytes: u64,
-    /// Batches that a gateway asked to hold one by one; more of them stop the flow.
-    pub max_held: usize,
-    /// From the start of one attempt to the next while nothing answers, drawn between the two.
-    pub retry_ms: (u64, u64),
-    /// Smallest and largest range of the full-jitter back-off when refused.
-    pub backoff_ms: (u64, u64),
-    /// How long one attempt to connect may take; every third one may take three times as long, for very slow links.
-    pub connect_timeout_ms: u64,
-    pub hello_timeout_ms: u64,
-    /// From the delivery of a batch by the transport to its acknowledgement.
-    pub ack_timeout_ms: u64,
-}
-
-impl ClientOptions {
-    pub fn new(stream: StreamId, epoch: Epoch) -> Self {
-        Self {
-            stream,
-            epoch,
-            generation: 0,
-            agent: String::new(),
-            max_in_flight: 32,
-            max_in_flight_bytes: 8 << 20,
-            max_held: 256,
-            retry_ms: (1_000, 2_000),
-            backoff_ms: (500, 60_000),
-            connect_timeout_ms: 3_000,
-            hello_timeout_ms: 10_000,
-            ack_timeout_ms: 30_000,
-        }
-    }
-}
-
-/// A durable batch that is to be sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// Where the caller finds its bytes; grows within a lane.
-    pub key: u64,
-    pub epoch: Epoch,
-    pub seq: u64,
-    pub hash: [u8; 32],
-    pub bytes: u32,
-    pub lane: Lane,
-}
-
-/// What the caller shall do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// Open a connection; then `handle_connected`, `handle_disconnected` or `handle_refused`.
-    Connect,
-    SendHello(Hello),
-    /// Send the batch on a stream of its own, begun in the order of these actions.
-    SendBatch {
-        key: u64,
-    },
-    /// The batch is durable in the log and may be forgotten.
-    Acked {
-        key: u64,
-    },
-    /// The batch can never be stored: `replace` it by its tombstone.
-    Tombstone {
-        key: u64,
-        reason: String,
-    },
-    /// The batch is kept back and tried again later: someone should look.
-    Held {
-        key: u64,
-        reason: String,
-    },
-    /// The session was refused: someone should look.
-    Refused {
-        reason: String,
-    },
-    /// Close the connection; nothing needs to be reported for it any more.
-    Close {
-        reason: String,
-    },
-}
-
-/// What the caller can show of the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Between two attempts.
-    Waiting,
-    Connecting,
-    /// HELLO sent, no answer yet.
-    Greeting,
-    Live,
-    /// The gateway leaves; what is on its way may still be acknowledged.
-    Leaving,
-}
-
-/// Running totals and levels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ClientStats {
-    pub in_flight: usize,
-    pub in_flight_bytes: u64,
-    pub held: usize,
-    pub sent: u64,
-    pub resent: u64,
-    pub acked: u64,
-    pub retries_asked: u64,
-    pub unknown_acks: u64,
-    pub sessions: u64,
-    pub refusals: u64,
-}
+pub use parts::{Action, ClientOptions, ClientStats, LaneStats, Offer, Phase};
 
 #[derive(Clone, Debug)]
 enum State {
@@ -132,7 +21,7 @@ enum State {
     Connecting { since: u64, until: u64 },
     Greeting { until: u64 },
     Live,
-    Leaving { until: u64 },
+    Leaving { until: u64, why: &'static str },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,6 +57,11 @@ pub struct Client {
     by_id: HashMap<(Epoch, u64), u64>,
     /// Until when a lane rests, as the gateway asked.
     paused: [u64; Lane::ALL.len()],
+    turns: Turns,
+    /// What has a smaller key is backlog when it is sent from now on.
+    live_from: u64,
+    /// All of the backlog below it was offered.
+    backlog_read: u64,
     actions: VecDeque<Action>,
     attempts: u32,
     refused_streak: u32,
@@ -180,10 +74,15 @@ const MAX_ASKED_WAIT_MS: u64 = 10 * 60_000;
 /// How long a batch larger than the log's limit, or a refused tombstone, rests before it is tried again.
 const HOLD_MS: u64 = 60_000;
 
+const GATEWAY_LEAVES: &str = "gateway is leaving";
+
 impl Client {
     /// `seed` feeds the jitter; equal seeds and events give equal actions.
     pub fn new(options: ClientOptions, now_ms: u64, seed: u64) -> Self {
         Self {
+            turns: Turns::new(options.policy),
+            live_from: 0,
+            backlog_read: 0,
             options,
             state: State::Waiting { until: now_ms },
             welcome: None,
@@ -213,38 +112,28 @@ impl Client {
         self.welcome.as_ref()
     }
 
-    pub fn stats(&self) -> ClientStats {
-        let mut stats = self.stats;
-        for batch in self.batches.values() {
-            match batch.state {
-                BatchState::Sent { .. } => {
-                    stats.in_flight += 1;
-                    stats.in_flight_bytes += u64::from(batch.offer.bytes);
-                }
-                BatchState::Held { .. } | BatchState::Doomed => stats.held += 1,
-                BatchState::Queued => {}
-            }
-        }
-        stats
+    /// Whether a batch was offered and is not acknowledged.
+    pub fn knows(&self, key: u64) -> bool {
+        self.batches.contains_key(&key)
     }
 
-    /// Whether another offer of this lane is of use now.
-    pub fn wants(&self, now_ms: u64, lane: Lane) -> bool {
-        if !matches!(self.state, State::Live) || self.paused[lane as usize] > now_ms {
-            return false;
+    /// Everything with a key below `live_from` is backlog from now on, but for what is on its way already; it never goes back.
+    /// Of the backlog everything below `backlog_read` was offered or is acknowledged.
+    pub fn handle_lanes(&mut self, live_from: u64, backlog_read: u64) {
+        self.backlog_read = backlog_read;
+        if live_from <= self.live_from {
+            return;
         }
-        let (mut open, mut bytes, mut held) = (0, 0, 0);
-        for batch in self.batches.values() {
-            match batch.state {
-                BatchState::Queued | BatchState::Sent { .. } => {
-                    open += 1;
-                    bytes += u64::from(batch.offer.bytes);
-                }
-                BatchState::Held { .. } | BatchState::Doomed => held += 1,
-            }
+        self.live_from = live_from;
+        let keys: Vec<u64> = self.batches.range(..live_from).map(|(key, _)| *key).collect();
+        keys.into_iter().for_each(|key| self.settle_lane(key));
+    }
+
+    /// Another gateway is to be preferred to this one, which still answers what is on its way.
+    pub fn handle_move(&mut self, now_ms: u64) {
+        if matches!(self.state, State::Live) {
+            self.leave(now_ms, "another gateway is preferred");
         }
-        let (max_count, max_bytes) = self.window();
-        open < max_count && bytes < max_bytes && held < self.options.max_held
     }
 
     /// Takes a batch to be sent. One that is already known is left as it is.
@@ -321,9 +210,8 @@ impl Client {
         }
         self.stats.refusals += 1;
         let (least, most) = self.options.backoff_ms;
-        let range = least
-            .saturating_mul(1 << self.refused_streak.min(20))
-            .clamp(1, most.max(1));
+        let rounds = self.refused_streak / self.options.gateways.max(1);
+        let range = least.saturating_mul(1 << rounds.min(20)).clamp(1, most.max(1));
         self.refused_streak = self.refused_streak.saturating_add(1);
         let until = now_ms + self.random.below(range + 1);
         self.actions.push_back(Action::Refused {
@@ -345,12 +233,10 @@ impl Client {
             (State::Live | State::Leaving { .. }, Frame::Ack(ack)) => self.handle_ack(now_ms, &ack),
             (State::Live | State::Leaving { .. }, Frame::Nack(nack)) => self.handle_nack(now_ms, nack),
             (State::Live, Frame::GoAway(_)) => {
-                self.state = State::Leaving {
-                    until: now_ms + self.options.ack_timeout_ms,
-                };
+                self.leave(now_ms, GATEWAY_LEAVES);
             }
             (State::Greeting { .. } | State::Leaving { .. }, Frame::GoAway(_)) => {
-                self.close(now_ms, "gateway is leaving");
+                self.close(now_ms, GATEWAY_LEAVES);
             }
             _ => self.close(now_ms, "frame out of place"),
         }
@@ -383,7 +269,7 @@ impl Client {
             State::Waiting { until }
             | State::Connecting { until, .. }
             | State::Greeting { until }
-            | State::Leaving { until } => at(until),
+            | State::Leaving { until, .. } => at(until),
             State::Live => {
                 for pause in self.paused.into_iter().filter(|p| *p > now_ms) {
                     at(pause);
@@ -409,11 +295,8 @@ impl Client {
         self.refused_streak = 0;
         self.stats.sessions += 1;
         // What was held for a limit of the last gateway may pass at this one.
-        for batch in self.batches.values_mut() {
-            if matches!(batch.state, BatchState::Held { .. }) {
-                batch.state = BatchState::Queued;
-            }
-        }
+        let held = self.keys_of(|state| matches!(state, BatchState::Held { .. }));
+        held.into_iter().for_each(|key| self.queue_again(key));
         self.paused = [0; 2];
         self.welcome = Some(welcome);
     }
@@ -446,13 +329,14 @@ impl Client {
         if !matches!(batch.state, BatchState::Sent { .. }) {
             return;
         }
+        self.actions.push_back(Action::Recall { key });
         let wait = |after_ms: u32| now_ms + u64::from(after_ms).clamp(1, MAX_ASKED_WAIT_MS);
         match nack.verdict {
             Verdict::Retry { after_ms } => {
-                batch.state = BatchState::Queued;
-                self.stats.retries_asked += 1;
                 let pause = &mut self.paused[batch.offer.lane as usize];
                 *pause = (*pause).max(wait(after_ms));
+                self.stats.retries_asked += 1;
+                self.queue_again(key);
             }
             Verdict::Hold { after_ms } => {
                 batch.state = BatchState::Held { until: wait(after_ms) };
@@ -493,13 +377,13 @@ impl Client {
             }
             State::Connecting { until, .. } if now_ms >= until => self.close(now_ms, "nothing answered"),
             State::Greeting { until } if now_ms >= until => self.close(now_ms, "HELLO was not answered"),
-            State::Leaving { until } => {
+            State::Leaving { until, why } => {
                 let busy = self
                     .batches
                     .values()
                     .any(|b| matches!(b.state, BatchState::Sent { .. }));
                 if now_ms >= until || !busy {
-                    self.close(now_ms, "gateway is leaving");
+                    self.close(now_ms, why);
                 }
             }
             State::Live if self.is_ack_overdue(now_ms) => self.close(now_ms, "batches are not acknowledged"),
@@ -514,59 +398,38 @@ impl Client {
         self.batches.values().any(overdue)
     }
 
-    fn window(&self) -> (usize, u64) {
-        let gateway = self.welcome.as_ref();
-        let count = gateway.map_or(usize::MAX, |w| w.max_in_flight as usize);
-        let bytes = gateway.map_or(u64::MAX, |w| w.max_in_flight_bytes);
-        (
-            self.options.max_in_flight.min(count).max(1),
-            self.options.max_in_flight_bytes.min(bytes).max(1),
-        )
+    fn leave(&mut self, now_ms: u64, why: &'static str) {
+        self.state = State::Leaving {
+            until: now_ms + self.options.ack_timeout_ms,
+            why,
+        };
     }
 
-    fn send(&mut self, now_ms: u64) {
-        for batch in self.batches.values_mut() {
-            if matches!(batch.state, BatchState::Held { until } if now_ms >= until) {
-                batch.state = BatchState::Queued;
-            }
+    /// To be sent again, in the lane that it is in by now.
+    fn queue_again(&mut self, key: u64) {
+        if let Some(batch) = self.batches.get_mut(&key) {
+            batch.state = BatchState::Queued;
+            self.settle_lane(key);
         }
-        let (max_count, max_bytes) = self.window();
-        let max_batch = self.welcome.as_ref().map_or(u32::MAX, |w| w.max_batch_bytes);
-        let in_flight = self
-            .batches
-            .values()
-            .filter(|b| matches!(b.state, BatchState::Sent { .. }));
-        let (mut count, mut bytes) = in_flight.fold((0, 0), |(n, sum), b| (n + 1, sum + u64::from(b.offer.bytes)));
-        for lane in Lane::ALL {
-            if self.paused[lane as usize] > now_ms {
-                continue;
-            }
-            for batch in self.batches.values_mut() {
-                if batch.offer.lane != lane || batch.state != BatchState::Queued {
-                    continue;
-                }
-                let size = u64::from(batch.offer.bytes);
-                let key = batch.offer.key;
-                if batch.offer.bytes > max_batch {
-                    let reason = format!("batch of {size} bytes, the log takes up to {max_batch}");
-                    batch.state = BatchState::Held {
-                        until: now_ms + HOLD_MS,
-                    };
-                    self.actions.push_back(Action::Held { key, reason });
-                    continue;
-                }
-                if count >= max_count || (count > 0 && bytes + size > max_bytes) {
-                    break;
-                }
-                count += 1;
-                bytes += size;
-                self.stats.sent += 1;
-                self.stats.resent += u64::from(batch.sends > 0);
-                batch.sends = batch.sends.saturating_add(1);
-                batch.state = BatchState::Sent { delivered: None };
-                self.actions.push_back(Action::SendBatch { key });
-            }
+    }
+
+    /// A live batch that has become backlog takes its turn there: what is older goes first, and may not be offered yet.
+    fn settle_lane(&mut self, key: u64) {
+        let Some(batch) = self.batches.get_mut(&key) else {
+            return;
+        };
+        let has_fallen_back = batch.offer.lane == Lane::Live && key < self.live_from;
+        if !has_fallen_back || batch.state != BatchState::Queued {
+            return;
         }
+        // A tombstone is known here alone.
+        if key < self.backlog_read || batch.replaced.is_some() {
+            batch.offer.lane = Lane::Backlog;
+            return;
+        }
+        self.by_id.remove(&(batch.offer.epoch, batch.offer.seq));
+        self.batches.remove(&key);
+        self.actions.push_back(Action::Forget { key });
     }
 
     fn close(&mut self, now_ms: u64, reason: &str) {
@@ -579,13 +442,19 @@ impl Client {
     fn fall_back(&mut self, until: u64) {
         self.state = State::Waiting { until };
         // Sends that the caller did not take yet would go to a connection that is gone.
-        self.actions
-            .retain(|a| !matches!(a, Action::SendBatch { .. } | Action::SendHello(_) | Action::Connect));
-        for batch in self.batches.values_mut() {
-            if matches!(batch.state, BatchState::Sent { .. }) {
-                batch.state = BatchState::Queued;
-            }
-        }
+        self.actions.retain(|a| {
+            !matches!(
+                a,
+                Action::SendBatch { .. } | Action::Recall { .. } | Action::SendHello(_) | Action::Connect
+            )
+        });
+        let sent = self.keys_of(|state| matches!(state, BatchState::Sent { .. }));
+        sent.into_iter().for_each(|key| self.queue_again(key));
+    }
+
+    fn keys_of(&self, wanted: impl Fn(BatchState) -> bool) -> Vec<u64> {
+        let of = self.batches.iter().filter(|(_, batch)| wanted(batch.state));
+        of.map(|(key, _)| *key).collect()
     }
 
     fn next_attempt(&mut self, from: u64) -> u64 {

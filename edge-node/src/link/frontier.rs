@@ -1,0 +1,252 @@
+//! Which of the spooled batches are live, and where each lane is read next. Pure: times are arguments, in milliseconds of a
+//! monotonic clock. LINK.md has the rule.
+
+use std::collections::VecDeque;
+
+use sluice_wire::session::frame::Lane;
+
+/// How many moments are remembered for one span of being live: batches age late by this part of it at most.
+const MARKS: u64 = 8;
+
+/// Where the live lane begins, as an index of the spool, and how far both lanes are read.
+#[derive(Debug)]
+pub(super) struct Frontier {
+    live_for_ms: u64,
+    /// The live lane is read only when the backlog is.
+    oldest_first: bool,
+    live_from: u64,
+    /// By lane: where the next read begins.
+    next: [u64; 2],
+    /// After the newest batch.
+    end: u64,
+    marks: VecDeque<Mark>,
+    down_since: Option<u64>,
+    /// When the last outage ended.
+    back_since: Option<u64>,
+}
+
+/// At this time the spool ended there.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at: u64,
+    end: u64,
+}
+
+impl Frontier {
+    /// What the spool holds at the start was sealed before it.
+    pub(super) fn new(end: u64, live_for_ms: u64, oldest_first: bool, now: u64) -> Self {
+        let mut next = [0; 2];
+        next[Lane::Live as usize] = end;
+        Self {
+            live_for_ms,
+            oldest_first,
+            live_from: end,
+            next,
+            end,
+            marks: VecDeque::new(),
+            down_since: Some(now),
+            back_since: None,
+        }
+    }
+
+    /// The spool has grown.
+    pub(super) fn handle_end(&mut self, now: u64, end: u64) {
+        if end <= self.end {
+            return;
+        }
+        self.end = end;
+        let grain = self.live_for_ms / MARKS;
+        let last_but_one = self.marks.len().checked_sub(2).map(|at| self.marks[at].at);
+        if last_but_one.is_some_and(|at| now < at + grain) {
+            self.marks.pop_back();
+        }
+        self.marks.push_back(Mark { at: now, end });
+    }
+
+    /// A gateway has welcomed us: after an outage everything that is spooled is backlog.
+    pub(super) fn handle_up(&mut self, now: u64) {
+        let since = self.down_since.take();
+        if since.is_some_and(|since| now >= since + self.live_for_ms) {
+            self.live_from = self.end;
+            self.marks.clear();
+            self.back_since = Some(now);
+        }
+    }
+
+    /// What was accepted before the link came back is sealed up to here.
+    pub(super) fn handle_past(&mut self, now: u64, end: u64) {
+        // Only right after an outage is it old.
+        if self.back_since.is_some_and(|back| now < back + self.live_for_ms) {
+            self.live_from = self.live_from.max(end.min(self.end));
+        }
+    }
+
+    pub(super) fn handle_down(&mut self, now: u64) {
+        self.down_since.get_or_insert(now);
+    }
+
+    /// The first live batch as of now.
+    pub(super) fn live_from(&mut self, now: u64) -> u64 {
+        while let Some(mark) = self.marks.front()
+            && now >= mark.at + self.live_for_ms
+        {
+            self.live_from = self.live_from.max(mark.end);
+            self.marks.pop_front();
+        }
+        let live = &mut self.next[Lane::Live as usize];
+        *live = self.live_from.max(*live);
+        self.live_from
+    }
+
+    /// When `live_from` moves by itself.
+    pub(super) fn next_wake(&self) -> Option<u64> {
+        self.marks.front().map(|mark| mark.at + self.live_for_ms)
+    }
+
+    pub(super) fn lane_of(&self, index: u64) -> Lane {
+        if index < self.live_from {
+            Lane::Backlog
+        } else {
+            Lane::Live
+        }
+    }
+
+    /// Where a lane is read next, if there may be something.
+    pub(super) fn next_read(&self, lane: Lane) -> Option<u64> {
+        let backlog = self.next[Lane::Backlog as usize];
+        let live = self.next[Lane::Live as usize];
+        match lane {
+            Lane::Backlog => (backlog < self.live_from).then_some(backlog),
+            Lane::Live if self.oldest_first && backlog < self.live_from => None,
+            Lane::Live => (live < self.end).then_some(live),
+        }
+    }
+
+    /// A read from `from` found that everything below `upto` is acknowledged or can be offered now. False: the lane has moved
+    /// meanwhile, and what was read does not count.
+    pub(super) fn handle_read(&mut self, lane: Lane, from: u64, upto: u64) -> bool {
+        let next = &mut self.next[lane as usize];
+        let is_current = *next == from;
+        if is_current {
+            *next = upto.max(from);
+        }
+        is_current
+    }
+
+    /// Everything of the backlog below it was offered or is acknowledged.
+    pub(super) fn backlog_read(&self) -> u64 {
+        self.next[Lane::Backlog as usize]
+    }
+
+    /// A batch that was read as live has to be read again as backlog.
+    pub(super) fn handle_forgotten(&mut self, index: u64) {
+        let next = &mut self.next[Lane::Backlog as usize];
+        *next = index.min(*next);
+    }
+
+    /// The indices of a lane.
+    pub(super) fn range(&self, lane: Lane) -> std::ops::Range<u64> {
+        match lane {
+            Lane::Live => self.live_from..self.end,
+            Lane::Backlog => 0..self.live_from,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LIVE_FOR: u64 = 2_000;
+
+    #[test]
+    fn p6_what_an_outage_or_a_start_finds_is_backlog_and_what_comes_after_is_live() {
+        let mut frontier = Frontier::new(100, LIVE_FOR, false, 0);
+        assert_eq!(
+            (frontier.next_read(Lane::Backlog), frontier.next_read(Lane::Live)),
+            (Some(0), None)
+        );
+        frontier.handle_end(50, 101);
+        frontier.handle_up(60);
+        assert_eq!(frontier.next_read(Lane::Live), Some(100), "sealed since the start");
+        frontier.handle_down(10_000);
+        frontier.handle_end(11_000, 150);
+        // A moment without a link makes nothing old.
+        frontier.handle_up(11_500);
+        assert_eq!(frontier.live_from(11_500), 101);
+        frontier.handle_down(12_000);
+        frontier.handle_down(12_500);
+        for minute in 1..10 {
+            frontier.handle_end(12_000 + minute * 60_000, 150 + minute * 100);
+        }
+        frontier.handle_up(700_000);
+        assert_eq!(frontier.live_from(700_000), 1050);
+        frontier.handle_end(700_100, 1051);
+        let before = frontier.live_from;
+        frontier.handle_past(700_100 + LIVE_FOR, 1051);
+        assert_eq!(frontier.live_from, before, "long after it came back nothing is old");
+        assert_eq!(
+            (frontier.next_read(Lane::Live), frontier.next_read(Lane::Backlog)),
+            (Some(1050), Some(0))
+        );
+        assert_eq!(
+            (frontier.lane_of(1049), frontier.lane_of(1050)),
+            (Lane::Backlog, Lane::Live)
+        );
+    }
+
+    #[test]
+    fn p6_rows_that_waited_for_a_batch_during_an_outage_are_as_old_as_what_it_left() {
+        let mut frontier = Frontier::new(10, LIVE_FOR, false, 0);
+        frontier.handle_up(60_000);
+        frontier.handle_end(60_050, 12);
+        frontier.handle_past(60_050, 12);
+        frontier.handle_end(60_100, 13);
+        assert_eq!((frontier.live_from(60_100), frontier.lane_of(12)), (12, Lane::Live));
+    }
+
+    #[test]
+    fn oldest_first_reads_nothing_live_before_the_backlog_is_read() {
+        let mut frontier = Frontier::new(3, LIVE_FOR, true, 0);
+        frontier.handle_end(10, 5);
+        assert_eq!(frontier.next_read(Lane::Live), None);
+        assert!(frontier.handle_read(Lane::Backlog, 0, 3));
+        assert_eq!(frontier.next_read(Lane::Live), Some(3));
+    }
+
+    #[test]
+    fn p2_what_has_to_be_read_again_is_not_passed_over_by_a_read_that_is_under_way() {
+        let mut frontier = Frontier::new(100, LIVE_FOR, false, 0);
+        assert!(frontier.handle_read(Lane::Backlog, 0, 50));
+        let from = frontier.next_read(Lane::Backlog).unwrap();
+        frontier.handle_forgotten(20);
+        assert!(!frontier.handle_read(Lane::Backlog, from, from + 1));
+        assert_eq!(frontier.next_read(Lane::Backlog), Some(20));
+    }
+
+    proptest! {
+        /// However often the spool grows: memory is bounded, nothing ages early, and nothing stays live for much longer.
+        #[test]
+        fn p6_batches_age_on_time(gaps in proptest::collection::vec(0u64..700, 1..300)) {
+            let mut frontier = Frontier::new(0, LIVE_FOR, false, 0);
+            frontier.handle_up(0);
+            let (mut now, mut sealed) = (0, Vec::new());
+            for gap in gaps {
+                now += gap;
+                sealed.push(now);
+                frontier.handle_end(now, sealed.len() as u64);
+                prop_assert!(frontier.marks.len() <= 2 * MARKS as usize + 2);
+                let live_from = frontier.live_from(now) as usize;
+                prop_assert!(sealed[..live_from].iter().all(|at| at + LIVE_FOR <= now));
+                prop_assert!(sealed[live_from..].iter().all(|at| at + LIVE_FOR + LIVE_FOR / MARKS >= now));
+            }
+            if let Some(wake) = frontier.next_wake() {
+                let before = frontier.live_from;
+                prop_assert!(frontier.live_from(wake) > before);
+            }
+            prop_assert_eq!(frontier.live_from(now + 2 * LIVE_FOR), sealed.len() as u64);
+        }
+    }
+}

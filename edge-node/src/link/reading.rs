@@ -1,0 +1,67 @@
+//! What is read of the spool: the next batch of a lane, and what a tombstone is made of.
+
+use bytes::Bytes;
+use sluice_wire::envelope::{self, Compression, Envelope};
+use sluice_wire::session::client::Offer;
+use sluice_wire::session::frame::Lane;
+
+use super::{BatchSource, SourceError};
+
+/// A batch to be offered.
+#[derive(Debug)]
+pub(super) struct ReadBatch {
+    pub(super) offer: Offer,
+    pub(super) bytes: Bytes,
+    pub(super) sealed_at_ns: u64,
+}
+
+/// What a look at the spool found.
+#[derive(Debug)]
+pub(super) enum Read {
+    Batch(ReadBatch),
+    /// Nothing below this index.
+    Nothing(u64),
+    /// The record at this index is no envelope; it stays where it is.
+    Strange(u64, String),
+    Failed(SourceError),
+}
+
+/// The first batch at or after `from`, where the spool ends at `end`.
+pub(super) fn next(source: &dyn BatchSource, lane: Lane, from: u64, end: u64) -> Read {
+    let (index, bytes) = match source.next_from(from) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Read::Nothing(end),
+        Err(error) => return Read::Failed(error),
+    };
+    match Envelope::parse(bytes) {
+        Ok(batch) => {
+            let bytes = batch.bytes().clone();
+            let offer = Offer {
+                key: index,
+                epoch: batch.header.id.epoch,
+                seq: batch.header.id.seq,
+                hash: batch.hash,
+                // No envelope is larger than its own limit, which is far below 4 GiB.
+                bytes: bytes.len() as u32,
+                lane,
+            };
+            Read::Batch(ReadBatch {
+                offer,
+                bytes,
+                sealed_at_ns: batch.header.sealed_at_ns,
+            })
+        }
+        Err(error) => Read::Strange(index, error.to_string()),
+    }
+}
+
+/// What takes the place of a batch that can never be stored, and its hash.
+pub(super) fn tombstone(source: &dyn BatchSource, key: u64, reason: &str) -> Result<(Bytes, [u8; 32]), String> {
+    let bytes = source.read(key).map_err(|e| e.to_string())?;
+    let batch = Envelope::parse(bytes).map_err(|e| e.to_string())?;
+    // Equal every time it is made: after a restart the same batch is refused for the same reason.
+    let sealed = envelope::seal(&batch.header.tombstone(reason), None, Compression::default());
+    let sealed = sealed.map_err(|e| e.to_string())?;
+    let hash = Envelope::parse(sealed.clone()).map_err(|e| e.to_string())?.hash;
+    Ok((sealed, hash))
+}
