@@ -277,7 +277,7 @@ mod tests {
     use super::*;
     use crate::journal::Journal;
     use crate::link::BatchSource;
-    use crate::spool::faulty;
+    use crate::spool::tests::faulty;
 
     fn open(dir: &Path) -> Wal {
         Wal::open_marked(&dir.join("journal"), journal::options(64 << 20, 0))

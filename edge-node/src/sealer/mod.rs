@@ -245,7 +245,8 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::spool::{SpoolOptions, faulty};
+    use crate::spool::SpoolOptions;
+    use crate::spool::tests::faulty;
     use sluice_wal::Wal;
 
     fn sealer(

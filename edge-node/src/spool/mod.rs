@@ -6,15 +6,13 @@
 mod carry;
 pub(crate) mod cursor;
 mod damage;
-#[cfg(test)]
-pub(crate) mod faulty;
 pub(crate) mod given_up;
 mod note;
 mod open;
 pub(crate) mod record;
 mod room;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

@@ -1,13 +1,15 @@
 //! The spool on disks that refuse: unreadable sectors, no room.
 #![allow(clippy::unwrap_used)]
 
+pub(crate) mod faulty;
+
 use std::sync::Arc;
 
 use sluice_wire::envelope::Envelope;
 
-use super::faulty::{Faults, open};
 use super::*;
 use crate::link::{AckSink, BatchSource};
+use faulty::{Faults, open};
 
 /// A batch whose events were all dropped, with so many bytes of text.
 fn draft(position: u64) -> Draft {

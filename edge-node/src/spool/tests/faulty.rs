@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use sluice_wal::Wal;
 use sluice_wal::storage::{Directory, Storage, StorageFile};
 
-use super::open::wal_options;
-use super::{Opened, Spool, SpoolOptions, lock};
+use crate::spool::open::wal_options;
+use crate::spool::{Opened, Spool, SpoolOptions, lock};
 
 /// A folder of which offsets of every segment cannot be read, or which is full.
 #[derive(Debug)]
