@@ -270,7 +270,7 @@ mod tests {
              a plugin without work           88.5 M              11.3       5.9 %\n\
              \n\
              cost                      4.7 times the cost of a plugin without work\n\
-             slowest batch             12.3 ms of 60 ms allowed for 8192 rows\n\
+             slowest batch             12.3 ms of 60 ms allowed for 8192 rows, and more for their bytes\n\
              memory of an instance     1.2 MiB of 16.0 MiB allowed\n\
              component                 595.0 KiB\n\
              compiling, once a node    7 s\n\
