@@ -42,8 +42,16 @@ struct State {
     sources: BTreeMap<String, BTreeMap<Vec<u8>, Held>>,
     /// The first journal record with a position that the file does not hold.
     unsaved_from: Option<u64>,
+    /// The same of what is being written into the file now.
+    saving_from: Option<u64>,
     /// What the journal has grown by since the file was replaced.
     grown_bytes: u64,
+}
+
+impl State {
+    fn first_unsaved(&self) -> Option<u64> {
+        self.saving_from.into_iter().chain(self.unsaved_from).min()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,14 +130,21 @@ impl Positions {
 
     /// A source begins, with positions that no event has carried yet; they are on disk when it returns. Blocks.
     pub(crate) fn begin(&self, source: &str, positions: Vec<(Vec<u8>, Vec<u8>)>) -> io::Result<()> {
-        {
+        let is_new = {
             let mut state = self.state();
+            let is_new = !state.sources.contains_key(source);
             let entries = state.sources.entry(source.to_owned()).or_default();
             for (key, value) in positions {
                 entries.entry(key).or_insert(Held { index: 0, value });
             }
+            is_new
+        };
+        let result = self.save();
+        // It has not begun, and begins with the next attempt.
+        if result.is_err() && is_new {
+            self.state().sources.remove(source);
         }
-        self.save()
+        result
     }
 
     /// What is gone needs no position; told to the file when it is next replaced.
@@ -141,7 +156,7 @@ impl Positions {
 
     /// Whether the file holds every position of the journal's records below `upto`.
     pub(crate) fn is_saved(&self, upto: u64) -> bool {
-        self.state().unsaved_from.is_none_or(|first| first >= upto)
+        self.state().first_unsaved().is_none_or(|first| first >= upto)
     }
 
     /// How far the journal may be trimmed if it need not be kept from `upto` down: as far as positions are in the file. `now` makes
@@ -149,27 +164,30 @@ impl Positions {
     pub(crate) fn keep(&self, upto: u64, now: bool) -> u64 {
         let due = {
             let state = self.state();
-            let unsaved = state.unsaved_from.is_some_and(|first| first < upto);
+            let unsaved = state.first_unsaved().is_some_and(|first| first < upto);
             unsaved && (now || state.grown_bytes >= self.save_every_bytes)
         };
         if due && let Err(error) = self.save() {
             tracing::warn!(%error, "positions of sources cannot be saved, the journal waits");
         }
-        self.state().unsaved_from.map_or(upto, |first| first.min(upto))
+        self.state().first_unsaved().map_or(upto, |first| first.min(upto))
     }
 
     fn save(&self) -> io::Result<()> {
         let _one = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let (bytes, unsaved, grown) = {
+        let (bytes, grown) = {
             let mut state = self.state();
             let grown = std::mem::take(&mut state.grown_bytes);
-            (encode(&state.sources), state.unsaved_from.take(), grown)
+            // Others must not trim what is only on its way to the disk.
+            state.saving_from = state.unsaved_from.take();
+            (encode(&state.sources), grown)
         };
         let result = cursor::save(&self.path, &bytes);
+        let mut state = self.state();
+        let saving = state.saving_from.take();
         if result.is_err() {
-            let mut state = self.state();
             // What came meanwhile is later.
-            state.unsaved_from = unsaved.or(state.unsaved_from);
+            state.unsaved_from = saving.or(state.unsaved_from);
             state.grown_bytes = state.grown_bytes.saturating_add(grown);
         }
         result
@@ -311,13 +329,16 @@ pub(crate) mod tests {
     #[test]
     fn a_file_that_cannot_be_written_keeps_the_journal() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("gone").join("positions");
+        // A file where the folder should be.
+        let folder = dir.path().join("gone");
+        std::fs::write(&folder, "").unwrap();
+        let path = folder.join("positions");
         let positions = Positions::load(&path, 100).unwrap();
         positions.synced(3, [position(b"a", b"3")]);
         assert_eq!(positions.keep(9, true), 3);
         positions.synced(6, [position(b"a", b"6")]);
         assert_eq!(positions.keep(9, true), 3);
-        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        std::fs::remove_file(&folder).unwrap();
         assert_eq!(positions.keep(9, true), 9);
     }
 

@@ -277,7 +277,12 @@ impl Keeper {
             Err(error) => {
                 problems.push(error.told());
                 // What was taken over before goes on following the store.
-                if let Some(agreed) = kept.agreed.clone() {
+                if let Some(mut agreed) = kept.agreed.clone() {
+                    // A configuration that cannot be taken over switches off all the same, and switches nothing on.
+                    let is_off = |name: &str| asked.iter().any(|entry| entry.name == name && !entry.enabled);
+                    for entry in &mut agreed {
+                        entry.enabled &= !is_off(&entry.name);
+                    }
                     match self.take_over(kept, &agreed, &state, Failing::StaysAsItIs) {
                         Ok(failed) => problems.extend(failed),
                         Err(error) => problems.push(error.told()),

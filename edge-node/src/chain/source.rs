@@ -209,6 +209,7 @@ pub(super) fn is_taken_back(error: &ChainError) -> bool {
                 | Refusal::KeyRevoked { .. }
                 | Refusal::UnknownKey { .. }
                 | Refusal::NotForThisKey { .. }
+                | Refusal::Capability { .. }
         )
     )
 }

@@ -303,19 +303,23 @@ impl Link {
             retry: (self.retry_min, self.retry_max),
             connect_timeout: self.connect_timeout,
             ack_timeout: self.ack_timeout,
-            budget: self.budget.resolve(),
+            budget: self.budget.resolve(self.policy),
             budget_file: Some(data_dir.join("link-budget")),
         })
     }
 }
 
 impl Budget {
-    fn resolve(&self) -> link::Budget {
+    fn resolve(&self, policy: Policy) -> link::Budget {
         let limit = |bytes: u64| (bytes > 0).then_some(bytes);
         link::Budget {
             per_second: limit(self.per_second),
             per_day: limit(self.per_day),
-            live_percent: self.live_percent,
+            // Nothing live is sent before the backlog, so what is kept for it would be kept for nobody.
+            live_percent: match policy {
+                Policy::OldestFirst => 0,
+                _ => self.live_percent,
+            },
             windows: self
                 .window
                 .iter()
@@ -391,7 +395,11 @@ mod tests {
     #[test]
     fn budgets_are_read_and_mistakes_told() {
         let text = "[link.budget]\nper_day = \"500 MB\"\n[[link.budget.window]]\nfrom = \"22:00\"\nto = \"06:30\"\nfree = true\n";
-        let budget = EdgeConfig::from_toml(text).unwrap().link.budget.resolve();
+        let budget = EdgeConfig::from_toml(text)
+            .unwrap()
+            .link
+            .budget
+            .resolve(Policy::FreshFirst);
         assert_eq!((budget.per_day, budget.per_second), (Some(500_000_000), None));
         assert_eq!(
             (budget.windows[0].from_minute, budget.windows[0].to_minute),

@@ -143,6 +143,14 @@ impl Purse {
         } else {
             bucket(rate) / 2.0 + MIN_WRITE
         };
+        // The bucket of a lane that the day holds back is no matter.
+        let by_day = |lane| self.left(now, lane) == Some(0);
+        if Lane::ALL
+            .into_iter()
+            .all(|lane| !blocked[lane as usize] || by_day(lane))
+        {
+            return Some(minute);
+        }
         let missing = (wanted - self.tokens).max(0.0);
         let wait = (missing * 1_000.0 / rate.max(1) as f64).ceil() as u64;
         Some(minute.min(now.monotonic_ms + wait.max(10)))

@@ -12,7 +12,7 @@ use super::{Spool, lock};
 use crate::link::{AckSink, BatchSource, SourceError, Waiting};
 
 /// What the uplink has, in this life of the process, and the cloud has not acknowledged. What it was given once stays what it is,
-/// also when the batch is given up meanwhile. Bounded by what the uplink has in flight.
+/// also when the batch is given up meanwhile. Indices leave with their acknowledgement; bytes are bounded where they are put in.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     pub(super) by_uplink: BTreeSet<u64>,

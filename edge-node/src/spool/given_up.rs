@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use sluice_wal::{Entry, cursor};
+use bytes::Bytes;
+use sluice_wal::{Entry, WalError, cursor};
 use sluice_wire::counts::{Counts, Dropped};
 use sluice_wire::envelope::Envelope;
 
@@ -15,6 +16,8 @@ use crate::tally::{self, Cursor};
 const VERSION: u8 = 1;
 /// Tombstones that may wait for the cloud, in memory and in one file of about 100 bytes each. With more nothing is given up.
 const MAX_GIVEN_UP: usize = 65_536;
+/// What the uplink has and nobody answered is kept in memory when it is given up; beyond this nothing more is given up.
+const MAX_KEPT_BYTES: usize = 32 << 20;
 /// Who drops, in counts.
 pub(crate) const PLUGIN: &str = "_spool";
 
@@ -187,15 +190,23 @@ impl Spool {
 
     /// Gives up batches that were sealed before a time. Blocks.
     pub(crate) fn drop_older_than(&self, sealed_ns: u64) -> Result<Gone, SpoolError> {
+        // Before the watermark: whoever has the turn may delete what it names.
+        let _turn = lock(&self.giving_up);
         let watermark = self.watermark(&lock(&self.acked).set);
         let limit_ms = sealed_ns / 1_000_000;
         if watermark >= self.reader.synced() || self.sealed_ms(watermark).is_some_and(|ms| ms >= limit_ms) {
             return Ok(Gone::default());
         }
-        let _turn = lock(&self.giving_up);
         let (mut at, mut end) = (watermark, watermark);
         'look: while at < self.reader.synced() {
-            let entries = self.reader.salvage_range(at, SCAN_RECORDS, SCAN_BYTES)?;
+            let entries = match self.reader.salvage_range(at, SCAN_RECORDS, SCAN_BYTES) {
+                // Acknowledged and deleted meanwhile.
+                Err(WalError::Trimmed { first }) if first > at => {
+                    (at, end) = (first, end.max(first));
+                    continue;
+                }
+                entries => entries?,
+            };
             let Some((last, _)) = entries.last() else { break };
             at = last + 1;
             for (index, entry) in entries {
@@ -236,11 +247,23 @@ impl Spool {
                 .filter(|index| taken.by_uplink.contains(index))
                 .copied()
                 .collect();
+            let before = taken.kept.len();
+            let mut kept_bytes: usize = taken.kept.values().map(Bytes::len).sum();
+            let mut kept = Vec::new();
             for index in on_the_way {
                 if let Some((_, bytes)) = self.record(index) {
-                    taken.kept.insert(index, bytes);
+                    kept_bytes += bytes.len();
+                    kept.push((index, bytes));
+                }
+                if kept_bytes > MAX_KEPT_BYTES {
+                    tracing::warn!(
+                        batches = before,
+                        "too much that is given up was sent and not answered; nothing more is given up"
+                    );
+                    return Ok(Gone::default());
                 }
             }
+            taken.kept.extend(kept);
             // An acknowledgement may have come meanwhile.
             let acked = lock(&self.acked);
             let mut given_up = lock(&self.given_up);

@@ -312,10 +312,16 @@ impl Masker {
     ) -> usize {
         let mut walk = Walk::new(shape, facts);
         let mut reader = Reader::lenient(text.as_bytes(), from);
+        // The key whose value comes next: where it begins, and how many edits there were before it.
+        let mut last_key = None;
         while let Some(token) = reader.next() {
             if self.too_many {
                 return text.len();
             }
+            last_key = match &token {
+                Token::Key(span) => Some((span.start.saturating_sub(1), edits.len())),
+                _ => None,
+            };
             match token {
                 Token::OpenObject(at) => match typed_scalar(text, at).filter(|_| walk.facts().always && walk.typed()) {
                     // Bytes have no room for a mask, so a text takes their place.
@@ -375,6 +381,11 @@ impl Masker {
                 text: masked,
             });
             return text.len();
+        }
+        // A value that JSON does not know, such as one in other quotes: with its key it is read as plain text is.
+        if let Some((key, edits_before)) = last_key.filter(|_| broken && rest > 0) {
+            edits.truncate(edits_before);
+            return key;
         }
         end
     }

@@ -87,6 +87,8 @@ fn the_value_of_a_key_of_always_is_masked_wherever_it_stands() {
         r#"{"a":'b',"cvv":{"in":["Xk9canary"]},"c":1}"#,
         r#"{"a":'b',"cvv":["Xk9canary"#,
         r#"{"cvv":Xk9canary}"#,
+        r#"{"user":"a","db_password": 'Xk9canary'}"#,
+        r#"{"db_password": Xk9canary!word}"#,
         r#"{"cvv":Xk9canary and more"#,
         r#"word": "x", "cvv": "Xk9canary", "b": 1}"#,
         r#"{"e":"a\u0040Xk9canary.com","cut":"#,

@@ -31,7 +31,11 @@ impl Payload {
     pub(super) fn of(rows: &RecordBatch, compression: Compression) -> Result<Self, EnvelopeError> {
         match compression.packing {
             Packing::Columns | Packing::Shapes if compression.zstd_level != 0 => {
-                Self::packed(rows, compression.packing == Packing::Shapes, compression.zstd_level)
+                let packed = Self::packed(rows, compression.packing == Packing::Shapes, compression.zstd_level)?;
+                match packed {
+                    Some(packed) => Ok(packed),
+                    None => Self::arrow(layout::to_ipc(rows)?, compression.zstd_level),
+                }
             }
             _ => Self::arrow(layout::to_ipc(rows)?, compression.zstd_level),
         }
@@ -55,9 +59,20 @@ impl Payload {
         })
     }
 
-    fn packed(rows: &RecordBatch, shapes: bool, level: i32) -> Result<Self, EnvelopeError> {
+    /// `None` where it would not come back as it was: what is sealed was accepted, and nobody can be asked for it again.
+    fn packed(rows: &RecordBatch, shapes: bool, level: i32) -> Result<Option<Self>, EnvelopeError> {
         let packed = packed::pack(rows, shapes)?;
         cap("rows once unpacked", packed.unpacked, u32::MAX as usize)?;
+        let no_limits = IpcLimits {
+            max_bytes: usize::MAX,
+            max_rows: usize::MAX,
+            max_columns: usize::MAX,
+            max_expanded_bytes: usize::MAX,
+        };
+        let back = packed::unpack(&packed.bytes, packed.unpacked, &no_limits);
+        if back.ok().is_none_or(|back| back.columns() != rows.columns()) {
+            return Ok(None);
+        }
         let dictionary = packed.bytes.len() <= DICTIONARY_UP_TO;
         let block = if dictionary {
             Compressor::with_dictionary(level, packed::DICTIONARY_1).and_then(|mut zstd| zstd.compress(&packed.bytes))
@@ -69,11 +84,11 @@ impl Payload {
         bytes.extend_from_slice(&(packed.unpacked as u32).to_le_bytes());
         bytes.extend([if dictionary { FIRST_DICTIONARY } else { NO_DICTIONARY }, 0]);
         bytes.extend_from_slice(&block);
-        Ok(Self {
+        Ok(Some(Self {
             codec: PACKED,
             raw_bytes: packed.bytes.len(),
             bytes,
-        })
+        }))
     }
 }
 

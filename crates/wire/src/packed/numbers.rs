@@ -106,6 +106,10 @@ impl<'a> Numbers<'a> {
             _ => Err(Malformed("numbers are packed in an unknown way")),
         }
     }
+
+    pub(super) fn len(&self) -> usize {
+        self.n
+    }
 }
 
 fn read_planes<'a>(reader: &mut Reader<'a>, n: usize) -> Result<(usize, &'a [u8]), Malformed> {

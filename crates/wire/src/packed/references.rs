@@ -4,7 +4,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef};
 
 use super::referable;
-use super::shape::{MIN_REFERENCE_BYTES, is_border};
+use super::shape::{MAX_TEXT_BYTES, MIN_REFERENCE_BYTES, is_border};
 use super::texts::References;
 use crate::layout::cells::Cells;
 
@@ -56,7 +56,8 @@ pub(super) fn choose(body: &ArrayRef, before: &[&ArrayRef]) -> Found {
     };
     let rows: Vec<usize> = (0..bodies.len()).filter(|row| bodies.is_valid(*row)).collect();
     let step = rows.len().div_ceil(SAMPLE).max(1);
-    let sample: Vec<usize> = rows.iter().copied().step_by(step).collect();
+    let is_taken_apart = |row: &usize| bodies.value_length(*row) as usize <= MAX_TEXT_BYTES;
+    let sample: Vec<usize> = rows.iter().copied().step_by(step).filter(is_taken_apart).collect();
     let mut scores: Vec<(usize, usize, Cells<'_>)> = Vec::new();
     let mut text = Vec::new();
     for (place, column) in before.iter().enumerate() {

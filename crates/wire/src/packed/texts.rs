@@ -19,6 +19,10 @@ const WORDS: u8 = 2;
 const MAX_SHAPES: usize = 4096;
 const MAX_SLOTS: usize = 65_536;
 const MAX_SLOTS_OF_SHAPE: usize = 256;
+/// Entries of words, of one column together, four bytes each: the writer has 64 slots in a text, and makes entries of at most half of the
+/// words of a slot, or 16 of them.
+const ENTRIES_PER_TEXT: usize = 32;
+const MORE_ENTRIES: usize = 16 * SLOTS_WRITTEN;
 pub(super) const MAX_REFERENCES: usize = 32;
 /// What the writer makes, well within: beyond it shapes cost more than they save.
 const SHAPES_WRITTEN: usize = 512;
@@ -485,7 +489,11 @@ impl<'a, 'b> Shapes<'a, 'b> {
             let skeleton = reader.take(length)?;
             let before = slots;
             for part in Parts::of(skeleton) {
-                slots += usize::from(!matches!(part?, Part::Literal(_)));
+                let part = part?;
+                if matches!(part, Part::Whole) && skeleton.len() > 1 {
+                    return Err(Malformed("a whole text does not stand alone in its shape"));
+                }
+                slots += usize::from(!matches!(part, Part::Literal(_)));
                 if slots > MAX_SLOTS || slots - before > MAX_SLOTS_OF_SHAPE {
                     return Err(Malformed("shapes of texts have too many slots"));
                 }
@@ -499,8 +507,9 @@ impl<'a, 'b> Shapes<'a, 'b> {
             *uses.ok_or(Malformed("a text is of a shape that is not there"))? += 1;
         }
         let mut shapes = Vec::with_capacity(count);
+        let mut entries = ENTRIES_PER_TEXT.saturating_mul(keys.len()).saturating_add(MORE_ENTRIES);
         for (skeleton, n) in skeletons.into_iter().zip(uses) {
-            let filled = Parts::of(skeleton).map(|part| Filled::read(part?, reader, n, references.len()));
+            let filled = Parts::of(skeleton).map(|part| Filled::read(part?, reader, n, references.len(), &mut entries));
             shapes.push(filled.collect::<Result<Vec<_>, _>>()?);
         }
         Ok(Self {
@@ -524,7 +533,13 @@ impl<'a, 'b> Shapes<'a, 'b> {
 }
 
 impl<'a> Filled<'a> {
-    fn read(part: Part<'a>, reader: &mut Reader<'a>, n: usize, references: usize) -> Result<Self, Malformed> {
+    fn read(
+        part: Part<'a>,
+        reader: &mut Reader<'a>,
+        n: usize,
+        references: usize,
+        entries: &mut usize,
+    ) -> Result<Self, Malformed> {
         let mut bytes = |each: usize| {
             let bytes = reader.take(n.checked_mul(each).ok_or(ENDS_EARLY)?)?;
             Ok(Reader::new(bytes))
@@ -539,7 +554,7 @@ impl<'a> Filled<'a> {
             Part::Uuid => Self::Uuid(bytes(16)?),
             Part::Number => Self::Number(Numbers::read(reader, n)?),
             Part::Digits(digits) => Self::Digits(digits, Numbers::read(reader, n)?),
-            Part::Word => Self::Word(Words::read(reader, n)?),
+            Part::Word => Self::Word(Words::read(reader, n, entries)?),
             Part::Reference(k) if k < references => Self::Reference(k),
             Part::Reference(_) => return Err(Malformed("texts refer to a column that they cannot refer to")),
             Part::Whole => Self::Whole(Plain::read(reader, n)?),
@@ -586,7 +601,12 @@ impl<'a> Filled<'a> {
             Self::Word(words) => out.extend_from_slice(words.next_word()?),
             Self::Reference(k) => match &references[*k] {
                 cells if cells.is_valid(row) => {
+                    let before = out.len();
                     cells.write_text(row, out);
+                    // Every slot gives at least one byte, so that what was announced bounds the work, too.
+                    if out.len() == before {
+                        return Err(Malformed("a text refers to an empty value"));
+                    }
                 }
                 _ => return Err(Malformed("a text refers to a value that is not there")),
             },
@@ -597,7 +617,7 @@ impl<'a> Filled<'a> {
 }
 
 impl<'a> Words<'a> {
-    fn read(reader: &mut Reader<'a>, n: usize) -> Result<Self, Malformed> {
+    fn read(reader: &mut Reader<'a>, n: usize, entries: &mut usize) -> Result<Self, Malformed> {
         match reader.byte()? {
             SAME_WORD => {
                 let length = reader.count(usize::MAX)?;
@@ -608,7 +628,8 @@ impl<'a> Words<'a> {
             }
             WORD_ENTRIES => {
                 // More entries than texts would be memory for nothing; so would entries without bytes.
-                let count = reader.count(n)?;
+                let count = reader.count(n.min(*entries))?;
+                *entries -= count;
                 let lengths = Numbers::read(reader, count)?;
                 let (mut ends, mut end) = (Vec::new(), 0u32);
                 for length in lengths {

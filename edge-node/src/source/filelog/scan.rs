@@ -31,7 +31,7 @@ const COMPRESSED: [&str; 6] = ["gz", "zst", "bz2", "xz", "lz4", "zip"];
 struct Found {
     path: PathBuf,
     id: FileId,
-    size: u64,
+    meta: fs::Metadata,
 }
 
 impl Tailer {
@@ -50,12 +50,12 @@ impl Tailer {
             match self.files.get_mut(&found.id) {
                 Some(tracked) => {
                     tracked.gone = None;
-                    tracked.grew(found.size, now);
+                    tracked.grew(&found.meta, now);
                     if tracked.path != found.path {
                         let (place, old) = (tracked.place.clone(), tracked.file.take());
                         let mut renamed = self.tracked(found.path, place, now);
                         renamed.file = old;
-                        renamed.grew(found.size, now);
+                        renamed.grew(&found.meta, now);
                         // The next record tells the new name.
                         renamed.moved = true;
                         self.files.insert(found.id, renamed);
@@ -93,10 +93,9 @@ impl Tailer {
                 device: meta.dev(),
                 inode: meta.ino(),
             };
-            let size = meta.len();
             // Of several names of one file, the one that is known.
             if !found.contains_key(&id) || files.get(&id).is_some_and(|f| f.path == path) {
-                found.insert(id, Found { path, id, size });
+                found.insert(id, Found { path, id, meta });
             }
         };
         let mut all = true;
@@ -114,7 +113,7 @@ impl Tailer {
         let file = open(&found.path)?;
         let mut place = Place::default();
         if is_first && self.settings.start_at == StartAt::End {
-            place.move_to(&file, found.size, false)?;
+            place.move_to(&file, found.meta.len(), false)?;
         } else if !is_first {
             match self.copied_from(found, &file)? {
                 Copied::No => {}
@@ -125,7 +124,7 @@ impl Tailer {
         }
         self.copying.remove(&found.id);
         let mut tracked = self.tracked(found.path.clone(), place, now);
-        tracked.grew(found.size, now);
+        tracked.grew(&found.meta, now);
         tracked.moved = tracked.place.offset > 0;
         tracked.file = (self.open_files() < self.settings.max_open).then_some(file);
         self.files.insert(found.id, tracked);
@@ -140,14 +139,15 @@ impl Tailer {
             if place.offset == 0 {
                 continue;
             }
-            if found.size >= place.offset {
+            let size = found.meta.len();
+            if size >= place.offset {
                 if place.is_of(file)? {
                     return Ok(Copied::Upto(place.clone()));
                 }
             } else if tracked.path != found.path {
-                let is_alike = match place.may_become(file, found.size)? {
+                let is_alike = match place.may_become(file, size)? {
                     Some(may) => may,
-                    None => begins_alike(file, &tracked.path, found.size)?,
+                    None => begins_alike(file, &tracked.path, size)?,
                 };
                 if is_alike {
                     return Ok(Copied::NotYet);

@@ -21,6 +21,8 @@ use crate::source::export::{Attributes, Request};
 
 /// What one file may give before it is another's turn.
 const TURN_BYTES: usize = 256 << 10;
+/// Longer than a tick of any file system's clock: FAT has 2 s.
+const VERIFY_AFTER: Duration = Duration::from_secs(3);
 const SCOPE: &str = "sluice.filelog";
 
 /// What is read, and how.
@@ -202,6 +204,8 @@ impl Tailer {
             attributes,
             file: None,
             size: place.offset,
+            modified: (0, 0),
+            verify_at: None,
             place,
             rewritten: None,
             grown: now,
@@ -232,10 +236,9 @@ impl Tailer {
             return Ok(());
         };
         if let Some(file) = &tracked.file {
-            let size = file.metadata()?.len();
-            tracked.grew(size, now);
+            tracked.grew(&file.metadata()?, now);
         }
-        if tracked.size == tracked.place.offset || (tracked.gone.is_some() && tracked.file.is_none()) {
+        if !tracked.is_due(now) {
             return Ok(());
         }
         if tracked.file.is_none() {
@@ -270,7 +273,7 @@ impl Tailer {
             (tracked.place, tracked.moved) = (Place::default(), true);
             self.noticed.truncated_files += 1;
         }
-        tracked.rewritten = None;
+        (tracked.rewritten, tracked.verify_at) = (None, None);
         let length = read_upto(file, &mut self.buffer, tracked.place.offset)?;
         let bytes = &self.buffer[..length];
         let is_end = length < self.buffer.len();
@@ -306,6 +309,7 @@ impl Tailer {
             let offset = tracked.place.offset + at as u64;
             tracked.place.move_to(file, offset, skipping)?;
             tracked.moved = true;
+            tracked.verify_at = Some(now + VERIFY_AFTER);
         }
         Ok(())
     }

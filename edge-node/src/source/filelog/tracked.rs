@@ -1,8 +1,8 @@
 //! One file that is watched.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +19,11 @@ pub(super) struct Tracked {
     /// have been copied there, and the copy must not be taken for new.
     pub(super) rewritten: Option<Duration>,
     pub(super) size: u64,
+    /// Seconds and nanoseconds.
+    pub(super) modified: (i64, i64),
+    /// When to see whether it still is what was read, although it is as long: it may have been written anew. Once more some time after it
+    /// was read, because two changes within one tick of the file system's clock look like one.
+    pub(super) verify_at: Option<Duration>,
     pub(super) grown: Duration,
     /// Since when no name leads to it.
     pub(super) gone: Option<Duration>,
@@ -50,10 +55,23 @@ impl Tracked {
         }
     }
 
-    pub(super) fn grew(&mut self, size: u64, now: Duration) {
-        if size != self.size {
-            (self.size, self.grown) = (size, now);
+    pub(super) fn grew(&mut self, meta: &Metadata, now: Duration) {
+        if meta.len() != self.size {
+            (self.size, self.grown) = (meta.len(), now);
         }
+        let modified = (meta.mtime(), meta.mtime_nsec());
+        if modified != self.modified {
+            (self.modified, self.verify_at) = (modified, Some(now));
+        }
+    }
+
+    /// Whether it is to be looked at: there is more of it, or it may have been written anew.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        if self.gone.is_some() && self.file.is_none() {
+            return false;
+        }
+        let verify = self.place.offset > 0 && self.verify_at.is_some_and(|at| now >= at);
+        self.size != self.place.offset || self.rewritten.is_some() || verify
     }
 
     pub(super) fn position(&self, id: FileId) -> (Vec<u8>, Vec<u8>) {

@@ -73,8 +73,8 @@ pub(super) fn parse(page: &str, is_open_metrics: bool, max_samples: usize) -> Re
             if let Some((what, name, rest)) = about(comment) {
                 let family = family_of(&mut families, &mut places, name);
                 match what {
-                    About::Help => family.help = unescape(rest),
-                    About::Unit => family.unit = rest,
+                    About::Help => family.help = unescape(cut(rest)),
+                    About::Unit => family.unit = cut(rest),
                     About::Type => family.kind = kind(rest),
                 }
             }
@@ -95,6 +95,13 @@ enum About {
     Help,
     Type,
     Unit,
+}
+
+/// Every metric carries a copy, and one family can be many metrics.
+const MAX_ABOUT_BYTES: usize = 1024;
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_ABOUT_BYTES)]
 }
 
 /// `HELP name text` and its relatives; any other comment is for people.

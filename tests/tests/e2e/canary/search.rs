@@ -1,9 +1,14 @@
-//! Finds texts in files whatever holds them: bytes as they are, and whatever of them is a zstd frame, decompressed.
+//! Finds texts in files whatever holds them: bytes as they are, whatever of them is a zstd frame, decompressed, and whatever of them is an
+//! envelope, unpacked.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use sluice_wire::envelope::Envelope;
+use sluice_wire::layout::{IpcLimits, to_ipc};
 
 /// How every zstd frame begins.
 const FRAME: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -15,7 +20,10 @@ pub(super) fn found_below(folder: &Path, texts: &[String]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for file in files(folder) {
         let bytes = fs::read(&file).unwrap();
-        for layer in std::iter::once(bytes.clone()).chain(frames(&bytes)) {
+        for layer in std::iter::once(bytes.clone())
+            .chain(frames(&bytes))
+            .chain(envelopes(&bytes))
+        {
             found.extend(found_in(&layer, texts).cloned());
         }
     }
@@ -39,6 +47,19 @@ fn frames(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
             let _ = decoder.take(MOST).read_to_end(&mut plain);
         }
         plain
+    })
+}
+
+/// The rows of every envelope, as an Arrow stream that nothing is done to.
+fn envelopes(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+    let starts = bytes.windows(4).enumerate().filter(|(_, window)| *window == b"SLCB");
+    starts.filter_map(|(at, _)| {
+        let number =
+            |from: usize| Some(u32::from_le_bytes(bytes.get(at + from..at + from + 4)?.try_into().ok()?) as usize);
+        let end = at + 20 + number(8)? + number(12)? + 32;
+        let envelope = Envelope::parse(Bytes::copy_from_slice(bytes.get(at..end)?)).ok()?;
+        let rows = envelope.rows(&IpcLimits::default()).unwrap()?;
+        Some(to_ipc(&rows).unwrap())
     })
 }
 

@@ -163,6 +163,7 @@ impl Client {
             batch.offer.hash = hash;
             batch.offer.bytes = bytes;
             batch.state = BatchState::Queued;
+            self.settle_lane(key);
         }
     }
 
