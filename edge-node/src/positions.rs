@@ -329,11 +329,11 @@ pub(crate) mod tests {
     #[test]
     fn a_file_that_cannot_be_written_keeps_the_journal() {
         let dir = tempfile::tempdir().unwrap();
-        // A file where the folder should be.
         let folder = dir.path().join("gone");
-        std::fs::write(&folder, "").unwrap();
         let path = folder.join("positions");
         let positions = Positions::load(&path, 100).unwrap();
+        // A file where the folder should be.
+        std::fs::write(&folder, "").unwrap();
         positions.synced(3, [position(b"a", b"3")]);
         assert_eq!(positions.keep(9, true), 3);
         positions.synced(6, [position(b"a", b"6")]);

@@ -1,5 +1,6 @@
 //! Masks columns: texts in one buffer, dictionaries by their values, bodies by their types, and numbers, which become text.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowDictionaryKeyType, Float64Type, Int64Type, UInt16Type, UInt32Type};
 use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, DictionaryArray, PrimitiveArray, StringArray};
 use arrow_buffer::{BooleanBuffer, NullBuffer};
-use sluice_plugin::Text;
+use sluice_plugin::{Text, dictionary};
 use sluice_plugin::matching::Hit;
 
 use crate::custom::CustomHit;
@@ -50,8 +51,8 @@ pub(crate) fn mask_text(
     }
 }
 
-/// Bodies that are not all text. A number is one only as a whole, bytes stay, and what is masked of a number is text from then on:
-/// the masked bodies, and their types if these changed.
+/// Bodies that are not all text. Bytes stay, and what is masked of a number is text from then on: the masked bodies, and their types if
+/// these changed.
 pub(crate) fn mask_bodies(
     masker: &mut Masker,
     scratch: &mut Scratch,
@@ -60,8 +61,7 @@ pub(crate) fn mask_bodies(
     hits: &[Hit],
 ) -> Result<Option<(ArrayRef, Option<ArrayRef>)>, String> {
     let bodies = Text::of(column.as_ref()).ok_or("no text")?;
-    let facts = Facts::default();
-    let mut texts = StringBuilder::new();
+    let mut out = Bodies::default();
     let mut kinds = StringBuilder::new();
     let (mut changed, mut moved) = (false, false);
     // Hits are those of the column's texts: of its rows, or of its dictionary's values.
@@ -70,36 +70,103 @@ pub(crate) fn mask_bodies(
         Text::Dict32(array, _) => array.key(row),
         Text::Plain(_) | Text::Absent => Some(row),
     };
+    let shared = matches!(bodies, Text::Dict16(..) | Text::Dict32(..));
     for row in 0..column.len() {
         let (text, kind) = (bodies.get(row), types.get(row));
-        let number = matches!(kind, Some("int" | "double"));
-        let masked = match (text, kind) {
-            (None, _) | (_, Some("bytes" | "bool" | "null")) => None,
-            (Some(text), _) if number => {
-                let whole = number::whole(text).and_then(|digits| masker.whole_number(&digits, facts));
-                whole.map(|(_, masked)| masked)
-            }
-            (Some(text), kind) => {
-                hits_of(hits, place(row).unwrap_or(row), &mut scratch.hits);
-                let shape = match kind {
-                    Some("array" | "kvlist") => Shape::Value,
-                    _ => Shape::Free,
-                };
-                let changed = masker.mask(text, shape, facts, &scratch.hits, &mut scratch.masked);
-                changed.then(|| scratch.masked.clone())
-            }
+        let Some(text) = text else {
+            kinds.append_option(kind);
+            out.of_row.push(u32::MAX);
+            continue;
         };
-        changed |= masked.is_some();
-        let becomes_text = number && masked.is_some();
+        let treated = Treated::of(kind);
+        let place = place(row).unwrap_or(row);
+        let known = out.known.get(&(place, treated)).copied();
+        let (at, masked) = known.unwrap_or_else(|| {
+            hits_of(hits, place, &mut scratch.hits);
+            let masked = treated.mask(masker, text, &scratch.hits, &mut scratch.masked);
+            out.put(place, treated, if masked { &scratch.masked } else { text }, masked, shared)
+        });
+        out.of_row.push(at);
+        changed |= masked;
+        let becomes_text = masked && treated == Treated::Number;
         moved |= becomes_text;
         kinds.append_option(kind.filter(|_| !becomes_text));
-        match masked {
-            Some(masked) => texts.append_value(masked),
-            None => texts.append_option(text),
-        }
+    }
+    if !changed {
+        return Ok(None);
     }
     let kinds = moved.then(|| Arc::new(kinds.finish()) as ArrayRef);
-    Ok(changed.then(|| (Arc::new(texts.finish()) as ArrayRef, kinds)))
+    out.finish(shared).map(|column| Some((column, kinds)))
+}
+
+/// What is done to a body, by the type of its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Treated {
+    Text,
+    Json,
+    /// One only as a whole.
+    Number,
+    Left,
+}
+
+impl Treated {
+    fn of(kind: Option<&str>) -> Self {
+        match kind {
+            Some("bytes" | "bool" | "null") => Self::Left,
+            Some("int" | "double") => Self::Number,
+            Some("array" | "kvlist") => Self::Json,
+            _ => Self::Text,
+        }
+    }
+
+    /// Whether there is anything to mask; `out` holds the text then.
+    fn mask(self, masker: &mut Masker, text: &str, hits: &[CustomHit], out: &mut String) -> bool {
+        let facts = Facts::default();
+        let shape = match self {
+            Self::Left => return false,
+            Self::Number => {
+                let whole = number::whole(text).and_then(|digits| masker.whole_number(&digits, facts));
+                let Some((_, masked)) = whole else { return false };
+                *out = masked;
+                return true;
+            }
+            Self::Json => Shape::Value,
+            Self::Text => Shape::Free,
+        };
+        masker.mask(text, shape, facts, hits, out)
+    }
+}
+
+/// Bodies on their way out. What came as a dictionary is masked once and goes back as one: written out row by row it could be many
+/// times what an answer may hold.
+#[derive(Debug, Default)]
+struct Bodies {
+    values: StringBuilder,
+    count: u32,
+    known: HashMap<(usize, Treated), (u32, bool)>,
+    /// Place among the values; `u32::MAX` for none.
+    of_row: Vec<u32>,
+}
+
+impl Bodies {
+    fn put(&mut self, place: usize, treated: Treated, text: &str, masked: bool, shared: bool) -> (u32, bool) {
+        self.values.append_value(text);
+        let entry = (self.count, masked);
+        self.count += 1;
+        if shared {
+            self.known.insert((place, treated), entry);
+        }
+        entry
+    }
+
+    fn finish(mut self, shared: bool) -> Result<ArrayRef, String> {
+        let values = self.values.finish();
+        if shared {
+            return dictionary(values, &self.of_row);
+        }
+        let text = |at: &u32| (*at != u32::MAX).then(|| values.value(*at as usize));
+        Ok(Arc::new(self.of_row.iter().map(text).collect::<StringArray>()))
+    }
 }
 
 fn mask_dictionary<K: ArrowDictionaryKeyType>(

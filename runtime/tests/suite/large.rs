@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::types::UInt16Type;
+use arrow_array::{ArrayRef, DictionaryArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use serde_json::json;
 use sluice_runtime::{Chain, Limits};
 
@@ -153,6 +154,31 @@ fn wide_batches_and_short_values_are_no_fault() {
                 .all(|text| text.as_ref().unwrap().starts_with("[secret:")),
             "{name}"
         );
+    }
+}
+
+/// One structured body among texts that are long and the same: what came as a dictionary goes back as one.
+#[test]
+fn repeated_bodies_beside_a_structured_one_are_no_fault() {
+    let trace = |n: usize| {
+        let frames = "  at com.example.Shop.order(Shop.java:17)\n".repeat(125);
+        format!("request {n} of jane@example.com failed\n{frames}")
+    };
+    let mut bodies: Vec<String> = (0..800).map(|row| trace(row % 4)).collect();
+    bodies.push(r#"{"mail":"jane@example.com"}"#.to_owned());
+    let mut kinds = vec![None; 800];
+    kinds.push(Some("kvlist"));
+    let body: DictionaryArray<UInt16Type> = bodies.iter().map(|body| Some(body.as_str())).collect();
+    let batch = logs(&vec!["x"; 801]);
+    let place = batch.schema_ref().index_of("body").unwrap();
+    let others: Vec<usize> = (0..batch.num_columns()).filter(|column| *column != place).collect();
+    let batch = with(&batch.project(&others).unwrap(), "body", Arc::new(body));
+    let batch = with(&batch, "body_type", Arc::new(StringArray::from(kinds)));
+    let outcome = mask(json!({})).run(batch, CALL).unwrap();
+    let masked = texts(&outcome.batch, "body");
+    assert_eq!(masked.len(), 801);
+    for (body, masked) in bodies.iter().zip(masked) {
+        assert_eq!(masked.unwrap(), body.replace("jane@example.com", "[email]"));
     }
 }
 
