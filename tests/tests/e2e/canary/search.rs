@@ -19,7 +19,11 @@ const MOST: u64 = 64 << 20;
 pub(super) fn found_below(folder: &Path, texts: &[String]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for file in files(folder) {
-        let bytes = fs::read(&file).unwrap();
+        let bytes = match fs::read(&file) {
+            // A file beside another, until it takes its name.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            bytes => bytes.unwrap(),
+        };
         for layer in std::iter::once(bytes.clone())
             .chain(frames(&bytes))
             .chain(envelopes(&bytes))
