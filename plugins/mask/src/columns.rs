@@ -9,8 +9,8 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{ArrowDictionaryKeyType, Float64Type, Int64Type, UInt16Type, UInt32Type};
 use arrow_array::{Array, ArrayRef, ArrowPrimitiveType, DictionaryArray, PrimitiveArray, StringArray};
 use arrow_buffer::{BooleanBuffer, NullBuffer};
-use sluice_plugin::{Text, dictionary};
 use sluice_plugin::matching::Hit;
+use sluice_plugin::{Text, dictionary};
 
 use crate::custom::CustomHit;
 use crate::find::{Facts, Open, Texts};
@@ -84,7 +84,13 @@ pub(crate) fn mask_bodies(
         let (at, masked) = known.unwrap_or_else(|| {
             hits_of(hits, place, &mut scratch.hits);
             let masked = treated.mask(masker, text, &scratch.hits, &mut scratch.masked);
-            out.put(place, treated, if masked { &scratch.masked } else { text }, masked, shared)
+            out.put(
+                place,
+                treated,
+                if masked { &scratch.masked } else { text },
+                masked,
+                shared,
+            )
         });
         out.of_row.push(at);
         changed |= masked;
