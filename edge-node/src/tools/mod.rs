@@ -65,6 +65,22 @@ pub struct Output<'a> {
     pub is_watched: bool,
 }
 
+impl Output<'_> {
+    /// All of a report for scripts, or what people want to see of it.
+    fn report<T: serde::Serialize>(
+        &mut self,
+        json: bool,
+        report: &T,
+        show: impl Fn(&T) -> String,
+    ) -> Result<(), ToolError> {
+        let text = match json {
+            true => format!("{:#}\n", serde_json::json!(report)),
+            false => show(report),
+        };
+        self.out.write_all(text.as_bytes()).map_err(ToolError::Output)
+    }
+}
+
 /// Why a command ended without doing what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolError {

@@ -51,11 +51,7 @@ struct Damage {
 pub(super) fn run(args: &Args, output: &mut Output<'_>) -> Result<u8, ToolError> {
     let folder = Folder::open(args.data.folder())?;
     let report = report(&folder, output)?;
-    let text = match args.json {
-        true => format!("{:#}\n", serde_json::json!(report)),
-        false => show(&report),
-    };
-    output.out.write_all(text.as_bytes()).map_err(ToolError::Output)?;
+    output.report(args.json, &report, show)?;
     Ok(if report.damaged.is_empty() { 0 } else { DATA_REFUSED })
 }
 

@@ -105,9 +105,14 @@ fn frames(bytes: &Bytes) -> impl Iterator<Item = Bytes> {
 
 fn start(home: &Path, crash_at: Option<&str>) -> Child {
     let _ = std::fs::remove_file(home.join("ready"));
+    start_child("crash::child_node", home, crash_at)
+}
+
+/// One of the ignored tests of this program as a process of its own, which may die at a named point.
+pub(crate) fn start_child(test: &str, home: &Path, crash_at: Option<&str>) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args(["crash::child_node", "--exact", "--ignored", "--nocapture"])
+        .args([test, "--exact", "--ignored", "--nocapture"])
         .env("SLUICE_TEST_HOME", home)
         .env_remove("SLUICE_CRASH_AT")
         .stdout(Stdio::null())

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 
 use sluice_edge::EdgeNode;
 use sluice_edge::config::Format;
 use tokio_util::sync::CancellationToken;
 
-use crate::crash::{carry, read_cloud};
+use crate::crash::{carry, read_cloud, start_child};
 use crate::filelog::{append, tailing};
 use crate::node::eventually;
 
@@ -36,17 +36,7 @@ fn child_tailer() {
 }
 
 fn start(home: &Path, crash_at: Option<&str>) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command
-        .args(["filelog_crash::child_tailer", "--exact", "--ignored", "--nocapture"])
-        .env("SLUICE_TEST_HOME", home)
-        .env_remove("SLUICE_CRASH_AT")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    if let Some(point) = crash_at {
-        command.env("SLUICE_CRASH_AT", point);
-    }
-    command.spawn().unwrap()
+    start_child("filelog_crash::child_tailer", home, crash_at)
 }
 
 /// Among them each side of every step between a line and the file of positions.
