@@ -173,7 +173,9 @@ impl Purse {
 
     /// The rate that holds, or what is left of the day spread over it if that is less.
     fn room(&self, now: Clocks) -> Option<u64> {
-        let of_day = self.left(now, Lane::Live).map(|left| left / (DAY_S - now.unix_s % DAY_S));
+        let of_day = self
+            .left(now, Lane::Live)
+            .map(|left| left / (DAY_S - now.unix_s % DAY_S));
         [self.rate(now), of_day].into_iter().flatten().min()
     }
 

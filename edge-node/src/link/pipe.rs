@@ -284,7 +284,8 @@ async fn read(source: Arc<dyn BatchSource>, key: u64) -> Result<Envelope, Source
         let bytes = source.read(key)?;
         Envelope::parse(bytes).map_err(|error| failed(format!("is no batch: {error}")))
     });
-    read.await.unwrap_or_else(|_| Err(failed("reading panicked".to_owned())))
+    read.await
+        .unwrap_or_else(|_| Err(failed("reading panicked".to_owned())))
 }
 
 /// The transport sends what has the highest first, what it sends again included.

@@ -98,7 +98,14 @@ mod tests {
     const STEP_MS: u64 = 5_000;
 
     /// A node that seals `offered` bytes a second times the share that it was told.
-    fn settle(thrift: &mut Thrift, from_ms: u64, sealed: &mut u64, offered: f64, room: Option<u64>, steps: u64) -> Wish {
+    fn settle(
+        thrift: &mut Thrift,
+        from_ms: u64,
+        sealed: &mut u64,
+        offered: f64,
+        room: Option<u64>,
+        steps: u64,
+    ) -> Wish {
         let mut wish = thrift.wish;
         for step in 1..=steps {
             *sealed += (offered * wish.share * STEP_MS as f64 / 1_000.0) as u64;

@@ -274,7 +274,11 @@ impl Spool {
 
     fn compression(&self) -> Compression {
         let level = self.options.zstd_level;
-        Compression::level(if self.hints.is_tight() { level.max(TIGHT_LEVEL) } else { level })
+        Compression::level(if self.hints.is_tight() {
+            level.max(TIGHT_LEVEL)
+        } else {
+            level
+        })
     }
 
     /// Everything below it is acknowledged or gone.

@@ -90,7 +90,8 @@ fn a_short_budget_makes_sample_keep_fewer_rows_and_says_so() {
     let dropped = |node: &TestNode| {
         let rows = node.status.snapshot().dropped;
         assert!(
-            rows.iter().all(|of| (of.plugin.as_str(), of.reason.as_str()) == ("sample", "link")),
+            rows.iter()
+                .all(|of| (of.plugin.as_str(), of.reason.as_str()) == ("sample", "link")),
             "{rows:?}"
         );
         rows.iter().map(|of| of.rows).sum::<u64>()

@@ -282,7 +282,10 @@ async fn p2_p6_what_is_damaged_after_it_was_sent_is_settled_by_its_tombstone() {
     acked.sort_unstable();
     assert_eq!(acked, (0..12).collect::<Vec<_>>(), "each once");
     let status = link.until(|s| s.acked == 12).await;
-    assert_eq!(status.sessions, 2, "only the connection that died was made anew: {status:?}");
+    assert_eq!(
+        status.sessions, 2,
+        "only the connection that died was made anew: {status:?}"
+    );
     let log = cloud.log.lock().unwrap().clone();
     let kinds = |seq| -> Vec<Kind> {
         let of = log.iter().filter(|b| b.header.id.seq == seq);
