@@ -13,3 +13,4 @@ mod otlp;
 mod python;
 mod quarantine;
 mod restart;
+mod siege;
