@@ -174,6 +174,7 @@ impl EdgeNode {
             plugins: plugins.clone(),
             tap: tap.clone(),
             link: uplink.as_ref().map(Uplink::status),
+            look_again: uplink.as_ref().map(Uplink::look_again),
             max_bytes: config.spool.max_bytes,
             on_full: config.spool.on_full,
             data_dir: config.data_dir.clone(),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod budget;
+mod certificates;
 mod gateway;
 mod lanes;
 mod moves;
