@@ -198,10 +198,7 @@ fn wrong_certificates(pki: &Pki, other: &Pki) -> Vec<(&'static str, Files)> {
         ),
         ("no name", pki.issue("nameless", &spec(vec![]))),
         ("two names", pki.issue("two", &spec(vec![own.clone(), foreign]))),
-        (
-            "a name and a host",
-            pki.issue("host", &spec(vec![own, dns("site-1")])),
-        ),
+        ("a name and a host", pki.issue("host", &spec(vec![own, dns("site-1")]))),
         ("host only", pki.issue("host-only", &spec(vec![dns("site-1")]))),
         (
             "other scheme",
