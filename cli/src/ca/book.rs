@@ -101,7 +101,19 @@ impl Lock {
     }
 }
 
-/// Everything that was issued, oldest first.
+/// Forgets what expired before a moment: nobody can use it for anything any more. The deny list stays as it is.
+pub(crate) fn forget(dir: &Path, expired_before_s: u64) -> Result<()> {
+    let lock = Lock::take(dir)?;
+    let mut entries = list(dir)?;
+    let all = entries.len();
+    entries.retain(|entry| entry.not_after >= expired_before_s);
+    match entries.len() < all {
+        true => lock.save(&entries),
+        false => Ok(()),
+    }
+}
+
+/// Everything that was issued and is not forgotten, oldest first.
 pub(crate) fn list(dir: &Path) -> Result<Vec<Entry>> {
     let path = dir.join(ISSUED);
     let text = match fs::read_to_string(&path) {
@@ -237,6 +249,10 @@ mod tests {
         assert_eq!(list(dir.path()).unwrap(), [entry("41")]);
         add("42");
         assert_eq!(list(dir.path()).unwrap(), [entry("41"), entry("42")]);
+        forget(dir.path(), 2).unwrap();
+        assert_eq!(list(dir.path()).unwrap().len(), 2);
+        forget(dir.path(), 3).unwrap();
+        assert!(list(dir.path()).unwrap().is_empty());
         // What builds before renewal wrote.
         fs::write(
             &path,

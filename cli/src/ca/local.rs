@@ -7,14 +7,19 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sluice_ingest::gateway::{Authority, AuthorityError, RenewalRequest};
+use tokio::sync::Semaphore;
 
 use super::policy::{self, Policy};
+
+/// Requests that may wait for the folder's lock.
+const MAX_WAITING: usize = 32;
 
 /// Signs with the key in a folder.
 #[derive(Clone)]
 pub(crate) struct LocalAuthority {
     dir: Arc<PathBuf>,
     policy: Arc<Policy>,
+    places: Arc<Semaphore>,
 }
 
 impl LocalAuthority {
@@ -22,6 +27,7 @@ impl LocalAuthority {
         Self {
             dir: Arc::new(dir),
             policy: Arc::new(policy),
+            places: Arc::new(Semaphore::new(MAX_WAITING)),
         }
     }
 
@@ -32,7 +38,10 @@ impl LocalAuthority {
         via: (String, Option<String>),
     ) -> Result<Vec<Bytes>, AuthorityError> {
         let this = self.clone();
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        let place = place.map_err(|_| AuthorityError::Later("many ask at once".to_owned()))?;
         let renew = move || {
+            let _place = place;
             let now_s = super::now().map_err(|error| AuthorityError::Away(error.to_string()))?;
             policy::renew(&this.dir, &this.policy, &request, (&via.0, via.1.as_deref()), now_s)
         };

@@ -102,6 +102,12 @@ pub(crate) fn init(dir: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Forgets the certificates that have not even a grace any more, and a month beyond it.
+pub(crate) fn forget_old(dir: &Path, policy: &Policy) -> Result<()> {
+    let kept = policy.grace + DAY * 30;
+    book::forget(dir, now()?.saturating_sub(kept.as_secs()))
+}
+
 /// Issues a certificate with a new key into `out`.
 pub(crate) fn issue(dir: &Path, role: &Role, out: &Path, life: Duration) -> Result<Issued> {
     ensure!(

@@ -119,6 +119,11 @@ impl Door {
                         Ok(fresh) => tls = fresh,
                         Err(error) => tracing::error!("the door's certificate stays as it is: {error:#}"),
                     }
+                    let (dir, policy) = (self.config.dir.clone(), self.config.policy.clone());
+                    let forgotten = tokio::task::spawn_blocking(move || super::forget_old(&dir, &policy)).await;
+                    if let Ok(Err(error)) = forgotten {
+                        tracing::error!("old certificates are not forgotten: {error:#}");
+                    }
                     continue;
                 }
                 () = shutdown.cancelled() => break,

@@ -12,7 +12,7 @@ use sluice_wire::ids::{NodeId, TenantId};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::ca::{self, Issued, Role};
+use crate::ca::{self, Issued, Policy, Role};
 
 /// The tenant that all rows of one machine belong to until someone names another.
 pub(super) const TENANT: &str = "default";
@@ -73,15 +73,21 @@ fn gateway() -> Role {
 pub(super) async fn keep(
     data: PathBuf,
     authority: PathBuf,
-    life: Duration,
+    policy: Policy,
     gateway_looks: Option<Arc<Notify>>,
     stop: CancellationToken,
 ) {
+    let life = policy.life;
     let every = (life / 10).min(LOOK_EVERY);
     loop {
         tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(every) => {} }
         let (authority, out) = (authority.clone(), data.join("certificates/gateway"));
-        let made = tokio::task::spawn_blocking(move || ensure(&authority, &gateway(), &out, life)).await;
+        let policy = policy.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            ca::forget_old(&authority, &policy)?;
+            ensure(&authority, &gateway(), &out, life)
+        });
+        let made = made.await;
         match made {
             Ok(Ok(_)) => gateway_looks.iter().for_each(|gateway| gateway.notify_one()),
             Ok(Err(error)) => tracing::error!("the gateway's certificate is not renewed: {error:#}"),

@@ -7,9 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
+use sluice_settings::readable::span;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use super::clock::unix_s;
 use super::config::{GatewayConfig, GatewayError};
 use super::deny::DenyList;
 use super::status::{Counters, add};
@@ -29,6 +31,19 @@ pub(super) struct Reload {
     counters: Arc<Counters>,
     /// What changed could not be used at the last look: perhaps half of it was written.
     is_suspect: bool,
+    /// Between which times the own certificate is valid, in seconds since 1970, and whether it was near its end at the last look.
+    own: (i64, i64),
+    is_old: bool,
+}
+
+/// The last sixth of a life is near its end.
+const OLD_SHARE: i64 = 6;
+
+/// What new handshakes are served with.
+struct Made {
+    server: ServerConfig,
+    verifier: Arc<GraceVerifier>,
+    own: (i64, i64),
 }
 
 impl Reload {
@@ -45,7 +60,7 @@ impl Reload {
             Watched::new(files),
             Watched::new(config.deny_list.iter().cloned().collect()),
         );
-        let (server, verifier) = server_config(config, &counters)?;
+        let Made { server, verifier, own } = server_config(config, &counters)?;
         let trust = Trust {
             verifier,
             authorities: 0,
@@ -59,6 +74,8 @@ impl Reload {
             trust: watch::Sender::new(trust),
             counters,
             is_suspect: false,
+            own,
+            is_old: false,
         };
         Ok((reload, server))
     }
@@ -73,12 +90,14 @@ impl Reload {
         if self.deny.changed() {
             self.look_at_deny_list();
         }
+        self.look_at_age();
         let was_suspect = std::mem::take(&mut self.is_suspect);
         if !self.tls.changed() && !was_suspect {
             return None;
         }
         match server_config(&self.config, &self.counters) {
-            Ok((server, verifier)) => {
+            Ok(Made { server, verifier, own }) => {
+                self.own = own;
                 info!("certificates read again");
                 self.counters.set_problem("certificates", None);
                 self.trust.send_modify(|trust| {
@@ -96,6 +115,22 @@ impl Reload {
                 None
             }
         }
+    }
+
+    /// Tells when the gateway's own certificate is near its end: nobody renews it but an operator.
+    fn look_at_age(&mut self) {
+        let (begin, end) = self.own;
+        let left = end.saturating_sub(unix_s(&self.config.clock));
+        let is_old = left < end.saturating_sub(begin) / OLD_SHARE;
+        let problem = is_old.then(|| {
+            let left = span(u64::try_from(left).unwrap_or(0).saturating_mul(1_000));
+            format!("the gateway's certificate expires in {left}: put a new one in its place")
+        });
+        if is_old && !self.is_old {
+            warn!(problem, "certificate is old");
+        }
+        self.is_old = is_old;
+        self.counters.set_problem("age", problem);
     }
 
     fn look_at_deny_list(&mut self) {
@@ -124,7 +159,7 @@ impl Reload {
     }
 }
 
-fn server_config(config: &GatewayConfig, counters: &Counters) -> Result<(ServerConfig, Arc<GraceVerifier>), TlsError> {
+fn server_config(config: &GatewayConfig, counters: &Counters) -> Result<Made, TlsError> {
     // Without somebody to ask, grace would let an expired certificate in for nothing.
     let grace = config.authority.as_ref().map_or(Duration::ZERO, |_| config.grace);
     let made = tls::server_crypto(
@@ -143,7 +178,11 @@ fn server_config(config: &GatewayConfig, counters: &Counters) -> Result<(ServerC
         .max_incoming(1024)
         .incoming_buffer_size(16 << 10)
         .incoming_buffer_size_total(16 << 20);
-    Ok((server, made.verifier))
+    Ok(Made {
+        server,
+        verifier: made.verifier,
+        own: (made.not_before, made.not_after),
+    })
 }
 
 fn transport(config: &GatewayConfig) -> TransportConfig {

@@ -16,7 +16,20 @@ use super::identity::{PeerIdentity, identity_of};
 /// What the authority may take for its answer.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// So many requests of one session are passed on at once, and later one for each time that an overloaded gateway lets edges wait.
+const ASKS_AT_ONCE: u32 = 5;
+
 pub(super) type Answer = Result<Vec<Bytes>, AuthorityError>;
+
+/// Whether the next request of a session is passed on.
+pub(super) fn may_ask(asked: u32, since: Duration, retry_after: Duration) -> bool {
+    let more = since.as_millis() / retry_after.as_millis().max(1);
+    u128::from(asked) < more + u128::from(ASKS_AT_ONCE)
+}
+
+pub(super) fn too_often() -> Answer {
+    Err(AuthorityError::Later("this session asks too often".to_owned()))
+}
 
 /// Asks the authority, unless too many are asked already.
 pub(super) fn ask(

@@ -82,6 +82,8 @@ pub(super) struct Session {
     receiving: FuturesUnordered<BoxFuture<'static, Received>>,
     appending: FuturesUnordered<BoxFuture<'static, Appended>>,
     renewing: Option<BoxFuture<'static, Answer>>,
+    /// Requests for a certificate in this session.
+    renewals_asked: u32,
     /// Share of the windows, taken when the session is welcomed.
     window: Option<OwnedSemaphorePermit>,
     farewell: Option<(RefusedCode, String)>,
@@ -123,6 +125,7 @@ impl Session {
             receiving: FuturesUnordered::new(),
             appending: FuturesUnordered::new(),
             renewing: None,
+            renewals_asked: 0,
             window: None,
             farewell: None,
         }
@@ -202,8 +205,13 @@ impl Session {
                 }
                 Action::Renew(ask) => {
                     let context = &self.context;
-                    let asked = renewal::ask(context.authority.clone(), &context.renewals, &self.chain, ask);
-                    self.renewing = Some(asked.boxed());
+                    let may = renewal::may_ask(self.renewals_asked, self.started.elapsed(), context.retry_after);
+                    self.renewals_asked = self.renewals_asked.saturating_add(1);
+                    let asked = match may {
+                        true => renewal::ask(context.authority.clone(), &context.renewals, &self.chain, ask).boxed(),
+                        false => futures::future::ready(renewal::too_often()).boxed(),
+                    };
+                    self.renewing = Some(asked);
                 }
             }
         }

@@ -36,7 +36,8 @@ pub enum TlsError {
 pub(super) struct ServerCrypto {
     pub(super) crypto: Arc<QuicServerConfig>,
     pub(super) verifier: Arc<GraceVerifier>,
-    /// When the certificate that is shown expires, in seconds since 1970.
+    /// Of the certificate that is shown, in seconds since 1970.
+    pub(super) not_before: i64,
     pub(super) not_after: i64,
 }
 
@@ -49,7 +50,7 @@ pub(super) fn server_crypto(
     clock: &WallClock,
 ) -> Result<ServerCrypto, TlsError> {
     let chain = certificates("certificate", certificate)?;
-    let not_after = chain.first().map_or(0, |first| not_after(first));
+    let (not_before, not_after) = chain.first().map_or((0, 0), |first| validity(first));
     let key_der = PrivateKeyDer::from_pem_file(key).map_err(|source| pem_error("key", key, source))?;
     let mut roots = RootCertStore::empty();
     for authority in certificates("client authority", client_ca)? {
@@ -77,12 +78,16 @@ pub(super) fn server_crypto(
     Ok(ServerCrypto {
         crypto: Arc::new(crypto),
         verifier,
+        not_before,
         not_after,
     })
 }
 
-fn not_after(der: &[u8]) -> i64 {
-    X509Certificate::from_der(der).map_or(0, |(_, certificate)| certificate.validity().not_after.timestamp())
+fn validity(der: &[u8]) -> (i64, i64) {
+    X509Certificate::from_der(der).map_or((0, 0), |(_, certificate)| {
+        let validity = certificate.validity();
+        (validity.not_before.timestamp(), validity.not_after.timestamp())
+    })
 }
 
 fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

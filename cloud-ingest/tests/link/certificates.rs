@@ -297,3 +297,24 @@ async fn t6_authorities_take_over_from_each_other_and_one_that_is_gone_takes_its
     new_session.send(&batch(site_1(), 2)).await;
     assert!(matches!(new_session.frame().await.unwrap(), Frame::Ack(_)));
 }
+
+#[tokio::test]
+async fn p15_a_session_that_asks_without_end_does_not_reach_the_authority_without_end() {
+    let gateway = Renewing::new(|config| config.retry_after = Duration::from_secs(60));
+    let (_peer, mut session, _) = gateway.greet(&gateway.ends_2030).await.unwrap();
+    let key = KeyPair::generate().unwrap();
+    let mut told = 0;
+    for _ in 0..50 {
+        session.say(&ask(&key)).await.unwrap();
+        match session.frame().await.unwrap() {
+            Frame::Renewed(_) => {}
+            Frame::NotRenewed(not) => {
+                assert!(not.reason.contains("too often"), "{not:?}");
+                told += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let asked = gateway.authority.asked.lock().unwrap().len();
+    assert!(told >= 40 && asked <= 10 && told + asked == 50, "{told} {asked}");
+}

@@ -11,7 +11,7 @@ use super::EdgeConfig;
 use crate::link::{self, LinkConfig};
 
 /// In the data folder: the certificate that came over the link, with its key.
-pub(crate) const RENEWED_FILE: &str = "link-certificate.pem";
+const RENEWED_FILE: &str = "link-certificate.pem";
 
 /// The way to the gateways; without a gateway everything stays in the spool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -296,6 +296,11 @@ impl Link {
         Ok(())
     }
 
+    /// Where a certificate that came over the link is kept, if any is asked for.
+    pub(crate) fn renewed_file(&self, data_dir: &std::path::Path) -> Option<PathBuf> {
+        self.renew.then(|| data_dir.join(RENEWED_FILE))
+    }
+
     /// What the uplink needs; `None` without a gateway.
     pub(crate) fn resolve(&self, data_dir: &std::path::Path) -> Option<LinkConfig> {
         let d = LinkConfig::new("", PathBuf::new(), PathBuf::new(), PathBuf::new());
@@ -307,7 +312,7 @@ impl Link {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
             ca: self.ca.clone(),
-            renewed: self.renew.then(|| data_dir.join(RENEWED_FILE)),
+            renewed: self.renewed_file(data_dir),
             look_every: d.look_every,
             clock: d.clock,
             max_in_flight: self.max_in_flight,

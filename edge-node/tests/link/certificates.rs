@@ -330,3 +330,16 @@ async fn p14_a_new_certificate_ends_the_waiting_after_refusals() {
     site.all_is_there_once().await;
     link.stop().await;
 }
+
+#[tokio::test]
+async fn files_are_looked_at_when_somebody_says_so() {
+    let site = Site::new(fresh());
+    let mut link = site.link_with(|config| config.look_every = Duration::from_secs(86_400));
+    link.until(|s| s.connected).await;
+    let next = site.pki.edge_pair((now() - 60, now() + DAY));
+    site.pki.write_edge(&next);
+    link.look_again.notify_one();
+    let status = link.until(|s| s.connected && s.sessions == 2).await;
+    assert_eq!(certificate(&status).serial, serial_of(&next.0));
+    link.stop().await;
+}
