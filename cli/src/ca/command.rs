@@ -20,8 +20,8 @@ use crate::running::{self, RunArgs};
 #[command(
     after_help = "A fleet in five lines:\n  sluice ca init\n  sluice ca issue --gateway ingest.example.com\n  \
     sluice ca issue --tenant acme --node site-7\n  sluice ca serve --listen ca=10.0.0.5:7444\n  sluice ca revoke acme/site-7\n\n\
-    Edges live on short certificates (14 days) that they renew over the link: gateways pass their requests on to `sluice ca serve`\n\
-    (`[gateway] authority` in ingest.toml), also when a certificate expired while a site was offline. Without it, issue new ones by hand.\n\
+    Edges live on short certificates (14 days) that they renew over the link, also when one expired while a site was offline: gateways pass \
+    their requests on to `sluice ca serve`, which `[gateway] authority` in ingest.toml names. Without it, issue new ones by hand.\n\n\
     The folder's `ca.key` signs everything: keep it off the gateways. Gateways need `ca.pem` and `deny`, edges `ca.pem`."
 )]
 pub(crate) struct Args {
