@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod budget;
+mod certificates;
 mod gateway;
 mod lanes;
 mod moves;
@@ -157,6 +158,7 @@ fn batch(seq: u64, bytes: usize) -> Bytes {
 }
 
 struct Link {
+    look_again: Arc<tokio::sync::Notify>,
     status: watch::Receiver<LinkStatus>,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
@@ -195,6 +197,7 @@ impl Link {
         .unwrap();
         let (status, shutdown) = (uplink.status(), CancellationToken::new());
         Self {
+            look_again: uplink.look_again(),
             status,
             running: tokio::spawn(uplink.run(shutdown.clone())),
             shutdown,
