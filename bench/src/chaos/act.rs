@@ -59,17 +59,30 @@ impl Stage {
         self.look().await;
         match step.action {
             Action::Kill(who) => self.kill(who).await?,
+            Action::KillAll => {
+                for who in Who::ALL {
+                    self.world.kill(who)?;
+                    self.seen.kills += 1;
+                }
+                for who in Who::ALL {
+                    self.begin_again(who).await?;
+                }
+            }
             Action::CrashAt { who, point, passage } => self.crash(who, point, passage).await?,
             Action::Pause { who, ms } => self.pause(who, ms).await?,
             Action::Clock { who, seconds } => {
                 self.world.set_clock(who, seconds)?;
                 self.seen.jumps += 1;
             }
-            Action::Fill { who, hold_ms } => self.fill(who, hold_ms).await?,
+            Action::Fill { who, hold_ms, kill } => self.fill(who, hold_ms, kill).await?,
             Action::Flip(flip) => self.flip(flip).await?,
-            Action::Outage { ms } => {
+            Action::Outage { ms, kill } => {
                 self.world.relay.cut(true);
-                tokio::time::sleep(Duration::from_millis(ms)).await;
+                tokio::time::sleep(Duration::from_millis(ms / 2)).await;
+                if let Some(who) = kill {
+                    self.kill(who).await?;
+                }
+                tokio::time::sleep(Duration::from_millis(ms / 2)).await;
                 self.world.relay.cut(false);
                 self.seen.outages += 1;
             }
@@ -153,7 +166,7 @@ impl Stage {
         Ok(())
     }
 
-    async fn fill(&mut self, who: Who, hold_ms: u64) -> Result<()> {
+    async fn fill(&mut self, who: Who, hold_ms: u64, kill: bool) -> Result<()> {
         let refused = self.oracle.refused_requests();
         self.look().await;
         let asked = self.seen.retries_asked;
@@ -173,6 +186,9 @@ impl Stage {
                 bail!("{who} never said that its disk is full");
             }
             tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        if kill {
+            self.kill(who).await.context("on a full disk")?;
         }
         tokio::time::sleep(Duration::from_millis(hold_ms)).await;
         let alive = self.world.process(who)?.is_alive();
@@ -201,17 +217,11 @@ impl Stage {
         }
         self.world.kill(who)?;
         self.seen.kills += 1;
-        let folder = self.world.log_folder(wanted.file)?;
-        if let Some(flipped) = flip::flip(&folder, wanted.region, wanted.place)? {
-            self.seen.flips.push(format!(
-                "bit {} of byte {} of {} ({:?})",
-                flipped.bit,
-                flipped.at,
-                flipped.file.display(),
-                flipped.region
-            ));
-        }
-        self.begin_again(who).await?;
+        let files = self.world.files(wanted.file)?;
+        let flipped = flip::damage(&files, wanted.region, wanted.place)?;
+        self.seen.flips.extend(flipped.map(|flipped| flipped.to_string()));
+        let started = self.begin_again(who).await;
+        started.with_context(|| format!("after {}", self.seen.flips.last().map_or("", String::as_str)))?;
         self.world.relay.cut(false);
         Ok(())
     }

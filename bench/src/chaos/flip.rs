@@ -1,10 +1,11 @@
-//! One bit of one file of a log, chosen by the part of the file that it lies in. `crates/wal/FORMAT.md` describes the files.
+//! Damage to one file: a bit of a log, chosen by the part of its segment that it lies in, a bit anywhere, or a file that is gone. `crates/wal/FORMAT.md` describes the files.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::plan::Region;
 
@@ -15,60 +16,100 @@ const RECORD_HEAD_BYTES: usize = 32;
 const RECORD: u8 = 1;
 const MARKER: u8 = 2;
 
-/// Which bit was flipped.
+/// What was damaged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Flipped {
+pub(super) struct Damaged {
     pub(super) file: PathBuf,
-    pub(super) at: usize,
-    pub(super) bit: u32,
     pub(super) region: Region,
+    /// Byte and bit; none where the file is gone.
+    pub(super) at: Option<(usize, u32)>,
 }
 
-/// Flips a bit of the log in `folder`. Where the region is empty one of the payload is taken; none where there is no record.
-///
-/// The last marker of the newest file is spared: damage there cannot be told from a group that was never acknowledged.
-pub(super) fn flip(folder: &Path, region: Region, place: u64) -> io::Result<Option<Flipped>> {
-    let mut files: Vec<PathBuf> = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "wal") {
-            files.push(path);
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.at {
+            Some((byte, bit)) => write!(
+                f,
+                "bit {bit} of byte {byte} of {} ({:?})",
+                self.file.display(),
+                self.region
+            ),
+            None => write!(f, "{} is gone", self.file.display()),
         }
     }
-    files.sort();
+}
+
+/// Damages one of `files`, which are in the order of their names. Where the region is empty a bit of the payload is taken; none where there
+/// is no record.
+///
+/// The last marker of the newest segment is spared: damage there cannot be told from a group that was never acknowledged. So is the
+/// newest segment as a whole.
+pub(super) fn damage(files: &[PathBuf], region: Region, place: u64) -> io::Result<Option<Damaged>> {
+    match region {
+        Region::Any => any_bit(files, place),
+        Region::Gone => gone(files, place),
+        _ => bit_of_segment(files, region, place),
+    }
+}
+
+fn any_bit(files: &[PathBuf], place: u64) -> io::Result<Option<Damaged>> {
+    let mut parts = Vec::new();
+    for path in files {
+        parts.push((path, Region::Any, 0..fs::read(path)?.len()));
+    }
+    flip(&parts, place)
+}
+
+fn gone(files: &[PathBuf], place: u64) -> io::Result<Option<Damaged>> {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|e| e == "wal");
+    let spared = usize::from(files.last().is_some_and(is_segment));
+    let candidates = &files[..files.len().saturating_sub(spared)];
+    let Some(file) = candidates.get((place % candidates.len().max(1) as u64) as usize) else {
+        return bit_of_segment(files, Region::Payload, place);
+    };
+    fs::remove_file(file)?;
+    Ok(Some(Damaged {
+        file: file.clone(),
+        region: Region::Gone,
+        at: None,
+    }))
+}
+
+fn bit_of_segment(files: &[PathBuf], region: Region, place: u64) -> io::Result<Option<Damaged>> {
     let mut parts = Vec::new();
     for (number, path) in files.iter().enumerate() {
         let found = regions(&fs::read(path)?, number + 1 == files.len());
         parts.extend(found.into_iter().map(|(region, range)| (path, region, range)));
     }
     for region in [region, Region::Payload] {
-        let of_it: Vec<_> = parts
-            .iter()
-            .filter(|(_, r, range)| *r == region && !range.is_empty())
-            .collect();
-        let bits: u64 = of_it.iter().map(|(_, _, range)| range.len() as u64 * 8).sum();
-        if bits == 0 {
+        let of_it: Vec<_> = parts.iter().filter(|(_, r, _)| *r == region).cloned().collect();
+        if let Some(damaged) = flip(&of_it, place)? {
+            return Ok(Some(damaged));
+        }
+    }
+    Ok(None)
+}
+
+/// Flips one bit of these parts.
+fn flip(parts: &[(&PathBuf, Region, Range<usize>)], place: u64) -> io::Result<Option<Damaged>> {
+    let bits: u64 = parts.iter().map(|(_, _, range)| range.len() as u64 * 8).sum();
+    let mut left = place % bits.max(1);
+    for (path, region, range) in parts {
+        let here = range.len() as u64 * 8;
+        if left >= here {
+            left -= here;
             continue;
         }
-        let mut left = place % bits;
-        for (path, region, range) in of_it {
-            let here = range.len() as u64 * 8;
-            if left >= here {
-                left -= here;
-                continue;
-            }
-            let (at, bit) = (range.start + (left / 8) as usize, (left % 8) as u32);
-            let file = fs::File::options().read(true).write(true).open(path)?;
-            let mut byte = [0];
-            file.read_exact_at(&mut byte, at as u64)?;
-            file.write_all_at(&[byte[0] ^ (1 << bit)], at as u64)?;
-            return Ok(Some(Flipped {
-                file: path.to_path_buf(),
-                at,
-                bit,
-                region: *region,
-            }));
-        }
+        let (at, bit) = (range.start + (left / 8) as usize, (left % 8) as u32);
+        let file = fs::File::options().read(true).write(true).open(path)?;
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at as u64)?;
+        file.write_all_at(&[byte[0] ^ (1 << bit)], at as u64)?;
+        return Ok(Some(Damaged {
+            file: path.to_path_buf(),
+            region: *region,
+            at: Some((at, bit)),
+        }));
     }
     Ok(None)
 }
@@ -118,20 +159,28 @@ fn regions(bytes: &[u8], is_newest: bool) -> Vec<(Region, Range<usize>)> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
+
     use sluice_wal::{Options, Wal};
 
     use super::*;
 
-    /// What the log itself calls damaged is what was flipped, and nothing when a copy of it stands elsewhere.
+    fn segment(folder: &Path) -> PathBuf {
+        let mut files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        files.find(|path| path.extension().is_some_and(|e| e == "wal")).unwrap()
+    }
+
+    /// What the log itself calls damaged is what was hit, and nothing where a copy of it stands elsewhere.
     #[test]
-    fn a_flip_changes_one_bit_of_the_region_that_was_asked_for() {
-        for (region, places) in [
-            (Region::Payload, 40),
-            (Region::Header, 40),
-            (Region::Marker, 40),
-            (Region::FrameHead, 40),
+    fn one_bit_of_the_region_that_was_asked_for_changes_and_the_log_sees_it() {
+        for region in [
+            Region::Payload,
+            Region::RecordHead,
+            Region::FrameHead,
+            Region::Header,
+            Region::Marker,
         ] {
-            for place in 0..places {
+            for place in 0..40 {
                 let folder = tempfile::tempdir().unwrap();
                 let (mut wal, _) = Wal::open(folder.path(), Options::default()).unwrap();
                 for record in 0..4u8 {
@@ -139,23 +188,31 @@ mod tests {
                     wal.sync().unwrap();
                 }
                 drop(wal);
-                let before = segment(folder.path());
-                let flipped = flip(folder.path(), region, place * 7_919).unwrap().unwrap();
-                let after = segment(folder.path());
+                let file = segment(folder.path());
+                let before = fs::read(&file).unwrap();
+                let damaged = damage(std::slice::from_ref(&file), region, place * 7_919)
+                    .unwrap()
+                    .unwrap();
+                let after = fs::read(&file).unwrap();
                 let differ: Vec<usize> = (0..before.len()).filter(|i| before[*i] != after[*i]).collect();
-                assert_eq!((flipped.region, differ), (region, vec![flipped.at]));
+                assert_eq!((damaged.region, differ), (region, vec![damaged.at.unwrap().0]));
                 let (_, recovery) = Wal::open(folder.path(), Options::default()).unwrap();
-                let damaged = recovery.damaged.len();
-                let expected = usize::from(matches!(region, Region::Payload | Region::FrameHead));
-                assert_eq!(damaged, expected, "{flipped:?}: {recovery:?}");
+                let is_hit = matches!(region, Region::Payload | Region::RecordHead | Region::FrameHead);
+                assert_eq!(recovery.damaged.len(), usize::from(is_hit), "{damaged}: {recovery:?}");
+                assert_eq!(recovery.next, 4, "{damaged}: {recovery:?}");
             }
         }
     }
 
-    fn segment(folder: &Path) -> Vec<u8> {
-        let files = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
-        let mut files = files;
-        let file = files.find(|p| p.extension().is_some_and(|e| e == "wal")).unwrap();
-        fs::read(file).unwrap()
+    #[test]
+    fn the_newest_segment_is_not_taken_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["0.wal", "1.wal", "2.wal"].map(|name| folder.path().join(name));
+        names.iter().for_each(|name| fs::write(name, b"x").unwrap());
+        for place in 0..4 {
+            let damaged = damage(&names, Region::Gone, place).unwrap().unwrap();
+            assert_ne!(damaged.file, names[2]);
+            fs::write(damaged.file, b"x").unwrap();
+        }
     }
 }

@@ -54,19 +54,23 @@ impl fmt::Display for Who {
     }
 }
 
-/// A log on disk.
+/// Files of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFile {
+pub enum Files {
+    /// Segments of a log.
     Journal,
     Spool,
     Log,
+    /// The small files beside them.
+    EdgeState,
+    CloudState,
 }
 
-impl LogFile {
+impl Files {
     pub fn owner(self) -> Who {
         match self {
-            LogFile::Journal | LogFile::Spool => Who::Edge,
-            LogFile::Log => Who::Cloud,
+            Files::Journal | Files::Spool | Files::EdgeState => Who::Edge,
+            Files::Log | Files::CloudState => Who::Cloud,
         }
     }
 }
@@ -81,12 +85,16 @@ pub enum Region {
     RecordHead,
     Payload,
     Marker,
+    /// A bit anywhere in the file.
+    Any,
+    /// The whole file is gone.
+    Gone,
 }
 
 /// One bit of one file; `place` chooses it among those of its region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flip {
-    pub file: LogFile,
+    pub file: Files,
     pub region: Region,
     pub place: u64,
 }
@@ -96,6 +104,8 @@ pub struct Flip {
 pub enum Action {
     /// SIGKILL, and a start.
     Kill(Who),
+    /// Both at once.
+    KillAll,
     /// A start that ends itself at the n-th passage of a point, and another start.
     CrashAt {
         who: Who,
@@ -106,12 +116,12 @@ pub enum Action {
     Pause { who: Who, ms: u64 },
     /// From now on the wall clock of a process is so far off.
     Clock { who: Who, seconds: i64 },
-    /// Others fill the disk, and make room again.
-    Fill { who: Who, hold_ms: u64 },
+    /// Others fill the disk, and make room again; meanwhile the process may be killed and started.
+    Fill { who: Who, hold_ms: u64, kill: bool },
     /// A killed process finds this bit flipped.
     Flip(Flip),
-    /// Nothing gets through the link.
-    Outage { ms: u64 },
+    /// Nothing gets through the link; meanwhile a process may be killed and started.
+    Outage { ms: u64, kill: Option<Who> },
     /// The gateway sees another port.
     Rebind,
 }
@@ -129,19 +139,22 @@ impl fmt::Display for Step {
         write!(f, "after {} events and {} ms: ", self.after_events, self.then_ms)?;
         match self.action {
             Action::Kill(who) => write!(f, "kill -9 {who}"),
+            Action::KillAll => write!(f, "kill -9 of both"),
             Action::CrashAt { who, point, passage } => write!(f, "{who} dies at {point}:{passage}"),
             Action::Pause { who, ms } => write!(f, "{who} stands still for {ms} ms"),
             Action::Clock { who, seconds } => write!(f, "the clock of {who} is {seconds} s off"),
-            Action::Fill { who, hold_ms } => write!(f, "the disk of {who} is full for {hold_ms} ms"),
-            Action::Flip(flip) => write!(
-                f,
-                "{:?} of {}: a bit of {:?} flips (place {})",
-                flip.file,
-                flip.file.owner(),
-                flip.region,
-                flip.place
-            ),
-            Action::Outage { ms } => write!(f, "the link is cut for {ms} ms"),
+            Action::Fill { who, hold_ms, kill } => {
+                let killed = if kill { ", and it is killed" } else { "" };
+                write!(f, "the disk of {who} is full for {hold_ms} ms{killed}")
+            }
+            Action::Flip(Flip { file, region, place }) => match region {
+                Region::Gone => write!(f, "a file of {file:?} is gone (place {place})"),
+                _ => write!(f, "{file:?}: a bit of {region:?} flips (place {place})"),
+            },
+            Action::Outage { ms, kill: None } => write!(f, "the link is cut for {ms} ms"),
+            Action::Outage { ms, kill: Some(who) } => {
+                write!(f, "the link is cut for {ms} ms, and {who} is killed")
+            }
             Action::Rebind => write!(f, "the link gets another port"),
         }
     }
@@ -313,7 +326,7 @@ impl Scenario {
         let random = &mut random;
         let actions: Vec<Action> = match self {
             Scenario::CrashPoints => (0..rounds).flat_map(|_| crash_points(random)).collect(),
-            Scenario::Kills => (0..rounds).map(|_| Action::Kill(anyone(random))).collect(),
+            Scenario::Kills => (0..rounds).map(|_| kill(random)).collect(),
             Scenario::Pause => {
                 let ms = match length {
                     Length::Short => 3_000,
@@ -333,6 +346,13 @@ impl Scenario {
             action,
         };
         actions.into_iter().map(step).collect()
+    }
+}
+
+fn kill(random: &mut StdRng) -> Action {
+    match random.random_range(0..8) {
+        0 => Action::KillAll,
+        _ => Action::Kill(anyone(random)),
     }
 }
 
@@ -382,28 +402,34 @@ fn fill(random: &mut StdRng, who: Who) -> Action {
     Action::Fill {
         who,
         hold_ms: random.random_range(500..3_000),
+        kill: random.random_bool(0.5),
     }
 }
 
 fn flip(random: &mut StdRng, round: usize) -> Flip {
-    let file = [LogFile::Spool, LogFile::Journal, LogFile::Log][round % 3];
-    let region = match round {
+    const SEGMENTS: [Files; 3] = [Files::Spool, Files::Journal, Files::Log];
+    let file = match round % 8 {
+        6 => Files::EdgeState,
+        7 => Files::CloudState,
+        n => SEGMENTS[n % 3],
+    };
+    let regions: &[Region] = match file {
+        Files::EdgeState | Files::CloudState => &[Region::Any, Region::Any, Region::Gone],
         // The first of each are sure to meet events.
-        0..3 => Region::Payload,
-        _ => *[
+        _ if round < SEGMENTS.len() => &[Region::Payload],
+        _ => &[
             Region::Header,
             Region::Note,
             Region::FrameHead,
             Region::RecordHead,
             Region::Payload,
             Region::Marker,
-        ]
-        .choose(random)
-        .unwrap_or(&Region::Payload),
+            Region::Gone,
+        ],
     };
     Flip {
         file,
-        region,
+        region: *regions.choose(random).unwrap_or(&Region::Payload),
         place: random.random(),
     }
 }
@@ -417,13 +443,13 @@ fn relay(random: &mut StdRng, round: usize, length: Length) -> Action {
     };
     match round % 2 {
         0 => Action::Rebind,
-        _ => Action::Outage { ms },
+        _ => Action::Outage { ms, kill: None },
     }
 }
 
 fn mixed(random: &mut StdRng) -> Action {
     match random.random_range(0..100) {
-        0..35 => Action::Kill(anyone(random)),
+        0..35 => kill(random),
         35..50 => Action::Pause {
             who: anyone(random),
             ms: random.random_range(200..4_000),
@@ -434,6 +460,7 @@ fn mixed(random: &mut StdRng) -> Action {
         },
         65..80 => Action::Outage {
             ms: random.random_range(500..5_000),
+            kill: random.random_bool(0.5).then(|| anyone(random)),
         },
         80..90 => Action::Rebind,
         _ => {
@@ -516,13 +543,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_flips_every_region_of_every_file() {
+    fn a_long_run_damages_nearly_every_region_of_every_file() {
         let mut met = BTreeSet::new();
         for step in Scenario::Flips.plan(1, Length::Long, None) {
             if let Action::Flip(flip) = step.action {
                 met.insert(format!("{:?} {:?}", flip.file, flip.region));
             }
         }
-        assert!(met.len() >= 15, "{met:?}");
+        // Seven regions of three logs, two kinds of damage to two sets of small files.
+        assert!(met.len() >= 20, "{met:?}");
     }
 }

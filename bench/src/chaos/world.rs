@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::clock::Clock;
 use super::disk::SmallDisk;
-use super::plan::{LogFile, Setup, Who};
+use super::plan::{Files, Setup, Who};
 use crate::process::{Process, Start, StartError, get};
 use crate::relay::{Relay, Weather};
 
@@ -143,16 +143,24 @@ impl World {
         self.disks.get(&who).with_context(|| format!("{who} has no small disk"))
     }
 
-    /// A folder of segment files.
-    pub(super) fn log_folder(&self, log: LogFile) -> Result<PathBuf> {
-        let data = self.folder.join(log.owner().to_string());
-        let folder = match log {
-            LogFile::Journal => data.join("journal"),
-            LogFile::Spool => data.join("spool"),
-            LogFile::Log => data.join("log/g0-p0"),
+    /// Those that are there now, in the order of their names.
+    pub(super) fn files(&self, files: Files) -> Result<Vec<PathBuf>> {
+        let data = self.folder.join(files.owner().to_string());
+        let mut found = match files {
+            Files::Journal => segments(&data.join("journal"))?,
+            Files::Spool => segments(&data.join("spool"))?,
+            Files::Log => segments(&data.join("log/g0-p0"))?,
+            Files::EdgeState => ["identity", "cursor"].map(|name| data.join(name)).to_vec(),
+            Files::CloudState => vec![data.join("writers/duplicates-0"), data.join("log/meta.json")],
         };
-        ensure!(folder.is_dir(), "there is no log in {}", folder.display());
-        Ok(folder)
+        found.retain(|path| path.is_file());
+        found.sort();
+        ensure!(
+            !found.is_empty(),
+            "there are no files of {files:?} below {}",
+            data.display()
+        );
+        Ok(found)
     }
 
     /// What the edge says of itself.
@@ -164,6 +172,17 @@ impl World {
         }
         Ok(serde_json::from_slice(&answer.body)?)
     }
+}
+
+fn segments(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("there is no log in {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "wal") {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 fn with_clock(start: Start, clock: Option<&Clock>) -> Start {

@@ -3,6 +3,7 @@
 
 mod authors;
 mod canary;
+mod chaos;
 mod crash;
 mod doors;
 mod hostile;
