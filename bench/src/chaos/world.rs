@@ -151,7 +151,9 @@ impl World {
             Files::Spool => segments(&data.join("spool"))?,
             Files::Log => segments(&data.join("log/g0-p0"))?,
             Files::EdgeState => ["identity", "cursor"].map(|name| data.join(name)).to_vec(),
-            Files::CloudState => vec![data.join("writers/duplicates-0"), data.join("log/meta.json")],
+            Files::CloudState => ["writers/duplicates-0", "writers/duplicates-0.copy", "log/meta.json"]
+                .map(|name| data.join(name))
+                .to_vec(),
         };
         found.retain(|path| path.is_file());
         found.sort();

@@ -325,3 +325,28 @@ async fn another_number_of_partitions_or_generation_is_refused() {
         Err(OpenError::Mismatch { .. })
     ));
 }
+
+/// P6: whatever bit of it flips, the partitions that are there are those of the configuration, and the log opens.
+#[tokio::test]
+async fn p6_a_damaged_meta_file_keeps_no_log_from_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = dir.path().join("meta.json");
+    EmbeddedLog::open(dir.path(), &options(2)).unwrap().close().await;
+    let whole = std::fs::read(&meta).unwrap();
+    for bit in 0..whole.len() * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&meta, bytes).unwrap();
+        match EmbeddedLog::open(dir.path(), &options(2)) {
+            Ok(log) => log.close().await,
+            // What a later program wrote cannot be told from this.
+            Err(OpenError::Newer { .. }) => {}
+            Err(error) => panic!("bit {bit}: {error}"),
+        }
+    }
+    std::fs::write(&meta, "{").unwrap();
+    assert!(matches!(
+        EmbeddedLog::open(dir.path(), &options(3)),
+        Err(OpenError::MetaContent { .. })
+    ));
+}
