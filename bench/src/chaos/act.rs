@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::flip;
 use super::judge::Seen;
-use super::plan::{Action, Flip, Step, Who};
+use super::plan::{Action, Files, Flip, Step, Who};
 use super::world::World;
 use crate::oracle::Oracle;
 use crate::process::StartError;
@@ -218,7 +218,7 @@ impl Stage {
         self.world.kill(who)?;
         self.seen.kills += 1;
         let files = self.world.files(wanted.file)?;
-        let flipped = flip::damage(&files, wanted.region, wanted.place)?;
+        let flipped = flip::damage(&files, wanted.region, wanted.place, wanted.file == Files::Log)?;
         self.seen.flips.extend(flipped.map(|flipped| flipped.to_string()));
         let started = self.begin_again(who).await;
         started.with_context(|| format!("after {}", self.seen.flips.last().map_or("", String::as_str)))?;

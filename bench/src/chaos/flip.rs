@@ -42,12 +42,12 @@ impl fmt::Display for Damaged {
 /// Damages one of `files`, which are in the order of their names. Where the region is empty a bit of the payload is taken; none where there
 /// is no record.
 ///
-/// The last marker of the newest segment is spared: damage there cannot be told from a group that was never acknowledged. So is the
-/// newest segment as a whole.
-pub(super) fn damage(files: &[PathBuf], region: Region, place: u64) -> io::Result<Option<Damaged>> {
+/// The last marker of the newest segment is spared: damage there cannot be told from a group that was never acknowledged. So are the
+/// newest segment as a whole and, where `keeps_oldest`, the oldest one: without it a log is one that has forgotten what no store holds.
+pub(super) fn damage(files: &[PathBuf], region: Region, place: u64, keeps_oldest: bool) -> io::Result<Option<Damaged>> {
     match region {
         Region::Any => any_bit(files, place),
-        Region::Gone => gone(files, place),
+        Region::Gone => gone(files, place, keeps_oldest),
         _ => bit_of_segment(files, region, place),
     }
 }
@@ -60,10 +60,11 @@ fn any_bit(files: &[PathBuf], place: u64) -> io::Result<Option<Damaged>> {
     flip(&parts, place)
 }
 
-fn gone(files: &[PathBuf], place: u64) -> io::Result<Option<Damaged>> {
+fn gone(files: &[PathBuf], place: u64, keeps_oldest: bool) -> io::Result<Option<Damaged>> {
     let is_segment = |path: &PathBuf| path.extension().is_some_and(|e| e == "wal");
-    let spared = usize::from(files.last().is_some_and(is_segment));
-    let candidates = &files[..files.len().saturating_sub(spared)];
+    let are_segments = files.last().is_some_and(is_segment);
+    let end = files.len().saturating_sub(usize::from(are_segments));
+    let candidates = &files[usize::from(are_segments && keeps_oldest).min(end)..end];
     let Some(file) = candidates.get((place % candidates.len().max(1) as u64) as usize) else {
         return bit_of_segment(files, Region::Payload, place);
     };
@@ -205,14 +206,16 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_segment_is_not_taken_away() {
+    fn neither_the_newest_segment_nor_one_that_is_to_be_kept_is_taken_away() {
         let folder = tempfile::tempdir().unwrap();
         let names = ["0.wal", "1.wal", "2.wal"].map(|name| folder.path().join(name));
         names.iter().for_each(|name| fs::write(name, b"x").unwrap());
         for place in 0..4 {
-            let damaged = damage(&names, Region::Gone, place).unwrap().unwrap();
-            assert_ne!(damaged.file, names[2]);
-            fs::write(damaged.file, b"x").unwrap();
+            for keeps_oldest in [true, false] {
+                let damaged = damage(&names, Region::Gone, place, keeps_oldest).unwrap().unwrap();
+                assert!(damaged.file != names[2] && !(keeps_oldest && damaged.file == names[0]));
+                fs::write(damaged.file, b"x").unwrap();
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::Options;
 use super::act::Stage;
 use super::plan::{Scenario, Who};
+use super::world::MAX_BATCH_ROWS;
 use crate::audit::Audit;
 use crate::payload::Content;
 use crate::process::Sql;
@@ -51,6 +52,10 @@ pub struct Judgement {
     /// Events of batches that the tables lack although their edge reported them: damage that nobody could count when it was read.
     pub gap_rows: u64,
     pub gaps: u64,
+    /// Records of the log of which nobody can say any more whose they were: the ledger has a row for each.
+    pub unreadable: u64,
+    /// Events that the gateway took in on another day than this one, by its clock.
+    pub displaced: u64,
     /// Empty when all is well.
     pub problems: Vec<String>,
 }
@@ -116,6 +121,10 @@ pub(super) async fn judge(stage: &mut Stage, options: &Options) -> Result<Judgem
     .await?;
     let content = Content::read(&sql, stage.oracle.corpus(), &stage.oracle.requests()).await?;
     let (gaps, gap_rows) = gaps(&sql).await?;
+    let unreadable = "SELECT count(*) FROM ledger WHERE tenant = '_unknown' AND bucket = 'accepted'";
+    let unreadable = sql.ask(unreadable).await?.count()?;
+    let displaced = "SELECT count(*) FROM events WHERE ingested_at > now() + INTERVAL '12 hours' OR ingested_at < now() - INTERVAL '12 hours'";
+    let displaced = sql.ask(displaced).await?.count()?;
     stage.look().await;
     let mut judgement = Judgement {
         audit,
@@ -124,6 +133,8 @@ pub(super) async fn judge(stage: &mut Stage, options: &Options) -> Result<Judgem
         traffic: stage.world.relay.traffic(),
         gap_rows,
         gaps,
+        unreadable,
+        displaced,
         problems: Vec::new(),
     };
     judgement.problems = problems(&judgement, options.scenario);
@@ -168,10 +179,10 @@ fn strict(judgement: &Judgement) -> Vec<String> {
     if !audit.holds() {
         found.push("what was accepted is not what the tables hold and the ledger counts".to_owned());
     }
-    if audit.ledger.damaged > 0 || judgement.gaps > 0 {
+    if audit.ledger.damaged > 0 || judgement.gaps > 0 || judgement.unreadable > 0 {
         found.push(format!(
-            "{} events counted as damaged and {} gaps, though nothing was damaged",
-            audit.ledger.damaged, judgement.gaps
+            "{} events counted as damaged, {} gaps, {} unreadable records, though nothing was damaged",
+            audit.ledger.damaged, judgement.gaps, judgement.unreadable
         ));
     }
     if judgement.content.compared != audit.rows {
@@ -183,7 +194,8 @@ fn strict(judgement: &Judgement) -> Vec<String> {
     found
 }
 
-/// What is missing was counted: by the ledger, or as a gap of its stream whose events the edge had reported.
+/// What is missing was counted: by the ledger, as a gap of its stream whose events the edge had reported, or record by record where even
+/// the heads of records are gone.
 fn damage(judgement: &Judgement) -> Vec<String> {
     let (verdict, ledger) = (&judgement.audit.verdict, &judgement.audit.ledger);
     let mut found = Vec::new();
@@ -200,10 +212,11 @@ fn damage(judgement: &Judgement) -> Vec<String> {
         found.push("the ledger does not balance".to_owned());
     }
     let counted = ledger.damaged + judgement.gap_rows;
-    if verdict.missing.count > counted {
+    let told = counted + judgement.unreadable * MAX_BATCH_ROWS;
+    if verdict.missing.count > told {
         found.push(format!(
-            "{} events are missing, {counted} are counted as damaged or as gaps",
-            verdict.missing.count
+            "{} events are missing, {counted} are counted as damaged or as gaps, and {} log records are unreadable",
+            verdict.missing.count, judgement.unreadable
         ));
     }
     let in_doubt = verdict.sent_unknown;
@@ -238,7 +251,10 @@ fn vacuous(judgement: &Judgement, scenario: Scenario) -> Vec<&'static str> {
             wants(verdict.dropped > 0, "no plugin dropped anything");
         }
         Scenario::Pause => wants(seen.sessions > 1, "no pause ended a connection"),
-        Scenario::Clock => wants(seen.jumps >= 2, "no clock jumped there and back"),
+        Scenario::Clock => {
+            wants(seen.jumps >= 2, "no clock jumped there and back");
+            wants(judgement.displaced > 0, "the gateway did not see its clock jump");
+        }
         Scenario::Full => {
             wants(verdict.refused_requests > 0, "nothing was refused");
             wants(seen.retries_asked > 0, "the gateway never asked to wait");

@@ -326,7 +326,14 @@ impl Scenario {
         let random = &mut random;
         let actions: Vec<Action> = match self {
             Scenario::CrashPoints => (0..rounds).flat_map(|_| crash_points(random)).collect(),
-            Scenario::Kills => (0..rounds).map(|_| kill(random)).collect(),
+            // One that is sure to have its batch come twice: the log has it, and the edge is not told.
+            Scenario::Kills => std::iter::once(Action::CrashAt {
+                who: Who::Cloud,
+                point: "gw.after_append",
+                passage: 1,
+            })
+            .chain((0..rounds).map(|_| kill(random)))
+            .collect(),
             Scenario::Pause => {
                 let ms = match length {
                     Length::Short => 3_000,

@@ -19,6 +19,9 @@ const AUTHORITY: &str = "ca.pem";
 const EDGE_CERTIFICATE: &str = "default.site-1.pem";
 const EDGE_KEY: &str = "default.site-1.key";
 
+/// Events of one batch at most.
+pub(super) const MAX_BATCH_ROWS: u64 = 1_000;
+
 /// The programs under test.
 #[derive(Clone, Debug)]
 pub struct Programs {
@@ -244,7 +247,7 @@ fn cloud_config(setup: &Setup) -> String {
 fn edge_config(setup: &Setup, port: u16, folder: &Path) -> String {
     let certificates = folder.join("certificates");
     let mut text = format!(
-        "[seal]\nmax_rows = 1000\noffline_age = \"2 s\"\n\n\
+        "[seal]\nmax_rows = {MAX_BATCH_ROWS}\noffline_age = \"2 s\"\n\n\
          [spool]\nmax_bytes = \"{} MiB\"\n\n\
          [link]\ngateways = [\"127.0.0.1:{port}\"]\nserver_name = \"localhost\"\n\
          certificate = \"{}\"\nkey = \"{}\"\nca = \"{}\"\n\

@@ -8,7 +8,7 @@ mod lanes;
 mod moves;
 // The one relay there is; a crate that depends on it would bring the stores along.
 #[path = "../../../bench/src/relay.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 mod relay;
 
 use std::collections::BTreeSet;
