@@ -191,7 +191,7 @@ mod tests {
                 drop(wal);
                 let file = segment(folder.path());
                 let before = fs::read(&file).unwrap();
-                let damaged = damage(std::slice::from_ref(&file), region, place * 7_919)
+                let damaged = damage(std::slice::from_ref(&file), region, place * 7_919, false)
                     .unwrap()
                     .unwrap();
                 let after = fs::read(&file).unwrap();

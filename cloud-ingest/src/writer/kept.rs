@@ -30,16 +30,19 @@ pub(super) fn load(folder: &Path, partition: Partition) -> Result<Option<Dedup>,
         let unusable = |error: &dyn std::fmt::Display| {
             tracing::warn!(path = %path.display(), %error, "state of duplicates cannot be used");
         };
-        let read = match cursor::load(&path) {
+        let bytes = match cursor::load(&path) {
+            Ok(Some(bytes)) => bytes,
             Ok(None) => continue,
-            Ok(Some(bytes)) => Dedup::decode(&bytes).map_err(|error| unusable(&error)),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(unusable(&error)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                unusable(&error);
+                continue;
+            }
             Err(source) => return Err(WriterError::Snapshot { path, source }),
         };
-        if let Ok(dedup) = read
-            && newest.as_ref().is_none_or(|held| held.next() < dedup.next())
-        {
-            newest = Some(dedup);
+        match Dedup::decode(&bytes) {
+            Ok(dedup) if newest.as_ref().is_none_or(|held| held.next() < dedup.next()) => newest = Some(dedup),
+            Ok(_) => {}
+            Err(error) => unusable(&error),
         }
     }
     Ok(newest)

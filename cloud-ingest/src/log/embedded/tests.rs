@@ -92,7 +92,17 @@ async fn all(log: &EmbeddedLog, partition: Partition) -> Vec<LogRecord> {
 #[tokio::test]
 async fn p3_a_damaged_record_leaves_its_identity_and_counts() {
     let content = |n: u8| vec![b'a' + n; 50];
-    for (victim, at_end, has_head) in [(0u8, true, true), (4, true, true), (9, true, true), (4, false, false)] {
+    // The envelope; the name of the stream before it; the frame around the record.
+    #[derive(Clone, Copy)]
+    enum Hit {
+        Envelope,
+        Name,
+        Frame,
+    }
+    let envelopes = [0u8, 4, 9].map(|victim| (victim, Hit::Envelope, true));
+    let frames = [0u8, 4, 9, 11].map(|victim| (victim, Hit::Frame, true));
+    let cases = envelopes.into_iter().chain(frames).chain([(4, Hit::Name, false)]);
+    for (victim, hit, has_head) in cases {
         let dir = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(dir.path(), &options(1)).unwrap();
         let [p] = log.partitions()[..] else {
@@ -111,8 +121,13 @@ async fn p3_a_damaged_record_leaves_its_identity_and_counts() {
             let mut bytes = std::fs::read(&path).unwrap();
             let found = bytes.windows(50).position(|w| w == content(victim));
             if let Some(envelope) = found {
-                // The envelope, or the name of the stream before it.
-                bytes[if at_end { envelope + 10 } else { envelope - 20 }] ^= 4;
+                let record = bytes[..envelope].windows(6).rposition(|w| w == b"SLLREC").unwrap();
+                let at = match hit {
+                    Hit::Envelope => envelope + 10,
+                    Hit::Name => envelope - 20,
+                    Hit::Frame => record - 15,
+                };
+                bytes[at] ^= 4;
                 std::fs::write(&path, bytes).unwrap();
                 hits += 1;
             }
