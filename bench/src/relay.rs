@@ -36,6 +36,8 @@ pub struct Weather {
     /// Bytes per second through the bottleneck, and the bytes that may wait there.
     pub rate: u64,
     pub buffer: u64,
+    /// Longer packets vanish, in both directions and without a word.
+    pub largest: usize,
     /// Chooses the packets.
     pub seed: u64,
 }
@@ -49,6 +51,7 @@ impl Weather {
         one_way: Duration::ZERO,
         rate: u64::MAX,
         buffer: u64::MAX,
+        largest: usize::MAX,
         seed: 0,
     };
     /// 4 Mbit/s, 150 ms there and back, and a buffer of four seconds.
@@ -69,6 +72,8 @@ pub struct Traffic {
     pub late: u64,
     /// No room in the bottleneck.
     pub overflowed: u64,
+    /// Too long for the way.
+    pub too_long: u64,
     /// Came while the link was cut.
     pub cut: u64,
     pub rebinds: u64,
@@ -108,6 +113,7 @@ struct Counters {
     repeated: AtomicU64,
     late: AtomicU64,
     overflowed: AtomicU64,
+    too_long: AtomicU64,
     cut: AtomicU64,
     rebinds: AtomicU64,
 }
@@ -172,6 +178,10 @@ impl Relay {
         *lock(&self.way.weather) = weather;
     }
 
+    pub fn weather(&self) -> Weather {
+        *lock(&self.way.weather)
+    }
+
     pub fn traffic(&self) -> Traffic {
         let counters = &self.way.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -181,6 +191,7 @@ impl Relay {
             repeated: read(&counters.repeated),
             late: read(&counters.late),
             overflowed: read(&counters.overflowed),
+            too_long: read(&counters.too_long),
             cut: read(&counters.cut),
             rebinds: read(&counters.rebinds),
         }
@@ -198,7 +209,7 @@ async fn pass_on(way: Arc<Way>, to_gateway: mpsc::Sender<Packet>) {
         *lock(&way.edge) = Some(from);
         count += 1;
         let weather = *lock(&way.weather);
-        if way.is_cut() {
+        if way.is_cut() || way.is_too_long(&weather, length) {
             continue;
         }
         let waits = free_at.saturating_duration_since(Instant::now());
@@ -218,11 +229,11 @@ async fn pass_back(way: Arc<Way>, to_edge: mpsc::Sender<Packet>) {
     let mut packet = [0; PACKET_BYTES];
     let mut count = 0;
     while let Ok((length, from)) = outside.recv_from(&mut packet).await {
-        if from != way.gateway || way.is_cut() {
+        let weather = *lock(&way.weather);
+        if from != way.gateway || way.is_cut() || way.is_too_long(&weather, length) {
             continue;
         }
         count += 1;
-        let weather = *lock(&way.weather);
         let due = Instant::now() + weather.one_way;
         let faults = match weather.both_ways {
             true => weather,
@@ -237,6 +248,14 @@ impl Way {
         let is_cut = self.is_cut.load(Ordering::SeqCst);
         self.counters.cut.fetch_add(u64::from(is_cut), Ordering::Relaxed);
         is_cut
+    }
+
+    fn is_too_long(&self, weather: &Weather, length: usize) -> bool {
+        let is_too_long = length > weather.largest;
+        self.counters
+            .too_long
+            .fetch_add(u64::from(is_too_long), Ordering::Relaxed);
+        is_too_long
     }
 
     fn hand_on(&self, to: &mpsc::Sender<Packet>, weather: &Weather, count: u64, due: Instant, bytes: &[u8]) {

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::action::{Action, Files, Flip, LEAST_PACKET, Step, Who};
 use super::flip;
 use super::judge::Seen;
-use super::plan::{Action, Files, Flip, Step, Who};
 use super::world::World;
 use crate::oracle::Oracle;
 use crate::process::StartError;
+use crate::relay::Weather;
 use rustix::process::Signal;
 
 /// For anything that happens by itself; far above what it takes, because machines that test are busy.
@@ -87,6 +88,10 @@ impl Stage {
                 self.seen.outages += 1;
             }
             Action::Rebind => self.world.relay.rebind().await?,
+            Action::Narrow => self.world.relay.change(Weather {
+                largest: LEAST_PACKET,
+                ..self.world.relay.weather()
+            }),
         }
         self.acknowledged(AFTERWARDS).await.context("after the step")?;
         self.carried().await.context("after the step")

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use super::plan::Region;
+use super::action::Region;
 
 const BLOCK_BYTES: usize = 48;
 const FRAME_BYTES: usize = 28;

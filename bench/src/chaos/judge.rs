@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::Options;
 use super::act::Stage;
-use super::plan::{Scenario, Who};
+use super::action::Who;
+use super::plan::Scenario;
 use super::world::MAX_BATCH_ROWS;
 use crate::audit::Audit;
 use crate::payload::Content;
@@ -269,6 +270,7 @@ fn vacuous(judgement: &Judgement, scenario: Scenario) -> Vec<&'static str> {
                 "the link was good",
             );
             wants(traffic.cut > 0 && traffic.rebinds > 0, "no outage, or no new port");
+            wants(traffic.too_long > 0, "no packet was too long");
             wants(seen.sessions > 1, "no outage ended a connection");
         }
         Scenario::Mixed => {

@@ -5,6 +5,7 @@
 //! compares. A run that did not see what it is for proves nothing and fails, too.
 
 mod act;
+mod action;
 mod clock;
 mod disk;
 mod flip;
@@ -19,8 +20,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+pub use action::Step;
 pub use judge::{Judgement, Seen};
-pub use plan::{Length, Scenario, Step, UnknownScenario};
+pub use plan::{Length, Scenario, UnknownScenario};
 pub use world::Programs;
 
 use crate::corpus::Signal;
@@ -120,7 +122,7 @@ impl Run {
         let stop = Arc::new(AtomicBool::new(false));
         let target = Target {
             timeout: ANSWER_LIMIT,
-            ..Target::new(Protocol::Grpc, world.process(plan::Who::Edge)?.url("otlp-grpc")?)
+            ..Target::new(Protocol::Grpc, world.process(action::Who::Edge)?.url("otlp-grpc")?)
         };
         let load = tokio::spawn(load::run(
             LoadOptions {

@@ -9,9 +9,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use super::action::{Files, Who};
 use super::clock::Clock;
 use super::disk::SmallDisk;
-use super::plan::{Files, Setup, Who};
+use super::plan::Setup;
 use crate::process::{Process, Start, StartError, get};
 use crate::relay::{Relay, Weather};
 

@@ -74,7 +74,7 @@ async fn p6_flipped_bits_are_counted_and_everything_starts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p2_holds_over_a_bad_link() {
-    holds(Scenario::Relay, Some(3)).await;
+    holds(Scenario::Relay, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
