@@ -155,6 +155,7 @@ pub fn write_ready_file<'a>(
     beside.push(format!(".new{}", std::process::id()));
     std::fs::write(&beside, format!("{ready:#}\n"))
         .and_then(|()| std::fs::rename(&beside, path))
+        .inspect_err(|_| drop(std::fs::remove_file(&beside)))
         .map_err(|source| ProgramError::ReadyFile {
             path: path.to_owned(),
             source,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use sluice_edge::{EdgeNode, StatusHandle, program};
@@ -26,6 +27,8 @@ use crate::running::RunArgs;
 
 /// Where `sluice sql` and `sluice status` look for a running node.
 const READY_FILE: &str = "ready.json";
+/// Between two attempts to write it on a disk without room.
+const READY_FILE_RETRY: Duration = Duration::from_secs(5);
 
 /// The parts, bound and not yet running.
 struct Parts {
@@ -59,10 +62,12 @@ pub(super) async fn run(
     let keeping = identity::keep(data.clone(), authority, policy, gateway_looks, stop_keeping.clone());
     let keeping = tokio::spawn(keeping);
     let following = tokio::spawn(follow(hangups, file, parts.edge.status(), parts.ingest.look_again()));
+    let (own, doors) = (ready_file.clone(), listen.clone());
+    let mut telling = None;
     let ended = Box::pin(serve(parts, shutdown, || {
-        for path in [Some(&ready_file), args.ready_file.as_ref()].into_iter().flatten() {
-            let doors = listen.iter().map(|(name, address)| (name.as_str(), *address));
-            program::write_ready_file(path, doors, Some(&token_file))?;
+        telling = tell_where(own, &doors, &token_file);
+        if let Some(path) = &args.ready_file {
+            write_ready_file(path, &doors, &token_file)?;
         }
         announce(&data, &listen);
         Ok(())
@@ -71,6 +76,9 @@ pub(super) async fn run(
     following.abort();
     stop_keeping.cancel();
     drop(keeping.await);
+    if let Some(telling) = telling {
+        telling.abort();
+    }
     // Only a file of our own: another process may have begun meanwhile.
     let ours = std::fs::read_to_string(&ready_file)
         .is_ok_and(|text| text.contains(&format!("\"pid\": {}", std::process::id())));
@@ -78,6 +86,33 @@ pub(super) async fn run(
         drop(std::fs::remove_file(&ready_file));
     }
     ended
+}
+
+fn write_ready_file(
+    path: &Path,
+    listen: &BTreeMap<String, SocketAddr>,
+    token_file: &Path,
+) -> Result<(), program::ProgramError> {
+    let doors = listen.iter().map(|(name, address)| (name.as_str(), *address));
+    program::write_ready_file(path, doors, Some(token_file))
+}
+
+/// Writes the file that `sluice sql` looks for. A node whose disk is full starts all the same, because only a node that runs makes room:
+/// then it is tried again.
+fn tell_where(path: PathBuf, listen: &BTreeMap<String, SocketAddr>, token_file: &Path) -> Option<JoinHandle<()>> {
+    let error = anyhow::Error::new(write_ready_file(&path, listen, token_file).err()?);
+    tracing::warn!(
+        error = format!("{error:#}"),
+        "until there is room `sluice sql` and `sluice status` need --url and --token-file"
+    );
+    // What an earlier process wrote names another one.
+    drop(std::fs::remove_file(&path));
+    let (listen, token_file) = (listen.clone(), token_file.to_owned());
+    Some(tokio::spawn(async move {
+        while write_ready_file(&path, &listen, &token_file).is_err() {
+            tokio::time::sleep(READY_FILE_RETRY).await;
+        }
+    }))
 }
 
 /// Reads the plugins of the configuration again on SIGHUP, and whether the tap is open. What cannot be loaded changes nothing.

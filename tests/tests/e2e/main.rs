@@ -4,6 +4,7 @@
 mod authors;
 mod canary;
 mod certificates;
+mod chaos;
 mod crash;
 mod doors;
 mod hostile;
