@@ -11,7 +11,7 @@ use sluice_ingest::config::Role;
 use sluice_ingest::{IngestConfig, IngestService};
 use sluice_query::{QueryConfig, QueryService, Tokens};
 use sluice_settings::ConfigError;
-use sluice_store::{LogEnds, Stores, Tables, TablesOptions};
+use sluice_store::{Lake, LakeError, LogEnds, Stores, Tables, TablesOptions};
 use sluice_wire::ids::Partition;
 
 use crate::reports::NodeReports;
@@ -32,9 +32,19 @@ pub(crate) fn exit_code_of(error: &anyhow::Error) -> ExitCode {
         if cause.is::<ConfigError>() || cause.is::<sluice_query::BuildError>() {
             return ExitCode::from(3);
         }
+        let refused = matches!(cause.downcast_ref(), Some(sluice_ingest::RunError::Refused(_)));
+        let refused = refused
+            || matches!(
+                cause.downcast_ref(),
+                Some(LakeError::Location { .. } | LakeError::Unconditional { .. })
+            );
+        if refused {
+            return ExitCode::from(3);
+        }
         if let Some(build) = cause.downcast_ref::<sluice_ingest::BuildError>() {
             return ExitCode::from(match build {
                 sluice_ingest::BuildError::Log(_) => 4,
+                sluice_ingest::BuildError::Kafka(_) => 3,
                 sluice_ingest::BuildError::Folder { .. } => 1,
                 _ => 3,
             });
@@ -98,7 +108,8 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
     }
     config.gateway.listen = args.run.address("link").unwrap_or(config.gateway.listen);
     let shutdown = program::shutdown_on_signal()?;
-    let stores = Stores::open(&config.lake, config.hot.max_memory).await?;
+    let lake = Lake::open(&config.lake, &config.s3.options()?).await?;
+    let stores = Stores::open_in(&lake, config.hot.max_memory).await?;
     let service = IngestService::build(config, stores)?;
     if let Some(path) = &args.run.ready_file {
         program::write_ready_file(path, service.listen(), None)?;

@@ -15,6 +15,6 @@ pub mod status;
 pub mod writer;
 
 pub use config::IngestConfig;
-pub use log::{EmbeddedLog, Log, LogError, LogRecord};
+pub use log::{EmbeddedLog, KafkaLog, KafkaOptions, Log, LogError, LogRecord};
 pub use service::{BuildError, IngestService, RunError};
 pub use status::{IngestStatus, StatusHandle};

@@ -11,7 +11,7 @@ use anyhow::Context;
 use sluice_edge::{EdgeNode, StatusHandle, program};
 use sluice_ingest::IngestService;
 use sluice_query::QueryService;
-use sluice_store::{Stores, Tables, TablesOptions};
+use sluice_store::{Lake, Stores, Tables, TablesOptions};
 use tokio::signal::unix::Signal;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -92,7 +92,8 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     config.ingest.gateway.key = identity.gateway.key.clone();
     config.ingest.gateway.ca = identity.gateway.ca.clone();
     config.ingest.gateway.deny_list = identity.deny_list.clone();
-    let stores = Stores::open(&config.ingest.lake, config.ingest.hot.max_memory).await?;
+    let lake = Lake::open(&config.ingest.lake, &config.ingest.s3.options()?).await?;
+    let stores = Stores::open_in(&lake, config.ingest.hot.max_memory).await?;
     let ingest = IngestService::build(config.ingest, stores.clone())?;
     let link = ingest
         .listen()

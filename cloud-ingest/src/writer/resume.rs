@@ -1,25 +1,27 @@
 //! Where a writer begins: the state of duplicates as of an offset, folded up to what its store holds already.
 
-use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_store::Stores;
-use sluice_wal::cursor;
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
+use tokio_util::sync::CancellationToken;
 
-use super::{Planner, WriterError};
-use crate::dedup::Dedup;
+use super::{Planner, Snapshots, WriterError};
 use crate::log::Log;
 use crate::quota::{Meter, Quota};
 
 /// Bytes of log records read at once.
 pub(super) const READ_BYTES: usize = 4 << 20;
 
-/// The file that holds the state of duplicates of a partition.
-pub(super) fn snapshot_path(folder: &Path, partition: Partition) -> PathBuf {
-    folder.join(format!("duplicates-{partition}"))
+/// How long a writer that is told to stop while it begins may go on: a log that answers needs less.
+const BEGIN_GRACE: Duration = Duration::from_secs(5);
+
+/// Returns when whoever is told to stop should not wait for the log any longer.
+pub(super) async fn given_up(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(BEGIN_GRACE).await;
 }
 
 /// Where a writer stands at its start.
@@ -47,14 +49,13 @@ pub(crate) async fn check_log_reaches_cold(log: &Arc<dyn Log>, stores: &Stores) 
 pub(super) async fn begin(
     log: &Arc<dyn Log>,
     stores: &Stores,
-    folder: &Path,
+    snapshots: &Snapshots,
     partition: Partition,
     limits: &IpcLimits,
     quota: Option<&Arc<Quota>>,
 ) -> Result<Begin, WriterError> {
-    let path = snapshot_path(folder, partition);
     // In this order: a snapshot is saved after the commit that it belongs to, so the table read next is never behind it.
-    let restored = load(&path, partition)?;
+    let restored = snapshots.load(partition).await?;
     let committed = stores.cold.committed().await?;
     let first = log.first(partition);
     let next = committed.get(&partition).map_or(first, |last| last + 1);
@@ -73,12 +74,17 @@ pub(super) async fn begin(
             partition,
             known: saved,
             first,
-            path,
+            place: snapshots.place(partition),
         });
     }
     let mut planner = Planner::new(dedup, limits.clone());
     while planner.next() < next {
         let records = log.read(partition, planner.next(), READ_BYTES).await?;
+        if records.is_empty() && log.end(partition) > planner.next() {
+            // Out of reach for a while.
+            log.wait_beyond(partition, planner.next()).await;
+            continue;
+        }
         if records.is_empty() {
             return Err(WriterError::LogBehind {
                 partition,
@@ -96,21 +102,4 @@ pub(super) async fn begin(
         planner.report_to(Meter { quota, partition });
     }
     Ok(Begin { planner, saved })
-}
-
-/// `None` when there is no snapshot that can be used; whether the log can stand in for it, its first offset says.
-fn load(path: &Path, partition: Partition) -> Result<Option<Dedup>, WriterError> {
-    let unusable = |error: &dyn std::fmt::Display| {
-        tracing::warn!(%partition, %error, "state of duplicates cannot be used; folding the log anew");
-        Ok(None)
-    };
-    match cursor::load(path) {
-        Ok(None) => Ok(None),
-        Ok(Some(bytes)) => Dedup::decode(&bytes).map(Some).or_else(|error| unusable(&error)),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => unusable(&error),
-        Err(source) => Err(WriterError::Snapshot {
-            path: path.to_owned(),
-            source,
-        }),
-    }
 }
