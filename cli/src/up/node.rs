@@ -86,7 +86,10 @@ async fn follow(mut hangups: Signal, file: Option<PathBuf>, edge: StatusHandle) 
 
 async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Identity) -> anyhow::Result<Parts> {
     config.ingest.data_dir = data.to_owned();
-    config.ingest.lake = data.join("lake").display().to_string();
+    // Data are in the data folder, but for a lake in a bucket.
+    if !config.ingest.lake.contains("://") {
+        config.ingest.lake = data.join("lake").display().to_string();
+    }
     config.ingest.gateway.listen = args.address("link").unwrap_or(config.ingest.gateway.listen);
     config.ingest.gateway.certificate = identity.gateway.certificate.clone();
     config.ingest.gateway.key = identity.gateway.key.clone();

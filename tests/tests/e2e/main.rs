@@ -5,6 +5,7 @@ mod authors;
 mod canary;
 mod crash;
 mod doors;
+mod engines;
 mod hostile;
 mod hostile_sql;
 mod identical;

@@ -248,17 +248,17 @@ impl KafkaLog {
                 )));
             }
             if let Err(error) = topic::create(&self.shared.admin, options).await {
-                return Err(match error.rdkafka_error_code() {
-                    Some(RDKafkaErrorCode::InvalidReplicationFactor) => LookError::Refused(format!(
+                return Err(match error {
+                    KafkaError::AdminOp(RDKafkaErrorCode::InvalidReplicationFactor) => LookError::Refused(format!(
                         "the topic {} cannot be made with {} copies: there are not as many brokers. log.kafka.replication asks for \
                          them; for one broker say replication = 1 and min_insync = 1, and know that its loss is the loss of the log",
                         options.topic, options.replication
                     )),
-                    Some(RDKafkaErrorCode::PolicyViolation) => LookError::Refused(format!(
+                    KafkaError::AdminOp(RDKafkaErrorCode::PolicyViolation) => LookError::Refused(format!(
                         "the broker's policy refuses the topic {}: {error}",
                         options.topic
                     )),
-                    _ => error.into(),
+                    other => other.into(),
                 });
             }
             found = self.find_topic().await?;

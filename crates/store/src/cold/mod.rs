@@ -56,6 +56,8 @@ pub struct ColdExtent {
     pub committed: BTreeMap<Partition, u64>,
     pub files: u64,
     pub bytes: u64,
+    /// As far as the files say it.
+    pub rows: u64,
 }
 
 /// Why the table could not be read.
@@ -135,6 +137,7 @@ impl ColdTable {
             committed: version.committed.clone(),
             files: version.files.len() as u64,
             bytes: version.files.iter().map(|file| file.bytes).sum(),
+            rows: version.files.iter().filter_map(|file| file.stats.rows).sum(),
         })
     }
 
