@@ -45,7 +45,7 @@ pub(crate) fn exit_code_of(error: &anyhow::Error) -> ExitCode {
             return ExitCode::from(match build {
                 sluice_ingest::BuildError::Log(_) => 4,
                 sluice_ingest::BuildError::Kafka(_) => 3,
-                sluice_ingest::BuildError::Folder { .. } => 1,
+                sluice_ingest::BuildError::Folder { .. } | sluice_ingest::BuildError::Admin { .. } => 1,
                 _ => 3,
             });
         }
@@ -96,7 +96,7 @@ enum RoleArg {
 
 pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
     running::start_logging();
-    args.run.check_names(&["link"])?;
+    args.run.check_names(&["link", "http"])?;
     let mut config = sluice_settings::load(&args.config, IngestConfig::from_toml)?;
     if !args.role.is_empty() {
         let role = |arg: &RoleArg| match arg {
@@ -107,6 +107,9 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
         config.roles = args.role.iter().map(role).collect();
     }
     config.gateway.listen = args.run.address("link").unwrap_or(config.gateway.listen);
+    if let Some(address) = args.run.address("http") {
+        config.admin.listen = address.to_string();
+    }
     let shutdown = program::shutdown_on_signal()?;
     let lake = Lake::open(&config.lake, &config.s3.options()?).await?;
     let stores = Stores::open_in(&lake, config.hot.max_memory).await?;

@@ -35,6 +35,7 @@ pub struct IngestConfig {
     /// Folder or URL of the lake.
     pub lake: String,
     pub s3: S3Settings,
+    pub admin: AdminSettings,
     pub gateway: GatewaySettings,
     pub log: LogSettings,
     pub hot: HotSettings,
@@ -48,6 +49,32 @@ pub enum Role {
     Gateway,
     Hot,
     Cold,
+}
+
+/// Where monitors ask.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Address of `/healthz`, `/readyz`, `/metrics` and `/v1/status`; empty: none.
+    pub listen: String,
+    /// Lets others than this machine ask, without a token and without TLS.
+    pub insecure: bool,
+}
+
+impl AdminSettings {
+    /// `None`: nobody asks.
+    pub(crate) fn address(&self) -> Result<Option<SocketAddr>, &'static str> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        let Ok(address) = self.listen.parse::<SocketAddr>() else {
+            return Err("is no address, such as 127.0.0.1:7080");
+        };
+        if !address.ip().is_loopback() && !self.insecure {
+            return Err("lets every machine ask; say admin.insecure = true if that is meant");
+        }
+        Ok(Some(address))
+    }
 }
 
 /// Where edges connect, and what they may use.
@@ -142,6 +169,7 @@ impl Default for IngestConfig {
             data_dir: PathBuf::from("sluice-data"),
             lake: "sluice-data/lake".to_owned(),
             s3: S3Settings::default(),
+            admin: AdminSettings::default(),
             gateway: GatewaySettings::default(),
             log: LogSettings::default(),
             hot: HotSettings::default(),
@@ -257,6 +285,9 @@ impl IngestConfig {
                 "is at least 1 h: a query may still read what was replaced, see limits.max_timeout of the query role",
             );
         }
+        if let Err(why) = self.admin.address() {
+            return refuse("admin.listen", why);
+        }
         if self.log.kind == LogKind::Kafka
             && let Some((key, why)) = self.log.kafka.mistake()
         {
@@ -314,6 +345,9 @@ mod tests {
         check("[cold]\nfile_size = \"1 GiB\"\n", 2, "cold.file_size");
         check("[cold]\ncompact_every = \"0 s\"\n", 2, "cold.compact_every");
         check("\n[gateway]\nmax_edge_state = 3\n", 3, "gateway.max_edge_state");
+        check("[admin]\nlisten = \"7080\"\n", 2, "admin.listen");
+        check("[admin]\nlisten = \"0.0.0.0:7080\"\n", 2, "admin.listen");
+        IngestConfig::from_toml("[admin]\nlisten = \"0.0.0.0:7080\"\ninsecure = true\n").unwrap();
         check("[log]\nwrites = \"0-3\"\n", 2, "log.writes");
         let kafka = "[log]\nkind = \"kafka\"\npartitions = 4\n[log.kafka]\nbrokers = \"b:1\"\n";
         IngestConfig::from_toml(kafka).unwrap();

@@ -4,6 +4,7 @@
 //! itself: `writer` plans what a record becomes as a pure function of the log and hands it to hot or cold. [`service`] puts the
 //! parts together.
 
+mod admin;
 pub mod config;
 pub mod dedup;
 mod ends;

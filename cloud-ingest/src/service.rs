@@ -14,15 +14,19 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::AdminDoor;
 use crate::config::{IngestConfig, LogKind, Role, Writes};
 use crate::ends::{EndsOf, HotPosition};
 use crate::gateway::{Gateway, GatewayConfig, GatewayError, ReadPosition};
 use crate::log::kafka::{Member, record_bytes};
-use crate::log::{EmbeddedLog, EmbeddedOptions, GuardedLog, KafkaLog, KafkaOptions, Log, LogError, OpenError};
+use crate::log::{
+    EmbeddedLog, EmbeddedOptions, GuardedLog, KafkaLog, KafkaOptions, Log, LogError, OpenError, SkippedLog, Skips,
+};
 use crate::quota::Quota;
 use crate::status::{StatusHandle, WriterCounters};
 use crate::writer::{
-    ColdWriterOptions, Crew, Mine, Snapshots, TidyOptions, TrimOptions, WriterError, check_log_reaches_cold,
+    ColdWriterOptions, Crew, Mine, Snapshots, TidyOptions, TrimOptions, WriterError, check_log_is_the_one,
+    check_log_reaches_cold, skips,
 };
 
 /// Kept free in every partition's folder, so that deleting works on a full disk.
@@ -41,6 +45,11 @@ pub enum BuildError {
     Kafka(#[from] LogError),
     #[error("the gateway did not start")]
     Gateway(#[from] GatewayError),
+    #[error("cannot listen on {address} (http)")]
+    Admin {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("the folder of the writers, {}", path.display())]
     Folder { path: PathBuf, source: std::io::Error },
 }
@@ -66,6 +75,7 @@ pub struct IngestService {
     log: SomeLog,
     stores: Stores,
     gateway: Option<Gateway>,
+    admin: Option<AdminDoor>,
     config: IngestConfig,
     snapshots: Snapshots,
     members: Members,
@@ -131,10 +141,17 @@ impl IngestService {
             .then(|| Gateway::build(gateway_config(&config, &guarded), Arc::new(guarded), reader))
             .transpose()?;
         let quota = gateway.as_ref().map(Gateway::quota);
+        let admin = config
+            .admin
+            .address()
+            .map_err(|why| ConfigError::value("", "admin.listen", why))?;
+        let bind = |address| AdminDoor::bind(address).map_err(|source| BuildError::Admin { address, source });
+        let admin = admin.map(bind).transpose()?;
         Ok(IngestService {
             log,
             stores,
             gateway,
+            admin,
             config,
             snapshots,
             members,
@@ -147,10 +164,9 @@ impl IngestService {
 
     /// The bound doors by name.
     pub fn listen(&self) -> Vec<(&'static str, SocketAddr)> {
-        self.gateway
-            .iter()
-            .map(|gateway| ("link", gateway.local_addr()))
-            .collect()
+        let link = self.gateway.iter().map(|gateway| ("link", gateway.local_addr()));
+        let http = self.admin.iter().map(|door| ("http", door.address()));
+        link.chain(http).collect()
     }
 
     /// Where the log ends, for the read side.
@@ -185,24 +201,33 @@ impl IngestService {
                 }
             });
         }
+        if let Some(door) = self.admin.take() {
+            watching.spawn(door.serve(self.status()));
+        }
         let log = self.log.get();
         let (stores, checked) = (self.stores.clone(), self.log_checked.clone());
         let checking = Arc::clone(&log);
         let mut begin = Box::pin(async move {
             checking.opened().await.map_err(RunError::Refused)?;
-            let reaches = check_log_reaches_cold(&checking, &stores).await;
-            reaches.map_err(RunError::Begin)?;
+            check_log_is_the_one(&checking, &stores)
+                .await
+                .map_err(RunError::Begin)?;
+            check_log_reaches_cold(&checking, &stores)
+                .await
+                .map_err(RunError::Begin)?;
+            let skips = skips(&checking, &stores).await.map_err(RunError::Begin)?;
             checked.cancel();
-            Ok::<(), RunError>(())
+            Ok::<Skips, RunError>(skips)
         });
-        let mut begun = match tokio::time::timeout(SHUT, &mut begin).await {
+        let begun = match tokio::time::timeout(SHUT, &mut begin).await {
             Ok(result) => Some(result?),
             Err(_) => None,
         };
         let (writers_stop, gateway_stop) = (CancellationToken::new(), CancellationToken::new());
         let mut writers = JoinSet::new();
-        if begun.is_some() {
-            self.start_writers(&writers_stop, &mut writers, &mut watching);
+        let mut has_begun = begun.is_some();
+        if let Some(skips) = begun {
+            self.start_writers(skips, &writers_stop, &mut writers, &mut watching);
         }
         let mut gateway = JoinSet::new();
         if let Some(door) = self.gateway.take() {
@@ -212,10 +237,10 @@ impl IngestService {
             tokio::select! {
                 () = shutdown.cancelled() => break Ok(()),
                 () = self.log_failed.cancelled() => break Err(RunError::Log),
-                checked = &mut begin, if begun.is_none() => match checked {
-                    Ok(()) => {
-                        begun = Some(());
-                        self.start_writers(&writers_stop, &mut writers, &mut watching);
+                checked = &mut begin, if !has_begun => match checked {
+                    Ok(skips) => {
+                        has_begun = true;
+                        self.start_writers(skips, &writers_stop, &mut writers, &mut watching);
                     }
                     Err(error) => break Err(error),
                 },
@@ -238,13 +263,22 @@ impl IngestService {
 
     fn start_writers(
         &mut self,
+        skips: Skips,
         stop: &CancellationToken,
         writers: &mut JoinSet<Result<(), RunError>>,
         watching: &mut JoinSet<()>,
     ) {
         let has = |role| self.config.roles.contains(&role);
+        let mut log = self.log.get();
+        if !skips.is_empty() {
+            tracing::warn!(
+                records = skips.len(),
+                "records of the log are passed over, as an operator said"
+            );
+            log = Arc::new(SkippedLog { inner: log, skips });
+        }
         let crew = Crew {
-            log: self.log.get(),
+            log,
             stores: self.stores.clone(),
             snapshots: self.snapshots.clone(),
             counters: Arc::clone(&self.counters),

@@ -5,6 +5,7 @@ mod guard;
 mod head;
 pub mod kafka;
 mod salvage;
+mod skipped;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,6 +15,7 @@ pub use embedded::{EmbeddedLog, EmbeddedOptions, OpenError};
 pub(crate) use guard::GuardedLog;
 pub use head::Head;
 pub use kafka::{KafkaLog, KafkaOptions};
+pub(crate) use skipped::{SkippedLog, Skips};
 
 /// At-least-once: a batch may stand in it twice, and its identity tells. Offsets of a partition count from 0 without gaps.
 #[async_trait]
@@ -63,6 +65,12 @@ pub trait Log: Send + Sync + 'static {
     /// Whether [`Log::end`] is as of now.
     fn is_end_known(&self) -> bool {
         true
+    }
+
+    /// What must never change while the stores hold offsets of this log; `None` when the log looks after that by itself. Known once
+    /// it is opened.
+    fn fingerprint(&self) -> Option<String> {
+        None
     }
 
     /// Why the log cannot be used at the moment, for people.

@@ -125,7 +125,16 @@ impl ColdWriter {
                     }
                     Err(WriterError::Commit(
                         error @ (CommitError::Gap { .. } | CommitError::BadRange { .. } | CommitError::Encode(_)),
-                    )) => return Err(error.into()),
+                    )) => {
+                        for (partition, share) in &gathered.partitions {
+                            let (first, next) = (share.first, share.planner.next());
+                            tracing::error!(
+                                %partition, first, next,
+                                "rows of these offsets cannot be stored; `sluice log skip` lets the writers pass over a record"
+                            );
+                        }
+                        return Err(error.into());
+                    }
                     Err(error) => {
                         tracing::error!(%error, "cold commit failed; trying again");
                         self.counters

@@ -17,7 +17,7 @@ pub use cold::{ColdWriter, ColdWriterOptions};
 pub(crate) use crew::{Crew, Mine};
 pub use hot::HotWriter;
 pub use plan::{Planned, Planner};
-pub(crate) use resume::check_log_reaches_cold;
+pub(crate) use resume::{check_log_is_the_one, check_log_reaches_cold, skips};
 pub use snapshots::Snapshots;
 pub use tidy::TidyOptions;
 pub use trim::TrimOptions;
@@ -62,6 +62,15 @@ pub enum WriterError {
         partition: sluice_wire::ids::Partition,
         end: u64,
         held: u64,
+    },
+    #[error(
+        "generation {generation} of the log was {noted}, and now it is {found}; the offsets in the lake are those of the first. \
+         Put it back, or begin a new log.generation with the new one"
+    )]
+    AnotherLog {
+        generation: u32,
+        noted: String,
+        found: String,
     },
     #[error("a task of the writer ended: {0}")]
     Task(String),

@@ -1,5 +1,6 @@
 //! Where a writer begins: the state of duplicates as of an offset, folded up to what its store holds already.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use sluice_wire::layout::IpcLimits;
 use tokio_util::sync::CancellationToken;
 
 use super::{Planner, Snapshots, WriterError};
-use crate::log::Log;
+use crate::log::{Log, Skips};
 use crate::quota::{Meter, Quota};
 
 /// Bytes of log records read at once.
@@ -43,6 +44,40 @@ pub(crate) async fn check_log_reaches_cold(log: &Arc<dyn Log>, stores: &Stores) 
         }
     }
     Ok(())
+}
+
+/// Refuses another log than the one whose offsets the lake holds, as far as logs can be told apart. Notes the first one.
+pub(crate) async fn check_log_is_the_one(log: &Arc<dyn Log>, stores: &Stores) -> Result<(), WriterError> {
+    let generations: BTreeSet<u32> = log.partitions().iter().map(|partition| partition.generation).collect();
+    let Some(found) = log.fingerprint() else {
+        return Ok(());
+    };
+    for generation in generations {
+        let made = stores
+            .state
+            .make(&format!("log-{generation}"), 0, found.clone().into_bytes())
+            .await?;
+        if made != found.as_bytes() {
+            let noted = String::from_utf8_lossy(&made).into_owned();
+            return Err(WriterError::AnotherLog {
+                generation,
+                noted,
+                found,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// What an operator told the writers to pass over.
+pub(crate) async fn skips(log: &Arc<dyn Log>, stores: &Stores) -> Result<Skips, WriterError> {
+    let mut skips = Skips::new();
+    for partition in log.partitions() {
+        for (offset, reason) in stores.skips.all(&partition.to_string()).await? {
+            skips.insert((partition, offset), String::from_utf8_lossy(&reason).into_owned());
+        }
+    }
+    Ok(skips)
 }
 
 /// The last snapshot, and the log's records from there to the end of cold folded in.

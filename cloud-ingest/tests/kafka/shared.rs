@@ -9,6 +9,7 @@ use arrow::datatypes::DataType;
 use bytes::Bytes;
 use sluice_ingest::config::{LogKind, Role, Writes};
 use sluice_ingest::log::Head;
+use sluice_ingest::writer::WriterError;
 use sluice_ingest::{IngestConfig, IngestService, Log, LogError, RunError, StatusHandle};
 use sluice_store::Stores;
 use sluice_wire::counts::Counts;
@@ -206,6 +207,21 @@ async fn a_topic_that_is_refused_ends_the_process_and_a_broker_that_is_away_does
         matches!(&ended, Err(RunError::Refused(LogError::Refused { reason })) if reason.contains("log.partitions")),
         "{ended:?}"
     );
+
+    // The lake knows which log its offsets are those of.
+    config.log.partitions = PARTITIONS;
+    let mut other = config.clone();
+    other.log.kafka.topic = OpenKafka::fresh(PARTITIONS).unwrap().options.topic;
+    let first = fleet.start("first", &[Role::Cold], Writes::All).await;
+    fleet.held(0).await;
+    first.end().await;
+    let service = IngestService::build(other, fleet.stores().await).unwrap();
+    let ended = soon("the process ends", service.run(CancellationToken::new())).await;
+    let another = matches!(
+        &ended,
+        Err(RunError::Begin(WriterError::AnotherLog { generation: 0, .. }))
+    );
+    assert!(another, "{ended:?}");
 
     let nobody = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -2,12 +2,13 @@
 //!
 //! Each has a name and a number that grows; the highest number counts. A process that slept and saves an older state hides nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
 use crate::lake::Lake;
 
@@ -30,11 +31,9 @@ pub enum StateError {
 }
 
 impl StateObjects {
-    /// Opens `state` in a lake.
-    pub fn open(lake: &Lake) -> Result<Self, StateError> {
-        let part = lake
-            .part("state")
-            .map_err(|error| StateError::Location(Box::new(error)))?;
+    /// Opens the objects in a part of a lake.
+    pub fn open(lake: &Lake, part: &str) -> Result<Self, StateError> {
+        let part = lake.part(part).map_err(|error| StateError::Location(Box::new(error)))?;
         Ok(Self {
             store: part.object_store(None),
         })
@@ -56,6 +55,42 @@ impl StateObjects {
             }
         }
         Ok(())
+    }
+
+    /// Makes the object `number` of something, which never changes; returns what stands there afterwards, whoever made it.
+    pub async fn make(&self, name: &str, number: u64, bytes: Vec<u8>) -> Result<Bytes, StateError> {
+        let failed = |source| StateError::Store {
+            name: name.to_owned(),
+            source,
+        };
+        let (path, content) = (path(name, number), Bytes::from(bytes));
+        let options = PutOptions::from(PutMode::Create);
+        match self
+            .store
+            .put_opts(&path, PutPayload::from(content.clone()), options)
+            .await
+        {
+            Ok(_) => Ok(content),
+            Err(object_store::Error::AlreadyExists { .. }) => {
+                let got = self.store.get(&path).await.map_err(failed)?;
+                got.bytes().await.map_err(failed)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// All objects of something, by number.
+    pub async fn all(&self, name: &str) -> Result<BTreeMap<u64, Bytes>, StateError> {
+        let failed = |source| StateError::Store {
+            name: name.to_owned(),
+            source,
+        };
+        let mut all = BTreeMap::new();
+        for number in self.numbers(name).await? {
+            let got = self.store.get(&path(name, number)).await.map_err(failed)?;
+            all.insert(number, got.bytes().await.map_err(failed)?);
+        }
+        Ok(all)
     }
 
     /// The state with the highest number.

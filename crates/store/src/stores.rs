@@ -23,6 +23,8 @@ pub struct Stores {
     pub cold: ColdTable,
     pub seam: Seam,
     pub state: StateObjects,
+    /// Offsets of the log that the writers pass over, by partition.
+    pub skips: StateObjects,
 }
 
 /// Why a lake could not be opened.
@@ -44,13 +46,14 @@ impl Stores {
         Self::open_in(&Lake::open(lake, &S3Options::default()).await?, hot_cap_bytes).await
     }
 
-    /// Opens a lake: the table stands in `events`, the seam records in `seam`, what the writers know in `state`. All are made when
-    /// missing.
+    /// Opens a lake: the table stands in `events`, the seam records in `seam`, what the writers know in `state`, what
+    /// they pass over in `skip`. All are made when missing.
     pub async fn open_in(lake: &Lake, hot_cap_bytes: u64) -> Result<Self, StoreError> {
         Ok(Self {
             cold: ColdTable::open_in(lake, "events").await?,
             seam: Seam::open_in(lake, "seam")?,
-            state: StateObjects::open(lake)?,
+            state: StateObjects::open(lake, "state")?,
+            skips: StateObjects::open(lake, "skip")?,
             hot: EmbeddedHot::new(hot_cap_bytes),
         })
     }

@@ -288,6 +288,14 @@ mod checks {
         let again = place.stores().await.state;
         assert_eq!(again.newest("duplicates-0").await.unwrap().unwrap(), "100");
         assert_eq!(again.newest("duplicates-1").await.unwrap().unwrap(), "other");
+        // What is made once stays as it was made.
+        let skips = place.stores().await.skips;
+        assert_eq!(skips.make("3", 7, b"first".to_vec()).await.unwrap(), "first");
+        assert_eq!(skips.make("3", 7, b"second".to_vec()).await.unwrap(), "first");
+        skips.make("3", 12, b"other".to_vec()).await.unwrap();
+        let all = place.stores().await.skips.all("3").await.unwrap();
+        let all: Vec<_> = all.iter().map(|(number, text)| (*number, &text[..])).collect();
+        assert_eq!(all, [(7, &b"first"[..]), (12, b"other")]);
     }
 }
 

@@ -76,6 +76,8 @@ struct Shared {
     state: watch::Sender<State>,
     /// Partitions that ended before they did, and how often in a row.
     shrunk: Mutex<u32>,
+    /// Of the brokers, as they call themselves.
+    cluster: Mutex<Option<String>>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -145,6 +147,7 @@ impl KafkaLog {
             ends: Ends::new(options.partitions),
             state: watch::Sender::new(State::New("the broker was not asked yet".to_owned())),
             shrunk: Mutex::default(),
+            cluster: Mutex::default(),
             options,
         };
         Ok(Self {
@@ -294,8 +297,16 @@ impl KafkaLog {
     /// Number of partitions and of copies of the one with the fewest; `None` when there is no such topic.
     async fn find_topic(&self) -> Result<Option<(usize, usize)>, LookError> {
         let (probe, name) = (Arc::clone(&self.shared.probe), self.shared.options.topic.clone());
-        let metadata = waiting(move || probe.fetch_metadata(Some(&name), CALL)).await;
-        let metadata = metadata.map_err(LookError::Away)??;
+        let asked = waiting(move || -> Result<_, KafkaError> {
+            Ok((
+                probe.fetch_metadata(Some(&name), CALL)?,
+                probe.client().fetch_cluster_id(CALL),
+            ))
+        });
+        let (metadata, cluster) = asked.await.map_err(LookError::Away)??;
+        if cluster.is_some() {
+            *self.shared.cluster.lock().unwrap_or_else(PoisonError::into_inner) = cluster;
+        }
         let Some(topic) = metadata.topics().first() else {
             return Ok(None);
         };
@@ -499,6 +510,22 @@ impl Log for KafkaLog {
 
     fn is_end_known(&self) -> bool {
         self.shared.ends.is_known()
+    }
+
+    fn fingerprint(&self) -> Option<String> {
+        let cluster = self
+            .shared
+            .cluster
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let options = &self.shared.options;
+        Some(format!(
+            "{} partitions of topic {} in cluster {}",
+            options.partitions,
+            options.topic,
+            cluster.unwrap_or_else(|| "without a name".to_owned())
+        ))
     }
 
     fn trouble(&self) -> Option<String> {

@@ -165,18 +165,18 @@ impl Readers {
         while bytes < max_bytes.max(1) && records.len() < MAX_READ_RECORDS {
             let expected = from + records.len() as u64;
             match place.poll(partition, expected) {
-                Polled::Record(record, length) => {
-                    bytes += length;
+                Ok(Some(record)) => {
+                    bytes += record.envelope.len();
                     records.push(record);
                     place.next = Some(expected + 1);
                 }
-                Polled::Nothing if records.is_empty() && Instant::now() < until => {
+                Ok(None) if records.is_empty() && Instant::now() < until => {
                     let wake = until.min(Instant::now() + LOOK);
                     // Whether it was news or time: the queue is looked at again.
                     drop(tokio::time::timeout_at(wake, place.news.notified()).await);
                 }
-                Polled::Nothing => return Ok(records),
-                Polled::Failed(error) => {
+                Ok(None) => return Ok(records),
+                Err(error) => {
                     // What was read is good; who reads on meets the same again, at a place that is made anew.
                     place.next = None;
                     return if records.is_empty() { Err(error) } else { Ok(records) };
@@ -255,21 +255,15 @@ impl Places {
     }
 }
 
-enum Polled {
-    Record(LogRecord, usize),
-    Nothing,
-    Failed(ReadError),
-}
-
 impl Place {
     /// The record at `expected`, if it is here.
-    fn poll(&self, partition: Partition, expected: u64) -> Polled {
+    fn poll(&self, partition: Partition, expected: u64) -> Result<Option<LogRecord>, ReadError> {
         let Some(queue) = &self.queue else {
-            return Polled::Nothing;
+            return Ok(None);
         };
         loop {
             match queue.poll(Duration::ZERO) {
-                None => return Polled::Nothing,
+                None => return Ok(None),
                 Some(Ok(message)) => {
                     let offset = u64::try_from(message.offset()).unwrap_or_default();
                     // Of an earlier assignment.
@@ -277,14 +271,14 @@ impl Place {
                         continue;
                     }
                     if offset > expected {
-                        return Polled::Failed(ReadError::Gap { found: offset });
+                        return Err(ReadError::Gap { found: offset });
                     }
                     let payload = message.payload().unwrap_or_default();
-                    return Polled::Record(record(partition, offset, payload), payload.len());
+                    return Ok(Some(record(partition, offset, payload)));
                 }
                 Some(Err(error)) => match error.rdkafka_error_code() {
                     Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => {
-                        return Polled::Failed(ReadError::OutOfRange);
+                        return Err(ReadError::OutOfRange);
                     }
                     // The client tries again by itself.
                     _ => tracing::debug!(%partition, %error, "reading the log"),
