@@ -60,6 +60,10 @@ impl Log for GuardedLog {
         self.inner.end(partition)
     }
 
+    async fn fresh_end(&self, partition: Partition) -> Result<u64, LogError> {
+        self.seen(self.inner.fresh_end(partition).await)
+    }
+
     fn first(&self, partition: Partition) -> u64 {
         self.inner.first(partition)
     }

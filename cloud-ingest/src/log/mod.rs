@@ -47,6 +47,11 @@ pub trait Log: Send + Sync + 'static {
     /// The offset that the next record will get; 0 for a partition that does not exist.
     fn end(&self, partition: Partition) -> u64;
 
+    /// The same, asked for now: [`Log::end`] may be older than what others have appended and somebody has stored already.
+    async fn fresh_end(&self, partition: Partition) -> Result<u64, LogError> {
+        Ok(self.end(partition))
+    }
+
     /// The oldest offset that can still be read.
     fn first(&self, _partition: Partition) -> u64 {
         0

@@ -65,6 +65,10 @@ impl Log for SkippedLog {
         self.inner.end(partition)
     }
 
+    async fn fresh_end(&self, partition: Partition) -> Result<u64, LogError> {
+        self.inner.fresh_end(partition).await
+    }
+
     fn first(&self, partition: Partition) -> u64 {
         self.inner.first(partition)
     }

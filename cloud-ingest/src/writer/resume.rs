@@ -10,7 +10,7 @@ use sluice_wire::layout::IpcLimits;
 use tokio_util::sync::CancellationToken;
 
 use super::{Planner, Snapshots, WriterError};
-use crate::log::{Log, Skips};
+use crate::log::{Log, LogError, Skips};
 use crate::quota::{Meter, Quota};
 
 /// Bytes of log records read at once.
@@ -18,6 +18,9 @@ pub(super) const READ_BYTES: usize = 4 << 20;
 
 /// How long a writer that is told to stop while it begins may go on: a log that answers needs less.
 const BEGIN_GRACE: Duration = Duration::from_secs(5);
+
+/// Pause while the log is out of reach.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Returns when whoever is told to stop should not wait for the log any longer.
 pub(super) async fn given_up(shutdown: &CancellationToken) {
@@ -38,7 +41,12 @@ pub(super) struct Begin {
 pub(crate) async fn check_log_reaches_cold(log: &Arc<dyn Log>, stores: &Stores) -> Result<(), WriterError> {
     let committed = stores.cold.committed().await?;
     for partition in log.partitions() {
-        let (end, held) = (log.end(partition), committed.get(&partition).map_or(0, |last| last + 1));
+        let held = committed.get(&partition).map_or(0, |last| last + 1);
+        // Only then may the log be asked: others append to it and commit.
+        if log.end(partition) >= held {
+            continue;
+        }
+        let end = end_of(log, partition).await?;
         if end < held {
             return Err(WriterError::LogBehind { partition, end, held });
         }
@@ -67,6 +75,19 @@ pub(crate) async fn check_log_is_the_one(log: &Arc<dyn Log>, stores: &Stores) ->
         }
     }
     Ok(())
+}
+
+/// Where the log ends now; waits for a log that is out of reach.
+async fn end_of(log: &Arc<dyn Log>, partition: Partition) -> Result<u64, LogError> {
+    loop {
+        match log.fresh_end(partition).await {
+            Err(LogError::Retry { reason }) => {
+                tracing::warn!(%partition, reason, "the end of the log is not known, asking again");
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            answer => return answer,
+        }
+    }
 }
 
 /// What an operator told the writers to pass over.
@@ -115,9 +136,8 @@ pub(super) async fn begin(
     let mut planner = Planner::new(dedup, limits.clone());
     while planner.next() < next {
         let records = log.read(partition, planner.next(), READ_BYTES).await?;
-        if records.is_empty() && log.end(partition) > planner.next() {
-            // Out of reach for a while.
-            log.wait_beyond(partition, planner.next()).await;
+        if records.is_empty() && end_of(log, partition).await? > planner.next() {
+            // It was out of reach, or what was known of it was old.
             continue;
         }
         if records.is_empty() {

@@ -117,7 +117,7 @@ impl Fleet {
     }
 
     /// Until the table holds every partition up to and with this offset. Returns its rows.
-    async fn held(&self, last: u64) -> u64 {
+    async fn held(&self, last: u64, by: &[&Process]) -> u64 {
         let stores = self.stores().await;
         let all: BTreeMap<Partition, u64> = (0..PARTITIONS)
             .map(|index| (Partition { generation: 0, index }, last))
@@ -128,6 +128,10 @@ impl Fleet {
                 if extent.committed == all {
                     return extent.rows;
                 }
+                assert!(
+                    !by.iter().any(|process| process.task.is_finished()),
+                    "a process ended by itself"
+                );
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
@@ -151,14 +155,14 @@ async fn p2_partitions_of_a_process_that_died_go_on_elsewhere_and_each_row_is_st
     let one = fleet.start("one", &[Role::Cold], Writes::Group).await;
     let two = fleet.start("two", &[Role::Cold], Writes::Group).await;
     let whole = u64::from(PARTITIONS) * 3 * (ROWS + 1);
-    assert_eq!(fleet.held(2).await, whole);
+    assert_eq!(fleet.held(2, &[&one, &two]).await, whole);
     fleet.append(3..5).await;
-    fleet.held(4).await;
+    fleet.held(4, &[&one, &two]).await;
     // As SIGKILL does: nothing is put in order.
     one.task.abort();
     drop(one);
     fleet.append(0..6).await;
-    let rows = fleet.held(10).await;
+    let rows = fleet.held(10, &[&two]).await;
     let (batches, records) = (6, 11);
     assert_eq!(rows, u64::from(PARTITIONS) * (batches * ROWS + records));
     two.end().await;
@@ -177,7 +181,7 @@ async fn p2_a_second_writer_of_the_same_partitions_does_no_harm() {
         fleet.append(2 * round..2 * round + 3).await;
     }
     // Each round repeats the last batch of the one before.
-    let rows = fleet.held(11).await;
+    let rows = fleet.held(11, &processes.iter().collect::<Vec<_>>()).await;
     assert_eq!(rows, u64::from(PARTITIONS) * (9 * ROWS + 12));
     for process in processes {
         assert!(process.status.snapshot().await.log_trouble.is_none());
@@ -213,7 +217,7 @@ async fn a_topic_that_is_refused_ends_the_process_and_a_broker_that_is_away_does
     let mut other = config.clone();
     other.log.kafka.topic = OpenKafka::fresh(PARTITIONS).unwrap().options.topic;
     let first = fleet.start("first", &[Role::Cold], Writes::All).await;
-    fleet.held(0).await;
+    fleet.held(0, &[&first]).await;
     first.end().await;
     let service = IngestService::build(other, fleet.stores().await).unwrap();
     let ended = soon("the process ends", service.run(CancellationToken::new())).await;

@@ -498,6 +498,15 @@ impl Log for KafkaLog {
         self.index_of(partition).map_or(0, |index| self.shared.ends.end(index))
     }
 
+    async fn fresh_end(&self, partition: Partition) -> Result<u64, LogError> {
+        let index = self.index_of(partition)?;
+        self.refuse_unless_good()?;
+        match self.look_at_ends().await {
+            Ok(()) => Ok(self.shared.ends.end(index)),
+            Err(LookError::Away(reason) | LookError::Refused(reason)) => Err(LogError::Retry { reason }),
+        }
+    }
+
     fn first(&self, partition: Partition) -> u64 {
         self.index_of(partition)
             .map_or(0, |index| self.shared.ends.first(index))
