@@ -131,7 +131,7 @@ pub(crate) struct QueryArgs {
     /// Settings (deploy/config/query.toml shows them all)
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Folder or URL of the lake
+    /// Folder or URL of the lake; a bucket (s3://bucket/prefix) is reached as the variables AWS_… say
     #[arg(long, value_name = "LAKE", default_value = "sluice-data/lake")]
     lake: String,
     #[command(flatten)]

@@ -154,6 +154,25 @@ async fn a_record_is_the_same_in_both_logs_and_a_foreign_one_is_damage() {
     assert!(records[2].damaged.is_some() && records[2].envelope == Bytes::new() && records[2].offset == 2);
 }
 
+/// What one process appended, another one knows as soon as it asks: it must not take itself for ahead of the log.
+#[tokio::test]
+async fn the_end_as_of_now_is_that_of_all_processes() {
+    let Some(topic) = OpenKafka::fresh(1) else { return };
+    let (one, _running) = topic.open().await.unwrap();
+    let (two, watching) = topic.open().await.unwrap();
+    let [p] = one.partitions()[..] else {
+        panic!("one partition")
+    };
+    // Nobody tells the second one anything any more.
+    drop(watching);
+    for n in 0..5 {
+        let offset = one.append(p, &head(n), envelope(n), 0).await.unwrap();
+        assert_eq!(two.fresh_end(p).await.unwrap(), offset + 1);
+        assert_eq!(two.end(p), offset + 1);
+        assert_eq!(two.read(p, offset, 1).await.unwrap().len(), 1);
+    }
+}
+
 /// A topic that was made anew is not the log: it takes nothing under offsets that the stores hold already.
 #[tokio::test]
 async fn p2_a_topic_that_was_made_anew_is_not_taken_for_the_log() {

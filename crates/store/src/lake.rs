@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use deltalake::DeltaTableError;
 use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore};
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientOptions, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
+    BackoffConfig, ClientConfigKey, Error, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig,
 };
 use url::Url;
 
@@ -170,11 +170,17 @@ fn bucket(url: &Url, location: &str, options: &S3Options) -> Result<Arc<AmazonS3
     {
         builder = builder.with_region(options.region.as_deref().unwrap_or(ANY_REGION));
     }
-    let mut client = ClientOptions::new().with_timeout(REQUEST).with_connect_timeout(CONNECT);
-    if options.allow_http {
-        client = client.with_allow_http(true);
+    // One by one, so that what the environment says of the others stays.
+    for (key, patience) in [
+        (ClientConfigKey::Timeout, REQUEST),
+        (ClientConfigKey::ConnectTimeout, CONNECT),
+    ] {
+        let patience = format!("{} s", patience.as_secs());
+        builder = builder.with_config(AmazonS3ConfigKey::Client(key), patience);
     }
-    builder = builder.with_client_options(client);
+    if options.allow_http {
+        builder = builder.with_allow_http(true);
+    }
     if let Some(endpoint) = &options.endpoint {
         builder = builder.with_endpoint(endpoint);
     }

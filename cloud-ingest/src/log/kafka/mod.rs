@@ -362,8 +362,9 @@ impl KafkaLog {
     /// Says why nothing can be appended now.
     fn refuse_unless_good(&self) -> Result<(), LogError> {
         match &*self.shared.state.borrow() {
-            State::Good | State::Away(_) => Ok(()),
-            State::New(reason) => Err(LogError::Retry { reason: reason.clone() }),
+            State::Good => Ok(()),
+            // Whoever sent the batch keeps it for as long, and our memory is for others.
+            State::New(reason) | State::Away(reason) => Err(LogError::Retry { reason: reason.clone() }),
             State::Refused(reason) => Err(LogError::Refused { reason: reason.clone() }),
             State::Lost(reason) => Err(LogError::Failed { reason: reason.clone() }),
         }
