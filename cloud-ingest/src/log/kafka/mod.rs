@@ -488,6 +488,8 @@ impl Log for KafkaLog {
                 Some(news) => tokio::select! {
                     () = news.notified() => return,
                     _ = changes.changed() => {}
+                    // The reader may have been sent elsewhere.
+                    () = tokio::time::sleep(WATCH_EVERY) => {}
                 },
                 None if shared.ends.end(index) > offset => return,
                 None => drop(changes.changed().await),
