@@ -175,7 +175,11 @@ impl Log for KafkaLog {
         let mut state = self.shared.state.subscribe();
         let decided = state.wait_for(|state| !matches!(state, State::New(_))).await;
         drop(decided);
-        self.refuse_unless_good()
+        match self.refuse_unless_good() {
+            // It was good, and is away again.
+            Err(LogError::Retry { .. }) => Ok(()),
+            decided => decided,
+        }
     }
 
     async fn append(
