@@ -115,6 +115,8 @@ impl ColdWriter {
                 match self.commit(&mut gathered).await {
                     Ok(()) if drained => return Ok(()),
                     Ok(()) => {}
+                    // Another writer has stored them, and what else there is the next start finds in the log.
+                    Err(WriterError::Commit(CommitError::Overlap { .. })) if stopping => return Ok(()),
                     Err(error) if stopping => return Err(error),
                     Err(WriterError::Commit(CommitError::Overlap { .. })) => {
                         tracing::warn!("the cold table moved on by itself; cutting again from its end");
