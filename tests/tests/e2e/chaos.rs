@@ -68,7 +68,6 @@ async fn p5_full_disks_lose_nothing_and_all_goes_on_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "red now and then: a damaged batch that was the last one of a killed start is sent as a tombstone without counts"]
 async fn p6_flipped_bits_are_counted_and_everything_starts() {
     holds(Scenario::Flips, None).await;
 }
