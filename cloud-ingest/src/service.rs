@@ -18,7 +18,8 @@ use crate::gateway::{Gateway, GatewayConfig, GatewayError, ReadPosition};
 use crate::log::{EmbeddedLog, EmbeddedOptions, GuardedLog, Log, OpenError};
 use crate::status::{StatusHandle, WriterCounters};
 use crate::writer::{
-    ColdWriter, ColdWriterOptions, HotWriter, TidyOptions, TrimOptions, WriterError, check_log_reaches_cold,
+    ColdWriter, ColdWriterOptions, HotWriter, HotWriterOptions, TidyOptions, TrimOptions, WriterError,
+    check_log_reaches_cold,
 };
 
 /// Kept free in every partition's folder, so that deleting works on a full disk.
@@ -164,24 +165,22 @@ impl IngestService {
         let log: Arc<dyn Log> = Arc::clone(&self.log) as Arc<dyn Log>;
         let quota = self.gateway.as_ref().map(Gateway::quota);
         if self.config.roles.contains(&Role::Hot) {
-            for partition in self.log.partitions() {
-                let writer = HotWriter {
-                    log: Arc::clone(&log),
-                    stores: self.stores.clone(),
-                    partition,
-                    limits: IpcLimits::default(),
-                    folder: self.folder.clone(),
-                    counters: Arc::clone(&self.counters),
-                    quota: quota.clone(),
-                };
-                let stop = stop.clone();
-                writers.spawn(async move {
-                    writer
-                        .run(stop)
-                        .await
-                        .map_err(|source| RunError::Writer { writer: "hot", source })
-                });
-            }
+            let writer = HotWriter {
+                log: Arc::clone(&log),
+                stores: self.stores.clone(),
+                limits: IpcLimits::default(),
+                folder: self.folder.clone(),
+                counters: Arc::clone(&self.counters),
+                quota: quota.clone(),
+                options: hot_options(&self.config),
+            };
+            let stop = stop.clone();
+            writers.spawn(async move {
+                writer
+                    .run(stop)
+                    .await
+                    .map_err(|source| RunError::Writer { writer: "hot", source })
+            });
         }
         if self.config.roles.contains(&Role::Cold) {
             let writer = ColdWriter {
@@ -225,6 +224,20 @@ fn gateway_config(config: &IngestConfig) -> GatewayConfig {
     gateway.max_edge_state = settings.max_edge_state;
     gateway.max_lag = settings.max_lag;
     gateway
+}
+
+fn hot_options(config: &IngestConfig) -> HotWriterOptions {
+    let settings = &config.hot.clickhouse;
+    HotWriterOptions {
+        migrate: settings.migrate,
+        insert_every: settings.insert_every,
+        insert_rows: settings.insert_rows,
+        insert_bytes: usize::try_from(settings.insert_memory).unwrap_or(usize::MAX),
+        keep: settings.keep,
+        keep_bytes: settings.keep_size,
+        query_limit: settings.query_limit,
+        takeover_after: settings.takeover_after,
+    }
 }
 
 fn cold_options(config: &IngestConfig) -> ColdWriterOptions {

@@ -92,7 +92,7 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     config.ingest.gateway.key = identity.gateway.key.clone();
     config.ingest.gateway.ca = identity.gateway.ca.clone();
     config.ingest.gateway.deny_list = identity.deny_list.clone();
-    let stores = Stores::open(&config.ingest.lake, config.ingest.hot.max_memory).await?;
+    let stores = Stores::open_with(&config.ingest.lake, config.ingest.hot.open()?).await?;
     let ingest = IngestService::build(config.ingest, stores.clone())?;
     let link = ingest
         .listen()

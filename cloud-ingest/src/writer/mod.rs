@@ -8,10 +8,11 @@ mod resume;
 mod tidy;
 mod trim;
 
+use sluice_store::hot::clickhouse::{ClickHouseError, MigrateError};
 use sluice_store::{ColdError, CommitError, HotError, SeamError};
 
 pub use cold::{ColdWriter, ColdWriterOptions};
-pub use hot::HotWriter;
+pub use hot::{HotWriter, HotWriterOptions};
 pub use plan::{Planned, Planner};
 pub(crate) use resume::check_log_reaches_cold;
 pub use tidy::TidyOptions;
@@ -26,6 +27,10 @@ pub enum WriterError {
     Log(#[from] LogError),
     #[error("the hot store refused rows")]
     Hot(#[from] HotError),
+    #[error("the hot store's server")]
+    Server(#[source] ClickHouseError),
+    #[error("the tables of the hot store")]
+    Migrate(#[from] MigrateError),
     #[error("the cold table refused rows")]
     Commit(#[from] CommitError),
     #[error("the cold table cannot be read")]
@@ -52,6 +57,15 @@ pub enum WriterError {
          Put the newest copy back, or begin a new generation of the log"
     )]
     LogBehind {
+        partition: sluice_wire::ids::Partition,
+        end: u64,
+        held: u64,
+    },
+    #[error(
+        "partition {partition}: the log ends at offset {end}, but hot holds everything below {held}; the log was lost or is an old copy. \
+         Put the newest copy back, or begin a new generation of the log"
+    )]
+    LogBehindHot {
         partition: sluice_wire::ids::Partition,
         end: u64,
         held: u64,

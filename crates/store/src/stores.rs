@@ -3,7 +3,7 @@
 use sluice_wire::ids::Partition;
 
 use crate::cold::{ColdError, ColdTable};
-use crate::hot::EmbeddedHot;
+use crate::hot::{EmbeddedHot, Hot};
 use crate::seam::{Seam, SeamError};
 
 /// Where the log ends, as far as this process knows.
@@ -17,7 +17,7 @@ pub trait LogEnds: Send + Sync {
 /// Hot, cold and the seam of one lake.
 #[derive(Clone, Debug)]
 pub struct Stores {
-    pub hot: EmbeddedHot,
+    pub hot: Hot,
     pub cold: ColdTable,
     pub seam: Seam,
 }
@@ -34,13 +34,14 @@ pub enum StoreError {
 impl Stores {
     /// Opens the lake at a folder or URL: the table stands in `events`, the seam records in `seam`. Both are made when missing.
     pub async fn open(lake: &str, hot_cap_bytes: u64) -> Result<Self, StoreError> {
+        Self::open_with(lake, EmbeddedHot::new(hot_cap_bytes).into()).await
+    }
+
+    /// The same with any hot store.
+    pub async fn open_with(lake: &str, hot: Hot) -> Result<Self, StoreError> {
         let lake = lake.trim_end_matches('/');
         let cold = ColdTable::open(&format!("{lake}/events")).await?;
         let seam = Seam::open(&format!("{lake}/seam")).await?;
-        Ok(Self {
-            hot: EmbeddedHot::new(hot_cap_bytes),
-            cold,
-            seam,
-        })
+        Ok(Self { hot, cold, seam })
     }
 }

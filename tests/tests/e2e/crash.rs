@@ -52,14 +52,14 @@ const SEED: u64 = 20_260_101;
 const AFTERWARDS: u64 = 400;
 const EVENTS_PER_SECOND: f64 = 2_000.0;
 
-struct Flood {
-    oracle: Arc<Oracle>,
+pub(super) struct Flood {
+    pub(super) oracle: Arc<Oracle>,
     stop: Arc<AtomicBool>,
     load: tokio::task::JoinHandle<Result<load::LoadReport, load::ClientError>>,
 }
 
 impl Flood {
-    fn start(node: &Node, seed: u64) -> Flood {
+    pub(super) fn start(node: &Node, seed: u64) -> Flood {
         let oracle = Arc::new(Oracle::new(seed));
         let stop = Arc::new(AtomicBool::new(false));
         let options = LoadOptions {
@@ -80,7 +80,7 @@ impl Flood {
         Flood { oracle, stop, load }
     }
 
-    async fn acknowledged(&self, events: u64) {
+    pub(super) async fn acknowledged(&self, events: u64) {
         let goal = self.oracle.acknowledged_events() + events;
         let reached = || async {
             let now = self.oracle.acknowledged_events();
@@ -93,7 +93,7 @@ impl Flood {
         eventually("acknowledged events", reached).await.unwrap();
     }
 
-    async fn audit(self, node: &mut Node) -> Audit {
+    pub(super) async fn audit(self, node: &mut Node) -> Audit {
         self.stop.store(true, Ordering::Relaxed);
         self.load.await.unwrap().unwrap();
         Audit::run(node.process().unwrap(), &self.oracle, |_| true, SOON)
@@ -112,7 +112,7 @@ async fn p2_holds_at_every_crash_point() {
         if !point.contains(&only) {
             continue;
         }
-        match crash_at(point, hit, SEED + number as u64).await {
+        match crash_at(CONFIG, point, hit, SEED + number as u64).await {
             Ok(audit) => {
                 eprintln!(
                     "{point}:{hit}: {} accepted, {} batches seen again",
@@ -135,8 +135,9 @@ async fn p2_holds_at_every_crash_point() {
     assert!(unknown > 0 || !only.is_empty(), "nothing was in flight at any crash");
 }
 
-async fn crash_at(point: &str, hit: u32, seed: u64) -> Result<Audit, String> {
-    let mut node = Node::prepare(CONFIG).unwrap();
+/// A fresh node dies at a point, starts again, and everything that was acknowledged is counted.
+pub(super) async fn crash_at(config: &str, point: &str, hit: u32, seed: u64) -> Result<Audit, String> {
+    let mut node = Node::prepare(config).unwrap();
     let value = format!("{point}:{hit}");
     match node.start_with(&[("SLUICE_CRASH_AT", &value)]).await {
         Ok(()) => {

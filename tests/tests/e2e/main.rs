@@ -3,6 +3,7 @@
 
 mod authors;
 mod canary;
+mod clickhouse;
 mod crash;
 mod doors;
 mod hostile;
