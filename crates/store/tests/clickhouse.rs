@@ -102,13 +102,22 @@ fn any_text() -> impl Strategy<Value = Option<String>> {
     proptest::option::weighted(0.8, texts)
 }
 
+fn maybe<T: std::fmt::Debug + Clone + 'static>(
+    always: bool,
+    value: impl Strategy<Value = T> + 'static,
+) -> BoxedStrategy<Option<T>> {
+    match always {
+        true => value.prop_map(Some).boxed(),
+        false => proptest::option::weighted(0.7, value).boxed(),
+    }
+}
+
 fn any_column(kind: &DataType, name: &str, rows: usize) -> BoxedStrategy<ArrayRef> {
     let always = ["tenant", "signal", "time", "partition", "offset", "row"].contains(&name);
-    let share = if always { 1.0 } else { 0.7 };
     macro_rules! numbers {
         ($array:ty, $native:ty) => {{
             let value = prop_oneof![any::<$native>(), Just(<$native>::MIN), Just(<$native>::MAX)];
-            proptest::collection::vec(proptest::option::weighted(share, value), rows)
+            proptest::collection::vec(maybe(always, value), rows)
                 .prop_map(|values| Arc::new(<$array>::from(values)) as ArrayRef)
                 .boxed()
         }};
@@ -131,7 +140,7 @@ fn any_column(kind: &DataType, name: &str, rows: usize) -> BoxedStrategy<ArrayRe
                 prop_oneof![any::<i64>(), Just(i64::MIN), Just(i64::MAX), -9i64..9],
                 kind.clone(),
             );
-            proptest::collection::vec(proptest::option::weighted(share, value), rows)
+            proptest::collection::vec(maybe(always, value), rows)
                 .prop_map(move |values| {
                     let raw = Int64Array::from(values)
                         .into_data()
