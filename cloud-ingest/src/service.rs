@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use sluice_settings::ConfigError;
-use sluice_store::{LogEnds, Stores};
+use sluice_store::{Hot, LogEnds, Stores};
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 use tokio::task::JoinSet;
@@ -16,9 +16,10 @@ use crate::config::{IngestConfig, Role};
 use crate::ends::{EmbeddedEnds, HotPosition};
 use crate::gateway::{Gateway, GatewayConfig, GatewayError, ReadPosition};
 use crate::log::{EmbeddedLog, EmbeddedOptions, GuardedLog, Log, OpenError};
+use crate::quota::Quota;
 use crate::status::{StatusHandle, WriterCounters};
 use crate::writer::{
-    ColdWriter, ColdWriterOptions, HotWriter, HotWriterOptions, TidyOptions, TrimOptions, WriterError,
+    ColdWriter, ColdWriterOptions, HotWriter, SharedHotOptions, SharedHotWriter, TidyOptions, TrimOptions, WriterError,
     check_log_reaches_cold,
 };
 
@@ -165,22 +166,31 @@ impl IngestService {
         let log: Arc<dyn Log> = Arc::clone(&self.log) as Arc<dyn Log>;
         let quota = self.gateway.as_ref().map(Gateway::quota);
         if self.config.roles.contains(&Role::Hot) {
-            let writer = HotWriter {
-                log: Arc::clone(&log),
-                stores: self.stores.clone(),
-                limits: IpcLimits::default(),
-                folder: self.folder.clone(),
-                counters: Arc::clone(&self.counters),
-                quota: quota.clone(),
-                options: hot_options(&self.config),
-            };
-            let stop = stop.clone();
-            writers.spawn(async move {
-                writer
-                    .run(stop)
-                    .await
-                    .map_err(|source| RunError::Writer { writer: "hot", source })
-            });
+            if let Some(writer) = self.shared_writer(quota.clone()) {
+                let stop = stop.clone();
+                writers.spawn(async move {
+                    let ended = writer.run(stop).await;
+                    ended.map_err(|source| RunError::Writer { writer: "hot", source })
+                });
+            }
+            for partition in self.embedded_partitions() {
+                let writer = HotWriter {
+                    log: Arc::clone(&log),
+                    stores: self.stores.clone(),
+                    partition,
+                    limits: IpcLimits::default(),
+                    folder: self.folder.clone(),
+                    counters: Arc::clone(&self.counters),
+                    quota: quota.clone(),
+                };
+                let stop = stop.clone();
+                writers.spawn(async move {
+                    writer
+                        .run(stop)
+                        .await
+                        .map_err(|source| RunError::Writer { writer: "hot", source })
+                });
+            }
         }
         if self.config.roles.contains(&Role::Cold) {
             let writer = ColdWriter {
@@ -202,6 +212,29 @@ impl IngestService {
             });
         }
         writers
+    }
+
+    /// The partitions that have a writer each.
+    fn embedded_partitions(&self) -> Vec<Partition> {
+        match self.stores.hot {
+            Hot::Embedded(_) => self.log.partitions(),
+            Hot::ClickHouse(_) => Vec::new(),
+        }
+    }
+
+    fn shared_writer(&self, quota: Option<Arc<Quota>>) -> Option<SharedHotWriter> {
+        Some(SharedHotWriter {
+            log: Arc::clone(&self.log) as Arc<dyn Log>,
+            hot: self.stores.hot.clickhouse()?.clone(),
+            stores: self.stores.clone(),
+            partitions: self.log.partitions(),
+            limits: IpcLimits::default(),
+            folder: self.folder.clone(),
+            drains: true,
+            counters: Arc::clone(&self.counters),
+            quota,
+            options: hot_options(&self.config),
+        })
     }
 }
 
@@ -226,9 +259,9 @@ fn gateway_config(config: &IngestConfig) -> GatewayConfig {
     gateway
 }
 
-fn hot_options(config: &IngestConfig) -> HotWriterOptions {
+fn hot_options(config: &IngestConfig) -> SharedHotOptions {
     let settings = &config.hot.clickhouse;
-    HotWriterOptions {
+    SharedHotOptions {
         migrate: settings.migrate,
         insert_every: settings.insert_every,
         insert_rows: settings.insert_rows,

@@ -5,6 +5,7 @@ mod cold;
 mod hot;
 mod plan;
 mod resume;
+mod shared;
 mod tidy;
 mod trim;
 
@@ -12,9 +13,10 @@ use sluice_store::hot::clickhouse::{ClickHouseError, MigrateError};
 use sluice_store::{ColdError, CommitError, HotError, SeamError};
 
 pub use cold::{ColdWriter, ColdWriterOptions};
-pub use hot::{HotWriter, HotWriterOptions};
+pub use hot::HotWriter;
 pub use plan::{Planned, Planner};
 pub(crate) use resume::check_log_reaches_cold;
+pub use shared::{SharedHotOptions, SharedHotWriter};
 pub use tidy::TidyOptions;
 pub use trim::TrimOptions;
 

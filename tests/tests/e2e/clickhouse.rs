@@ -110,25 +110,37 @@ impl Engine {
         eventually("an answer of the engine", ping).await.unwrap();
     }
 
-    /// What a power cut may leave of a part that was not synced: nothing.
-    fn lose_newest_part(&self) {
+    /// The newest part of the table of events on disk.
+    fn newest_part(&self) -> Option<PathBuf> {
         let mut parts = Vec::new();
-        for group in std::fs::read_dir(self.data.join("store")).unwrap() {
-            for table in std::fs::read_dir(group.unwrap().path()).unwrap() {
-                let table = table.unwrap().path();
-                for part in std::fs::read_dir(&table).into_iter().flatten().filter_map(Result::ok) {
-                    // Parts of the table of events begin with their day.
-                    if part.file_name().to_string_lossy().starts_with("20")
-                        && part.path().join("checksums.txt").exists()
-                    {
-                        parts.push((part.metadata().unwrap().modified().unwrap(), part.path()));
-                    }
+        for group in entries(&self.data.join("store")) {
+            for part in entries(&group).iter().flat_map(|table| entries(table)) {
+                // Parts of that table begin with their day.
+                let is_part = part
+                    .file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with("20"));
+                if is_part && part.join("checksums.txt").exists() {
+                    parts.push((part.metadata().unwrap().modified().unwrap(), part));
                 }
             }
         }
-        let (_, newest) = parts.into_iter().max().unwrap();
-        std::fs::remove_dir_all(newest).unwrap();
+        parts.into_iter().max().map(|(_, part)| part)
     }
+
+    async fn inserted_since(&self, before: &Option<PathBuf>) {
+        let newer = || async {
+            match self.newest_part() {
+                part if part.is_some() && part != *before => Ok(()),
+                part => Err(format!("{part:?}")),
+            }
+        };
+        eventually("a new part", newer).await.unwrap();
+    }
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 impl Drop for Engine {
@@ -162,15 +174,20 @@ async fn p2_holds_while_the_server_is_killed_and_loses_rows() {
     let mut node = Node::prepare(&config).unwrap().started().await.unwrap();
     let flood = Flood::start(&node, 11);
     flood.acknowledged(1_000).await;
+    let mut before = None;
     for loses in [false, true] {
+        engine.inserted_since(&before).await;
         engine.kill();
+        before = engine.newest_part();
         flood.acknowledged(1_000).await;
         if loses {
-            engine.lose_newest_part();
+            // What a power cut may leave of a part that was not synced.
+            std::fs::remove_dir_all(before.as_ref().unwrap()).unwrap();
         }
         engine.start_again().await;
         flood.acknowledged(1_000).await;
     }
+    engine.inserted_since(&before).await;
     let audit = flood.audit(&mut node).await;
     assert!(audit.holds(), "{audit}");
 }

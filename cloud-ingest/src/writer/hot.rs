@@ -1,93 +1,109 @@
-//! The hot writer: whatever the log has, hot shows within moments.
-//!
-//! In memory each partition has a writer of its own (`embedded`). On a server one writer inserts for all its partitions (`shared`):
-//! `start` says where it begins, `gather` what goes into one insert, `standby` when it takes over what another one let lie, `keeper`
-//! and `retention` what leaves the server.
-
-mod embedded;
-mod gather;
-mod keeper;
-mod retention;
-mod shared;
-mod standby;
-mod start;
+//! The writer of one partition of the embedded hot store: whatever the log has, hot shows within moments.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use sluice_store::{Hot, Stores};
+use sluice_store::{EmbeddedHot, HotError, Stores};
+use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use self::shared::SharedWriter;
+use super::resume::{READ_BYTES, begin};
 use super::{Planner, WriterError};
 use crate::log::{Log, LogRecord};
 use crate::quota::Quota;
 use crate::status::WriterCounters;
 
+/// Who wrote the hot rows, for people who read seam records: columns in the memory of one process.
+const ENDPOINT: &str = "embedded";
+
 /// Rows that are planned at once; the rest of what was read is read again.
 const PLAN_BYTES: usize = 32 << 20;
 
-/// Owns the partitions of the log in the hot store.
+/// Owns one partition of the embedded hot store.
 #[derive(Clone)]
 pub struct HotWriter {
     pub log: Arc<dyn Log>,
     pub stores: Stores,
+    pub partition: Partition,
     pub limits: IpcLimits,
     /// Holds the state of duplicates that the cold writer saves.
     pub folder: PathBuf,
     pub counters: Arc<WriterCounters>,
     /// Is told what each edge's batches cost in the state of duplicates.
     pub quota: Option<Arc<Quota>>,
-    pub options: HotWriterOptions,
-}
-
-/// How a server is written, and what it keeps.
-#[derive(Clone, Debug)]
-pub struct HotWriterOptions {
-    /// Create and change the tables when they are not those of this program.
-    pub migrate: bool,
-    /// No row waits longer for its insert, unless the one before takes longer.
-    pub insert_every: Duration,
-    /// An insert has about as many rows and bytes at most.
-    pub insert_rows: usize,
-    pub insert_bytes: usize,
-    /// Days that lie back further are dropped, once cold has them.
-    pub keep: Duration,
-    /// So many bytes are kept at most, as far as cold has the rest; 0: as many as there are.
-    pub keep_bytes: u64,
-    /// No query runs longer.
-    pub query_limit: Duration,
-    /// A partition whose owner has not moved for so long, though there is something to do, is taken over.
-    pub takeover_after: Duration,
 }
 
 impl std::fmt::Debug for HotWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("HotWriter")
-            .field("options", &self.options)
+            .field("partition", &self.partition)
             .finish_non_exhaustive()
     }
 }
 
 impl HotWriter {
-    /// Follows the log until told to stop; then what the log has is in hot, as far as hot takes it.
+    /// Claims the partition from the end of cold and follows the log until told to stop.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
-        match self.stores.hot.clone() {
-            Hot::ClickHouse(hot) => SharedWriter::new(self, hot).run(shutdown).await,
-            Hot::Embedded(hot) => {
-                let mut writers = JoinSet::new();
-                for partition in self.log.partitions() {
-                    let (writer, hot, shutdown) = (self.clone(), hot.clone(), shutdown.clone());
-                    writers.spawn(async move { writer.follow(&hot, partition, &shutdown).await });
+        let begun = begin(
+            &self.log,
+            &self.stores,
+            &self.folder,
+            self.partition,
+            &self.limits,
+            self.quota.as_ref(),
+        )
+        .await?;
+        let mut planner = begun.planner;
+        let from = planner.next();
+        self.stores.seam.claim(self.partition, from, ENDPOINT).await?;
+        let hot = self.hot()?;
+        hot.claim(self.partition, from);
+        tracing::info!(partition = %self.partition, from, "hot store claimed");
+        loop {
+            let records = self.log.read(self.partition, planner.next(), READ_BYTES).await?;
+            if records.is_empty() {
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(()),
+                    () = self.log.wait_beyond(self.partition, planner.next()) => continue,
                 }
-                while let Some(ended) = writers.join_next().await {
-                    ended.map_err(|error| WriterError::Task(error.to_string()))??;
+            }
+            let first = planner.next();
+            let (moved, rows, last) = plan_all(planner, records).await?;
+            planner = moved;
+            if !self.insert(first, last, rows, &shutdown).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn hot(&self) -> Result<&EmbeddedHot, WriterError> {
+        let other = || WriterError::Task("a hot store on a server has a writer of its own kind".to_owned());
+        self.stores.hot.embedded().ok_or_else(other)
+    }
+
+    /// Inserts, waiting for room; `false` when told to stop meanwhile.
+    async fn insert(
+        &self,
+        first: u64,
+        last: u64,
+        rows: Vec<RecordBatch>,
+        shutdown: &CancellationToken,
+    ) -> Result<bool, WriterError> {
+        let mut freed = self.counters.freed.subscribe();
+        loop {
+            match self.hot()?.insert(self.partition, first, last, rows.clone()) {
+                Ok(()) => return Ok(true),
+                Err(HotError::Full { .. }) => {
+                    // Cold takes rows over, then they may leave hot.
+                    self.counters.pressure.notify_one();
+                    tokio::select! {
+                        () = shutdown.cancelled() => return Ok(false),
+                        changed = freed.changed() => if changed.is_err() { return Ok(false) },
+                    }
                 }
-                Ok(())
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -95,7 +111,7 @@ impl HotWriter {
 
 /// Plans on a thread for blocking work, as decoding and folding take milliseconds, and stops early when the rows grow large: a
 /// few bytes of log can hold many rows. Returns the planner moved on, the rows, and the last offset that is in them.
-pub(in crate::writer) async fn plan_all(
+pub(super) async fn plan_all(
     mut planner: Planner,
     records: Vec<LogRecord>,
 ) -> Result<(Planner, Vec<RecordBatch>, u64), WriterError> {
@@ -127,11 +143,10 @@ mod tests {
     use arrow::datatypes::DataType;
     use sluice_wire::counts::Counts;
     use sluice_wire::envelope::{Compression, Header, Kind, seal};
-    use sluice_wire::ids::{BatchId, Epoch, NodeId, Partition, StreamId, TenantId};
+    use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
 
     use super::*;
     use crate::dedup::Dedup;
-    use crate::writer::resume::READ_BYTES;
 
     const TEXT_BYTES: usize = 12 << 20;
 

@@ -9,8 +9,9 @@ use sluice_wire::ids::Partition;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{HotWriter, plan_all};
+use super::SharedHotWriter;
 use crate::dedup::Dedup;
+use crate::writer::hot::plan_all;
 use crate::writer::resume::READ_BYTES;
 use crate::writer::{Planner, WriterError};
 
@@ -51,7 +52,7 @@ impl Block {
     }
 }
 
-impl HotWriter {
+impl SharedHotWriter {
     /// Reads until a block is full or its first rows have waited long enough. Empty: there was nothing for a while.
     pub(super) async fn gather(
         &self,
@@ -62,6 +63,9 @@ impl HotWriter {
         let idle_until = Instant::now() + IDLE;
         loop {
             let mut moved = false;
+            if shutdown.is_cancelled() && !self.drains {
+                return Ok(block);
+            }
             for (partition, planner) in planners.iter_mut() {
                 let first = planner.next();
                 let records = self.log.read(*partition, first, READ_BYTES).await?;

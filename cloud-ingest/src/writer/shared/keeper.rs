@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use sluice_store::SeamRecord;
 use sluice_store::hot::clickhouse::Day;
-use sluice_store::{ClickHouseHot, SeamRecord};
 use sluice_wire::ids::Partition;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::HotWriter;
+use super::SharedHotWriter;
 use super::retention::{Keep, leaving};
 use crate::writer::WriterError;
 
@@ -26,8 +26,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 
 /// The task beside the writer.
 pub(super) struct Keeper {
-    pub(super) writer: HotWriter,
-    pub(super) hot: ClickHouseHot,
+    writer: SharedHotWriter,
     /// Days that are out of reach, and since when.
     waiting: BTreeMap<String, Instant>,
     /// What the seam said when rows of lost claims were first seen.
@@ -36,10 +35,9 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn new(writer: HotWriter, hot: ClickHouseHot) -> Self {
+    pub(super) fn new(writer: SharedHotWriter) -> Self {
         Self {
             writer,
-            hot,
             waiting: BTreeMap::new(),
             dead: BTreeMap::new(),
             next_sweep: Instant::now(),
@@ -61,7 +59,7 @@ impl Keeper {
 
     async fn turn(&mut self) -> Result<(), WriterError> {
         let seam = self.writer.seam_records().await?;
-        self.hot.show(&seam).await?;
+        self.writer.hot.show(&seam).await?;
         self.drop_days(seam).await?;
         if Instant::now() >= self.next_sweep {
             self.sweep().await?;
@@ -72,7 +70,7 @@ impl Keeper {
     /// Moves L over the days that may leave, and drops those that have been below L for long enough.
     async fn drop_days(&mut self, mut seam: BTreeMap<Partition, SeamRecord>) -> Result<(), WriterError> {
         let options = &self.writer.options;
-        let days = self.hot.days().await?;
+        let days = self.writer.hot.days().await?;
         let cold = self.writer.stores.cold.committed().await?;
         let keep = Keep {
             oldest: oldest_day(SystemTime::now(), options.keep),
@@ -92,7 +90,7 @@ impl Keeper {
         for day in out_of_reach {
             let since = *self.waiting.entry(day.name.clone()).or_insert_with(Instant::now);
             if since.elapsed() >= self.writer.options.query_limit + MARGIN {
-                self.hot.drop_day(day).await?;
+                self.writer.hot.drop_day(day).await?;
                 self.waiting.remove(&day.name);
                 tracing::info!(day = day.name, bytes = day.bytes, "a day left hot");
             }
@@ -102,7 +100,7 @@ impl Keeper {
 
     async fn sweep(&mut self) -> Result<(), WriterError> {
         let seam = self.writer.seam_records().await?;
-        let found = self.hot.with_dead_rows(&seam).await?;
+        let found = self.writer.hot.with_dead_rows(&seam).await?;
         self.dead.retain(|partition, _| found.contains(partition));
         for partition in found {
             let Some(record) = seam.get(&partition) else { continue };
@@ -113,7 +111,7 @@ impl Keeper {
                 .clone();
             // A claim that is lost stays lost, so the older records say nothing wrong.
             if since.elapsed() >= self.writer.options.query_limit + MARGIN {
-                self.hot.delete_dead_rows(partition, &known).await?;
+                self.writer.hot.delete_dead_rows(partition, &known).await?;
                 self.dead.remove(&partition);
                 self.next_sweep = Instant::now() + SWEEP_EVERY;
                 self.writer.counters.hot_sweeps.fetch_add(1, Ordering::Relaxed);

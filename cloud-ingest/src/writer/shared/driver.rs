@@ -8,14 +8,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sluice_store::hot::clickhouse::{Audit, ClickHouseError, MigrateError};
-use sluice_store::{ClickHouseHot, HotError, Position, SeamError, SeamRecord};
+use sluice_store::{HotError, Position, SeamError, SeamRecord};
 use sluice_wal::crash_point;
 use sluice_wire::ids::Partition;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::HotWriter;
+use super::SharedHotWriter;
 use super::gather::Block;
 use super::keeper::Keeper;
 use super::standby::Standby;
@@ -29,11 +29,6 @@ const AUDIT_EVERY: Duration = Duration::from_secs(60);
 /// Pauses between attempts double from the first to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-pub(super) struct SharedWriter {
-    writer: HotWriter,
-    hot: ClickHouseHot,
-}
 
 /// A partition that this process writes.
 #[derive(Debug)]
@@ -64,15 +59,12 @@ enum Ended {
     Doubt(String),
 }
 
-impl SharedWriter {
-    pub(super) fn new(writer: HotWriter, hot: ClickHouseHot) -> Self {
-        Self { writer, hot }
-    }
-
-    pub(super) async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
+impl SharedHotWriter {
+    /// Follows the log until told to stop.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
         // Ends with this writer.
         let mut keeping = JoinSet::new();
-        keeping.spawn(Keeper::new(self.writer.clone(), self.hot.clone()).run(shutdown.clone()));
+        keeping.spawn(Keeper::new(self.clone()).run(shutdown.clone()));
         let mut pause = FIRST_PAUSE;
         loop {
             let begun = Instant::now();
@@ -85,7 +77,7 @@ impl SharedWriter {
             if begun.elapsed() > LONGEST_PAUSE {
                 pause = FIRST_PAUSE;
             }
-            self.writer.counters.hot_doubts.fetch_add(1, Ordering::Relaxed);
+            self.counters.hot_doubts.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(why, "hot is claimed again");
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
@@ -97,7 +89,7 @@ impl SharedWriter {
 
     /// From new claims until they are in doubt.
     async fn round(&self, shutdown: &CancellationToken) -> Result<Ended, WriterError> {
-        if self.writer.options.migrate {
+        if self.options.migrate {
             self.hot.migrate(false).await?;
         }
         self.hot.prepare().await?;
@@ -109,7 +101,7 @@ impl SharedWriter {
             next_save: now + SAVE_EVERY,
             next_audit: now + AUDIT_EVERY,
         };
-        for partition in self.writer.log.partitions() {
+        for partition in self.partitions.iter().copied() {
             self.take(partition, &mut round).await?;
         }
         self.show().await;
@@ -123,7 +115,7 @@ impl SharedWriter {
 
     /// Claims a partition from where hot is known to be whole.
     async fn take(&self, partition: Partition, round: &mut Round) -> Result<(), WriterError> {
-        let writer = &self.writer;
+        let writer = self;
         let seam = &writer.stores.seam;
         let record = seam.load(partition).await?;
         let position = seam.position(partition).await?;
@@ -200,7 +192,7 @@ impl SharedWriter {
     /// Folds the records that hot holds into the state of duplicates.
     async fn pass(&self, planner: &mut Planner, partition: Partition, from: u64) -> Result<(), WriterError> {
         while planner.next() < from {
-            let records = self.writer.log.read(partition, planner.next(), READ_BYTES).await?;
+            let records = self.log.read(partition, planner.next(), READ_BYTES).await?;
             if records.is_empty() {
                 return Err(WriterError::LogBehindHot {
                     partition,
@@ -221,7 +213,7 @@ impl SharedWriter {
         let mut block = Block::default();
         loop {
             let is_last = shutdown.is_cancelled() && block.is_empty();
-            let gathering = self.writer.gather(&mut round.planners, shutdown);
+            let gathering = self.gather(&mut round.planners, shutdown);
             let (inserted, gathered) = tokio::join!(self.insert(&block, shutdown), gathering);
             match inserted? {
                 Inserted::Done { after_refusal } => {
@@ -235,7 +227,7 @@ impl SharedWriter {
                         }
                     }
                     let rows = block.rows() as u64;
-                    self.writer.counters.hot_rows.fetch_add(rows, Ordering::Relaxed);
+                    self.counters.hot_rows.fetch_add(rows, Ordering::Relaxed);
                 }
                 Inserted::Stopped => return Ok(Ended::Stopped),
                 Inserted::Unknown(why) => return Ok(Ended::Doubt(why)),
@@ -264,14 +256,14 @@ impl SharedWriter {
         let mut pause = FIRST_PAUSE;
         let mut after_refusal = false;
         loop {
-            match self.writer.stores.hot.insert(&block.slices).await {
+            match self.stores.hot.insert(&block.slices).await {
                 Ok(()) => {
                     crash_point("writer.hot.after_insert");
                     return Ok(Inserted::Done { after_refusal });
                 }
                 Err(HotError::Busy { reason }) => {
                     after_refusal = true;
-                    self.writer.counters.hot_busy.fetch_add(1, Ordering::Relaxed);
+                    self.counters.hot_busy.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(reason, "hot takes nothing at the moment; trying again");
                 }
                 Err(HotError::Unknown { reason }) => return Ok(Inserted::Unknown(reason)),
@@ -314,7 +306,7 @@ impl SharedWriter {
 
     /// Saves how far each partition is, and gives up those that have a newer claim. Returns the latter.
     async fn save(&self, round: &mut Round) -> Result<Vec<Partition>, WriterError> {
-        let seam = &self.writer.stores.seam;
+        let seam = &self.stores.seam;
         let mut lost = Vec::new();
         for (partition, own) in &mut round.owned {
             if own.saved == own.next {
@@ -343,9 +335,9 @@ impl SharedWriter {
     async fn take_over(&self, round: &mut Round, now: Instant) -> Result<(), WriterError> {
         let mut idle = Vec::new();
         for (partition, standby) in &mut round.standby {
-            let position = self.writer.stores.seam.position(*partition).await?;
-            let end = self.writer.log.end(*partition);
-            if standby.takes_over(now, position, end, self.writer.options.takeover_after) {
+            let position = self.stores.seam.position(*partition).await?;
+            let end = self.log.end(*partition);
+            if standby.takes_over(now, position, end, self.options.takeover_after) {
                 idle.push(*partition);
             }
         }
@@ -359,9 +351,9 @@ impl SharedWriter {
 
     /// Why hot must begin anew, if rows are missing or cold has overtaken it.
     async fn audit(&self, round: &mut Round) -> Result<Option<String>, WriterError> {
-        let cold = self.writer.stores.cold.committed().await?;
+        let cold = self.stores.cold.committed().await?;
         for (partition, own) in &mut round.owned {
-            let record = self.writer.stores.seam.load(*partition).await?;
+            let record = self.stores.seam.load(*partition).await?;
             if record.generation() != own.generation {
                 continue;
             }
@@ -379,7 +371,7 @@ impl SharedWriter {
     }
 
     fn lost(&self, what: &str) {
-        self.writer.counters.hot_losses.fetch_add(1, Ordering::Relaxed);
+        self.counters.hot_losses.fetch_add(1, Ordering::Relaxed);
         tracing::error!(
             what,
             "hot has lost rows that it had acknowledged; it is built again above cold"
@@ -388,7 +380,7 @@ impl SharedWriter {
 
     async fn show(&self) {
         let shown = async {
-            let seam = self.writer.seam_records().await?;
+            let seam = self.seam_records().await?;
             self.hot.show(&seam).await.map_err(WriterError::from)
         };
         if let Err(error) = shown.await {
@@ -407,7 +399,7 @@ enum Inserted {
     Unknown(String),
 }
 
-impl HotWriter {
+impl SharedHotWriter {
     pub(super) async fn seam_records(&self) -> Result<BTreeMap<Partition, SeamRecord>, WriterError> {
         let seam = &self.stores.seam;
         let mut records = BTreeMap::new();
