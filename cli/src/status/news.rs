@@ -39,6 +39,9 @@ pub(super) fn headlines(status: &Value, now_ms: u64, paint: Paint) -> String {
         _ => news.bad("NOT READY: data does not move"),
     }
     news.edge(status, now_ms);
+    if let Some(trouble) = words(&status["ingest"], "/log_trouble") {
+        news.bad(&format!("the log cannot be used: {trouble}"));
+    }
     news.completeness(&status["completeness"]);
     news.plugins(status);
     let mut counted = Vec::new();

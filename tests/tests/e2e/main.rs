@@ -6,6 +6,7 @@ mod canary;
 mod clickhouse;
 mod crash;
 mod doors;
+mod engines;
 mod hostile;
 mod hostile_sql;
 mod identical;

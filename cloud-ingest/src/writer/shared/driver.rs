@@ -21,7 +21,7 @@ use super::keeper::Keeper;
 use super::standby::Standby;
 use super::start::{Start, start, usable};
 use crate::log::LogError;
-use crate::writer::resume::{READ_BYTES, begin};
+use crate::writer::resume::{READ_BYTES, begin, given_up};
 use crate::writer::{Planner, WriterError};
 
 const SAVE_EVERY: Duration = Duration::from_secs(5);
@@ -62,13 +62,21 @@ enum Ended {
 impl SharedHotWriter {
     /// Follows the log until told to stop.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
+        let ended = self.write(&shutdown).await;
+        for partition in &self.partitions {
+            self.hot.release(*partition);
+        }
+        ended
+    }
+
+    async fn write(&self, shutdown: &CancellationToken) -> Result<(), WriterError> {
         // Ends with this writer.
         let mut keeping = JoinSet::new();
         keeping.spawn(Keeper::new(self.clone()).run(shutdown.clone()));
         let mut pause = FIRST_PAUSE;
         loop {
             let begun = Instant::now();
-            let why = match self.round(&shutdown).await {
+            let why = match self.round(shutdown).await {
                 Ok(Ended::Stopped) => return Ok(()),
                 Ok(Ended::Doubt(why)) => why,
                 Err(error) if is_passing(&error) => with_source(&error),
@@ -102,7 +110,10 @@ impl SharedHotWriter {
             next_audit: now + AUDIT_EVERY,
         };
         for partition in self.partitions.iter().copied() {
-            self.take(partition, &mut round).await?;
+            tokio::select! {
+                taken = self.take(partition, &mut round) => taken?,
+                () = given_up(shutdown) => return Ok(Ended::Stopped),
+            }
         }
         self.show().await;
         let ended = self.follow(&mut round, shutdown).await;
@@ -123,7 +134,7 @@ impl SharedHotWriter {
         let begun = begin(
             &writer.log,
             &writer.stores,
-            &writer.folder,
+            &writer.snapshots,
             partition,
             &writer.limits,
             quota,
@@ -152,7 +163,7 @@ impl SharedHotWriter {
                         let begun = begin(
                             &writer.log,
                             &writer.stores,
-                            &writer.folder,
+                            &writer.snapshots,
                             partition,
                             &writer.limits,
                             quota,
