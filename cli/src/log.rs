@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use sluice_ingest::IngestConfig;
-use sluice_store::{Lake, Stores};
+use sluice_store::{EmbeddedHot, Lake, Stores};
 use sluice_wire::ids::Partition;
 
 /// `sluice log`.
@@ -93,7 +93,7 @@ async fn skip(args: SkipArgs) -> anyhow::Result<()> {
 async fn stores(args: &SkipsArgs, config: &IngestConfig) -> anyhow::Result<Stores> {
     let location = args.lake.as_deref().unwrap_or(&config.lake);
     let lake = Lake::open(location, &config.s3.options()?).await?;
-    Ok(Stores::open_in(&lake, 0).await?)
+    Ok(Stores::open_in(&lake, EmbeddedHot::new(0).into()).await?)
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use sluice_ingest::config::Role;
 use sluice_ingest::{IngestConfig, IngestService};
 use sluice_query::{QueryConfig, QueryService, Tokens};
 use sluice_settings::ConfigError;
-use sluice_store::{Lake, LakeError, LogEnds, Stores, Tables, TablesOptions};
+use sluice_store::hot::HotStore;
+use sluice_store::{ClickHouseHot, EmbeddedHot, Lake, LakeError, LogEnds, Stores, Tables, TablesOptions};
 use sluice_wire::ids::Partition;
 
 use crate::ca::HttpsAuthority;
@@ -30,7 +31,10 @@ pub(crate) fn exit_code_of(error: &anyhow::Error) -> ExitCode {
         if let Some(tool) = cause.downcast_ref::<sluice_edge::tools::ToolError>() {
             return ExitCode::from(tool.exit_code());
         }
-        if cause.is::<ConfigError>() || cause.is::<sluice_query::BuildError>() {
+        if cause.is::<ConfigError>()
+            || cause.is::<sluice_query::BuildError>()
+            || cause.is::<sluice_store::hot::clickhouse::ConfigError>()
+        {
             return ExitCode::from(3);
         }
         let refused = matches!(cause.downcast_ref(), Some(sluice_ingest::RunError::Refused(_)));
@@ -77,15 +81,57 @@ pub(crate) async fn edge(args: EdgeArgs) -> anyhow::Result<ExitCode> {
 
 /// `sluice ingest`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct IngestArgs {
+    #[command(subcommand)]
+    command: Option<IngestCommand>,
     /// Settings (deploy/config/ingest.toml shows them all)
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
     /// Run these parts only
     #[arg(long, value_enum, value_delimiter = ',')]
     role: Vec<RoleArg>,
     #[command(flatten)]
     run: RunArgs,
+}
+
+#[derive(clap::Subcommand)]
+enum IngestCommand {
+    /// Create the tables of the hot store in ClickHouse, or bring them up to date
+    Migrate(MigrateArgs),
+}
+
+/// `sluice ingest migrate`.
+#[derive(clap::Args)]
+struct MigrateArgs {
+    /// Settings of ingest, of which [hot] counts
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Print the statements and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+async fn migrate(args: MigrateArgs) -> anyhow::Result<ExitCode> {
+    let config = sluice_settings::load(&args.config, IngestConfig::from_toml)?;
+    let hot = config.hot.open()?;
+    let Some(hot) = hot.clickhouse() else {
+        println!("hot.store is \"embedded\", which has no tables");
+        return Ok(ExitCode::SUCCESS);
+    };
+    let statements = hot.migrate(args.dry_run).await?;
+    if args.dry_run {
+        for statement in &statements {
+            println!("{statement};\n");
+        }
+    } else {
+        let said = match statements.len() {
+            0 => "are up to date".to_owned(),
+            n => format!("were brought up to date with {n} statements"),
+        };
+        println!("the tables in {} {said}", hot.endpoint());
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -97,8 +143,12 @@ enum RoleArg {
 
 pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
     running::start_logging();
+    if let Some(IngestCommand::Migrate(args)) = args.command {
+        return migrate(args).await;
+    }
     args.run.check_names(&["link", "http"])?;
-    let mut config = sluice_settings::load(&args.config, IngestConfig::from_toml)?;
+    let file = args.config.context("--config FILE is missing")?;
+    let mut config = sluice_settings::load(&file, IngestConfig::from_toml)?;
     if !args.role.is_empty() {
         let role = |arg: &RoleArg| match arg {
             RoleArg::Gateway => Role::Gateway,
@@ -113,7 +163,7 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
     }
     let (shutdown, mut hangups) = (program::shutdown_on_signal()?, program::hangups()?);
     let lake = Lake::open(&config.lake, &config.s3.options()?).await?;
-    let stores = Stores::open_in(&lake, config.hot.max_memory).await?;
+    let stores = Stores::open_in(&lake, config.hot.open()?).await?;
     let authority = HttpsAuthority::of(&config.gateway)?.map(|authority| Arc::new(authority) as _);
     let service = IngestService::build_with(config, stores, authority)?;
     let look_again = service.look_again();
@@ -136,8 +186,9 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
 /// `sluice query`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "It reads the cold table of the lake. Hot rows live in the memory of the process that runs ingest, so with the\n\
-    embedded hot store they are seen through `sluice up` only; answers say that the end of the log is not known."
+    after_help = "It reads the cold table of the lake, and hot when that is a ClickHouse server (hot.store = \"clickhouse\"). The rows of\n\
+    the embedded hot store live in the memory of the process that runs ingest, so they are seen through `sluice up` only. Answers\n\
+    say that the end of the log is not known."
 )]
 pub(crate) struct QueryArgs {
     /// Settings (deploy/config/query.toml shows them all)
@@ -170,7 +221,11 @@ pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
     config.listen = args.run.address("http").unwrap_or(config.listen);
     let tokens = Tokens::open(&config.tokens).with_context(|| "the query layer needs a token file")?;
     let shutdown = program::shutdown_on_signal()?;
-    let stores = Stores::open(&args.lake, 0).await?;
+    let hot = match config.hot.store {
+        HotStore::Embedded => EmbeddedHot::new(0).into(),
+        HotStore::ClickHouse => ClickHouseHot::new(&config.hot.clickhouse)?.into(),
+    };
+    let stores = Stores::open_with(&args.lake, hot).await?;
     let tables = Tables::new(stores, Arc::new(UnknownEnds), TablesOptions::default());
     let reports = NodeReports::new(None, None);
     let service = QueryService::build(config, tables, tokens)

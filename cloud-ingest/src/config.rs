@@ -12,6 +12,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sluice_settings::{ConfigError, units};
 
+use sluice_store::hot::HotStore;
+use sluice_store::hot::clickhouse::{ClickHouseConfig, ConfigError as HotConfigError};
+use sluice_store::{ClickHouseHot, EmbeddedHot, Hot};
+
 pub use self::kafka::{KafkaSettings, Property};
 pub use self::reference::{Env, File, Reference};
 pub use self::s3::S3Settings;
@@ -21,6 +25,8 @@ use crate::gateway::{DEFAULT_EDGE_STATE, DEFAULT_GRACE, DEFAULT_MAX_LAG, MIN_EDG
 /// Merging decodes files in memory, where rows are about ten times as large.
 const MAX_FILE_BYTES: u64 = 128 << 20;
 const MIN_FILE_BYTES: u64 = 1 << 20;
+/// One block is one Arrow batch, whose texts of a column have at most 2 GiB.
+const MAX_INSERT_BYTES: u64 = 512 << 20;
 /// Far above what a query may take.
 const MIN_VACUUM_AFTER: Duration = Duration::from_secs(3600);
 
@@ -139,11 +145,44 @@ pub struct LogSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HotSettings {
+    pub store: HotStore,
+    /// Of the embedded store.
     #[serde(with = "units::size")]
     pub max_memory: u64,
-    /// Above this, hot drops what cold has taken over.
+    /// Above this, the embedded store drops what cold has taken over.
     #[serde(with = "units::size")]
     pub keep: u64,
+    pub clickhouse: ClickHouseSettings,
+}
+
+/// A hot store on a ClickHouse server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClickHouseSettings {
+    pub url: String,
+    pub database: String,
+    pub user: String,
+    pub password_file: PathBuf,
+    pub password_env: String,
+    pub ca: PathBuf,
+    pub replicated_path: String,
+    /// Create and change the tables at the start.
+    pub migrate: bool,
+    #[serde(with = "units::duration")]
+    pub insert_every: Duration,
+    pub insert_rows: usize,
+    #[serde(with = "units::size")]
+    pub insert_memory: u64,
+    /// Whole days leave when they are older and cold has them, or when they are more than `keep_size`.
+    #[serde(with = "units::duration")]
+    pub keep: Duration,
+    #[serde(with = "units::size")]
+    pub keep_size: u64,
+    /// No query runs longer; what it may read is kept for so long.
+    #[serde(with = "units::duration")]
+    pub query_limit: Duration,
+    #[serde(with = "units::duration")]
+    pub takeover_after: Duration,
 }
 
 /// The cold store.
@@ -220,9 +259,59 @@ impl Default for LogSettings {
 impl Default for HotSettings {
     fn default() -> Self {
         HotSettings {
+            store: HotStore::Embedded,
             max_memory: 256 << 20,
             keep: 128 << 20,
+            clickhouse: ClickHouseSettings::default(),
         }
+    }
+}
+
+impl Default for ClickHouseSettings {
+    fn default() -> Self {
+        let server = ClickHouseConfig::default();
+        ClickHouseSettings {
+            url: server.url,
+            database: server.database,
+            user: server.user,
+            password_file: server.password_file,
+            password_env: server.password_env,
+            ca: server.ca,
+            replicated_path: server.replicated_path,
+            migrate: true,
+            insert_every: Duration::from_millis(500),
+            insert_rows: 200_000,
+            insert_memory: 64 << 20,
+            keep: Duration::from_secs(3 * 86_400),
+            keep_size: 0,
+            query_limit: Duration::from_secs(360),
+            takeover_after: Duration::from_secs(30),
+        }
+    }
+}
+
+impl ClickHouseSettings {
+    /// How to reach the server.
+    pub fn server(&self) -> ClickHouseConfig {
+        ClickHouseConfig {
+            url: self.url.clone(),
+            database: self.database.clone(),
+            user: self.user.clone(),
+            password_file: self.password_file.clone(),
+            password_env: self.password_env.clone(),
+            ca: self.ca.clone(),
+            replicated_path: self.replicated_path.clone(),
+        }
+    }
+}
+
+impl HotSettings {
+    /// The store that is asked for. A server is not connected to yet.
+    pub fn open(&self) -> Result<Hot, HotConfigError> {
+        Ok(match self.store {
+            HotStore::Embedded => EmbeddedHot::new(self.max_memory).into(),
+            HotStore::ClickHouse => ClickHouseHot::new(&self.clickhouse.server())?.into(),
+        })
     }
 }
 
@@ -259,6 +348,20 @@ impl IngestConfig {
             ("cold.commit_rows", self.cold.commit_rows as u64),
             ("cold.commit_memory", self.cold.commit_memory),
             ("hot.max_memory", self.hot.max_memory),
+            ("hot.clickhouse.insert_rows", self.hot.clickhouse.insert_rows as u64),
+            ("hot.clickhouse.insert_memory", self.hot.clickhouse.insert_memory),
+            (
+                "hot.clickhouse.insert_every",
+                self.hot.clickhouse.insert_every.as_millis() as u64,
+            ),
+            (
+                "hot.clickhouse.query_limit",
+                self.hot.clickhouse.query_limit.as_millis() as u64,
+            ),
+            (
+                "hot.clickhouse.takeover_after",
+                self.hot.clickhouse.takeover_after.as_millis() as u64,
+            ),
             ("cold.compact_every", self.cold.compact_every.as_millis() as u64),
             ("cold.vacuum_every", self.cold.vacuum_every.as_millis() as u64),
         ];
@@ -276,6 +379,12 @@ impl IngestConfig {
                 "hot.keep",
                 "must be less than hot.max_memory, else hot never gets room again",
             );
+        }
+        if let Err(error) = self.hot.clickhouse.server().check() {
+            return refuse("hot.clickhouse", &error.to_string());
+        }
+        if self.hot.clickhouse.insert_memory > MAX_INSERT_BYTES {
+            return refuse("hot.clickhouse.insert_memory", "is at most 512 MiB");
         }
         if self.gateway.max_edge_state < MIN_EDGE_STATE {
             return refuse(

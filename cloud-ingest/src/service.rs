@@ -25,8 +25,8 @@ use crate::log::{
 use crate::quota::Quota;
 use crate::status::{StatusHandle, WriterCounters};
 use crate::writer::{
-    ColdWriterOptions, Crew, Mine, Snapshots, TidyOptions, TrimOptions, WriterError, check_log_is_the_one,
-    check_log_reaches_cold, skips,
+    ColdWriterOptions, Crew, Mine, SharedHotOptions, Snapshots, TidyOptions, TrimOptions, WriterError,
+    check_log_is_the_one, check_log_reaches_cold, skips,
 };
 
 /// Kept free in every partition's folder, so that deleting works on a full disk.
@@ -298,6 +298,7 @@ impl IngestService {
             counters: Arc::clone(&self.counters),
             quota: self.quota.clone(),
             cold: cold_options(&self.config),
+            shared_hot: hot_options(&self.config),
             beside_hot: has(Role::Hot),
             drains: matches!(self.log, SomeLog::Embedded(_)),
         };
@@ -389,6 +390,20 @@ fn gateway_config(config: &IngestConfig, log: &GuardedLog, authority: Option<Arc
     gateway.max_edge_state = settings.max_edge_state;
     gateway.max_lag = settings.max_lag;
     gateway
+}
+
+fn hot_options(config: &IngestConfig) -> SharedHotOptions {
+    let settings = &config.hot.clickhouse;
+    SharedHotOptions {
+        migrate: settings.migrate,
+        insert_every: settings.insert_every,
+        insert_rows: settings.insert_rows,
+        insert_bytes: usize::try_from(settings.insert_memory).unwrap_or(usize::MAX),
+        keep: settings.keep,
+        keep_bytes: settings.keep_size,
+        query_limit: settings.query_limit,
+        takeover_after: settings.takeover_after,
+    }
 }
 
 fn cold_options(config: &IngestConfig) -> ColdWriterOptions {

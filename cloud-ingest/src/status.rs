@@ -23,6 +23,14 @@ pub struct WriterCounters {
     pub(crate) merged_files: AtomicU64,
     pub(crate) removed_files: AtomicU64,
     pub(crate) tidy_failures: AtomicU64,
+    /// Of a shared hot store: rows inserted, claims made, times that it took nothing, that an outcome was unknown, that rows it had
+    /// acknowledged were gone, and that rows of lost claims were deleted.
+    pub(crate) hot_rows: AtomicU64,
+    pub(crate) hot_claims: AtomicU64,
+    pub(crate) hot_busy: AtomicU64,
+    pub(crate) hot_doubts: AtomicU64,
+    pub(crate) hot_losses: AtomicU64,
+    pub(crate) hot_sweeps: AtomicU64,
     /// Hot is full and waits for cold.
     pub(crate) pressure: Notify,
     /// Counts the times that hot may have got room.
@@ -46,6 +54,13 @@ pub struct IngestStatus {
     pub partitions: Vec<PartitionStatus>,
     pub hot_bytes: u64,
     pub hot_cap_bytes: u64,
+    /// Of a shared hot store, by this process.
+    pub hot_rows: u64,
+    pub hot_claims: u64,
+    pub hot_busy: u64,
+    pub hot_doubts: u64,
+    pub hot_losses: u64,
+    pub hot_sweeps: u64,
     pub commits: u64,
     pub committed_rows: u64,
     pub commit_failures: u64,
@@ -105,6 +120,12 @@ impl StatusHandle {
             partitions,
             hot_bytes: self.stores.hot.bytes(),
             hot_cap_bytes: self.stores.hot.cap_bytes(),
+            hot_rows: load(&self.counters.hot_rows),
+            hot_claims: load(&self.counters.hot_claims),
+            hot_busy: load(&self.counters.hot_busy),
+            hot_doubts: load(&self.counters.hot_doubts),
+            hot_losses: load(&self.counters.hot_losses),
+            hot_sweeps: load(&self.counters.hot_sweeps),
             commits: load(&self.counters.commits),
             committed_rows: load(&self.counters.committed_rows),
             commit_failures: load(&self.counters.commit_failures),
@@ -191,6 +212,37 @@ impl IngestStatus {
             "Bytes of rows held in hot.",
             one(self.hot_bytes),
         );
+        let shared = [
+            ("rows", "Rows inserted into a shared hot store.", self.hot_rows),
+            (
+                "claims",
+                "Claims of a partition of a shared hot store.",
+                self.hot_claims,
+            ),
+            (
+                "busy",
+                "Inserts that a shared hot store refused for the moment.",
+                self.hot_busy,
+            ),
+            (
+                "doubts",
+                "Times that the outcome in a shared hot store was unknown.",
+                self.hot_doubts,
+            ),
+            (
+                "losses",
+                "Times that rows which hot had acknowledged were gone: an alarm.",
+                self.hot_losses,
+            ),
+            (
+                "sweeps",
+                "Times that rows of lost claims were deleted from hot.",
+                self.hot_sweeps,
+            ),
+        ];
+        for (name, help, value) in shared {
+            put(&format!("sluice_hot_{name}_total"), "counter", help, one(value));
+        }
         put(
             "sluice_cold_commits_total",
             "counter",

@@ -32,6 +32,8 @@ pub struct Statement {
     pub missing_records: Option<u64>,
     /// How long the oldest of them has been in the log.
     pub oldest_missing_age_ms: Option<i64>,
+    /// Hot did not answer, so the answer is from cold alone.
+    pub hot_unreachable: bool,
     /// When the query began.
     pub as_of: String,
     pub partitions: Vec<sluice_store::provider::PartitionState>,
@@ -47,6 +49,7 @@ impl Statement {
             oldest_missing_age_ms: store
                 .oldest_missing_us
                 .map(|us| now_ms.saturating_sub(us.div_euclid(1_000)).max(0)),
+            hot_unreachable: store.hot_unreachable,
             as_of: utc_millis(now_ms),
             partitions: store.partitions,
             streams,
@@ -63,6 +66,7 @@ impl Statement {
             "complete": self.complete,
             "missing_records": self.missing_records,
             "oldest_missing_age_ms": self.oldest_missing_age_ms,
+            "hot_unreachable": self.hot_unreachable,
             "as_of": self.as_of,
             "lists_omitted": true,
         }))

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sluice_settings::{ConfigError, units};
+use sluice_store::hot::HotStore;
+use sluice_store::hot::clickhouse::ClickHouseConfig;
 
 /// The query role's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,7 +21,17 @@ pub struct QueryConfig {
     pub tokens: PathBuf,
     /// Certificate and key of the HTTP door; none: plain HTTP.
     pub tls: Option<TlsConfig>,
+    /// Where the newest rows are. `sluice up` has its own.
+    pub hot: HotConfig,
     pub limits: LimitsConfig,
+}
+
+/// The hot store that ingest writes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HotConfig {
+    pub store: HotStore,
+    pub clickhouse: ClickHouseConfig,
 }
 
 /// PEM files, read at start and again on SIGHUP.
@@ -38,7 +50,7 @@ pub struct LimitsConfig {
     #[serde(with = "units::duration")]
     pub timeout: Duration,
     /// What `timeout_ms` may ask for at most. Hot rows are kept for this long after cold has them, so it must not exceed the writers'
-    /// `query_limit`.
+    /// `hot.clickhouse.query_limit`.
     #[serde(with = "units::duration")]
     pub max_timeout: Duration,
     /// Memory of one query; sorts and groupings beyond it spill.
@@ -93,6 +105,9 @@ impl QueryConfig {
         if let Some((key, _)) = positive.iter().find(|(_, fine)| !fine) {
             return refuse(key, "must be more than 0");
         }
+        if let Err(error) = self.hot.clickhouse.check() {
+            return refuse("hot.clickhouse", &error.to_string());
+        }
         if l.timeout > l.max_timeout {
             return refuse("limits.timeout", "is longer than limits.max_timeout");
         }
@@ -116,6 +131,7 @@ impl Default for QueryConfig {
             insecure: false,
             tokens: PathBuf::from("sluice-data/tokens.json"),
             tls: None,
+            hot: HotConfig::default(),
             limits: LimitsConfig::default(),
         }
     }

@@ -104,9 +104,10 @@ pub(crate) fn measure(dist: &Path) -> Vec<Line> {
             HOT_BYTES,
         ))
         .unwrap();
-    stores.hot.claim(PARTITION, 0);
+    let hot = stores.hot.embedded().expect("what `open` makes");
+    hot.claim(PARTITION, 0);
     stages.run("hot writer: insert", || {
-        stores.hot.insert(PARTITION, 0, last, rows.clone()).unwrap();
+        hot.insert(PARTITION, 0, last, rows.clone()).unwrap();
     });
     let rows = stages.run("cold writer: open, to table rows", || table_rows(&sealed));
     stages.run("cold writer: Parquet, Delta commit", || {

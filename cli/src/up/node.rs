@@ -146,7 +146,7 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     config.ingest.gateway.ca = identity.gateway.ca.clone();
     config.ingest.gateway.deny_list = identity.deny_list.clone();
     let lake = Lake::open(&config.ingest.lake, &config.ingest.s3.options()?).await?;
-    let stores = Stores::open_in(&lake, config.ingest.hot.max_memory).await?;
+    let stores = Stores::open_in(&lake, config.ingest.hot.open()?).await?;
     let authority = Arc::new(LocalAuthority::new(identity.authority.clone(), config.ca));
     let ingest = IngestService::build_with(config.ingest, stores.clone(), Some(authority))?;
     let link = ingest

@@ -267,9 +267,10 @@ impl ColdWriter {
 
     /// Saying so durably comes first; a query that read the older record finds out from hot itself what is gone.
     async fn relieve_hot(&self, gathered: &Gathered, keep_bytes: u64) -> Result<(), WriterError> {
-        if self.stores.hot.bytes() <= keep_bytes {
+        // A server drops whole days, by itself.
+        let Some(hot) = self.stores.hot.embedded().filter(|hot| hot.bytes() > keep_bytes) else {
             return Ok(());
-        }
+        };
         for (partition, share) in &gathered.partitions {
             let Some(low) = share.first.checked_sub(1) else {
                 continue;
@@ -279,7 +280,7 @@ impl ColdWriter {
                 self.stores.seam.advance(*partition, low).await?;
             }
             crash_point("writer.seam.advanced");
-            self.stores.hot.drop_to(*partition, low);
+            hot.drop_to(*partition, low);
         }
         Ok(())
     }
@@ -290,8 +291,16 @@ impl ColdWriter {
             .map_or(0, |d| d.as_micros() as i64);
         for (partition, share) in &gathered.partitions {
             // What hot has not read yet must stay too.
-            let hot = self.stores.hot.claimed(*partition).map_or(0, |(_, next)| next);
-            let hot = if self.beside_hot { hot } else { u64::MAX };
+            let hot = match (self.stores.hot.claimed(*partition), self.stores.hot.clickhouse()) {
+                (Some((_, next)), _) => next,
+                (None, None) if !self.beside_hot => u64::MAX,
+                (None, None) => 0,
+                // Some other process writes it, and says how far it is.
+                (None, Some(_)) => {
+                    let position = self.stores.seam.position(*partition).await?;
+                    position.map_or(0, |position| position.next)
+                }
+            };
             let safe = share.first.min(share.saved).min(hot);
             match trim(&self.log, *partition, safe, now_us, &self.options.trim).await {
                 Err(LogError::Retry { reason }) => {

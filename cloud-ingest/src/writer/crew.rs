@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sluice_store::Stores;
+use sluice_store::{ClickHouseHot, Hot, Stores};
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{ColdWriter, ColdWriterOptions, HotWriter, Snapshots, WriterError};
+use super::{ColdWriter, ColdWriterOptions, HotWriter, SharedHotOptions, SharedHotWriter, Snapshots, WriterError};
 use crate::log::Log;
 use crate::quota::Quota;
 use crate::status::WriterCounters;
@@ -24,6 +24,7 @@ pub(crate) struct Crew {
     pub(crate) counters: Arc<WriterCounters>,
     pub(crate) quota: Option<Arc<Quota>>,
     pub(crate) cold: ColdWriterOptions,
+    pub(crate) shared_hot: SharedHotOptions,
     /// Both are written here.
     pub(crate) beside_hot: bool,
     pub(crate) drains: bool,
@@ -35,8 +36,25 @@ pub(crate) type Mine = watch::Receiver<BTreeSet<u16>>;
 type Ended = Result<(), WriterError>;
 
 impl Crew {
-    /// A hot writer for each partition, until told to stop or until one cannot go on.
-    pub(crate) async fn run_hot(self, mut mine: Mine, shutdown: CancellationToken) -> Ended {
+    /// The hot writers, until told to stop or until one cannot go on.
+    pub(crate) async fn run_hot(self, mine: Mine, shutdown: CancellationToken) -> Ended {
+        match self.stores.hot.clone() {
+            Hot::Embedded(_) => self.run_embedded(mine, shutdown).await,
+            Hot::ClickHouse(hot) => {
+                let run = |partitions, stop| self.shared(hot.clone(), partitions).run(stop);
+                self.run_one(run, mine, shutdown).await
+            }
+        }
+    }
+
+    /// One cold writer for all partitions; when they change, it commits what it has and begins again.
+    pub(crate) async fn run_cold(self, mine: Mine, shutdown: CancellationToken) -> Ended {
+        let run = |partitions, stop| self.cold_writer(partitions).run(stop);
+        self.run_one(run, mine, shutdown).await
+    }
+
+    /// A hot writer for each partition.
+    async fn run_embedded(self, mut mine: Mine, shutdown: CancellationToken) -> Ended {
         let mut running: BTreeMap<Partition, CancellationToken> = BTreeMap::new();
         let mut writers: JoinSet<(Partition, Ended)> = JoinSet::new();
         // One that was told to stop ends before the partition may get a new one here.
@@ -80,8 +98,13 @@ impl Crew {
         result
     }
 
-    /// One cold writer for all partitions; when they change, it commits what it has and begins again.
-    pub(crate) async fn run_cold(self, mut mine: Mine, shutdown: CancellationToken) -> Ended {
+    /// One writer for all partitions; when they change, it finishes what it has and begins again.
+    async fn run_one<F: Future<Output = Ended>>(
+        &self,
+        run: impl Fn(Vec<Partition>, CancellationToken) -> F,
+        mut mine: Mine,
+        shutdown: CancellationToken,
+    ) -> Ended {
         loop {
             let partitions = self.partitions(&mine.borrow_and_update());
             let stop = shutdown.child_token();
@@ -92,13 +115,12 @@ impl Crew {
                 }
                 continue;
             }
-            let writer = self.cold_writer(partitions);
-            let mut run = std::pin::pin!(writer.run(stop.clone()));
+            let mut running = Box::pin(run(partitions, stop.clone()));
             let ended = tokio::select! {
-                ended = &mut run => ended,
+                ended = &mut running => ended,
                 Ok(()) = mine.changed() => {
                     stop.cancel();
-                    run.await
+                    running.await
                 }
             };
             ended?;
@@ -122,6 +144,21 @@ impl Crew {
             snapshots: self.snapshots.clone(),
             counters: Arc::clone(&self.counters),
             quota: self.quota.clone(),
+        }
+    }
+
+    fn shared(&self, hot: ClickHouseHot, partitions: Vec<Partition>) -> SharedHotWriter {
+        SharedHotWriter {
+            log: Arc::clone(&self.log),
+            stores: self.stores.clone(),
+            hot,
+            partitions,
+            limits: IpcLimits::default(),
+            snapshots: self.snapshots.clone(),
+            drains: self.drains,
+            counters: Arc::clone(&self.counters),
+            quota: self.quota.clone(),
+            options: self.shared_hot.clone(),
         }
     }
 

@@ -1,10 +1,10 @@
-//! The hot writer of one partition: whatever the log has, hot shows within moments.
+//! The writer of one partition of the embedded hot store: whatever the log has, hot shows within moments.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use sluice_store::{HotError, SeamError, Stores};
+use sluice_store::{EmbeddedHot, HotError, SeamError, Stores};
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ const CLAIM_RETRY: Duration = Duration::from_secs(2);
 /// Rows that are planned at once; the rest of what was read is read again.
 const PLAN_BYTES: usize = 32 << 20;
 
-/// Owns one partition of the hot store.
+/// Owns one partition of the embedded hot store.
 #[derive(Clone)]
 pub struct HotWriter {
     pub log: Arc<dyn Log>,
@@ -62,7 +62,8 @@ impl HotWriter {
         if !self.claim(from, &shutdown).await? {
             return Ok(());
         }
-        self.stores.hot.claim(self.partition, from);
+        let hot = self.hot()?;
+        hot.claim(self.partition, from);
         tracing::info!(partition = %self.partition, from, "hot store claimed");
         loop {
             let records = self.log.read(self.partition, planner.next(), READ_BYTES).await?;
@@ -98,6 +99,11 @@ impl HotWriter {
         }
     }
 
+    fn hot(&self) -> Result<&EmbeddedHot, WriterError> {
+        let other = || WriterError::Task("a hot store on a server has a writer of its own kind".to_owned());
+        self.stores.hot.embedded().ok_or_else(other)
+    }
+
     /// Inserts, waiting for room; `false` when told to stop meanwhile.
     async fn insert(
         &self,
@@ -108,7 +114,7 @@ impl HotWriter {
     ) -> Result<bool, WriterError> {
         let mut freed = self.counters.freed.subscribe();
         loop {
-            match self.stores.hot.insert(self.partition, first, last, rows.clone()) {
+            match self.hot()?.insert(self.partition, first, last, rows.clone()) {
                 Ok(()) => return Ok(true),
                 Err(HotError::Full { .. }) => {
                     // Cold takes rows over, then they may leave hot.

@@ -8,10 +8,12 @@ mod hot;
 mod kept;
 mod plan;
 mod resume;
+mod shared;
 mod snapshots;
 mod tidy;
 mod trim;
 
+use sluice_store::hot::clickhouse::{ClickHouseError, MigrateError};
 use sluice_store::{ColdError, CommitError, HotError, SeamError, StateError};
 
 pub use cold::{ColdWriter, ColdWriterOptions};
@@ -19,6 +21,7 @@ pub(crate) use crew::{Crew, Mine};
 pub use hot::HotWriter;
 pub use plan::{Planned, Planner};
 pub(crate) use resume::{check_log_is_the_one, check_log_reaches_cold, skips};
+pub use shared::{SharedHotOptions, SharedHotWriter};
 pub use snapshots::Snapshots;
 pub use tidy::TidyOptions;
 pub use trim::TrimOptions;
@@ -32,6 +35,10 @@ pub enum WriterError {
     Log(#[from] LogError),
     #[error("the hot store refused rows")]
     Hot(#[from] HotError),
+    #[error("the hot store's server")]
+    Server(#[source] ClickHouseError),
+    #[error("the tables of the hot store")]
+    Migrate(#[from] MigrateError),
     #[error("the cold table refused rows")]
     Commit(#[from] CommitError),
     #[error("the cold table cannot be read")]
@@ -60,6 +67,15 @@ pub enum WriterError {
          Put the newest copy back, or begin a new generation of the log"
     )]
     LogBehind {
+        partition: sluice_wire::ids::Partition,
+        end: u64,
+        held: u64,
+    },
+    #[error(
+        "partition {partition}: the log ends at offset {end}, but hot holds everything below {held}; the log was lost or is an old copy. \
+         Put the newest copy back, or begin a new generation of the log"
+    )]
+    LogBehindHot {
         partition: sluice_wire::ids::Partition,
         end: u64,
         held: u64,

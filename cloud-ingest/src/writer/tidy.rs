@@ -86,7 +86,8 @@ impl Tidy {
     /// Up to where hot serves no more: what it may still serve stays in files that a query passes over whole.
     async fn settled(&self) -> Result<BTreeMap<Partition, u64>, WriterError> {
         let mut settled = self.stores.cold.committed().await?;
-        if !self.beside_hot {
+        // A server keeps days: files of what it serves are passed over whole, and small files would pile up meanwhile.
+        if !self.beside_hot || self.stores.hot.clickhouse().is_some() {
             return Ok(settled);
         }
         let partitions: Vec<Partition> = self.log.partitions();

@@ -1,6 +1,8 @@
 //! The writers through the service: what they do with the log, the stores and their own files over restarts.
 #![allow(clippy::unwrap_used)]
 
+mod clickhouse;
+
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -72,9 +74,8 @@ impl World {
 
     async fn start(&self) -> Running {
         let lake = self.dir.path().join("lake");
-        let stores = Stores::open(lake.to_str().unwrap(), self.config.hot.max_memory)
-            .await
-            .unwrap();
+        let hot = self.config.hot.open().unwrap();
+        let stores = Stores::open_with(lake.to_str().unwrap(), hot).await.unwrap();
         let service = IngestService::build(self.config.clone(), stores).unwrap();
         let (status, stop) = (service.status(), CancellationToken::new());
         let task = tokio::spawn(service.run(stop.clone()));

@@ -1,4 +1,4 @@
-//! Contract 3: the tables. Hot rows in memory, cold rows in a Delta table, the seam between them, and the providers that make one
+//! Contract 3: the tables. Hot rows in memory or on a ClickHouse server, cold rows in a Delta table, the seam between them, and the providers that make one
 //! table of both. TABLES.md describes the columns as they are stored.
 
 pub mod cold;
@@ -13,10 +13,10 @@ mod state;
 mod stores;
 
 pub use cold::{ColdError, ColdTable, CommitError};
-pub use hot::{EmbeddedHot, HotError};
+pub use hot::{ClickHouseHot, EmbeddedHot, Hot, HotError, HotRows};
 pub use lake::{Lake, LakeError, S3Options};
 pub use provider::{Completeness, PinError, Pinned, Scope, Tables, TablesOptions, register_views};
 pub use rows::{OffsetRange, RowsError};
-pub use seam::{Seam, SeamError, SeamRecord};
+pub use seam::{Claim, Position, Seam, SeamError, SeamRecord};
 pub use state::{StateError, StateObjects};
 pub use stores::{LogEnds, StoreError, Stores};

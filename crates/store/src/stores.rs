@@ -3,7 +3,7 @@
 use sluice_wire::ids::Partition;
 
 use crate::cold::{ColdError, ColdTable};
-use crate::hot::EmbeddedHot;
+use crate::hot::{EmbeddedHot, Hot};
 use crate::lake::{Lake, LakeError, S3Options};
 use crate::seam::{Seam, SeamError};
 use crate::state::{StateError, StateObjects};
@@ -19,7 +19,7 @@ pub trait LogEnds: Send + Sync {
 /// Hot, cold and the seam of one lake.
 #[derive(Clone, Debug)]
 pub struct Stores {
-    pub hot: EmbeddedHot,
+    pub hot: Hot,
     pub cold: ColdTable,
     pub seam: Seam,
     pub state: StateObjects,
@@ -43,18 +43,23 @@ pub enum StoreError {
 impl Stores {
     /// Opens the lake at a folder or URL; a bucket is reached as the environment says.
     pub async fn open(lake: &str, hot_cap_bytes: u64) -> Result<Self, StoreError> {
-        Self::open_in(&Lake::open(lake, &S3Options::default()).await?, hot_cap_bytes).await
+        Self::open_with(lake, EmbeddedHot::new(hot_cap_bytes).into()).await
+    }
+
+    /// The same with any hot store.
+    pub async fn open_with(lake: &str, hot: Hot) -> Result<Self, StoreError> {
+        Self::open_in(&Lake::open(lake, &S3Options::default()).await?, hot).await
     }
 
     /// Opens a lake: the table stands in `events`, the seam records in `seam`, what the writers know in `state`, what
     /// they pass over in `skip`. All are made when missing.
-    pub async fn open_in(lake: &Lake, hot_cap_bytes: u64) -> Result<Self, StoreError> {
+    pub async fn open_in(lake: &Lake, hot: Hot) -> Result<Self, StoreError> {
         Ok(Self {
             cold: ColdTable::open_in(lake, "events").await?,
             seam: Seam::open_in(lake, "seam")?,
             state: StateObjects::open(lake, "state")?,
             skips: StateObjects::open(lake, "skip")?,
-            hot: EmbeddedHot::new(hot_cap_bytes),
+            hot,
         })
     }
 }

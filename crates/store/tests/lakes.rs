@@ -14,7 +14,7 @@ use common::*;
 use datafusion::prelude::SessionContext;
 use sluice_store::cold::CompactOptions;
 use sluice_store::{
-    ColdTable, CommitError, Lake, LakeError, OffsetRange, S3Options, Scope, Stores, Tables, TablesOptions,
+    ColdTable, CommitError, EmbeddedHot, Lake, LakeError, OffsetRange, S3Options, Scope, Stores, Tables, TablesOptions,
 };
 use sluice_wire::ids::Partition;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -64,7 +64,9 @@ impl Place {
     }
 
     async fn stores(&self) -> Stores {
-        Stores::open_in(&self.lake, 1 << 30).await.unwrap()
+        Stores::open_in(&self.lake, EmbeddedHot::new(1 << 30).into())
+            .await
+            .unwrap()
     }
 }
 
@@ -181,9 +183,10 @@ mod checks {
         const LAST: u64 = 14;
         let (stores, p) = (place.stores().await, partition(0));
         stores.seam.claim(p, 0, "embedded").await.unwrap();
-        stores.hot.claim(p, 0);
+        let hot = stores.hot.embedded().unwrap();
+        hot.claim(p, 0);
         for offset in 0..=LAST {
-            stores.hot.insert(p, offset, offset, record(p, offset)).unwrap();
+            hot.insert(p, offset, offset, record(p, offset)).unwrap();
         }
         let rows = rows_of(&[range(p, 0, LAST)]);
         let done = Arc::new(AtomicBool::new(false));
@@ -195,7 +198,7 @@ mod checks {
                     let moved = records(p, first..=last);
                     stores.cold.commit(&[range(p, first, last)], moved).await.unwrap();
                     stores.seam.advance(p, last).await.unwrap();
-                    stores.hot.drop_to(p, last);
+                    drop_to(&stores, p, last);
                     let settled = Some(BTreeMap::from([(p, last)]));
                     let options = CompactOptions {
                         settled,

@@ -155,57 +155,58 @@ async fn p2_the_ends_survive_a_restart() {
 /// Hot moves rows out while queries run, compaction rewrites files beside them: every answer is whole (P8).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p8_queries_are_whole_while_rows_move_from_hot_to_cold() {
-    let folder = tempfile::tempdir().unwrap();
-    let stores = lake(&folder, 1 << 30).await;
-    let p = partition(0);
-    const LAST: u64 = 29;
-    stores.seam.claim(p, 0, "embedded").await.unwrap();
-    stores.hot.claim(p, 0);
-    for offset in 0..=LAST {
-        stores.hot.insert(p, offset, offset, record(p, offset)).unwrap();
-    }
-    let rows = rows_of(&[range(p, 0, LAST)]);
-    let done = Arc::new(AtomicBool::new(false));
-    let mover = {
-        let (stores, done) = (stores.clone(), Arc::clone(&done));
-        tokio::spawn(async move {
-            for first in (0..=LAST).step_by(3) {
-                let last = first + 2;
-                stores
-                    .cold
-                    .commit(&[range(p, first, last)], records(p, first..=last))
-                    .await
-                    .unwrap();
-                stores.seam.advance(p, last).await.unwrap();
-                stores.hot.drop_to(p, last);
-                if first % 2 == 0 {
-                    let settled = Some(BTreeMap::from([(p, last)]));
+    for (_folder, stores) in lakes(1 << 30).await {
+        let p = partition(0);
+        const LAST: u64 = 29;
+        claim(&stores, p, 0).await;
+        for first in (0..=LAST).step_by(5) {
+            insert(&stores, p, first..=first + 4).await.unwrap();
+        }
+        let rows = rows_of(&[range(p, 0, LAST)]);
+        let done = Arc::new(AtomicBool::new(false));
+        let mover = {
+            let (stores, done) = (stores.clone(), Arc::clone(&done));
+            tokio::spawn(async move {
+                for first in (0..=LAST).step_by(3) {
+                    let last = first + 2;
                     stores
                         .cold
-                        .compact(&CompactOptions {
-                            settled,
-                            ..CompactOptions::default()
-                        })
+                        .commit(&[range(p, first, last)], records(p, first..=last))
                         .await
                         .unwrap();
+                    stores.seam.advance(p, last).await.unwrap();
+                    drop_to(&stores, p, last);
+                    if first % 2 == 0 {
+                        let settled = Some(BTreeMap::from([(p, last)]));
+                        stores
+                            .cold
+                            .compact(&CompactOptions {
+                                settled,
+                                ..CompactOptions::default()
+                            })
+                            .await
+                            .unwrap();
+                    }
                 }
+                done.store(true, Ordering::SeqCst);
+            })
+        };
+        let tables = tables(&stores);
+        let mut answers = 0;
+        loop {
+            let was_done = done.load(Ordering::SeqCst);
+            assert_eq!(counts(&tables).await, (rows, rows, LAST as i64 + 1));
+            answers += 1;
+            if was_done {
+                break;
             }
-            done.store(true, Ordering::SeqCst);
-        })
-    };
-    let tables = tables(&stores);
-    let mut answers = 0;
-    loop {
-        let was_done = done.load(Ordering::SeqCst);
-        assert_eq!(counts(&tables).await, (rows, rows, LAST as i64 + 1));
-        answers += 1;
-        if was_done {
-            break;
+        }
+        mover.await.unwrap();
+        assert!(answers > 2, "{answers} answers");
+        if stores.hot.embedded().is_some() {
+            assert_eq!(stores.hot.bytes(), 0);
         }
     }
-    mover.await.unwrap();
-    assert!(answers > 2, "{answers} answers");
-    assert_eq!(stores.hot.bytes(), 0);
 }
 
 #[tokio::test]
@@ -254,38 +255,36 @@ async fn p15_hot_refuses_rows_beyond_its_cap() {
     let folder = tempfile::tempdir().unwrap();
     let p = partition(0);
     let stores = lake(&folder, 200_000).await;
+    let hot = stores.hot.embedded().unwrap();
     assert!(matches!(
-        stores.hot.insert(p, 0, 0, record(p, 0)),
+        hot.insert(p, 0, 0, record(p, 0)),
         Err(HotError::NotClaimed { .. })
     ));
-    stores.hot.claim(p, 0);
+    hot.claim(p, 0);
     let mut next = 0;
     let full = loop {
-        match stores.hot.insert(p, next, next, record(p, next)) {
+        match hot.insert(p, next, next, record(p, next)) {
             Ok(()) => next += 1,
             Err(error) => break error,
         }
     };
     assert!(matches!(full, HotError::Full { .. }) && next > 2, "{full}");
-    assert!(stores.hot.bytes() <= 200_000);
+    assert!(hot.bytes() <= 200_000);
     assert!(matches!(
-        stores.hot.insert(p, next + 1, next + 1, vec![]),
+        hot.insert(p, next + 1, next + 1, vec![]),
         Err(HotError::NotContiguous { .. })
     ));
-    let stray = stores.hot.insert(p, next, next, record(p, next + 1));
+    let stray = hot.insert(p, next, next, record(p, next + 1));
     assert!(
         matches!(stray, Err(HotError::Rows(RowsError::Outside { .. }))),
         "{stray:?}"
     );
-    assert_eq!(stores.hot.high(p), Some(next - 1));
-    stores.hot.drop_to(p, next - 1);
-    assert_eq!((stores.hot.bytes(), stores.hot.high(p)), (0, Some(next - 1)));
-    stores.hot.insert(p, next, next, record(p, next)).unwrap();
-    stores.hot.claim(p, 5);
-    assert_eq!(
-        (stores.hot.bytes(), stores.hot.high(p), stores.hot.claimed(p)),
-        (0, None, Some((5, 5)))
-    );
+    assert_eq!(hot.high(p), Some(next - 1));
+    hot.drop_to(p, next - 1);
+    assert_eq!((hot.bytes(), hot.high(p)), (0, Some(next - 1)));
+    hot.insert(p, next, next, record(p, next)).unwrap();
+    hot.claim(p, 5);
+    assert_eq!((hot.bytes(), hot.high(p), hot.claimed(p)), (0, None, Some((5, 5))));
 }
 
 /// Rows missing between the stores are an error, never a short answer.
@@ -295,8 +294,9 @@ async fn p8_a_hole_between_hot_and_cold_is_an_error() {
     let stores = lake(&folder, 1 << 30).await;
     let p = partition(0);
     stores.cold.commit(&[range(p, 0, 3)], records(p, 0..=3)).await.unwrap();
-    stores.hot.claim(p, 6);
-    stores.hot.insert(p, 6, 6, record(p, 6)).unwrap();
+    let hot = stores.hot.embedded().unwrap();
+    hot.claim(p, 6);
+    hot.insert(p, 6, 6, record(p, 6)).unwrap();
     assert!(matches!(tables(&stores).pin().await, Err(PinError::Hole { .. })));
     stores.cold.commit(&[range(p, 4, 5)], records(p, 4..=5)).await.unwrap();
     let rows = rows_of(&[range(p, 0, 6)]);
@@ -305,26 +305,26 @@ async fn p8_a_hole_between_hot_and_cold_is_an_error() {
 
 #[tokio::test]
 async fn completeness_counts_what_the_log_held_and_says_unknown_when_it_does_not_know() {
-    let folder = tempfile::tempdir().unwrap();
-    let stores = lake(&folder, 1 << 30).await;
-    let (a, b) = (partition(0), partition(1));
-    stores.cold.commit(&[range(a, 0, 3)], records(a, 0..=3)).await.unwrap();
-    let ends = Arc::new(Ends::default());
-    let options = TablesOptions {
-        pin_max_age: Duration::ZERO,
-        seam_max_age: Duration::ZERO,
-    };
-    let tables = Tables::new(stores.clone(), ends.clone(), options);
-    let state = async || tables.pin().await.unwrap().completeness();
-    assert_eq!(state().await.complete, None);
-    ends.0.lock().unwrap().insert(a, 4);
-    assert_eq!(state().await.complete, Some(true));
-    ends.0.lock().unwrap().insert(b, 2);
-    tables.watch(&[b]);
-    let incomplete = state().await;
-    assert_eq!((incomplete.complete, incomplete.missing), (Some(false), 2));
-    assert_eq!(incomplete.oldest_missing_us, Some(ingested_at(0)));
-    stores.hot.claim(b, 0);
-    stores.hot.insert(b, 0, 1, records(b, 0..=1)).unwrap();
-    assert_eq!((state().await.complete, state().await.missing), (Some(true), 0));
+    for (_folder, stores) in lakes(1 << 30).await {
+        let (a, b) = (partition(0), partition(1));
+        stores.cold.commit(&[range(a, 0, 3)], records(a, 0..=3)).await.unwrap();
+        let ends = Arc::new(Ends::default());
+        let options = TablesOptions {
+            pin_max_age: Duration::ZERO,
+            seam_max_age: Duration::ZERO,
+        };
+        let tables = Tables::new(stores.clone(), ends.clone(), options);
+        let state = async || tables.pin().await.unwrap().completeness();
+        assert_eq!(state().await.complete, None);
+        ends.0.lock().unwrap().insert(a, 4);
+        assert_eq!(state().await.complete, Some(true));
+        ends.0.lock().unwrap().insert(b, 2);
+        tables.watch(&[b]);
+        let incomplete = state().await;
+        assert_eq!((incomplete.complete, incomplete.missing), (Some(false), 2));
+        assert_eq!(incomplete.oldest_missing_us, Some(ingested_at(0)));
+        claim(&stores, b, 0).await;
+        insert(&stores, b, 0..=1).await.unwrap();
+        assert_eq!((state().await.complete, state().await.missing), (Some(true), 0));
+    }
 }

@@ -110,7 +110,7 @@ async fn p2_holds_at_every_crash_point() {
         if !point.contains(&only) {
             continue;
         }
-        match crash_at(point, hit, SEED + number as u64).await {
+        match crash_at(CONFIG, point, hit, SEED + number as u64).await {
             Ok(audit) => {
                 eprintln!(
                     "{point}:{hit}: {} accepted, {} batches seen again",
@@ -133,8 +133,9 @@ async fn p2_holds_at_every_crash_point() {
     assert!(unknown > 0 || !only.is_empty(), "nothing was in flight at any crash");
 }
 
-async fn crash_at(point: &str, hit: u32, seed: u64) -> Result<Audit, String> {
-    let mut node = Node::prepare(CONFIG).unwrap();
+/// A fresh node dies at a point, starts again, and everything that was acknowledged is counted.
+pub(super) async fn crash_at(config: &str, point: &str, hit: u32, seed: u64) -> Result<Audit, String> {
+    let mut node = Node::prepare(config).unwrap();
     let value = format!("{point}:{hit}");
     match node.start_with(&[("SLUICE_CRASH_AT", &value)]).await {
         Ok(()) => {

@@ -5,6 +5,7 @@ mod authors;
 mod canary;
 mod certificates;
 mod chaos;
+mod clickhouse;
 mod crash;
 mod doors;
 mod engines;

@@ -1,23 +1,46 @@
-//! The hot store: the newest rows of the log as columns in memory, under a cap.
+//! The hot store: the newest rows of the log, in one of two places behind one contract.
 //!
-//! Each partition is a deque of immutable chunks without gaps. A query holds the chunks it was given, so that dropping never
-//! takes rows from under it. After a restart hot is empty and is filled again from the log above what cold holds.
+//! Whoever writes claims a partition in the seam records, tells the store under which generation it writes, and inserts consecutive
+//! offsets. A query pins what each partition holds: every offset above what was deleted up to H, without gaps.
 
-mod chunk;
+pub mod clickhouse;
+mod embedded;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use sluice_wire::ids::Partition;
 
-pub(crate) use self::chunk::{Chunk, Part};
-use crate::rows::{self, OffsetRange, RowsError};
+pub use self::clickhouse::ClickHouseHot;
+pub use self::embedded::EmbeddedHot;
+pub(crate) use self::embedded::{Chunk, Part};
+use crate::rows::{OffsetRange, RowsError};
+use crate::seam::{Claim, SeamRecord};
 
-/// Rows of the newest part of the log, in memory under a cap. Clones share the rows.
+/// Where the newest rows are. Clones share it.
 #[derive(Clone, Debug)]
-pub struct EmbeddedHot {
-    shared: Arc<Shared>,
+pub enum Hot {
+    /// Columns in the memory of this process, which alone writes and reads them.
+    Embedded(EmbeddedHot),
+    /// A ClickHouse server, which many processes write and read.
+    ClickHouse(ClickHouseHot),
+}
+
+/// Which of the two an operator asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HotStore {
+    #[default]
+    Embedded,
+    ClickHouse,
+}
+
+/// The rows of consecutive offsets of one partition.
+#[derive(Clone, Debug)]
+pub struct HotRows {
+    pub range: OffsetRange,
+    pub rows: Vec<RecordBatch>,
 }
 
 /// Why rows were not taken.
@@ -26,6 +49,12 @@ pub enum HotError {
     /// Wait until cold has taken rows over, drop them, and insert again.
     #[error("hot holds {held} of {cap} bytes, {needed} more do not fit")]
     Full { held: u64, needed: u64, cap: u64 },
+    /// Nothing was stored: wait, and insert the same again.
+    #[error("hot takes nothing at the moment: {reason}")]
+    Busy { reason: String },
+    /// Nobody knows whether it was stored: claim again from the last offset that is known, and insert from there.
+    #[error("the outcome of an insert into hot is unknown: {reason}")]
+    Unknown { reason: String },
     #[error("partition {partition}: the next offset is {expected}, not {first}")]
     NotContiguous {
         partition: Partition,
@@ -44,175 +73,143 @@ pub enum HotError {
     Rows(#[from] RowsError),
 }
 
-#[derive(Debug)]
-struct Shared {
-    cap: u64,
-    state: Mutex<State>,
+/// What hot held at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HotPin {
+    pub(crate) tails: BTreeMap<Partition, Tail>,
+    pub(crate) rows: PinnedRows,
+    /// Why nothing of it can be had at the moment.
+    pub(crate) unreachable: Option<String>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    bytes: u64,
-    partitions: BTreeMap<Partition, Tail>,
-}
-
-/// One partition: `chunks` hold every offset from the first one's first up to `next`.
-#[derive(Debug)]
-struct Tail {
-    from: u64,
-    next: u64,
-    chunks: VecDeque<Arc<Chunk>>,
-}
-
-/// What hot held of one partition at one moment.
-#[derive(Clone, Debug)]
-pub(crate) struct TailSnapshot {
+/// What hot held of one partition: everything above `low` up to `high`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tail {
     /// Offsets at and below are not here.
     pub(crate) low: Option<u64>,
     pub(crate) high: Option<u64>,
-    pub(crate) chunks: Vec<Arc<Chunk>>,
 }
 
-impl EmbeddedHot {
-    pub fn new(cap_bytes: u64) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                cap: cap_bytes,
-                state: Mutex::default(),
+/// How to get at the rows.
+#[derive(Clone, Debug)]
+pub(crate) enum PinnedRows {
+    Memory(BTreeMap<Partition, Vec<Arc<Chunk>>>),
+    Server {
+        hot: ClickHouseHot,
+        seam: Arc<BTreeMap<Partition, SeamRecord>>,
+    },
+}
+
+impl Default for PinnedRows {
+    fn default() -> Self {
+        Self::Memory(BTreeMap::new())
+    }
+}
+
+impl HotPin {
+    /// The first offset of a partition that may be here.
+    pub(crate) fn first(&self, partition: Partition) -> Option<u64> {
+        match &self.rows {
+            PinnedRows::Memory(chunks) => Some(chunks.get(&partition)?.first()?.first),
+            PinnedRows::Server { .. } => {
+                let tail = self.tails.get(&partition)?;
+                tail.high.map(|_| tail.low.map_or(0, |low| low + 1))
+            }
+        }
+    }
+}
+
+impl From<EmbeddedHot> for Hot {
+    fn from(hot: EmbeddedHot) -> Self {
+        Self::Embedded(hot)
+    }
+}
+
+impl From<ClickHouseHot> for Hot {
+    fn from(hot: ClickHouseHot) -> Self {
+        Self::ClickHouse(hot)
+    }
+}
+
+impl Hot {
+    /// Where it is, for people who read seam records.
+    pub fn endpoint(&self) -> String {
+        match self {
+            Self::Embedded(_) => "embedded".to_owned(),
+            Self::ClickHouse(hot) => hot.endpoint(),
+        }
+    }
+
+    pub fn embedded(&self) -> Option<&EmbeddedHot> {
+        match self {
+            Self::Embedded(hot) => Some(hot),
+            Self::ClickHouse(_) => None,
+        }
+    }
+
+    pub fn clickhouse(&self) -> Option<&ClickHouseHot> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::ClickHouse(hot) => Some(hot),
+        }
+    }
+
+    /// From now on this process writes the partition under a claim that the seam records hold; the next insert begins at its `from`.
+    pub fn claim(&self, partition: Partition, claim: Claim) {
+        match self {
+            Self::Embedded(hot) => hot.claim(partition, claim.from),
+            Self::ClickHouse(hot) => hot.claim(partition, claim),
+        }
+    }
+
+    /// Takes the rows of the next offsets of some partitions. A server takes all or none of them.
+    pub async fn insert(&self, slices: &[HotRows]) -> Result<(), HotError> {
+        match self {
+            Self::Embedded(hot) => slices.iter().try_for_each(|slice| {
+                let OffsetRange { partition, first, last } = slice.range;
+                hot.insert(partition, first, last, slice.rows.clone())
             }),
+            Self::ClickHouse(hot) => hot.insert(slices).await,
         }
     }
 
-    /// Empties a partition; the next insert must begin at `from`.
-    pub fn claim(&self, partition: Partition, from: u64) {
-        let mut state = self.lock();
-        let old = state.partitions.insert(
-            partition,
-            Tail {
-                from,
-                next: from,
-                chunks: VecDeque::new(),
-            },
-        );
-        let freed: u64 = old.iter().flat_map(|tail| &tail.chunks).map(|chunk| chunk.bytes).sum();
-        state.bytes -= freed;
-    }
-
-    /// Takes the rows of the next offsets, all or none.
-    pub fn insert(&self, partition: Partition, first: u64, last: u64, rows: Vec<RecordBatch>) -> Result<(), HotError> {
-        if last < first {
-            return Err(HotError::EmptyRange { partition, first, last });
-        }
-        let range = [OffsetRange { partition, first, last }];
-        rows.iter().try_for_each(|batch| rows::check(batch, &range))?;
-        let chunk = Chunk::new(first, last, &rows)?;
-
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let tail = state
-            .partitions
-            .get_mut(&partition)
-            .ok_or(HotError::NotClaimed { partition })?;
-        if tail.next != first {
-            return Err(HotError::NotContiguous {
-                partition,
-                expected: tail.next,
-                first,
-            });
-        }
-        // One chunk larger than the cap goes into an empty store: waiting would never make room for it.
-        let (held, needed, cap) = (state.bytes, chunk.bytes, self.shared.cap);
-        if held > 0 && held.saturating_add(needed) > cap {
-            return Err(HotError::Full { held, needed, cap });
-        }
-        state.bytes += needed;
-        tail.next = last + 1;
-        tail.chunks.push_back(Arc::new(chunk));
-        let (before, after) = tail.merge_newest()?;
-        state.bytes = state.bytes + after - before;
-        Ok(())
-    }
-
-    /// The last offset that hot holds since the claim; `None` when that is none.
-    pub fn high(&self, partition: Partition) -> Option<u64> {
-        self.lock().partitions.get(&partition).and_then(Tail::high)
-    }
-
-    /// The first offset of the claim and the next one expected; `None` when the partition is not claimed.
+    /// The first offset of the claim of this process and the next one expected; `None` when it has not claimed the partition.
     pub fn claimed(&self, partition: Partition) -> Option<(u64, u64)> {
-        self.lock()
-            .partitions
-            .get(&partition)
-            .map(|tail| (tail.from, tail.next))
-    }
-
-    /// Drops what lies wholly at and below an offset. Call it after the seam record says so.
-    pub fn drop_to(&self, partition: Partition, low: u64) {
-        let mut guard = self.lock();
-        let state = &mut *guard;
-        let Some(tail) = state.partitions.get_mut(&partition) else {
-            return;
-        };
-        while let Some(chunk) = tail.chunks.pop_front_if(|chunk| chunk.last <= low) {
-            state.bytes -= chunk.bytes;
+        match self {
+            Self::Embedded(hot) => hot.claimed(partition),
+            Self::ClickHouse(hot) => hot.claimed(partition),
         }
     }
 
-    /// Bytes of columns held.
-    pub fn bytes(&self) -> u64 {
-        self.lock().bytes
-    }
-
-    /// Bytes of columns that may be held.
-    pub fn cap_bytes(&self) -> u64 {
-        self.shared.cap
-    }
-
-    /// The partitions that are claimed.
+    /// The partitions that this process has claimed.
     pub fn partitions(&self) -> Vec<Partition> {
-        self.lock().partitions.keys().copied().collect()
-    }
-
-    pub(crate) fn snapshot(&self) -> BTreeMap<Partition, TailSnapshot> {
-        self.lock()
-            .partitions
-            .iter()
-            .map(|(partition, tail)| (*partition, tail.snapshot()))
-            .collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Each change is complete before anything can fail.
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Tail {
-    fn high(&self) -> Option<u64> {
-        (self.next > self.from).then(|| self.next - 1)
-    }
-
-    fn snapshot(&self) -> TailSnapshot {
-        let first = self.chunks.front().map_or(self.next, |chunk| chunk.first);
-        TailSnapshot {
-            low: first.checked_sub(1),
-            high: self.high(),
-            chunks: self.chunks.iter().cloned().collect(),
+        match self {
+            Self::Embedded(hot) => hot.partitions(),
+            Self::ClickHouse(hot) => hot.partitions(),
         }
     }
 
-    /// Returns the bytes of the merged chunks before and after.
-    fn merge_newest(&mut self) -> Result<(u64, u64), RowsError> {
-        let (mut before, mut after) = (0, 0);
-        while let [.., older, newer] = self.chunks.make_contiguous()
-            && older.should_merge(newer)
-        {
-            let merged = older.merge(newer)?;
-            before += older.bytes + newer.bytes;
-            after += merged.bytes;
-            self.chunks.truncate(self.chunks.len() - 2);
-            self.chunks.push_back(Arc::new(merged));
+    /// Bytes that are held; of a server, as it last said.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Embedded(hot) => hot.bytes(),
+            Self::ClickHouse(hot) => hot.bytes(),
         }
-        Ok((before, after))
+    }
+
+    /// Bytes that may be held; 0: that is the server's matter.
+    pub fn cap_bytes(&self) -> u64 {
+        match self {
+            Self::Embedded(hot) => hot.cap_bytes(),
+            Self::ClickHouse(_) => 0,
+        }
+    }
+
+    /// What every partition holds, by seam records that were read before.
+    pub(crate) async fn pin(&self, seam: &BTreeMap<Partition, SeamRecord>) -> HotPin {
+        match self {
+            Self::Embedded(hot) => hot.pin(),
+            Self::ClickHouse(hot) => hot.pin(seam).await,
+        }
     }
 }

@@ -15,6 +15,8 @@ pub struct Completeness {
     pub missing: u64,
     /// Microseconds since 1970 at which the oldest missing record entered the log.
     pub oldest_missing_us: Option<i64>,
+    /// Hot did not answer: the answer is from cold alone.
+    pub hot_unreachable: bool,
     pub partitions: Vec<PartitionState>,
 }
 
@@ -34,7 +36,7 @@ pub struct PartitionState {
     pub missing: Option<u64>,
 }
 
-pub(super) fn of(partitions: &BTreeMap<Partition, PinnedPartition>) -> Completeness {
+pub(super) fn of(partitions: &BTreeMap<Partition, PinnedPartition>, hot_unreachable: bool) -> Completeness {
     let state = |(partition, pinned): (&Partition, &PinnedPartition)| {
         let next = pinned.share.visible.map_or(0, |visible| visible + 1);
         PartitionState {
@@ -57,6 +59,7 @@ pub(super) fn of(partitions: &BTreeMap<Partition, PinnedPartition>) -> Completen
         },
         missing,
         oldest_missing_us: partitions.values().filter_map(|pinned| pinned.oldest_missing_us).min(),
+        hot_unreachable,
         partitions: states,
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Wanted<'a> {
     pub(super) schema: SchemaRef,
     pub(super) projection: Option<&'a Vec<usize>>,
     pub(super) limit: Option<usize>,
+    /// For a scan that applies all filters itself.
+    pub(super) limit_if_filtered: Option<usize>,
     pub(super) tenant: Option<&'a str>,
     pub(super) hidden: bool,
 }
@@ -113,6 +115,7 @@ impl TableProvider for EventsProvider {
             schema: Arc::clone(&self.schema),
             projection: columns.as_ref(),
             limit: limit.filter(|_| exact.is_none()),
+            limit_if_filtered: limit,
             tenant: self.scope.tenant(),
             hidden: self.hidden,
         };
@@ -122,7 +125,7 @@ impl TableProvider for EventsProvider {
             .map(|filter| state.create_physical_expr(filter, &table_schema))
             .transpose()?;
         let partitions = state.config().target_partitions();
-        let hot = hot_scan::plan(&self.point, &wanted, filter.as_ref(), partitions)?;
+        let hot = hot_scan::plan(&self.point, &wanted, filters, filter.as_ref(), partitions)?;
         let mut parts = vec![hot];
         parts.extend(cold_scan::plan(&self.point, &wanted, filters, state)?);
         let Some(exact) = exact else {

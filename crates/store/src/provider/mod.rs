@@ -24,7 +24,7 @@ use self::events::EventsProvider;
 use self::streams::{FoldTable, Shown, Streams};
 pub use self::views::{VIEWS, register_views};
 use crate::cold::{ColdError, ColdTable, ColdVersion};
-use crate::hot::TailSnapshot;
+use crate::hot::{HotPin, Tail};
 use crate::seam::rule::{ColdBehind, Ends, Share};
 use crate::seam::{SeamError, SeamRecord};
 use crate::stores::{LogEnds, Stores};
@@ -97,7 +97,7 @@ pub struct Pinned {
 
 pub(crate) struct Point {
     pub(crate) partitions: BTreeMap<Partition, PinnedPartition>,
-    pub(crate) hot: BTreeMap<Partition, TailSnapshot>,
+    pub(crate) hot: HotPin,
     pub(crate) cold: Arc<ColdVersion>,
     pub(crate) table: ColdTable,
 }
@@ -187,13 +187,13 @@ impl Tables {
         known.extend(stores.hot.partitions());
         let mut log_ends: BTreeMap<Partition, Option<u64>> = known.iter().map(|p| (*p, ends.end(*p))).collect();
         let seam = self.seam_records().await?;
-        let hot = stores.hot.snapshot();
+        let hot = stores.hot.pin(&seam).await;
         let mut cold = stores.cold.refresh().await?;
-        known.extend(seam.keys().chain(hot.keys()).chain(cold.committed.keys()));
+        known.extend(seam.keys().chain(hot.tails.keys()).chain(cold.committed.keys()));
 
         let mut reloads = 0;
         let shares = loop {
-            match shares(&known, &seam, &hot, &cold) {
+            match shares(&known, &seam, &hot.tails, &cold) {
                 Ok(shares) => break shares,
                 // Hot dropped what a newer version holds.
                 Err(_) if reloads < MAX_RELOADS => {
@@ -257,7 +257,7 @@ type Shares = BTreeMap<Partition, (Ends, Share)>;
 fn shares(
     known: &BTreeSet<Partition>,
     seam: &BTreeMap<Partition, SeamRecord>,
-    hot: &BTreeMap<Partition, TailSnapshot>,
+    hot: &BTreeMap<Partition, Tail>,
     cold: &ColdVersion,
 ) -> Result<Shares, (Partition, ColdBehind)> {
     let mut shares = Shares::new();
@@ -303,6 +303,6 @@ impl Pinned {
 
     /// How much of what the log held is in the answer.
     pub fn completeness(&self) -> Completeness {
-        completeness::of(&self.point.partitions)
+        completeness::of(&self.point.partitions, self.point.hot.unreachable.is_some())
     }
 }

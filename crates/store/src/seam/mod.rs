@@ -5,7 +5,9 @@
 //! `{"version":1,"begin":0,"claims":[{"from":0,"generation":1}],"low":17,"endpoint":"embedded"}`, where `begin` is the first offset
 //! that the log ever gave this partition, and `low` is absent until hot may delete. TABLES.md says the same.
 
+mod position;
 pub mod rule;
+mod spans;
 
 use std::sync::Arc;
 
@@ -14,12 +16,15 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use sluice_wire::ids::Partition;
 
+pub use self::position::Position;
+pub use self::spans::Span;
 use crate::lake::Lake;
 
 const VERSION: u32 = 1;
 /// Old records that stay; a writer that was paused for longer than this many changes notices by their number.
 const KEPT: u64 = 64;
-/// Claims that lie wholly below `low` decide nothing any more; some stay for people who look.
+/// Claims that lie wholly below `low` decide nothing any more; some stay for people who look. So many that decide something are
+/// refused: a claim above cold makes all of them idle.
 const MAX_CLAIMS: usize = 256;
 const MAX_ATTEMPTS: usize = 16;
 
@@ -65,6 +70,8 @@ pub enum SeamError {
     Newer { path: String, version: u32 },
     #[error("partition {partition}: other writers kept changing the seam")]
     Contended { partition: Partition },
+    #[error("partition {partition}: {MAX_CLAIMS} claims decide something already; claim from the end of cold instead")]
+    TooManyClaims { partition: Partition },
     #[error("partition {partition}: `low` would go back from {held} to {asked}")]
     Backwards {
         partition: Partition,
@@ -77,6 +84,44 @@ impl SeamRecord {
     /// The generation of the last claim.
     pub fn generation(&self) -> u64 {
         self.claims.last().map_or(0, |claim| claim.generation)
+    }
+
+    /// The last claim.
+    pub fn last_claim(&self) -> Option<Claim> {
+        self.claims.last().copied()
+    }
+
+    fn claim(&mut self, partition: Partition, from: u64, endpoint: &str) -> Result<(), SeamError> {
+        if self.claims.is_empty() {
+            self.begin = from;
+        }
+        let generation = self.generation() + 1;
+        // A claim that begins no later decides instead of these everywhere.
+        self.claims.retain(|claim| claim.from < from);
+        self.claims.push(Claim { from, generation });
+        while self.claims.len() > MAX_CLAIMS {
+            let idle_below = self.claims.get(1).map_or(0, |claim| claim.from);
+            if self.low.is_none_or(|low| low + 1 < idle_below) {
+                return Err(SeamError::TooManyClaims { partition });
+            }
+            self.claims.remove(0);
+        }
+        self.endpoint = Some(endpoint.to_owned());
+        Ok(())
+    }
+
+    fn advance(&mut self, partition: Partition, low: u64) -> Result<(), SeamError> {
+        match self.low {
+            Some(held) if held > low => Err(SeamError::Backwards {
+                partition,
+                held,
+                asked: low,
+            }),
+            _ => {
+                self.low = Some(low);
+                Ok(())
+            }
+        }
     }
 
     /// The generation whose rows count at an offset.
@@ -123,36 +168,40 @@ impl Seam {
         Ok(numbers.filter_map(Partition::from_i64).collect())
     }
 
-    /// Takes a partition over: from `from` on only rows of the new generation count. `from` is C + 1, or the log's first offset.
+    /// Takes a partition over: from `from` on only rows of the new generation count. Hot holds everything between L and `from`, or
+    /// `from` is the log's first offset.
     pub async fn claim(&self, partition: Partition, from: u64, endpoint: &str) -> Result<SeamRecord, SeamError> {
+        self.change(partition, |record| record.claim(partition, from, endpoint))
+            .await
+    }
+
+    /// The same, but only if nobody has claimed the partition since its record said this generation.
+    pub async fn claim_after(
+        &self,
+        partition: Partition,
+        generation: u64,
+        from: u64,
+        endpoint: &str,
+    ) -> Result<SeamRecord, SeamError> {
+        self.change(partition, |record| match record.generation() == generation {
+            true => record.claim(partition, from, endpoint),
+            false => Err(SeamError::Contended { partition }),
+        })
+        .await
+    }
+
+    /// Takes a partition over without anything that hot holds: cold holds everything up to `low`, and hot begins above it.
+    pub async fn claim_above(&self, partition: Partition, low: u64, endpoint: &str) -> Result<SeamRecord, SeamError> {
         self.change(partition, |record| {
-            if record.claims.is_empty() {
-                record.begin = from;
-            }
-            let generation = record.generation() + 1;
-            record.claims.push(Claim { from, generation });
-            let surplus = record.claims.len().saturating_sub(MAX_CLAIMS);
-            record.claims.drain(..surplus);
-            record.endpoint = Some(endpoint.to_owned());
-            Ok(())
+            record.advance(partition, low)?;
+            record.claim(partition, low + 1, endpoint)
         })
         .await
     }
 
     /// Says durably that hot may delete everything at and below `low`, which cold must already hold.
     pub async fn advance(&self, partition: Partition, low: u64) -> Result<SeamRecord, SeamError> {
-        self.change(partition, |record| match record.low {
-            Some(held) if held > low => Err(SeamError::Backwards {
-                partition,
-                held,
-                asked: low,
-            }),
-            _ => {
-                record.low = Some(low);
-                Ok(())
-            }
-        })
-        .await
+        self.change(partition, |record| record.advance(partition, low)).await
     }
 
     async fn change(
@@ -270,6 +319,27 @@ mod tests {
         ));
         assert_eq!(seam.load(P).await.unwrap(), record);
         assert_eq!(seam.partitions().await.unwrap(), vec![P]);
+    }
+
+    #[tokio::test]
+    async fn a_claim_that_others_came_before_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let seam = Seam::open(folder.path().join("seam").to_str().unwrap()).await.unwrap();
+        let known = seam.claim(P, 0, "a").await.unwrap().generation();
+        let theirs = seam.claim_above(P, 8, "b").await.unwrap();
+        assert_eq!((theirs.low, theirs.last_claim().unwrap().from), (Some(8), 9));
+        assert!(matches!(
+            seam.claim_after(P, known, 3, "a").await,
+            Err(SeamError::Contended { .. })
+        ));
+        assert_eq!(seam.load(P).await.unwrap(), theirs);
+        assert_eq!(
+            seam.claim_after(P, theirs.generation(), 12, "a")
+                .await
+                .unwrap()
+                .generation(),
+            known + 2
+        );
     }
 
     /// Every claim gets a generation of its own, whoever races; old records are cleaned up.

@@ -9,7 +9,8 @@ use arrow::array::{
     StringBuilder, TimestampMicrosecondArray, TimestampNanosecondArray, UInt32Array, UInt64Array, new_null_array,
 };
 use arrow::datatypes::{DataType, UInt64Type};
-use sluice_store::{LogEnds, Stores};
+use sluice_store::hot::clickhouse::ClickHouseConfig;
+use sluice_store::{ClickHouseHot, HotError, HotRows, LogEnds, OffsetRange, Stores};
 use sluice_wire::counts::Counts;
 use sluice_wire::events::{Origin, Outcome, ledger_row, schema};
 use sluice_wire::ids::{BatchId, Epoch, NodeId, Partition, StreamId, TenantId};
@@ -263,4 +264,76 @@ pub async fn lake(folder: &tempfile::TempDir, hot_cap: u64) -> Stores {
     Stores::open(folder.path().join("lake").to_str().unwrap(), hot_cap)
         .await
         .unwrap()
+}
+
+/// The address of the ClickHouse engine. Without one nothing is tested on it, which is a failure where all must be.
+pub fn server() -> Option<String> {
+    let url = std::env::var("SLUICE_TEST_CLICKHOUSE_URL")
+        .ok()
+        .filter(|url| !url.is_empty());
+    if url.is_none() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no SLUICE_TEST_CLICKHOUSE_URL: `cargo xtask services clickhouse` gives one"
+        );
+        eprintln!("NOT TESTED on ClickHouse: there is no SLUICE_TEST_CLICKHOUSE_URL");
+    }
+    url
+}
+
+/// A database of its own on the engine, with all tables.
+pub async fn server_hot(url: &str) -> ClickHouseHot {
+    let config = ClickHouseConfig {
+        url: url.to_owned(),
+        database: format!("test_{:016x}", rand_u64()),
+        ..ClickHouseConfig::default()
+    };
+    let hot = ClickHouseHot::new(&config).unwrap();
+    hot.migrate(false).await.unwrap();
+    hot.prepare().await.unwrap();
+    hot
+}
+
+fn rand_u64() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+/// The same lake over every hot store there is.
+pub async fn lakes(hot_cap: u64) -> Vec<(tempfile::TempDir, Stores)> {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = lake(&folder, hot_cap).await;
+    let mut lakes = vec![(folder, stores)];
+    if let Some(url) = server() {
+        let folder = tempfile::tempdir().unwrap();
+        let location = folder.path().join("lake");
+        let hot = server_hot(&url).await.into();
+        let stores = Stores::open_with(location.to_str().unwrap(), hot).await.unwrap();
+        lakes.push((folder, stores));
+    }
+    lakes
+}
+
+/// A writer takes a partition over.
+pub async fn claim(stores: &Stores, p: Partition, from: u64) {
+    let record = stores.seam.claim(p, from, &stores.hot.endpoint()).await.unwrap();
+    stores.hot.claim(p, record.last_claim().unwrap());
+}
+
+pub async fn insert(stores: &Stores, p: Partition, offsets: std::ops::RangeInclusive<u64>) -> Result<(), HotError> {
+    let (first, last) = (*offsets.start(), *offsets.end());
+    let rows = records(p, offsets);
+    let range = OffsetRange {
+        partition: p,
+        first,
+        last,
+    };
+    stores.hot.insert(&[HotRows { range, rows }]).await
+}
+
+/// Hot may forget what cold holds. A server does so by days, later.
+pub fn drop_to(stores: &Stores, p: Partition, low: u64) {
+    if let Some(hot) = stores.hot.embedded() {
+        hot.drop_to(p, low);
+    }
 }

@@ -80,11 +80,7 @@ fn step(next: &BTreeMap<Partition, u64>, point: &Point) -> Vec<OffsetRange> {
 /// The first offset that any store holds; the log may have begun anywhere.
 fn first_held(point: &Point, partition: Partition) -> u64 {
     let number = partition.as_i64();
-    let mut first = point
-        .hot
-        .get(&partition)
-        .and_then(|tail| tail.chunks.first())
-        .map_or(u64::MAX, |chunk| chunk.first);
+    let mut first = point.hot.first(partition).unwrap_or(u64::MAX);
     for file in &point.cold.files {
         let spans = file.offsets.as_deref().unwrap_or_default();
         for span in spans.iter().filter(|span| span.partition == number) {

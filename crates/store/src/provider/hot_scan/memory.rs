@@ -1,11 +1,11 @@
-//! The part of a scan that memory serves.
+//! Rows in memory: chunks that cannot match are passed over.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
 use arrow::compute::{and, filter_record_batch};
-use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::source::DataSourceExec;
@@ -14,11 +14,12 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::scalar::ScalarValue;
 
-use super::Point;
-use super::events::Wanted;
-use super::part_exec::PartExec;
-use super::prune::{self, Piece};
-use crate::hot::Part;
+use sluice_wire::ids::Partition;
+
+use crate::hot::{Chunk, Part};
+use crate::provider::events::Wanted;
+use crate::provider::part_exec::PartExec;
+use crate::provider::prune::{self, Piece};
 use crate::rows;
 
 /// A piece of memory and the offsets of it that hot serves.
@@ -57,19 +58,20 @@ impl Piece for Served {
 
 /// Plans the scan of the pinned chunks.
 pub(super) fn plan(
-    point: &Point,
+    held: &BTreeMap<Partition, Vec<Arc<Chunk>>>,
+    served: &BTreeMap<Partition, (u64, u64)>,
     wanted: &Wanted<'_>,
     filter: Option<&Arc<dyn PhysicalExpr>>,
     partitions: usize,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let mut pieces = Vec::new();
     let mut all = 0;
-    for (partition, tail) in &point.hot {
-        let Some((first, last)) = point.partitions.get(partition).and_then(|pinned| pinned.share.hot) else {
+    for (partition, chunks) in held {
+        let Some((first, last)) = served.get(partition) else {
             continue;
         };
-        let range = (rows::signed(first), rows::signed(last));
-        for part in tail.chunks.iter().flat_map(|chunk| &chunk.parts) {
+        let range = (rows::signed(*first), rows::signed(*last));
+        for part in chunks.iter().flat_map(|chunk| &chunk.parts) {
             if !wanted.hidden && part.hidden || wanted.tenant.is_some_and(|tenant| tenant != part.tenant) {
                 continue;
             }
@@ -137,12 +139,4 @@ fn group(batches: Vec<RecordBatch>, groups: usize, rows: usize) -> Vec<Vec<Recor
         }
     }
     list
-}
-
-/// The columns that a scan returns.
-pub(super) fn project(schema: &SchemaRef, projection: Option<&Vec<usize>>) -> Result<SchemaRef> {
-    Ok(match projection {
-        Some(columns) => Arc::new(schema.project(columns)?),
-        None => Arc::clone(schema),
-    })
 }

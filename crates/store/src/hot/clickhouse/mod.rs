@@ -1,0 +1,399 @@
+//! Hot on a ClickHouse server: many processes write, each row carries the generation of its writer, and only rows of the generation
+//! that the seam records name count. TABLES.md describes the table.
+//!
+//! An insert is one block for all partitions of a writer and becomes one part, so it is there whole or not at all.
+
+mod audit;
+mod client;
+mod config;
+mod decode;
+mod encode;
+mod keep;
+mod schema;
+mod visible;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sluice_wire::ids::Partition;
+
+pub use self::audit::Audit;
+pub use self::client::ClickHouseError;
+use self::client::Client;
+pub(crate) use self::client::{ArrowAnswer, Statement};
+pub use self::config::{ClickHouseConfig, ConfigError};
+pub(crate) use self::decode::rows as fit_rows;
+pub use self::keep::Day;
+pub use self::schema::MigrateError;
+use self::schema::{ENDS, Engine, TABLE, VIEW};
+use super::{HotError, HotPin, HotRows, PinnedRows, Tail};
+use crate::rows::{self, OffsetRange};
+use crate::seam::{Claim, SeamRecord};
+
+/// For questions about the tables.
+const META_WITHIN: Duration = Duration::from_secs(10);
+/// For what changes the tables.
+const MIGRATE_WITHIN: Duration = Duration::from_secs(120);
+/// A query waits for the ends of the partitions no longer than this.
+const PIN_WITHIN: Duration = Duration::from_secs(5);
+const INSERT_WITHIN: Duration = Duration::from_secs(120);
+/// After a server could not be reached, queries do not try again for so long.
+const REST: Duration = Duration::from_secs(2);
+/// An insert shall become one part, however large it is.
+const ONE_BLOCK: u64 = 1 << 40;
+/// Errors after which nothing can have been stored: they come before the first row is written.
+const NOTHING_STORED: &[u32] = &[
+    202, // TOO_MANY_SIMULTANEOUS_QUERIES
+    252, // TOO_MANY_PARTS
+    243, // NOT_ENOUGH_SPACE
+    497, // ACCESS_DENIED
+    516, // AUTHENTICATION_FAILED
+];
+
+/// The table on one server. Clones share it.
+#[derive(Clone)]
+pub struct ClickHouseHot {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    client: Client,
+    config: ClickHouseConfig,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// What this process writes.
+    owned: BTreeMap<Partition, Owned>,
+    /// The latest day of dropping that was given to rows.
+    last_day: i32,
+    bytes: u64,
+    rests_until: Option<(Instant, String)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Owned {
+    claim: Claim,
+    next: u64,
+}
+
+/// What the server holds of one generation of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    partition: Partition,
+    generation: u64,
+    first: u64,
+    last: u64,
+    rows: u64,
+    ledger_rows: u64,
+    /// What the ledger rows say that the others are.
+    batch_rows: u64,
+}
+
+impl std::fmt::Debug for ClickHouseHot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClickHouseHot")
+            .field("client", &self.shared.client)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ClickHouseHot {
+    /// Reads the secrets and connects to nothing yet.
+    pub fn new(config: &ClickHouseConfig) -> Result<Self, ConfigError> {
+        config.check()?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                client: Client::new(config)?,
+                config: config.clone(),
+                state: Mutex::default(),
+            }),
+        })
+    }
+
+    /// Server and database, for people who read seam records.
+    pub fn endpoint(&self) -> String {
+        let (address, database) = (self.shared.client.address(), self.shared.client.database());
+        format!("{}{database}", address.as_str())
+    }
+
+    /// Brings the tables up to date, or only says how. Returns the statements.
+    pub async fn migrate(&self, dry_run: bool) -> Result<Vec<String>, MigrateError> {
+        let engine = Engine {
+            replicated_path: &self.shared.config.replicated_path,
+        };
+        schema::migrate(&self.shared.client, engine, dry_run).await
+    }
+
+    /// To be asked before writing: whether the tables are those of this program, and which day their newest rows have.
+    pub async fn prepare(&self) -> Result<(), MigrateError> {
+        schema::check(&self.shared.client).await?;
+        let newest = format!("SELECT toUInt16(max(`drop_day`)) FROM `{TABLE}`");
+        let rows = self.shared.client.run(Statement::new(newest), META_WITHIN).await?;
+        let day: i32 = rows.first().and_then(|row| row.first()?.parse().ok()).unwrap_or(0);
+        let mut state = self.lock();
+        state.last_day = state.last_day.max(day);
+        Ok(())
+    }
+
+    pub(super) fn claim(&self, partition: Partition, claim: Claim) {
+        let owned = Owned {
+            claim,
+            next: claim.from,
+        };
+        self.lock().owned.insert(partition, owned);
+    }
+
+    /// This process writes the partition no more.
+    pub fn release(&self, partition: Partition) {
+        self.lock().owned.remove(&partition);
+    }
+
+    pub(super) fn claimed(&self, partition: Partition) -> Option<(u64, u64)> {
+        let state = self.lock();
+        state.owned.get(&partition).map(|owned| (owned.claim.from, owned.next))
+    }
+
+    pub(super) fn partitions(&self) -> Vec<Partition> {
+        self.lock().owned.keys().copied().collect()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.lock().bytes
+    }
+
+    pub(super) async fn insert(&self, slices: &[HotRows]) -> Result<(), HotError> {
+        let (generations, last_day) = self.check_slices(slices)?;
+        let generation = |partition: Partition| generations.get(&partition).copied().unwrap_or(0);
+        let block = encode::block(slices, generation, last_day)?;
+        if let Some(block) = block {
+            let columns: Vec<String> = block.columns.iter().map(|name| format!("`{name}`")).collect();
+            let text = format!("INSERT INTO `{TABLE}` ({}) FORMAT ArrowStream", columns.join(","));
+            let statement = Statement::new(text)
+                .with("async_insert", 0)
+                .with("insert_deduplicate", 0)
+                .with("max_insert_threads", 1)
+                .with("max_insert_block_size", ONE_BLOCK)
+                .with("min_insert_block_size_rows", ONE_BLOCK)
+                .with("min_insert_block_size_bytes", ONE_BLOCK)
+                .with("max_partitions_per_insert_block", 1)
+                .with("throw_on_max_partitions_per_insert_block", 1);
+            let sent = self.shared.client.insert(statement, block.body, INSERT_WITHIN).await;
+            sent.map_err(outcome)?;
+            let mut state = self.lock();
+            state.last_day = state.last_day.max(block.day);
+        }
+        let mut state = self.lock();
+        for slice in slices {
+            if let Some(owned) = state.owned.get_mut(&slice.range.partition) {
+                owned.next = slice.range.last + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The generation of each partition, and the day that no row goes below.
+    fn check_slices(&self, slices: &[HotRows]) -> Result<(BTreeMap<Partition, u64>, i32), HotError> {
+        let state = self.lock();
+        let mut next: BTreeMap<Partition, Owned> = BTreeMap::new();
+        for slice in slices {
+            let OffsetRange { partition, first, last } = slice.range;
+            if last < first {
+                return Err(HotError::EmptyRange { partition, first, last });
+            }
+            slice
+                .rows
+                .iter()
+                .try_for_each(|batch| rows::check(batch, &[slice.range]))?;
+            let owned = match next.get(&partition).or(state.owned.get(&partition)) {
+                Some(owned) => *owned,
+                None => return Err(HotError::NotClaimed { partition }),
+            };
+            if owned.next != first {
+                return Err(HotError::NotContiguous {
+                    partition,
+                    expected: owned.next,
+                    first,
+                });
+            }
+            next.insert(
+                partition,
+                Owned {
+                    next: last + 1,
+                    ..owned
+                },
+            );
+        }
+        let generations = next
+            .iter()
+            .map(|(partition, owned)| (*partition, owned.claim.generation));
+        Ok((generations.collect(), state.last_day))
+    }
+
+    /// H of every partition that the records know. A server that does not answer holds nothing for the moment.
+    pub(super) async fn pin(&self, seam: &BTreeMap<Partition, SeamRecord>) -> HotPin {
+        let unreachable = |why: String| HotPin {
+            unreachable: Some(why),
+            ..HotPin::default()
+        };
+        let rest = self.lock().rests_until.clone();
+        if let Some((until, why)) = rest
+            && Instant::now() < until
+        {
+            return unreachable(why);
+        }
+        let held = match self.held(seam, PIN_WITHIN).await {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::warn!(%error, "hot does not answer; queries read cold alone");
+                self.lock().rests_until = Some((Instant::now() + REST, error.to_string()));
+                return unreachable(error.to_string());
+            }
+        };
+        self.lock().rests_until = None;
+        let tails = seam.iter().map(|(partition, record)| {
+            let high = record.high(&highest(&held, *partition));
+            let first = record.spans().first().map_or(0, |span| span.first);
+            let low = high.and_then(|_| first.checked_sub(1));
+            (*partition, Tail { low, high })
+        });
+        HotPin {
+            tails: tails.collect(),
+            rows: PinnedRows::Server {
+                hot: self.clone(),
+                seam: Arc::new(seam.clone()),
+            },
+            unreachable: None,
+        }
+    }
+
+    /// What the server holds of the generations that decide anything.
+    async fn held(
+        &self,
+        seam: &BTreeMap<Partition, SeamRecord>,
+        within: Duration,
+    ) -> Result<Vec<Held>, ClickHouseError> {
+        let wanted = seam.iter().filter_map(|(partition, record)| {
+            let generations: BTreeSet<String> = record.spans().iter().map(|s| s.generation.to_string()).collect();
+            let list = generations.into_iter().collect::<Vec<_>>().join(",");
+            (!list.is_empty()).then(|| format!("`partition` = {} AND `gen` IN ({list})", partition.as_i64()))
+        });
+        let wanted = visible::any(wanted);
+        if wanted == "0" {
+            return Ok(Vec::new());
+        }
+        self.held_where(&wanted, within).await
+    }
+
+    async fn held_where(&self, condition: &str, within: Duration) -> Result<Vec<Held>, ClickHouseError> {
+        let text =
+            format!("SELECT `partition`, `gen`, {ENDS} FROM `{TABLE}` WHERE {condition} GROUP BY `partition`, `gen`");
+        let rows = self.shared.client.run(Statement::new(text), within).await?;
+        rows.iter().map(|row| parse_held(row)).collect()
+    }
+
+    /// Begins a query of rows: `columns` in this order, that meet `conditions`.
+    pub(crate) async fn select(
+        &self,
+        columns: &[String],
+        conditions: &[String],
+        parameters: Vec<(String, String)>,
+        limit: Option<usize>,
+    ) -> Result<ArrowAnswer, ClickHouseError> {
+        let shown = match columns.is_empty() {
+            // Only how many there are.
+            true => "toUInt8(1)".to_owned(),
+            false => columns
+                .iter()
+                .map(|name| format!("`{name}`"))
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        let mut text = format!("SELECT {shown} FROM `{TABLE}` WHERE {}", conditions.join(" AND "));
+        if let Some(limit) = limit {
+            text.push_str(&format!(" LIMIT {limit}"));
+        }
+        let mut statement = Statement::new(text).with("max_block_size", BATCH_ROWS_READ);
+        statement.parameters = parameters;
+        self.shared.client.query(statement).await
+    }
+
+    /// Lets people who read the server directly see the rows that count, as these records say.
+    pub async fn show(&self, seam: &BTreeMap<Partition, SeamRecord>) -> Result<(), ClickHouseError> {
+        let schema = sluice_wire::events::schema();
+        let columns: Vec<String> = schema
+            .fields()
+            .iter()
+            .map(|field| format!("`{}`", field.name()))
+            .collect();
+        let text = format!(
+            "CREATE OR REPLACE VIEW `{VIEW}` AS SELECT {} FROM `{TABLE}` WHERE {}",
+            columns.join(", "),
+            visible::everywhere(seam)
+        );
+        self.shared
+            .client
+            .run(Statement::new(text), META_WITHIN)
+            .await
+            .map(drop)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Each change is complete before anything can fail.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Rows of one batch of an answer.
+const BATCH_ROWS_READ: u64 = 8192;
+
+/// Seam conditions for a scan: rows of a partition that count at these offsets.
+pub(crate) fn rows_between(partition: Partition, record: &SeamRecord, first: u64, last: u64) -> Option<String> {
+    visible::between(partition, record, first, last)
+}
+
+/// Either of some conditions.
+pub(crate) fn any_of(conditions: impl Iterator<Item = String>) -> String {
+    visible::any(conditions)
+}
+
+/// A text as a parameter: each way into a server unescapes parameters in its own way, and hexadecimal has nothing to unescape.
+pub(crate) fn text_parameter(name: &str, text: &str) -> (String, (String, String)) {
+    let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+    (format!("unhex({{{name}:String}})"), (name.to_owned(), hex))
+}
+
+fn outcome(error: ClickHouseError) -> HotError {
+    let reason = error.to_string();
+    match error {
+        ClickHouseError::Unreachable(_) => HotError::Busy { reason },
+        ClickHouseError::Refused { code: Some(code), .. } if NOTHING_STORED.contains(&code) => {
+            HotError::Busy { reason }
+        }
+        _ => HotError::Unknown { reason },
+    }
+}
+
+fn highest(held: &[Held], partition: Partition) -> BTreeMap<u64, u64> {
+    let of = held.iter().filter(|held| held.partition == partition);
+    of.map(|held| (held.generation, held.last)).collect()
+}
+
+fn parse_held(row: &[String]) -> Result<Held, ClickHouseError> {
+    let number = |at: usize| row.get(at).and_then(|text| text.parse::<u64>().ok());
+    let partition = row.first().and_then(|text| Partition::from_i64(text.parse().ok()?));
+    let held = || {
+        Some(Held {
+            partition: partition?,
+            generation: number(1)?,
+            first: number(2)?,
+            last: number(3)?,
+            rows: number(4)?,
+            ledger_rows: number(5)?,
+            batch_rows: number(6)?,
+        })
+    };
+    held().ok_or_else(|| ClickHouseError::Answer(format!("{row:?} are no ends of a generation")))
+}
