@@ -62,13 +62,21 @@ enum Ended {
 impl SharedHotWriter {
     /// Follows the log until told to stop.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
+        let ended = self.write(&shutdown).await;
+        for partition in &self.partitions {
+            self.hot.release(*partition);
+        }
+        ended
+    }
+
+    async fn write(&self, shutdown: &CancellationToken) -> Result<(), WriterError> {
         // Ends with this writer.
         let mut keeping = JoinSet::new();
         keeping.spawn(Keeper::new(self.clone()).run(shutdown.clone()));
         let mut pause = FIRST_PAUSE;
         loop {
             let begun = Instant::now();
-            let why = match self.round(&shutdown).await {
+            let why = match self.round(shutdown).await {
                 Ok(Ended::Stopped) => return Ok(()),
                 Ok(Ended::Doubt(why)) => why,
                 Err(error) if is_passing(&error) => with_source(&error),
