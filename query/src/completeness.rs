@@ -66,6 +66,7 @@ impl Statement {
             "complete": self.complete,
             "missing_records": self.missing_records,
             "oldest_missing_age_ms": self.oldest_missing_age_ms,
+            "hot_unreachable": self.hot_unreachable,
             "as_of": self.as_of,
             "lists_omitted": true,
         }))

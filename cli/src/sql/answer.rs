@@ -73,6 +73,9 @@ pub(super) fn note(completeness: &Value) -> String {
             None => text.push_str("note: how complete this is is not known: the end of the log is not known\n"),
         }
     }
+    if completeness["hot_unreachable"] == true {
+        text.push_str("note: the hot store did not answer: this is what the cold table holds\n");
+    }
     let streams = completeness["streams"].as_array().map_or(&[][..], Vec::as_slice);
     let silent = streams.iter().filter(|s| s["silent"] == true).count();
     if silent > 0 {
@@ -152,5 +155,7 @@ mod tests {
             text.contains("12 records") && text.contains("3 s") && text.contains("1 of 2"),
             "{text}"
         );
+        let text = note(&json!({"complete": true, "hot_unreachable": true, "streams": []}));
+        assert!(text.contains("hot store did not answer"), "{text}");
     }
 }

@@ -28,8 +28,8 @@ use super::config::{ClickHouseConfig, ConfigError};
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Below the 3 s after which older servers close an idle connection.
 const POOL_IDLE: Duration = Duration::from_secs(2);
-/// Between two pieces of an answer.
-const SILENCE: Duration = Duration::from_secs(60);
+/// Before and between pieces of an answer: longer than a query may take, which has a limit of its own.
+const SILENCE: Duration = Duration::from_secs(360);
 /// Of an answer that is taken whole, and of an error's text.
 const MAX_SMALL_ANSWER: usize = 16 << 20;
 const MAX_ERROR: usize = 600;
