@@ -180,9 +180,10 @@ pub(crate) async fn fill(folder: &Path, log_end: u64) -> Tables {
     };
     stores.cold.commit(&[range], cold).await.unwrap();
     stores.seam.claim(PARTITION, 2, "embedded").await.unwrap();
-    stores.hot.claim(PARTITION, 2);
-    stores.hot.insert(PARTITION, 2, 2, record("acme", 2)).unwrap();
-    stores.hot.insert(PARTITION, 3, 3, record("beta", 3)).unwrap();
+    let hot = stores.hot.embedded().unwrap();
+    hot.claim(PARTITION, 2);
+    hot.insert(PARTITION, 2, 2, record("acme", 2)).unwrap();
+    hot.insert(PARTITION, 3, 3, record("beta", 3)).unwrap();
     Tables::new(stores, Arc::new(End(log_end)), TablesOptions::default())
 }
 

@@ -190,6 +190,9 @@ async fn p2_holds_while_the_server_is_killed_and_loses_rows() {
     engine.inserted_since(&before).await;
     let audit = flood.audit(&mut node).await;
     assert!(audit.holds(), "{audit}");
+    let metrics = get(&format!("{}/metrics", node.url("http").unwrap()), None).await.unwrap().text();
+    let losses = metrics.lines().find_map(|line| line.strip_prefix("sluice_hot_losses_total "));
+    assert!(losses.is_some_and(|count| count != "0"), "no loss was noticed: {losses:?}");
 }
 
 /// F7: one point after the other; with a cold store that keeps up, and with one that leaves all to hot.
