@@ -2,13 +2,16 @@
 //!
 //! That state never forgets (P16). It is small because an edge counts its batches without gaps: one piece for each start of the edge and
 //! one for each run of numbers. An edge that skips numbers or begins again for ever would let it grow for ever; the gateway holds its
-//! batches back before that. The writers say how many pieces they hold; what the gateway let in and no writer has taken in yet counts too.
+//! batches back before that. Of an honest edge whose link is too thin for what it takes in, every fresh batch leaves a gap before it,
+//! which its backlog fills later: the backlog may go on beyond the limit, up to twice of it, so that such an edge finds its way back.
+//! The writers say how many pieces they hold; what the gateway let in and no writer has taken in yet counts too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sluice_wire::ids::{BatchId, Epoch, NodeId, Partition, StreamId, TenantId};
 use sluice_wire::intervals::IntervalSet;
+use sluice_wire::session::frame::Lane;
 
 /// One edge, whatever spools it had. Identity comes from its certificate, the spool from itself.
 pub(crate) type Edge = (TenantId, NodeId);
@@ -76,7 +79,11 @@ impl Quota {
     }
 
     /// Lets a batch in, or says that its edge is over the limit.
-    pub(crate) fn admit(self: &Arc<Self>, id: &BatchId) -> Result<Share, QuotaError> {
+    pub(crate) fn admit(self: &Arc<Self>, id: &BatchId, lane: Lane) -> Result<Share, QuotaError> {
+        let limit = match lane {
+            Lane::Live => self.limit,
+            Lane::Backlog => self.limit.saturating_mul(2),
+        };
         let edge = edge_of(&id.stream);
         let mut guard = self.lock();
         let State { planned, admitted } = &mut *guard;
@@ -86,12 +93,12 @@ impl Quota {
             *of_edge = Admitted::default();
         }
         let pieces = seen.saturating_add(of_edge.pieces);
-        if pieces >= self.limit {
+        if pieces >= limit {
             return Err(QuotaError {
                 tenant: edge.0,
                 node: edge.1,
                 pieces,
-                limit: self.limit,
+                limit,
             });
         }
         of_edge.insert(id);
@@ -219,7 +226,11 @@ mod tests {
         }
 
         fn send(&mut self, id: &BatchId) -> Result<(), QuotaError> {
-            let share = self.quota.admit(id)?;
+            self.send_in(Lane::Live, id)
+        }
+
+        fn send_in(&mut self, lane: Lane, id: &BatchId) -> Result<(), QuotaError> {
+            let share = self.quota.admit(id, lane)?;
             share.stands_at(P, self.log.len() as u64);
             self.log.push(id.clone());
             if self.log.len() - self.dedup.next() as usize >= self.lag {
@@ -291,15 +302,35 @@ mod tests {
         }
     }
 
+    /// P15, P16: fresh batches over a link that is too thin for all leave gaps until they are held; the backlog, from its oldest batch on,
+    /// is taken, closes them, and then the edge is as it was. Whoever makes gaps with a backlog is held, too.
+    #[test]
+    fn p15_p16_an_edge_that_left_too_many_gaps_closes_them_by_its_backlog() {
+        for lag in [1, 7] {
+            let mut world = World::new(lag);
+            let held = (0..)
+                .find(|n| world.send(&id("thin", 1, 1, 3 * n + 2)).is_err())
+                .unwrap();
+            assert!(held < LIMIT);
+            for seq in (0..3 * held).filter(|seq| seq % 3 != 2) {
+                world.send_in(Lane::Backlog, &id("thin", 1, 1, seq)).unwrap();
+            }
+            world.plan();
+            world.send(&id("thin", 1, 1, 3 * held + 2)).unwrap();
+            let made = (0..1_000).take_while(|n| world.send_in(Lane::Backlog, &id("bad", 1, 1, 2 * n)).is_ok());
+            assert!(made.count() as u64 <= 2 * LIMIT);
+        }
+    }
+
     /// A batch that the log did not take is not counted for ever.
     #[test]
     fn a_batch_that_did_not_reach_the_log_is_let_in_again() {
         let mut world = World::new(1);
         for _ in 0..10 * LIMIT {
-            drop(world.quota.admit(&id("good", 1, 1, 0)).unwrap());
+            drop(world.quota.admit(&id("good", 1, 1, 0), Lane::Live).unwrap());
         }
         for n in 0..10 * LIMIT {
-            drop(world.quota.admit(&id("good", 1, 1, 2 * n)).unwrap());
+            drop(world.quota.admit(&id("good", 1, 1, 2 * n), Lane::Live).unwrap());
         }
         world.send(&id("good", 1, 1, 0)).unwrap();
     }

@@ -1,6 +1,6 @@
-//! What the node would like of its plugins, set by whoever knows and read with every request.
+//! What the node would like of its plugins and its sealer, set by whoever knows, read with every request and every batch.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use sluice_runtime::Hints;
 
@@ -12,6 +12,8 @@ const WEIGHT: f64 = 0.2;
 pub(crate) struct HintBoard {
     share: AtomicU64,
     row_bytes: AtomicU64,
+    sealed_bytes: AtomicU64,
+    is_tight: AtomicBool,
 }
 
 impl Default for HintBoard {
@@ -20,6 +22,8 @@ impl Default for HintBoard {
         HintBoard {
             share: AtomicU64::new(share.to_bits()),
             row_bytes: AtomicU64::new(row_bytes.to_bits()),
+            sealed_bytes: AtomicU64::new(0),
+            is_tight: AtomicBool::new(false),
         }
     }
 }
@@ -38,8 +42,23 @@ impl HintBoard {
         self.share.store(share.to_bits(), Ordering::Relaxed);
     }
 
+    /// Whether batches shall be as small as they can be, at the cost of processor time.
+    pub(crate) fn is_tight(&self) -> bool {
+        self.is_tight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_tight(&self, is_tight: bool) {
+        self.is_tight.store(is_tight, Ordering::Relaxed);
+    }
+
+    /// Bytes of all batches until now, as they will be sent.
+    pub(crate) fn sealed_bytes(&self) -> u64 {
+        self.sealed_bytes.load(Ordering::Relaxed)
+    }
+
     /// A batch as it will be sent. Called by one thread at a time.
     pub(crate) fn sealed(&self, bytes: usize, rows: usize) {
+        self.sealed_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         if rows == 0 {
             return;
         }

@@ -178,6 +178,7 @@ impl EdgeNode {
             on_full: config.spool.on_full,
             data_dir: config.data_dir.clone(),
             deciding: Default::default(),
+            dropping: Default::default(),
             phase: watch::Sender::new(Phase::Starting),
             state: State {
                 recovered,

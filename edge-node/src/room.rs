@@ -80,6 +80,8 @@ impl StatusShared {
         if self.on_full != OnFull::DropOldest {
             return Ok(false);
         }
+        // Who waits here finds the room that the one before has made.
+        let _one_at_a_time = self.dropping.lock().unwrap_or_else(PoisonError::into_inner);
         let missing = self.bytes_over_the_cap(bytes).max(self.bytes_over_the_disk(bytes));
         if missing == 0 {
             return Ok(false);

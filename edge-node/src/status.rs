@@ -234,6 +234,8 @@ pub(crate) struct StatusShared {
     pub(crate) data_dir: PathBuf,
     /// Held while it is decided who gets the room that is left.
     pub(crate) deciding: Mutex<()>,
+    /// Held while the oldest batches are dropped.
+    pub(crate) dropping: Mutex<()>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) state: RwLock<State>,
 }
@@ -327,11 +329,6 @@ impl StatusHandle {
             tap.map_err(ReloadError::from)
         })
         .await
-    }
-
-    /// Share of the rows, 0 to 1, that the link's budget has room for; plugins are told from the next request on.
-    pub fn set_link_share(&self, share: f64) {
-        self.shared.spool.hints().set_share(share);
     }
 
     pub(crate) fn set_phase(&self, phase: Phase) {

@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     /// Put the table into bench/RESULTS.md.
     #[arg(long)]
     write: bool,
-    /// Only the measurements whose name contains this: codec, log, plugins, sandbox, stages, idle, node.
+    /// Only the measurements whose name contains this: codec, log, plugins, sandbox, stages, idle, edge, outage, node.
     filter: Option<String>,
 }
 

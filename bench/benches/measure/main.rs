@@ -5,9 +5,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod codec;
+mod edge;
 mod idle;
 mod log;
 mod node;
+mod outage;
 mod plugins;
 mod sandbox;
 mod stages;
@@ -78,6 +80,10 @@ fn main() -> ExitCode {
     }
     if let Some(edge) = &arguments.edge {
         all.push(("idle", Box::new(|| idle::measure(edge))));
+    }
+    if let (Some(binary), Some(edge)) = (&arguments.binary, &arguments.edge) {
+        all.push(("edge", Box::new(|| edge::measure(binary, edge))));
+        all.push(("outage", Box::new(|| outage::measure(binary, edge))));
     }
     if let Some(binary) = &arguments.binary {
         all.push(("node", Box::new(|| node::measure(binary))));

@@ -54,7 +54,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const HOLD_MS: u32 = 60_000;
 
 type Announced = (RecvStream, Result<Preamble, AnnounceError>);
-type Received = (Ticket, Level, Result<Validated, BatchError>);
+type Received = (Ticket, Level, Lane, Result<Validated, BatchError>);
 type Appended = (Ticket, Level, u64, Result<(), BatchError>);
 
 pub(super) struct Session {
@@ -237,12 +237,13 @@ impl Session {
             return;
         };
         let level = Level::enter(&self.context.counters, |c| &c.batches_in_flight);
-        let received = batch::receive(self.context.shared.clone(), stream, preamble.lane, preamble.length);
+        let lane = preamble.lane;
+        let received = batch::receive(self.context.shared.clone(), stream, lane, preamble.length);
         self.receiving
-            .push(received.map(move |result| (ticket, level, result)).boxed());
+            .push(received.map(move |result| (ticket, level, lane, result)).boxed());
     }
 
-    fn handle_received(&mut self, (ticket, level, result): Received) {
+    fn handle_received(&mut self, (ticket, level, lane, result): Received) {
         let validated = match result {
             Ok(validated) => validated,
             Err(error) => return self.fail(ticket, &error),
@@ -250,7 +251,7 @@ impl Session {
         add(&self.context.counters.batches_received, 1);
         add(&self.context.counters.bytes_received, validated.bytes.len() as u64);
         if self.core.handle_batch(ticket, &validated.head.id, validated.hash) {
-            let share = match self.context.shared.quota.admit(&validated.head.id) {
+            let share = match self.context.shared.quota.admit(&validated.head.id, lane) {
                 Ok(share) => share,
                 Err(error) => {
                     add(&self.context.counters.quota_holds, 1);

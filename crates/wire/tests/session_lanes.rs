@@ -226,7 +226,7 @@ impl Edge {
                 }
             }
             Action::Close { .. } => self.forget_connection(),
-            Action::Forget { key } => {
+            Action::Forget { key, .. } => {
                 assert!(key < self.live_from && !self.client.knows(key));
                 self.on_the_way.remove(&key);
                 self.held.remove(&key);

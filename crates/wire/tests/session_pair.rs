@@ -332,7 +332,7 @@ impl World {
                 self.server = None;
             }
             client::Action::Held { .. } | client::Action::Refused { .. } | client::Action::Recall { .. } => {}
-            client::Action::Forget { key } => panic!("{key} has not become backlog"),
+            client::Action::Forget { key, .. } => panic!("{key} has not become backlog"),
         }
     }
 

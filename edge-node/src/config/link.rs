@@ -90,8 +90,20 @@ pub struct Budget {
     pub per_day: u64,
     /// Percent of a day's bytes that the backlog does not touch.
     pub live_percent: u8,
+    /// What else is done when more comes in than there is room for.
+    pub when_short: Vec<WhenShort>,
     /// The first that holds counts instead of `per_second`.
     pub window: Vec<Window>,
+}
+
+/// What saves bytes of a short budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WhenShort {
+    /// `sample` is asked to keep fewer rows.
+    Sampling,
+    /// Batches are made as small as they can be.
+    Compression,
 }
 
 /// Some hours of every day.
@@ -168,6 +180,7 @@ impl Default for Budget {
             per_second: 0,
             per_day: 0,
             live_percent: link::Budget::default().live_percent,
+            when_short: Vec::new(),
             window: Vec::new(),
         }
     }
@@ -413,6 +426,7 @@ mod tests {
         check("[link]\nretry_min = \"1 h\"\n", 2, "link.retry_min");
         check("[link]\nlive_percent = 100\n", 2, "link.live_percent");
         check("[link]\nclass = \"dsl\"\n", 2, "class");
+        check("[link.budget]\nwhen_short = [\"thrift\"]\n", 2, "when_short");
         let late = "[[link.budget.window]]\nfrom = \"25:00\"\nto = \"06:00\"\n";
         assert!(EdgeConfig::from_toml(late).unwrap_err().to_string().contains("22:30"));
     }

@@ -16,7 +16,7 @@ use sluice_wire::ids::{NodeId, TenantId};
 use sluice_wire::otlp::DecodeLimits;
 
 pub use limits::{PluginLimits, Size, Span};
-pub use link::{Budget, Link, LinkClass, Policy, TimeOfDay, Window};
+pub use link::{Budget, Link, LinkClass, Policy, TimeOfDay, WhenShort, Window};
 pub use plugin::{KeyedTable, PluginEntry, ShadowEntry, SignalName, TableEntry};
 pub(crate) use source::compile;
 pub use source::{

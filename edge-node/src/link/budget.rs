@@ -50,6 +50,8 @@ pub struct BudgetStatus {
     pub left_today: Option<u64>,
     /// Bytes do not count now.
     pub free: bool,
+    /// What may go out in a second if the rest of the day is to last until its end.
+    pub room_per_second: Option<u64>,
     /// Nothing may be sent before the next day or a free window.
     pub exhausted: bool,
 }
@@ -164,8 +166,17 @@ impl Purse {
             used_today: self.spent.bytes,
             left_today: self.budget.per_day.map(|all| all.saturating_sub(self.spent.bytes)),
             free: self.is_free(now),
+            room_per_second: self.room(now),
             exhausted: self.left(now, Lane::Live) == Some(0),
         }
+    }
+
+    /// The rate that holds, or what is left of the day spread over it if that is less.
+    fn room(&self, now: Clocks) -> Option<u64> {
+        let of_day = self
+            .left(now, Lane::Live)
+            .map(|left| left / (DAY_S - now.unix_s % DAY_S));
+        [self.rate(now), of_day].into_iter().flatten().min()
     }
 
     /// What is left of the day for a lane; `None` without a limit.
@@ -286,6 +297,7 @@ mod tests {
         });
         assert!(purse.is_limited());
         purse.spend(at(10), 2_000_000);
+        assert_eq!(purse.status(at(10)).room_per_second, Some(0));
         let status = purse.status(at(10));
         assert_eq!(
             (status.left_today, status.exhausted, status.free),
@@ -302,9 +314,11 @@ mod tests {
             (2_000_000, true, false)
         );
         // After midnight it still holds; at six the new day's bytes are all there.
-        assert!(purse.status(at(17 * 3_600)).free);
+        let night = purse.status(at(17 * 3_600));
+        assert!(night.free && night.room_per_second.is_none());
         let six = at(18 * 3_600);
         assert_eq!(purse.status(six).left_today, Some(1_000_000));
+        assert_eq!(purse.status(six).room_per_second, Some(1_000_000 / (18 * 3_600)));
         assert!(purse.allowed(six, Lane::Live) > 0 && purse.allowed(six, Lane::Backlog) > 0);
         purse.spend(six, 600_000);
         let later = at(18 * 3_600 + 600);

@@ -1,8 +1,8 @@
 //! The uplink: carries sealed batches from the spool to a gateway and brings acknowledgements back.
 //!
 //! What to send and when is decided by the pure `sluice_wire::session::Client`, which batch is live by `frontier`, which gateway
-//! comes next by `gateways`, how much may be on its way by `congestion` and what it may cost by `budget`; here are the QUIC connection, the certificates and
-//! the reading of the spool.
+//! comes next by `gateways`, how much may be on its way by `congestion` and what it may cost by `budget`; what is asked of the rest of the
+//! node when the budget is short, by `thrift`. Here are the QUIC connection, the certificates and the reading of the spool.
 
 mod budget;
 mod config;
@@ -15,6 +15,7 @@ mod ledger;
 mod pipe;
 mod reading;
 mod status;
+mod thrift;
 mod tls;
 mod uplink;
 
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 pub use budget::{Budget, BudgetStatus, Window};
 pub use config::{LinkConfig, LinkError};
 pub use status::{LaneStatus, LanesStatus, LinkStatus, PathStatus};
+pub(crate) use thrift::Thrift;
 pub use tls::{TlsError, certificate_identity};
 pub use uplink::Uplink;
 
@@ -35,8 +37,11 @@ pub trait BatchSource: Send + Sync + 'static {
     /// yet. The bytes are an envelope; for a damaged record they are the tombstone that stands for it.
     fn next_from(&self, index: u64) -> Result<Option<(u64, Bytes)>, SourceError>;
 
-    /// The batch at an index that `next_from` returned, the same bytes again.
+    /// The batch at an index that `next_from` returned: the same bytes again, or its tombstone when it was damaged since.
     fn read(&self, index: u64) -> Result<Bytes, SourceError>;
+
+    /// The uplink has forgotten a batch that `next_from` returned, before any of it was sent.
+    fn given_back(&self, _index: u64) {}
 
     /// The index after the newest batch that can be found; it only grows.
     fn changed(&self) -> watch::Receiver<u64>;

@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use quinn::{Connection, SendStream, VarInt, WriteError};
+use sluice_wire::envelope::Envelope;
 use sluice_wire::ids::Epoch;
 use sluice_wire::session::frame::{Lane, Preamble};
 use sluice_wire::session::lanes::{LanePolicy, Turns, Waiting};
@@ -40,6 +41,8 @@ pub(super) enum Progress {
     Wrote(Lane, usize),
     /// The gateway's transport has everything of a batch, or wants no more.
     Delivered(u64),
+    /// What was read again of a batch, before any of it is sent: its hash and its bytes. Damage may have changed both.
+    Reread(u64, [u8; 32], u32),
     Unreadable(u64, SourceError),
 }
 
@@ -56,7 +59,7 @@ pub(super) struct Pipe {
 
 struct Sending {
     parcel: Parcel,
-    reading: Option<BoxFuture<'static, Result<Bytes, SourceError>>>,
+    reading: Option<BoxFuture<'static, Result<Envelope, SourceError>>>,
     stream: Option<SendStream>,
     /// The preamble and what is left of the batch.
     left: Bytes,
@@ -139,6 +142,7 @@ impl Pipe {
                     turns.sent(lane, bytes as u64);
                     Progress::Wrote(lane, bytes)
                 }
+                Step::Reread { key, hash, bytes } => Progress::Reread(key, hash, bytes),
                 Step::Unreadable(error) => {
                     let key = lanes[lane as usize].pop_front().map_or(error.index, |s| s.parcel.key);
                     Progress::Unreadable(key, error)
@@ -150,6 +154,7 @@ impl Pipe {
 
 enum Step {
     Wrote { bytes: usize, finished: bool },
+    Reread { key: u64, hash: [u8; 32], bytes: u32 },
     Unreadable(SourceError),
 }
 
@@ -174,9 +179,18 @@ async fn step(
     let Some(sending) = lanes[lane as usize].front_mut() else {
         return std::future::pending().await;
     };
-    let written = match sending.write(connection, source, policy, most).await {
+    if sending.stream.is_none() {
+        match sending.load(source).await {
+            Ok(None) => {}
+            Ok(Some(hash)) => {
+                let (key, bytes) = (sending.parcel.key, sending.left.len() as u32);
+                return (lane, Step::Reread { key, hash, bytes });
+            }
+            Err(error) => return (lane, Step::Unreadable(error)),
+        }
+    }
+    let written = match sending.write(connection, policy, most).await {
         Ok(written) => written,
-        Err(Trouble::Source(error)) => return (lane, Step::Unreadable(error)),
         // The answer comes as a frame, or the connection's end as an event of its own.
         Err(Trouble::Stopped) => sending.abandon(),
         Err(Trouble::Gone) => return std::future::pending().await,
@@ -192,22 +206,14 @@ async fn step(
 }
 
 enum Trouble {
-    Source(SourceError),
     Stopped,
     Gone,
 }
 
 impl Sending {
     /// Opens the stream where it is not, then writes one piece.
-    async fn write(
-        &mut self,
-        connection: &Connection,
-        source: &Arc<dyn BatchSource>,
-        policy: LanePolicy,
-        most: usize,
-    ) -> Result<usize, Trouble> {
+    async fn write(&mut self, connection: &Connection, policy: LanePolicy, most: usize) -> Result<usize, Trouble> {
         if self.stream.is_none() {
-            self.load(source).await.map_err(Trouble::Source)?;
             let stream = connection.open_uni().await.map_err(|_| Trouble::Gone)?;
             // An error here is the end of the connection.
             let _ = stream.set_priority(priority(policy, self.parcel.lane));
@@ -231,12 +237,13 @@ impl Sending {
         }
     }
 
-    async fn load(&mut self, source: &Arc<dyn BatchSource>) -> Result<(), SourceError> {
+    /// Has the bytes at hand. Gives the hash of what had to be read for it, once.
+    async fn load(&mut self, source: &Arc<dyn BatchSource>) -> Result<Option<[u8; 32]>, SourceError> {
         if !self.head.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let bytes = match self.parcel.bytes.take() {
-            Some(bytes) => bytes,
+        let (bytes, hash) = match self.parcel.bytes.take() {
+            Some(bytes) => (bytes, None),
             None => {
                 let key = self.parcel.key;
                 let reading = self
@@ -244,7 +251,8 @@ impl Sending {
                     .get_or_insert_with(|| read(Arc::clone(source), key).boxed());
                 let read = reading.await;
                 self.reading = None;
-                read?
+                let batch = read?;
+                (batch.bytes().clone(), Some(batch.hash))
             }
         };
         let preamble = Preamble {
@@ -256,7 +264,7 @@ impl Sending {
         };
         self.head = Bytes::copy_from_slice(&preamble.encode());
         self.left = bytes;
-        Ok(())
+        Ok(hash)
     }
 
     fn is_written(&self) -> bool {
@@ -270,14 +278,14 @@ impl Sending {
     }
 }
 
-async fn read(source: Arc<dyn BatchSource>, key: u64) -> Result<Bytes, SourceError> {
-    let read = tokio::task::spawn_blocking(move || source.read(key)).await;
-    read.unwrap_or_else(|_| {
-        Err(SourceError {
-            index: key,
-            what: "reading panicked".to_owned(),
-        })
-    })
+async fn read(source: Arc<dyn BatchSource>, key: u64) -> Result<Envelope, SourceError> {
+    let failed = move |what: String| SourceError { index: key, what };
+    let read = tokio::task::spawn_blocking(move || {
+        let bytes = source.read(key)?;
+        Envelope::parse(bytes).map_err(|error| failed(format!("is no batch: {error}")))
+    });
+    read.await
+        .unwrap_or_else(|_| Err(failed("reading panicked".to_owned())))
 }
 
 /// The transport sends what has the highest first, what it sends again included.

@@ -132,14 +132,15 @@ impl Keeper {
             Err(error) if error.is_full() => false,
             Err(error) => return Err(error),
         };
-        // While it is being recovered, recovery sees to it.
-        let Some(journal) = self.status.state().journal.clone() else {
-            return Ok(());
-        };
-        let journal_has_room = match journal.relieve(self.spool.covered()).await {
-            Ok(room) => room,
-            Err(sluice_wal::WalError::Full) => false,
-            Err(error) => return Err(SpoolError::Log(error)),
+        let journal = self.status.state().journal.clone();
+        let journal_has_room = match journal {
+            Some(journal) => match journal.relieve(self.spool.covered()).await {
+                Ok(room) => room,
+                Err(sluice_wal::WalError::Full) => false,
+                Err(error) => return Err(SpoolError::Log(error)),
+            },
+            // While it is being recovered, recovery sees to it, and waits for room in the spool.
+            None => false,
         };
         if spool_has_room && journal_has_room && self.status.disk_has_room(0) {
             self.status.counters.note_room();

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_wal::WalError;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -14,10 +15,11 @@ use super::keeper::{Clock, Keeper};
 use super::{EdgeError, EdgeNode};
 use crate::admin;
 use crate::chain;
-use crate::config::EdgeConfig;
+use crate::config::{EdgeConfig, WhenShort};
+use crate::hints::HintBoard;
 use crate::intake::{Intake, IntakeLimits};
 use crate::journal::Journal;
-use crate::link::LinkStatus;
+use crate::link::{LinkStatus, Thrift};
 use crate::recovery::{self, RecoveryError};
 use crate::sealer::{Content, Pending, Policy, Queue, Sealer, blocking};
 use crate::serve::{Door, DoorLimits};
@@ -34,6 +36,8 @@ const WAITING_DRAIN: Duration = Duration::from_secs(2);
 const DOOR_DRAIN: Duration = Duration::from_secs(2);
 /// Reports are batches like others; a link must not be filled with them.
 const MIN_REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How often sealed bytes are compared with the budget of the link: several batches, and a burst is over.
+const THRIFT_INTERVAL: Duration = Duration::from_secs(5);
 /// On a full disk recovery makes batches no smaller than this, but for single records.
 const MIN_BATCH_BYTES: usize = 64 << 10;
 /// Between attempts to recover on a full disk.
@@ -148,6 +152,8 @@ impl Running {
         sealing.spawn(sealer.run());
         let mut side = JoinSet::new();
         if let Some(link) = self.link.clone() {
+            let when_short = self.config.link.budget.when_short.clone();
+            side.spawn(save(self.spool.hints().clone(), link.clone(), when_short));
             side.spawn(report(
                 self.status.clone(),
                 link,
@@ -393,6 +399,25 @@ fn part<T>(name: &str, ended: Result<Result<T, SpoolError>, tokio::task::JoinErr
         Ok(Err(error)) => EdgeError::Spool(error),
         Ok(Ok(_)) => EdgeError::Part(format!("{name} ended")),
         Err(error) => EdgeError::Part(format!("{name}: {error}")),
+    }
+}
+
+/// Makes a short budget of the link felt where rows are chosen and batches are made.
+async fn save(board: Arc<HintBoard>, link: watch::Receiver<LinkStatus>, when_short: Vec<WhenShort>) {
+    let (started, mut thrift) = (Instant::now(), Thrift::default());
+    let mut turns = tokio::time::interval(THRIFT_INTERVAL);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while !when_short.is_empty() {
+        turns.tick().await;
+        let room = link.borrow().budget.as_ref().and_then(|budget| budget.room_per_second);
+        let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let wish = thrift.handle(now_ms, board.sealed_bytes(), room);
+        if when_short.contains(&WhenShort::Sampling) {
+            board.set_share(wish.share);
+        }
+        if when_short.contains(&WhenShort::Compression) {
+            board.set_tight(wish.is_tight);
+        }
     }
 }
 

@@ -74,6 +74,14 @@ impl BatchSource for Spool {
         }
     }
 
+    fn given_back(&self, index: u64) {
+        let mut taken = lock(&self.taken);
+        // What was given up meanwhile is what the uplink was told it is.
+        if !taken.kept.contains_key(&index) {
+            taken.by_uplink.remove(&index);
+        }
+    }
+
     fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }

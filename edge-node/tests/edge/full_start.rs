@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use sluice_edge::EdgeConfig;
+use sluice_edge::config::OnFull;
 use sluice_edge::link::AckSink;
 use sluice_wire::Signal;
 use tonic::Code;
@@ -103,6 +105,36 @@ fn p5_a_node_starts_even_when_others_took_the_room_of_its_ballast() {
     acknowledge(&node);
     // The others give nothing back, and there is not even room for the cursor.
     check_accepts(&node);
+    node.stop();
+}
+
+/// The journal holds what is not sealed yet, and sealing it needs room that only the oldest batches have.
+#[test]
+fn p5_a_node_that_prefers_new_events_starts_on_a_disk_that_others_filled_with_nobody_to_deliver_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = small_disk(dir.path()) else { return };
+    let mut config = config(&dir.path().join("data"));
+    config.seal.zstd_level = 0;
+    config.spool.on_full = OnFull::DropOldest;
+    let node = TestNode::start(config.clone());
+    (0..12).for_each(|k| assert_eq!(send(&node, &format!("d{k}")).status, 200));
+    node.stop();
+    config.seal.offline_age = Duration::from_secs(3_600);
+    let node = TestNode::start(config.clone());
+    (0..4).for_each(|k| assert_eq!(send(&node, &format!("e{k}")).status, 200));
+    node.crash();
+    fill(&dir.path().join("filler"));
+    let node = TestNode::start(config);
+    eventually("there is room again", || send(&node, "after").status == 200);
+    eventually("what the journal held is sealed", || {
+        let cloud = Cloud::of(&node.spool);
+        (0..4).all(|k| cloud.events.contains_key(&format!("e{k}-7")))
+    });
+    let counts = Cloud::of(&node.spool).counts;
+    let dropped: u64 = counts.dropped.iter().map(|of| of.rows).sum();
+    assert!(dropped > 0 && dropped <= 12 * 8, "{counts:?}");
+    assert!(counts.dropped.iter().all(|of| of.reason == "drop_oldest"));
+    assert_eq!(counts.accepted, counts.stored + dropped);
     node.stop();
 }
 

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType};
+use sluice_edge::config::WhenShort;
 use sluice_edge::{EdgeConfig, EdgeNode};
 use sluice_wire::Signal;
 
 use crate::client::{self, http, request};
 use crate::cloud::Cloud;
 use crate::node::{TestNode, config, eventually};
+use crate::plugins::plugin;
 
 /// Certificates of an authority made for this test, for a node of a tenant.
 fn with_link(dir: &Path) -> EdgeConfig {
@@ -65,5 +67,45 @@ fn p13_names_come_from_the_certificate_and_without_a_gateway_everything_stays_in
             .is_some_and(|link| !link.connected && link.last_error.is_some())
     });
     assert_eq!(Cloud::of(&node.spool).events.len(), 10);
+    node.stop();
+}
+
+/// The budget counts whether a gateway answers or not: what is sealed now has to travel later.
+#[test]
+fn a_short_budget_makes_sample_keep_fewer_rows_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = with_link(dir.path());
+    config.link.budget.per_second = 300;
+    config.link.budget.when_short = vec![WhenShort::Sampling, WhenShort::Compression];
+    config.plugin = vec![plugin("sample", "sample", "{ rate = 1.0, without_trace = \"random\" }")];
+    let node = TestNode::start(config);
+    let address = node.address("otlp-http");
+    let mut sent = 0;
+    let mut post = |node: &TestNode| {
+        let body = request(Signal::Log, &format!("r{sent}"), 100, "x");
+        let send = async { client::send(&http(), address, "/v1/logs", body).await };
+        assert!(node.runtime.block_on(send));
+        sent += 100;
+    };
+    let dropped = |node: &TestNode| {
+        let rows = node.status.snapshot().dropped;
+        assert!(
+            rows.iter()
+                .all(|of| (of.plugin.as_str(), of.reason.as_str()) == ("sample", "link")),
+            "{rows:?}"
+        );
+        rows.iter().map(|of| of.rows).sum::<u64>()
+    };
+    eventually("rows are left out for the link", || {
+        post(&node);
+        dropped(&node) > 1_000
+    });
+    let budget = node.status.snapshot().link.and_then(|link| link.budget).unwrap();
+    assert_eq!(budget.room_per_second, Some(300));
+    eventually("everything is sealed", || {
+        Cloud::of(&node.spool).counts.accepted == sent
+    });
+    let counts = Cloud::of(&node.spool).counts;
+    assert_eq!(counts.stored + dropped(&node), sent);
     node.stop();
 }

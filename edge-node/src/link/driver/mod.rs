@@ -185,7 +185,10 @@ impl Driver {
                     pipe.recall(key);
                 }
             }
-            Action::Forget { key } => {
+            Action::Forget { key, was_sent } => {
+                if !was_sent {
+                    self.uplink.source.given_back(key);
+                }
                 self.announcements.remove(&key);
                 self.ready.remove(&key);
                 self.frontier.handle_forgotten(key);
@@ -334,6 +337,7 @@ impl Driver {
                 self.ledger.handle_written(bytes as u64);
             }
             Progress::Delivered(key) => self.core.handle_delivered(self.now_ms(), key),
+            Progress::Reread(key, hash, bytes) => self.core.handle_reread(key, hash, bytes),
             Progress::Unreadable(key, error) => {
                 error!(%error, "batch not read again");
                 self.view.alarm = Some(error.to_string());

@@ -167,6 +167,17 @@ impl Client {
         }
     }
 
+    /// What was read again of a batch that is about to be sent. It has another hash when the record was damaged since it was offered
+    /// and a tombstone stands in for it: from now on that is what acknowledgements name.
+    pub fn handle_reread(&mut self, key: u64, hash: [u8; 32], bytes: u32) {
+        let Some(batch) = self.batches.get_mut(&key).filter(|batch| batch.offer.hash != hash) else {
+            return;
+        };
+        batch.replaced = Some(batch.offer.hash);
+        batch.offer.hash = hash;
+        batch.offer.bytes = bytes;
+    }
+
     /// The batch cannot be read or made right now; it is tried again later.
     pub fn hold(&mut self, now_ms: u64, key: u64) {
         if let Some(batch) = self.batches.get_mut(&key) {
@@ -428,9 +439,10 @@ impl Client {
             batch.offer.lane = Lane::Backlog;
             return;
         }
+        let was_sent = batch.sends > 0;
         self.by_id.remove(&(batch.offer.epoch, batch.offer.seq));
         self.batches.remove(&key);
-        self.actions.push_back(Action::Forget { key });
+        self.actions.push_back(Action::Forget { key, was_sent });
     }
 
     fn close(&mut self, now_ms: u64, reason: &str) {

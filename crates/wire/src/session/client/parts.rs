@@ -82,6 +82,8 @@ pub enum Action {
     /// The batch was live, is backlog now, and is known here no more: it is to be offered again when its turn comes.
     Forget {
         key: u64,
+        /// Some of it may have reached a gateway.
+        was_sent: bool,
     },
     /// The batch is durable in the log and may be forgotten.
     Acked {
