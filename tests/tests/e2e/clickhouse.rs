@@ -190,9 +190,19 @@ async fn p2_holds_while_the_server_is_killed_and_loses_rows() {
     engine.inserted_since(&before).await;
     let audit = flood.audit(&mut node).await;
     assert!(audit.holds(), "{audit}");
-    let metrics = get(&format!("{}/metrics", node.url("http").unwrap()), None).await.unwrap().text();
-    let losses = metrics.lines().find_map(|line| line.strip_prefix("sluice_hot_losses_total "));
-    assert!(losses.is_some_and(|count| count != "0"), "no loss was noticed: {losses:?}");
+    let url = format!("{}/metrics", node.url("http").unwrap());
+    let token = node.process().unwrap().token().to_owned();
+    let noticed = || async {
+        let text = get(&url, Some(&token)).await.map_err(|error| error.to_string())?.text();
+        match text
+            .lines()
+            .find_map(|line| line.strip_prefix("sluice_hot_losses_total "))
+        {
+            Some(count) if count != "0" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    };
+    eventually("a loss that was noticed", noticed).await.unwrap();
 }
 
 /// F7: one point after the other; with a cold store that keeps up, and with one that leaves all to hot.
