@@ -32,22 +32,12 @@ pub(super) fn start(intact: Option<u64>, cold: Option<u64>, log_first: u64) -> S
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use sluice_store::Claim;
-
     use super::*;
 
     #[test]
     fn a_position_counts_only_for_the_last_claim_and_above_cold() {
-        let record = SeamRecord {
-            claims: vec![
-                Claim { from: 0, generation: 1 },
-                Claim {
-                    from: 40,
-                    generation: 2,
-                },
-            ],
-            ..SeamRecord::default()
-        };
+        let text = r#"{"version":1,"begin":0,"claims":[{"from":0,"generation":1},{"from":40,"generation":2}]}"#;
+        let record: SeamRecord = serde_json::from_str(text).unwrap();
         let check = |generation, next, cold_next, expected: Option<u64>| {
             let position = Some(Position::new(generation, next));
             assert_eq!(usable(&record, position, cold_next), expected, "{position:?}");
