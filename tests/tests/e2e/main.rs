@@ -3,6 +3,8 @@
 
 mod authors;
 mod canary;
+mod certificates;
+mod chaos;
 mod clickhouse;
 mod crash;
 mod doors;
@@ -14,3 +16,4 @@ mod otlp;
 mod python;
 mod quarantine;
 mod restart;
+mod siege;
