@@ -298,7 +298,7 @@ mod tests {
             col("attrs").is_null(),
             col("body").like(lit("a_c")),
             col("severity").eq(lit(5i64)),
-            col("service").not_in_list(vec![lit("b")], true),
+            col("service").in_list(vec![lit("b")], true),
             Expr::Not(Box::new(col("monotonic"))),
             col("value").gt(lit(1.5)).or(col("severity").eq(lit(5i32))),
         ] {
