@@ -40,7 +40,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     running::start_logging();
-    args.run.check_names(&["otlp-grpc", "otlp-http", "http", "link", "pg"])?;
+    args.run
+        .check_names(&["otlp-grpc", "otlp-http", "http", "link", "pg"])?;
     let config = match &args.config {
         Some(path) => UpConfig::load(path)?,
         None => UpConfig::default(),

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::cast::AsArray;
+use arrow::array::{Int32Array, RecordBatch};
+use arrow::datatypes::DataType;
 use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemTable, MemoryCatalogProvider, MemoryCatalogProviderList,
     MemorySchemaProvider, SchemaProvider,
@@ -11,7 +13,7 @@ use datafusion::catalog::{
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{ColumnarValue, Volatility, create_udf};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -19,6 +21,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use datafusion_postgres::pgwire::api::Type;
 
 use crate::catalog::{CATALOG, SCHEMA};
 use crate::error::{Kind, QueryError};
@@ -75,6 +78,7 @@ impl PgCatalog {
         let ctx = SessionContext::new_with_state(state);
         setup_pg_catalog(&ctx, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
         ctx.register_udf(version());
+        ctx.register_udf(to_regtype());
         let tables = catalog
             .schema(PG_CATALOG)
             .ok_or_else(|| DataFusionError::Internal("the catalogue of Postgres was not made".into()))?;
@@ -88,7 +92,9 @@ impl PgCatalog {
     /// One reading statement, and whether it needs the catalogue's names. What means the same here as on the other doors is read
     /// as there, so that it gets the same answer.
     pub(crate) fn parse(&self, sql: &str, session: &SessionContext) -> Result<(Statement, bool), QueryError> {
-        let words = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().unwrap_or_default();
+        let words = Tokenizer::new(&PostgreSqlDialect {}, sql)
+            .tokenize()
+            .unwrap_or_default();
         guard::measure(&words)?;
         if asks_catalog(&words) {
             return Ok((self.parse_foreign(sql)?, true));
@@ -106,8 +112,7 @@ impl PgCatalog {
 
     fn parse_foreign(&self, sql: &str) -> Result<Statement, QueryError> {
         let parsed = self.parser.parse(sql);
-        let mut statements =
-            parsed.map_err(|error| crate::position::syntax(sql, &error.to_string()).because(error))?;
+        let mut statements = parsed.map_err(|error| crate::position::syntax(sql, &error.to_string()).because(error))?;
         let more = statements.len().saturating_sub(1);
         let first = (!statements.is_empty()).then(|| Statement::Statement(Box::new(statements.remove(0))));
         guard::one(first, more)
@@ -138,9 +143,48 @@ fn asks_catalog(words: &[Token]) -> bool {
 }
 
 /// What clients take the release from. It says nothing of this process.
-fn version() -> datafusion::logical_expr::ScalarUDF {
+fn version() -> ScalarUDF {
     let text = format!("PostgreSQL {SERVER_VERSION} (Sluice)");
     let answer = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::Utf8(Some(text.clone()))));
-    let returns = arrow::datatypes::DataType::Utf8;
-    create_udf("version", Vec::new(), returns, Volatility::Stable, Arc::new(answer))
+    create_udf(
+        "version",
+        Vec::new(),
+        DataType::Utf8,
+        Volatility::Stable,
+        Arc::new(answer),
+    )
+}
+
+/// The number of a type by its name, by which drivers find out what a server knows; null: it does not know it.
+fn to_regtype() -> ScalarUDF {
+    let answer = |arguments: &[ColumnarValue]| match arguments {
+        [ColumnarValue::Scalar(ScalarValue::Utf8(name))] => {
+            let number = name.as_deref().and_then(type_number);
+            Ok(ColumnarValue::Scalar(ScalarValue::Int32(number)))
+        }
+        [ColumnarValue::Array(names)] if names.data_type() == &DataType::Utf8 => {
+            let names = names.as_string::<i32>();
+            let numbers: Int32Array = names.iter().map(|name| name.and_then(type_number)).collect();
+            Ok(ColumnarValue::Array(Arc::new(numbers)))
+        }
+        _ => Err(DataFusionError::Execution("to_regtype takes one text".into())),
+    };
+    let takes = vec![DataType::Utf8];
+    create_udf(
+        "to_regtype",
+        takes,
+        DataType::Int32,
+        Volatility::Stable,
+        Arc::new(answer),
+    )
+}
+
+/// Types of Postgres itself have numbers below this one.
+const LAST_TYPE: u32 = 6_200;
+
+fn type_number(name: &str) -> Option<i32> {
+    let known = (1..LAST_TYPE)
+        .filter_map(Type::from_oid)
+        .find(|known| known.name() == name)?;
+    i32::try_from(known.oid()).ok()
 }

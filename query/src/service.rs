@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::config::QueryConfig;
 use crate::engine::Engine;
-use crate::{listener, pg};
 use crate::status::{NoStatus, StatusSource};
 use crate::tls::{Tls, TlsError};
 use crate::tokens::Tokens;
+use crate::{listener, pg};
 
 /// How long answers that have begun may go on after the end was announced.
 const DRAIN: Duration = Duration::from_secs(20);

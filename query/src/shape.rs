@@ -36,7 +36,10 @@ pub(crate) fn of(plan: &LogicalPlan, declared: &[Option<DataType>]) -> Result<Sh
             wanted.or(named).unwrap_or(DataType::Utf8)
         })
         .collect();
-    let nulls = params.iter().map(ScalarValue::try_new_null).collect::<Result<Vec<_>>>()?;
+    let nulls = params
+        .iter()
+        .map(ScalarValue::try_new_null)
+        .collect::<Result<Vec<_>>>()?;
     let bound = match params.is_empty() {
         true => plan.clone(),
         false => plan.clone().replace_params_with_values(&nulls.into())?,
@@ -66,7 +69,9 @@ pub(crate) fn reads_stores(plan: &LogicalPlan) -> bool {
 fn number(name: &str) -> Result<usize> {
     let number = name.strip_prefix('$').and_then(|digits| digits.parse().ok());
     number.filter(|n| (1..=MAX_PARAMS).contains(n)).ok_or_else(|| {
-        DataFusionError::Plan(format!("a parameter is written $1 to ${MAX_PARAMS}, and this one `{name}`"))
+        DataFusionError::Plan(format!(
+            "a parameter is written $1 to ${MAX_PARAMS}, and this one `{name}`"
+        ))
     })
 }
 

@@ -211,7 +211,10 @@ fn announce(data: &Path, listen: &BTreeMap<String, SocketAddr>) {
     println!("sluice is up  (data in {})", data.display());
     println!("  send OTLP      grpc {}   http {}", at("otlp-grpc"), at("otlp-http"));
     println!("  link           {} (udp)   HTTP API {}", at("link"), at("http"));
-    println!("  Postgres       {}   (database sluice, the password is the token)", at("pg"));
+    println!(
+        "  Postgres       {}   (database sluice, the password is the token)",
+        at("pg")
+    );
     let elsewhere = if data.ends_with("sluice-data") {
         String::new()
     } else {

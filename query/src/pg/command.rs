@@ -7,12 +7,21 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, Tokenizer};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Command {
     Query,
-    Set { name: String, value: String },
-    Reset { name: String },
-    Show { name: String },
+    Set {
+        name: String,
+        value: String,
+    },
+    Reset {
+        name: String,
+    },
+    Show {
+        name: String,
+    },
     Begin,
     Commit,
     Rollback,
+    /// To a savepoint: what failed since is forgiven, and the transaction goes on.
+    RollbackTo,
     /// Nothing happens; the tag says that it did.
     Accepted(&'static str),
 }
@@ -64,7 +73,7 @@ pub(super) fn of(sql: &str) -> Command {
     match lower.as_slice() {
         ["begin", ..] | ["start", "transaction", ..] => Command::Begin,
         ["commit" | "end", ..] => Command::Commit,
-        ["rollback", "to", ..] | ["rollback", _, "to", ..] => Command::Accepted("ROLLBACK"),
+        ["rollback", "to", ..] | ["rollback", _, "to", ..] => Command::RollbackTo,
         ["rollback" | "abort", ..] => Command::Rollback,
         ["savepoint", _] => Command::Accepted("SAVEPOINT"),
         ["release", ..] => Command::Accepted("RELEASE"),
@@ -72,7 +81,9 @@ pub(super) fn of(sql: &str) -> Command {
         ["deallocate", ..] => Command::Accepted("DEALLOCATE"),
         ["unlisten", ..] => Command::Accepted("UNLISTEN"),
         ["close", ..] => Command::Accepted("CLOSE CURSOR"),
-        ["reset", name] => Command::Reset { name: (*name).to_owned() },
+        ["reset", name] => Command::Reset {
+            name: (*name).to_owned(),
+        },
         ["set", "session", "characteristics", ..] | ["set", "transaction", ..] => Command::Accepted("SET"),
         ["set", rest @ ..] => {
             let local = usize::from(matches!(rest.first(), Some(&("session" | "local"))));
@@ -81,10 +92,14 @@ pub(super) fn of(sql: &str) -> Command {
         ["show", "transaction", "isolation", "level"] => Command::Show {
             name: "transaction_isolation".into(),
         },
-        ["show", "time", "zone"] => Command::Show { name: "timezone".into() },
+        ["show", "time", "zone"] => Command::Show {
+            name: "timezone".into(),
+        },
         // ours, answered by the engine
         ["show", "tables" | "columns" | "functions" | "all", ..] => Command::Query,
-        ["show", name] => Command::Show { name: (*name).to_owned() },
+        ["show", name] => Command::Show {
+            name: (*name).to_owned(),
+        },
         _ => Command::Query,
     }
 }
@@ -144,13 +159,21 @@ mod tests {
             ("set session DateStyle to ISO", set("datestyle", "ISO")),
             ("SET TIME ZONE 'UTC'", set("timezone", "UTC")),
             ("SET extra_float_digits TO 3", set("extra_float_digits", "3")),
-            ("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", Command::Accepted("SET")),
+            (
+                "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+                Command::Accepted("SET"),
+            ),
             ("begin isolation level serializable", Command::Begin),
             ("START TRANSACTION READ ONLY", Command::Begin),
             ("END", Command::Commit),
-            ("ROLLBACK TO SAVEPOINT a", Command::Accepted("ROLLBACK")),
+            ("ROLLBACK TO SAVEPOINT a", Command::RollbackTo),
             ("abort", Command::Rollback),
-            ("SHOW standard_conforming_strings", Command::Show { name: "standard_conforming_strings".into() }),
+            (
+                "SHOW standard_conforming_strings",
+                Command::Show {
+                    name: "standard_conforming_strings".into(),
+                },
+            ),
             ("SHOW TABLES", Command::Query),
             ("SELECT 'begin'", Command::Query),
             ("SET", Command::Query),

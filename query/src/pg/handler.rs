@@ -15,9 +15,7 @@ use datafusion_postgres::pgwire::api::query::{
     ExtendedQueryHandler, SimpleQueryHandler, send_execution_response, send_partial_query_response,
     send_query_response, send_ready_for_query,
 };
-use datafusion_postgres::pgwire::api::results::{
-    DataRowEncoder, FieldFormat, FieldInfo, QueryResponse, Response, Tag,
-};
+use datafusion_postgres::pgwire::api::results::{DataRowEncoder, FieldFormat, FieldInfo, QueryResponse, Response, Tag};
 use datafusion_postgres::pgwire::api::stmt::{QueryParser, StoredStatement};
 use datafusion_postgres::pgwire::api::store::{Entry, PortalStore};
 use datafusion_postgres::pgwire::api::{
@@ -87,7 +85,12 @@ impl Handler {
             client.feed(PgWireBackendMessage::NoticeResponse(notice)).await?;
         }
         let engine = Arc::clone(&self.door.engine);
-        Ok(Response::Query(rows::response(engine, answer, asked.format, asked.sql)?))
+        Ok(Response::Query(rows::response(
+            engine,
+            answer,
+            asked.format,
+            asked.sql,
+        )?))
     }
 
     /// What is said about the session.
@@ -100,17 +103,15 @@ impl Handler {
         let done = |tag: &str| Ok(Response::Execution(Tag::new(tag)));
         match command {
             Command::Query => Err(failure::refused("XX000", "a query is not about the session")),
-            Command::Set { name, value } => {
-                match session.set(name, value, self.door.engine.limits().max_timeout) {
-                    Outcome::Done => done("SET"),
-                    Outcome::Told(message) => {
-                        let notice = PgWireBackendMessage::NoticeResponse(failure::warning(&message));
-                        client.feed(notice).await?;
-                        done("SET")
-                    }
-                    Outcome::Refused(code, message) => Err(failure::refused(code, &message)),
+            Command::Set { name, value } => match session.set(name, value, self.door.engine.limits().max_timeout) {
+                Outcome::Done => done("SET"),
+                Outcome::Told(message) => {
+                    let notice = PgWireBackendMessage::NoticeResponse(failure::warning(&message));
+                    client.feed(notice).await?;
+                    done("SET")
                 }
-            }
+                Outcome::Refused(code, message) => Err(failure::refused(code, &message)),
+            },
             Command::Reset { name } => {
                 session.reset(name);
                 done("RESET")
@@ -129,6 +130,7 @@ impl Handler {
             }
             Command::Commit => Ok(Response::TransactionEnd(Tag::new("COMMIT"))),
             Command::Rollback => Ok(Response::TransactionEnd(Tag::new("ROLLBACK"))),
+            Command::RollbackTo => Ok(Response::TransactionStart(Tag::new("ROLLBACK"))),
             Command::Accepted(tag) => done(tag),
         }
     }
@@ -207,9 +209,7 @@ impl Handler {
         let prepared = &portal.statement.statement;
         usable(client, &prepared.command)?;
         let Some(shape) = &prepared.shape else {
-            return self
-                .talk(client, &prepared.command, &portal.result_column_format)
-                .await;
+            return self.talk(client, &prepared.command, &portal.result_column_format).await;
         };
         let asked = Asked {
             sql: &prepared.sql,
@@ -237,7 +237,7 @@ fn session<C: ClientInfo>(client: &C) -> PgWireResult<Arc<Session>> {
 
 /// After an error a transaction takes nothing but its end.
 fn usable<C: ClientInfo>(client: &C, command: &Command) -> PgWireResult<()> {
-    let ends = matches!(command, Command::Commit | Command::Rollback | Command::Accepted("ROLLBACK"));
+    let ends = matches!(command, Command::Commit | Command::Rollback | Command::RollbackTo);
     if client.transaction_status() == TransactionStatus::Error && !ends {
         let message = "current transaction is aborted, commands ignored until end of transaction block";
         return Err(failure::refused("25P02", message));
@@ -387,13 +387,18 @@ impl ExtendedQueryHandler for Handler {
     {
         let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
         if !session(client)?.name(Name::Statement, name) {
-            return Err(failure::refused("54000", "too many prepared statements and portals: close some"));
+            return Err(failure::refused(
+                "54000",
+                "too many prepared statements and portals: close some",
+            ));
         }
         match StoredStatement::parse(client, &message, self.query_parser()).await? {
             Some(statement) => client.portal_store().put_statement(Arc::new(statement)),
             None => client.portal_store().put_empty_statement(name),
         }
-        client.feed(PgWireBackendMessage::ParseComplete(ParseComplete::new())).await?;
+        client
+            .feed(PgWireBackendMessage::ParseComplete(ParseComplete::new()))
+            .await?;
         Ok(())
     }
 
@@ -407,7 +412,10 @@ impl ExtendedQueryHandler for Handler {
         let statement = message.statement_name.as_deref().unwrap_or(DEFAULT_NAME);
         let portal = message.portal_name.as_deref().unwrap_or(DEFAULT_NAME);
         if !session(client)?.name(Name::Portal, portal) {
-            return Err(failure::refused("54000", "too many prepared statements and portals: close some"));
+            return Err(failure::refused(
+                "54000",
+                "too many prepared statements and portals: close some",
+            ));
         }
         let prepared = match client.portal_store().get_statement(statement) {
             Some(Entry::Value(prepared)) => Some(prepared),
@@ -416,7 +424,10 @@ impl ExtendedQueryHandler for Handler {
         };
         let columns = match prepared.as_ref().map(|prepared| &prepared.statement) {
             Some(Prepared { shape: Some(shape), .. }) => shape.schema.fields().len(),
-            Some(Prepared { command: Command::Show { .. }, .. }) => 1,
+            Some(Prepared {
+                command: Command::Show { .. },
+                ..
+            }) => 1,
             _ => 0,
         };
         let fits = |codes: &[i16], of: usize| codes.len() <= 1 || codes.len() == of;
@@ -432,7 +443,9 @@ impl ExtendedQueryHandler for Handler {
             }
             None => client.portal_store().put_empty_portal(portal),
         }
-        client.feed(PgWireBackendMessage::BindComplete(BindComplete::new())).await?;
+        client
+            .feed(PgWireBackendMessage::BindComplete(BindComplete::new()))
+            .await?;
         Ok(())
     }
 
@@ -454,7 +467,9 @@ impl ExtendedQueryHandler for Handler {
                 client.set_state(PgWireConnectionState::ReadyForQuery);
             }
             Some(Entry::Empty) => {
-                client.feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new())).await?;
+                client
+                    .feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new()))
+                    .await?;
             }
             None => return Err(PgWireError::PortalNotFound(name.to_owned())),
         }
@@ -497,7 +512,9 @@ impl ExtendedQueryHandler for Handler {
             }
             _ => {}
         }
-        client.feed(PgWireBackendMessage::CloseComplete(CloseComplete::new())).await?;
+        client
+            .feed(PgWireBackendMessage::CloseComplete(CloseComplete::new()))
+            .await?;
         Ok(())
     }
 
@@ -525,14 +542,23 @@ impl QueryParser for Parser {
             [] => return Ok(None),
             // the text as it came, so that places in it are right
             [_] => sql.trim_end().trim_end_matches(';'),
-            _ => return Err(failure::refused("42601", "cannot insert multiple commands into a prepared statement")),
+            _ => {
+                return Err(failure::refused(
+                    "42601",
+                    "cannot insert multiple commands into a prepared statement",
+                ));
+            }
         };
         let command = command::of(sql);
         usable(client, &command)?;
         let shape = match command {
             Command::Query => {
                 let declared = types.iter().map(declared).collect();
-                let shape = self.door.engine.shape(&session.who, sql, Dialect::Postgres, declared).await;
+                let shape = self
+                    .door
+                    .engine
+                    .shape(&session.who, sql, Dialect::Postgres, declared)
+                    .await;
                 Some(shape.map_err(|error| failure::of_query(error, sql, ""))?)
             }
             _ => None,

@@ -45,7 +45,13 @@ pub(super) fn fields(schema: &Schema, format: &Format) -> PgWireResult<Vec<Field
                 (_, Travels::Json) => Type::JSON,
                 _ => field_into_pg_type(field)?,
             };
-            Ok(FieldInfo::new(field.name().clone(), None, None, kind, format.format_for(at)))
+            Ok(FieldInfo::new(
+                field.name().clone(),
+                None,
+                None,
+                kind,
+                format.format_for(at),
+            ))
         })
         .collect()
 }
@@ -109,8 +115,11 @@ impl Sending {
 }
 
 fn unsendable() -> QueryError {
-    QueryError::new(Kind::Unsupported, "a value of the answer cannot be written for this client")
-        .hint("cast the column to text")
+    QueryError::new(
+        Kind::Unsupported,
+        "a value of the answer cannot be written for this client",
+    )
+    .hint("cast the column to text")
 }
 
 fn travels(kind: &DataType) -> Travels {

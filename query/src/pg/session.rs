@@ -184,7 +184,10 @@ fn same(start: &str, value: &str) -> bool {
     let plain = |text: &str| text.to_ascii_lowercase().replace(['-', ' ', '\''], "");
     let (start, value) = (plain(start), plain(value));
     match start.as_str() {
-        "utc" => matches!(value.as_str(), "utc" | "etc/utc" | "gmt" | "etc/gmt" | "z" | "default" | "local" | "0"),
+        "utc" => matches!(
+            value.as_str(),
+            "utc" | "etc/utc" | "gmt" | "etc/gmt" | "z" | "default" | "local" | "0"
+        ),
         "utf8" => matches!(value.as_str(), "utf8" | "unicode" | "default"),
         "on" => matches!(value.as_str(), "on" | "true" | "1" | "yes" | "default"),
         _ => value == start || value == "default" || start.starts_with(&format!("{value},")),
@@ -224,15 +227,27 @@ mod tests {
         assert_eq!(session.show("application_name").unwrap(), "x");
         assert_eq!(session.set("client_encoding", "utf-8", longest), Outcome::Done);
         assert_eq!(session.set("datestyle", "ISO", longest), Outcome::Done);
-        assert!(matches!(session.set("timezone", "Europe/Berlin", longest), Outcome::Told(_)));
+        assert!(matches!(
+            session.set("timezone", "Europe/Berlin", longest),
+            Outcome::Told(_)
+        ));
         assert_eq!(session.show("timezone").unwrap(), "UTC");
-        assert!(matches!(session.set("work_memory", "1", longest), Outcome::Refused("42704", _)));
-        assert!(matches!(session.set("server_version", "1", longest), Outcome::Refused("55P02", _)));
+        assert!(matches!(
+            session.set("work_memory", "1", longest),
+            Outcome::Refused("42704", _)
+        ));
+        assert!(matches!(
+            session.set("server_version", "1", longest),
+            Outcome::Refused("55P02", _)
+        ));
         for (value, ms) in [("1500", 1_500), ("2s", 2_000), ("1 min", 60_000), ("9 h", 300_000)] {
             session.set("statement_timeout", value, longest);
             assert_eq!(session.statement_timeout(), Some(Duration::from_millis(ms)), "{value}");
         }
-        assert!(matches!(session.set("statement_timeout", "soon", longest), Outcome::Refused("22023", _)));
+        assert!(matches!(
+            session.set("statement_timeout", "soon", longest),
+            Outcome::Refused("22023", _)
+        ));
         session.reset("all");
         assert_eq!(session.statement_timeout(), None);
         assert_eq!(session.show("application_name").unwrap(), "");

@@ -44,7 +44,11 @@ impl StartupHandler for Startup {
                 let database = of("database").or(of("user")).unwrap_or_default();
                 if database != CATALOG {
                     let message = format!("database \"{database}\" does not exist");
-                    return Err(failure::fatal("3D000", &message, Some("the database is called `sluice`")));
+                    return Err(failure::fatal(
+                        "3D000",
+                        &message,
+                        Some("the database is called `sluice`"),
+                    ));
                 }
                 client.set_state(PgWireConnectionState::AuthenticationInProgress);
                 let ask = PgWireBackendMessage::Authentication(Authentication::CleartextPassword);

@@ -48,7 +48,10 @@ async fn psql_with(node: &Node, token: &str, environment: &[(&str, &str)], argum
         .env("PGCONNECT_TIMEOUT", "20")
         .envs(environment.iter().copied())
         .stdin(Stdio::null());
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let output = tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .unwrap();
     Said {
         out: String::from_utf8(output.stdout).unwrap(),
         err: String::from_utf8(output.stderr).unwrap(),
@@ -62,13 +65,14 @@ async fn psql_asks_and_gets_typed_rows_of_both_tiers() {
         return;
     }
     let node = Node::start().await;
-    let sql = r#"SELECT "time", severity, service, body, attrs['big'], weight FROM logs WHERE severity = 9 ORDER BY "time""#;
+    let sql =
+        r#"SELECT "time", severity, service, body, attrs['big'], weight FROM logs WHERE severity = 9 ORDER BY "time""#;
     let said = psql(&node, &node.acme, &["-c", sql]).await;
     assert_eq!(
         said.rows(),
         [
-            "2026-11-21 00:00:00+00:00|9|canary-acme-svc|canary-acme said \"hi\", 0|9007199254740993|1",
-            "2026-11-21 00:00:02+00:00|9|canary-acme-svc|canary-acme said \"hi\", 0|9007199254740993|1",
+            "2026-11-21 00:00:00.000000+00|9|canary-acme-svc|canary-acme said \"hi\", 0|9007199254740993|1.0",
+            "2026-11-21 00:00:02.000000+00|9|canary-acme-svc|canary-acme said \"hi\", 0|9007199254740993|1.0",
         ],
         "{}",
         said.err
@@ -102,7 +106,9 @@ async fn what_psql_describes_is_what_there_is() {
     let columns = events.rows();
     assert!(columns.iter().any(|row| row.starts_with("body|text|")), "{columns:?}");
     assert!(
-        columns.iter().any(|row| row.starts_with("time|timestamp with time zone|")),
+        columns
+            .iter()
+            .any(|row| row.starts_with("time|timestamp with time zone|")),
         "{columns:?}"
     );
     // the numbers of tables are the same for every question
@@ -124,10 +130,16 @@ async fn errors_have_code_place_and_hint() {
         said.err
     };
     let table = failed("SELECT 1;\nSELECT body FROM lgs").await;
-    assert!(table.contains("42P01") && table.contains("did you mean `logs`?"), "{table}");
+    assert!(
+        table.contains("42P01") && table.contains("did you mean `logs`?"),
+        "{table}"
+    );
     assert!(table.contains("LINE 2:"), "{table}");
     let column = failed("SELECT bdy FROM logs").await;
-    assert!(column.contains("42703") && column.contains("did you mean `body`?"), "{column}");
+    assert!(
+        column.contains("42703") && column.contains("did you mean `body`?"),
+        "{column}"
+    );
     for (sql, code) in [
         ("SELEC 1", "42601"),
         ("DELETE FROM events", "25006"),
@@ -147,7 +159,13 @@ async fn errors_have_code_place_and_hint() {
         &node,
         &node.acme,
         &[("PGOPTIONS", "")],
-        &["-q", "-c", "SET statement_timeout = '1ms'", "-c", "SELECT count(*) FROM generate_series(1, 2000000000) a"],
+        &[
+            "-q",
+            "-c",
+            "SET statement_timeout = '1ms'",
+            "-c",
+            "SELECT count(*) FROM generate_series(1, 2000000000) a",
+        ],
     )
     .await;
     assert!(!limited.success && limited.err.contains("57014"), "{}", limited.err);
@@ -171,7 +189,12 @@ async fn p13_a_token_sees_its_tenant_and_nobody_comes_in_without_one() {
         "SET application_name = 'acme'; SELECT * FROM events",
     ] {
         let said = psql(&node, &node.beta, &["-U", "acme", "-c", sql]).await;
-        assert!(said.success && !said.out.contains("acme"), "{sql}: {}{}", said.out, said.err);
+        assert!(
+            said.success && !said.out.contains("acme"),
+            "{sql}: {}{}",
+            said.out,
+            said.err
+        );
     }
     let count = |rows: &Said| rows.rows()[0].to_owned();
     let sql = ["-c", "SELECT count(DISTINCT tenant), count(*) FROM events"];
@@ -182,7 +205,11 @@ async fn p13_a_token_sees_its_tenant_and_nobody_comes_in_without_one() {
         assert!(!said.success && said.out.is_empty(), "{password}");
     }
     let elsewhere = psql(&node, &node.acme, &["-d", "postgres", "-c", "SELECT 1"]).await;
-    assert!(elsewhere.err.contains("the database is called `sluice`"), "{}", elsewhere.err);
+    assert!(
+        elsewhere.err.contains("the database is called `sluice`"),
+        "{}",
+        elsewhere.err
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,8 +219,17 @@ async fn an_answer_that_lacks_records_says_so() {
     }
     let node = Node::with(QueryConfig::default(), 7).await;
     let said = psql(&node, &node.acme, &["-c", "SELECT count(*) FROM events"]).await;
-    assert!(said.err.contains("NOTICE") && said.err.contains("lacks 3 records"), "{}", said.err);
-    let names = psql(&node, &node.acme, &["-c", "SELECT relname FROM pg_catalog.pg_class LIMIT 1"]).await;
+    assert!(
+        said.err.contains("NOTICE") && said.err.contains("lacks 3 records"),
+        "{}",
+        said.err
+    );
+    let names = psql(
+        &node,
+        &node.acme,
+        &["-c", "SELECT relname FROM pg_catalog.pg_class LIMIT 1"],
+    )
+    .await;
     assert_eq!(names.err, "");
     let complete = Node::start().await;
     let said = psql(&complete, &complete.acme, &["-c", "SELECT count(*) FROM events"]).await;
@@ -222,4 +258,42 @@ async fn tokens_are_taken_over_tls_where_there_is_a_certificate() {
     assert_eq!(said.rows(), ["42"], "{}", said.err);
     let plain = psql_with(&node, &node.acme, &[("PGSSLMODE", "disable")], &["-c", "SELECT 1"]).await;
     assert!(!plain.success && plain.err.contains("over TLS only"), "{}", plain.err);
+}
+
+/// Whoever hangs up gives its place back, though its query has not made a row yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_query_ends_with_its_client() {
+    if !psql_is_here() {
+        return;
+    }
+    let mut config = QueryConfig::default();
+    config.limits.threads = 2;
+    let node = Node::with(config, 4).await;
+    let running = async || -> u64 {
+        let text = node.send(node.get("/metrics"), "").await.text();
+        let line = text.lines().find(|l| l.starts_with("sluice_query_running ")).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let endless = "SELECT count(*) FROM range(100000000) a, range(100000000) b WHERE a.value % 7 = b.value % 11";
+    let mut client = Command::new("psql")
+        .args(["-X", "-h", "127.0.0.1", "-U", "anyone", "-d", "sluice", "-c", endless])
+        .args(["-p", &node.pg.port().to_string()])
+        .env("PGPASSWORD", &node.acme)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while running().await == 0 {
+        assert!(client.try_wait().unwrap().is_none(), "it does not end by itself");
+        tokio::task::yield_now().await;
+    }
+    client.kill().unwrap();
+    client.wait().unwrap();
+    let began = std::time::Instant::now();
+    while running().await > 0 {
+        // its own time limit would end it after 30 s, which would prove nothing
+        assert!(began.elapsed().as_secs() < 20, "it runs on without its client");
+        tokio::task::yield_now().await;
+    }
 }
