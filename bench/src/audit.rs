@@ -157,7 +157,7 @@ async fn settle(sql: &Sql, accepted: u64, limit: Duration) -> Result<(), HttpErr
     let mut same = 0;
     while started.elapsed() < limit {
         let answer = sql
-            .ask("SELECT sum(\"rows\"), count(*) FROM ledger WHERE bucket = 'accepted' AND outcome <> 'duplicate'")
+            .ask("SELECT sum(\"rows\"), count(*) FROM ledger WHERE bucket = 'accepted' AND outcome NOT IN ('duplicate', 'report')")
             .await;
         // Right after a start a node may not be able to answer yet.
         if let Ok(answer) = answer {

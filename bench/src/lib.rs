@@ -3,7 +3,10 @@
 //! compares what was acknowledged with what SQL returns.
 
 pub mod audit;
+pub mod chaos;
 pub mod corpus;
 pub mod load;
 pub mod oracle;
+pub mod payload;
 pub mod process;
+pub mod relay;

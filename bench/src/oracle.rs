@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
@@ -22,6 +23,8 @@ const EXAMPLES: usize = 5;
 pub struct Oracle {
     corpus: Corpus,
     sent: Mutex<BTreeMap<u64, Sent>>,
+    /// Counts what happened, so that it is known what came before what.
+    moments: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,20 @@ struct Sent {
     signal: Signal,
     rows: usize,
     class: Class,
+    begun: u64,
+    ended: u64,
+}
+
+/// A request whose events may be in the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    pub k: u64,
+    pub signal: Signal,
+    pub rows: usize,
+    /// Moments of one row: one that is smaller was before.
+    pub begun: u64,
+    /// None where nobody said that the events are accepted.
+    pub answered: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +97,7 @@ pub struct Mistakes {
 }
 
 impl Mistakes {
-    fn add(&mut self, id: &str) {
+    pub(crate) fn add(&mut self, id: &str) {
         self.count += 1;
         if self.examples.len() < EXAMPLES {
             self.examples.push(id.to_owned());
@@ -138,7 +155,32 @@ impl Oracle {
         Oracle {
             corpus: Corpus::new(seed),
             sent: Mutex::default(),
+            moments: AtomicU64::default(),
         }
+    }
+
+    pub fn corpus(&self) -> &Corpus {
+        &self.corpus
+    }
+
+    /// Requests so far that nobody refused.
+    pub fn requests(&self) -> Vec<Request> {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = sent.iter().filter(|(_, s)| s.class != Class::Refused);
+        open.map(|(k, s)| Request {
+            k: *k,
+            signal: s.signal,
+            rows: s.rows,
+            begun: s.begun,
+            answered: (s.class == Class::Acknowledged).then_some(s.ended),
+        })
+        .collect()
+    }
+
+    /// Requests that were refused so far.
+    pub fn refused_requests(&self) -> u64 {
+        let sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        sent.values().filter(|s| s.class == Class::Refused).count() as u64
     }
 
     /// Events of all requests that were acknowledged without exception.
@@ -228,21 +270,21 @@ impl Oracle {
         }
     }
 
-    fn note(&self, k: u64, sent: Sent) {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(k, sent);
+    fn moment(&self) -> u64 {
+        self.moments.fetch_add(1, Ordering::SeqCst)
     }
 }
 
 impl Observer for Oracle {
     fn started(&self, k: u64, signal: Signal, rows: usize) {
-        self.note(
-            k,
-            Sent {
-                signal,
-                rows,
-                class: Class::Unknown,
-            },
-        );
+        let sent = Sent {
+            signal,
+            rows,
+            class: Class::Unknown,
+            begun: self.moment(),
+            ended: 0,
+        };
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).insert(k, sent);
     }
 
     fn finished(&self, request: &Finished) {
@@ -252,14 +294,11 @@ impl Observer for Oracle {
             Outcome::Refused { .. } => Class::Refused,
             Outcome::Unknown { .. } => Class::Unknown,
         };
-        self.note(
-            request.k,
-            Sent {
-                signal: request.signal,
-                rows: request.rows,
-                class,
-            },
-        );
+        let ended = self.moment();
+        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sent) = sent.get_mut(&request.k) {
+            (sent.class, sent.ended) = (class, ended);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use sluice_ingest::IngestConfig;
 use sluice_query::QueryConfig;
 use sluice_settings::{ConfigError, Setting};
 
+use crate::ca::config::CaConfig;
 use crate::up::{EDGE_FOLDER, UP_DATA, UpConfig};
 
 /// Check a configuration file, and the plugins in it as a start would load them.
@@ -39,6 +40,7 @@ enum RoleArg {
     Edge,
     Ingest,
     Query,
+    Ca,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
@@ -78,7 +80,7 @@ fn edge(role: RoleArg, args: &Args) -> Result<Option<EdgeConfig>, ConfigError> {
             let data = args.data.clone().unwrap_or_else(|| PathBuf::from(UP_DATA));
             (UpConfig::load(&args.file)?.edge, Some(data.join(EDGE_FOLDER)))
         }
-        RoleArg::Ingest | RoleArg::Query => return Ok(None),
+        RoleArg::Ingest | RoleArg::Query | RoleArg::Ca => return Ok(None),
     };
     edge.data_dir = data.unwrap_or(edge.data_dir);
     Ok(Some(edge))
@@ -93,6 +95,8 @@ fn guess(file: &Path) -> RoleArg {
         RoleArg::Up
     } else if has(&["roles", "lake", "gateway", "log", "hot", "cold"]) {
         RoleArg::Ingest
+    } else if has(&["policy", "hosts", "dir"]) {
+        RoleArg::Ca
     } else if has(&["tokens", "limits", "tls"]) {
         RoleArg::Query
     } else {
@@ -106,6 +110,7 @@ fn explain(role: RoleArg, text: &str) -> Result<Vec<Setting>, ConfigError> {
         RoleArg::Up => sluice_settings::explain(&UpConfig::from_toml(text)?, text),
         RoleArg::Edge => sluice_settings::explain(&EdgeConfig::from_toml(text)?, text),
         RoleArg::Ingest => sluice_settings::explain(&IngestConfig::from_toml(text)?, text),
+        RoleArg::Ca => sluice_settings::explain(&CaConfig::from_toml(text)?, text),
         RoleArg::Query => sluice_settings::explain(&QueryConfig::from_toml(text)?, text),
     })
 }

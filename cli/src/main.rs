@@ -1,7 +1,6 @@
 //! `sluice`: the one command. Each subcommand is a module; this file only chooses.
 
 mod ca;
-mod ca_command;
 mod check;
 #[path = "gen.rs"]
 mod gen_load;
@@ -58,7 +57,7 @@ enum Command {
     /// Make load: distinct events, the same seed gives the same bytes
     Gen(gen_load::Args),
     /// The certificate authority of a fleet
-    Ca(ca_command::Args),
+    Ca(ca::command::Args),
     /// Plugins: write, try, sign, publish, install, replace
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -113,7 +112,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Quarantine(command) => quarantine::run(command).await,
         Command::Check(args) => check::run(args),
         Command::Gen(args) => gen_load::run(args).await,
-        Command::Ca(args) => ca_command::run(args),
+        Command::Ca(args) => ca::command::run(args).await,
         Command::Plugin(command) => plugin::run(command).await,
         Command::Completions { shell } => {
             use clap::CommandFactory;

@@ -60,6 +60,7 @@ impl NodeReports {
             let status = edge.snapshot();
             report.metrics += &status.metrics();
             report.status["edge"] = json!(status);
+            report.status["degraded"] = json!(edge.degraded());
             report.ready &= edge.is_ready();
         }
         if let Some(ingest) = &self.ingest {

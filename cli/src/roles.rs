@@ -14,6 +14,7 @@ use sluice_settings::ConfigError;
 use sluice_store::{LogEnds, Stores, Tables, TablesOptions};
 use sluice_wire::ids::Partition;
 
+use crate::ca::HttpsAuthority;
 use crate::reports::NodeReports;
 use crate::running::{self, RunArgs};
 
@@ -97,13 +98,24 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
         config.roles = args.role.iter().map(role).collect();
     }
     config.gateway.listen = args.run.address("link").unwrap_or(config.gateway.listen);
-    let shutdown = program::shutdown_on_signal()?;
+    let (shutdown, mut hangups) = (program::shutdown_on_signal()?, program::hangups()?);
     let stores = Stores::open(&config.lake, config.hot.max_memory).await?;
-    let service = IngestService::build(config, stores)?;
+    let authority = HttpsAuthority::of(&config.gateway)?.map(|authority| Arc::new(authority) as _);
+    let service = IngestService::build_with(config, stores, authority)?;
+    let look_again = service.look_again();
+    let following = tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            if let Some(gateway) = &look_again {
+                gateway.notify_one();
+            }
+        }
+    });
     if let Some(path) = &args.run.ready_file {
         program::write_ready_file(path, service.listen(), None)?;
     }
-    service.run(shutdown).await?;
+    let ended = service.run(shutdown).await;
+    following.abort();
+    ended?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -9,8 +9,8 @@ use sluice_edge::program;
 /// The table library tells of every snapshot it reads; whoever wants that names it.
 const QUIET: &str = "buoyant_kernel=warn";
 /// What roles log when `SLUICE_LOG` does not say: they print what a person needs to know by themselves, but for what an edge takes over
-/// while it runs.
-const LOG: &str = "warn,sluice_edge::chain=info,sluice_edge::tap=info";
+/// while it runs, and for who was given or refused a certificate.
+const LOG: &str = "warn,sluice_edge::chain=info,sluice_edge::tap=info,sluice_ingest::audit=info,sluice::ca=info";
 
 /// Flags of every long-running role.
 #[derive(clap::Args, Debug, Default)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sluice_settings::{ConfigError, units};
 
-use crate::gateway::{DEFAULT_EDGE_STATE, DEFAULT_MAX_LAG, MIN_EDGE_STATE};
+use crate::gateway::{DEFAULT_EDGE_STATE, DEFAULT_GRACE, DEFAULT_MAX_LAG, MIN_EDGE_STATE};
 
 /// Merging decodes files in memory, where rows are about ten times as large.
 const MAX_FILE_BYTES: u64 = 128 << 20;
@@ -51,6 +51,11 @@ pub struct GatewaySettings {
     pub ca: PathBuf,
     /// Serial numbers of revoked certificates; empty: none.
     pub deny_list: PathBuf,
+    /// `https://host:port` of `sluice ca serve`; empty: edges get no new certificates over the link.
+    pub authority: String,
+    /// How long after its end a certificate may still be renewed.
+    #[serde(with = "units::duration")]
+    pub grace: Duration,
     pub max_sessions: usize,
     #[serde(with = "units::size")]
     pub max_batch: u64,
@@ -133,6 +138,8 @@ impl Default for GatewaySettings {
             key: PathBuf::new(),
             ca: PathBuf::new(),
             deny_list: PathBuf::new(),
+            authority: String::new(),
+            grace: DEFAULT_GRACE,
             max_sessions: 4096,
             max_batch: 8 << 20,
             max_memory: 128 << 20,
@@ -229,6 +236,10 @@ impl IngestConfig {
                 "is at least 1 h: a query may still read what was replaced, see limits.max_timeout of the query role",
             );
         }
+        let authority = &self.gateway.authority;
+        if !authority.is_empty() && !authority.starts_with("https://") {
+            return refuse("gateway.authority", "is not of the form https://HOST:PORT");
+        }
         if self.roles.is_empty() {
             return refuse("roles", "names no role: gateway, hot, cold");
         }
@@ -265,5 +276,6 @@ mod tests {
         check("[cold]\nfile_size = \"1 GiB\"\n", 2, "cold.file_size");
         check("[cold]\ncompact_every = \"0 s\"\n", 2, "cold.compact_every");
         check("\n[gateway]\nmax_edge_state = 3\n", 3, "gateway.max_edge_state");
+        check("[gateway]\nauthority = \"http://ca:7444\"\n", 2, "gateway.authority");
     }
 }

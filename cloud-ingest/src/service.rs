@@ -9,12 +9,13 @@ use sluice_settings::ConfigError;
 use sluice_store::{LogEnds, Stores};
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{IngestConfig, Role};
 use crate::ends::{EmbeddedEnds, HotPosition};
-use crate::gateway::{Gateway, GatewayConfig, GatewayError, ReadPosition};
+use crate::gateway::{Authority, Gateway, GatewayConfig, GatewayError, ReadPosition};
 use crate::log::{EmbeddedLog, EmbeddedOptions, GuardedLog, Log, OpenError};
 use crate::status::{StatusHandle, WriterCounters};
 use crate::writer::{
@@ -65,6 +66,15 @@ pub struct IngestService {
 impl IngestService {
     /// Opens the log, binds the gateway, prepares the writers. Needs a running tokio runtime.
     pub fn build(config: IngestConfig, stores: Stores) -> Result<IngestService, BuildError> {
+        Self::build_with(config, stores, None)
+    }
+
+    /// The same with an authority that the gateway asks for certificates of edges.
+    pub fn build_with(
+        config: IngestConfig,
+        stores: Stores,
+        authority: Option<Arc<dyn Authority>>,
+    ) -> Result<IngestService, BuildError> {
         config.check("")?;
         let log = Arc::new(EmbeddedLog::open(
             &config.data_dir.join("log"),
@@ -89,7 +99,7 @@ impl IngestService {
         let has = |role| config.roles.contains(&role);
         let reader = has(Role::Hot).then(|| Arc::new(HotPosition(stores.clone())) as Arc<dyn ReadPosition>);
         let gateway = has(Role::Gateway)
-            .then(|| Gateway::build(gateway_config(&config), Arc::new(guarded), reader))
+            .then(|| Gateway::build(gateway_config(&config, authority), Arc::new(guarded), reader))
             .transpose()?;
         Ok(IngestService {
             log,
@@ -108,6 +118,11 @@ impl IngestService {
             .iter()
             .map(|gateway| ("link", gateway.local_addr()))
             .collect()
+    }
+
+    /// Makes the gateway look at its certificates and its deny list at once.
+    pub fn look_again(&self) -> Option<Arc<Notify>> {
+        self.gateway.as_ref().map(Gateway::look_again)
     }
 
     /// Where the log ends, for the read side.
@@ -210,7 +225,7 @@ fn flatten(ended: Result<Result<(), RunError>, tokio::task::JoinError>) -> Resul
     ended.unwrap_or_else(|error| Err(RunError::Task(error.to_string())))
 }
 
-fn gateway_config(config: &IngestConfig) -> GatewayConfig {
+fn gateway_config(config: &IngestConfig, authority: Option<Arc<dyn Authority>>) -> GatewayConfig {
     let settings = &config.gateway;
     let mut gateway = GatewayConfig::new(
         settings.listen,
@@ -219,6 +234,8 @@ fn gateway_config(config: &IngestConfig) -> GatewayConfig {
         settings.ca.clone(),
     );
     gateway.deny_list = (!settings.deny_list.as_os_str().is_empty()).then(|| settings.deny_list.clone());
+    gateway.authority = authority;
+    gateway.grace = settings.grace;
     gateway.max_sessions = settings.max_sessions;
     gateway.max_batch_bytes = settings.max_batch as u32;
     gateway.max_total_bytes = settings.max_memory;

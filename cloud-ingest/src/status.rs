@@ -291,6 +291,43 @@ impl IngestStatus {
                 "Peers with a revoked certificate.",
                 one(g.refused_revoked),
             );
+            let cut = |reason: &str, count| (format!("{{reason=\"{reason}\"}}"), count);
+            put(
+                "sluice_gateway_sessions_cut_total",
+                "counter",
+                "Sessions ended because of their certificate.",
+                vec![cut("revoked", g.cut_revoked), cut("expired", g.cut_expired)],
+            );
+            put(
+                "sluice_gateway_renewals_total",
+                "counter",
+                "Certificates that edges got over the link.",
+                one(g.renewals),
+            );
+            put(
+                "sluice_gateway_renewal_failures_total",
+                "counter",
+                "Requests for a certificate that came to nothing.",
+                one(g.renewal_failures),
+            );
+            put(
+                "sluice_gateway_renewal_only_sessions",
+                "gauge",
+                "Edges connected with an expired certificate, which may do nothing but renew it.",
+                one(g.sessions_renewal_only),
+            );
+            put(
+                "sluice_gateway_certificate_expires_seconds",
+                "gauge",
+                "When the gateway's own certificate expires, in seconds since 1970.",
+                one(g.certificate_expires_unix_s),
+            );
+            put(
+                "sluice_gateway_reload_failures_total",
+                "counter",
+                "Changed certificates or deny lists that could not be used.",
+                one(g.reload_failures),
+            );
         }
         text
     }

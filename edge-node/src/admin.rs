@@ -27,7 +27,10 @@ pub(crate) fn router(status: StatusHandle, tap: TapDoor) -> Router {
 
 async fn ready(State(status): State<StatusHandle>) -> Response<Body> {
     if status.is_ready() {
-        page(StatusCode::OK, "text/plain", "ready\n".to_owned())
+        let degraded = status
+            .degraded()
+            .map_or(String::new(), |why| format!(", degraded: {why}"));
+        page(StatusCode::OK, "text/plain", format!("ready{degraded}\n"))
     } else {
         page(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -54,6 +57,7 @@ async fn status_page(State(status): State<StatusHandle>) -> Response<Body> {
 #[derive(serde::Serialize)]
 struct Whole {
     ready: bool,
+    degraded: Option<String>,
     #[serde(flatten)]
     status: EdgeStatus,
 }
@@ -61,6 +65,7 @@ struct Whole {
 fn whole(status: &StatusHandle) -> serde_json::Result<String> {
     serde_json::to_string(&Whole {
         ready: status.is_ready(),
+        degraded: status.degraded(),
         status: status.snapshot(),
     })
 }

@@ -1,6 +1,7 @@
 //! The intake: decode, run the chain, append to the journal, hand over to the sealer, answer. In this order.
 
 mod cutter;
+mod readers;
 
 use std::io::Read;
 use std::sync::Arc;
@@ -31,9 +32,13 @@ use crate::spool::SpoolError;
 use crate::status::{Counters, StatusShared, now_ns};
 use crate::tap::Tap;
 use cutter::{Cutter, Prepared};
+pub(crate) use readers::{Readers, Reading};
 
 /// Decompressors may look this far back, as a power of two: what a stream claims is memory that it gets.
 const ZSTD_WINDOW_LOG: u32 = 23;
+
+/// Between two looks, while there is no room for a body, for somebody who is slow.
+const MAKE_WAY_EVERY: Duration = Duration::from_millis(20);
 
 /// Everything between the doors and the journal.
 pub(crate) struct Intake {
@@ -49,6 +54,8 @@ pub(crate) struct Intake {
     pub(crate) status: Arc<StatusShared>,
     /// Bytes of request bodies.
     pub(crate) budget: Arc<Semaphore>,
+    /// Who is sending them.
+    pub(crate) readers: Readers,
     /// Threads for decoding and plugins.
     pub(crate) workers: Arc<Semaphore>,
     /// Bytes of rows that are accepted and not sealed.
@@ -161,9 +168,17 @@ impl Intake {
         if has_room { Ok(()) } else { Err(Refusal::Full) }
     }
 
-    /// Room in memory for a body of this size; waits a while for it.
+    /// Room in memory for a body of this size. Where there is none, whoever sends slowly gives way, and it is waited for a while.
     pub(crate) async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-        acquire(&self.budget, bytes, self.limits.budget_bytes, self.limits.wait).await
+        let room = acquire(&self.budget, bytes, self.limits.budget_bytes, self.limits.wait);
+        tokio::pin!(room);
+        loop {
+            tokio::select! {
+                biased;
+                room = &mut room => return room,
+                () = tokio::time::sleep(MAKE_WAY_EVERY) => self.readers.make_way(Instant::now()),
+            }
+        }
     }
 
     /// Takes a request in. Returns when its events are on disk, or why they are not taken. Goes on when it is dropped.

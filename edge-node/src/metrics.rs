@@ -308,6 +308,32 @@ impl Page {
             "1 while a gateway refuses or holds.",
             link.alarm.is_some().into(),
         );
+        if let Some(certificate) = &link.certificate {
+            self.one(
+                "sluice_edge_certificate_expires_seconds",
+                "gauge",
+                "When the certificate of the link expires, in seconds since 1970.",
+                certificate.not_after_unix_s,
+            );
+            self.one(
+                "sluice_edge_certificate_problem",
+                "gauge",
+                "1 while the certificate of the link is due and not renewed, or files of it are not used.",
+                (certificate.problem.is_some() || certificate.files_problem.is_some()).into(),
+            );
+            self.one(
+                "sluice_edge_certificate_renewals_total",
+                "counter",
+                "Certificates that came over the link.",
+                certificate.renewals,
+            );
+            self.one(
+                "sluice_edge_certificate_renewal_failures_total",
+                "counter",
+                "Requests for a certificate that came to nothing.",
+                certificate.renewal_failures,
+            );
+        }
     }
 
     fn plugins(&mut self, s: &EdgeStatus) {

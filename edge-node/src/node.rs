@@ -174,6 +174,7 @@ impl EdgeNode {
             plugins: plugins.clone(),
             tap: tap.clone(),
             link: uplink.as_ref().map(Uplink::status),
+            look_again: uplink.as_ref().map(Uplink::look_again),
             max_bytes: config.spool.max_bytes,
             on_full: config.spool.on_full,
             data_dir: config.data_dir.clone(),
@@ -256,7 +257,13 @@ fn names(config: &EdgeConfig) -> Result<(TenantId, NodeId), EdgeError> {
         let node = NodeId::new(&given(&config.node, "edge")).map_err(|e| bad("node", e))?;
         return Ok((tenant, node));
     }
-    let (tenant, node) = certificate_identity(&config.link.certificate)?;
+    // While the configured file is being replaced, what was renewed says the same.
+    let renewed = config.link.renewed_file(&config.data_dir);
+    let (tenant, node) = certificate_identity(&config.link.certificate).or_else(|error| {
+        renewed
+            .map_or(Err(()), |path| certificate_identity(&path).map_err(drop))
+            .map_err(|()| error)
+    })?;
     for (key, text, name) in [
         ("tenant", &config.tenant, tenant.as_str()),
         ("node", &config.node, node.as_str()),

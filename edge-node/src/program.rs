@@ -37,7 +37,8 @@ impl ProgramError {
     }
 }
 
-/// Runs a node until a signal ends it. SIGHUP reads `path` again and takes over the plugin chain and whether the tap is open.
+/// Runs a node until a signal ends it. SIGHUP reads `path` again and takes over the plugin chain and whether the tap is open; the link looks
+/// at its certificates.
 pub async fn run(config: EdgeConfig, path: Option<PathBuf>, ready_file: Option<PathBuf>) -> Result<(), ProgramError> {
     let (shutdown, hangups) = (shutdown_on_signal()?, hangups()?);
     // As the file has it, without what the command line says instead.
@@ -96,6 +97,7 @@ async fn reload_on_hangup(
     written: Option<EdgeConfig>,
 ) {
     while hangups.recv().await.is_some() {
+        status.look_at_certificates();
         let Some(path) = &path else {
             tracing::warn!(
                 "SIGHUP: there is no configuration to read again, as the process was started without a file"
@@ -110,7 +112,7 @@ async fn reload_on_hangup(
                     .unwrap_or_default();
                 if !keys.is_empty() {
                     tracing::warn!(
-                        "SIGHUP takes over plugins and the tap; the next start takes over {}",
+                        "SIGHUP takes over plugins, the tap and certificate files; the next start takes over {}",
                         keys.join(", ")
                     );
                 }
@@ -153,6 +155,7 @@ pub fn write_ready_file<'a>(
     beside.push(format!(".new{}", std::process::id()));
     std::fs::write(&beside, format!("{ready:#}\n"))
         .and_then(|()| std::fs::rename(&beside, path))
+        .inspect_err(|_| drop(std::fs::remove_file(&beside)))
         .map_err(|source| ProgramError::ReadyFile {
             path: path.to_owned(),
             source,

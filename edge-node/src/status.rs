@@ -10,7 +10,7 @@ use serde::Serialize;
 use sluice_runtime::PluginStats;
 use sluice_wire::Signal;
 use sluice_wire::counts::{Counts, Dropped};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::chain::{ChainError, ChainStatus, Keeper};
 use crate::config::{EdgeConfig, OnFull};
@@ -229,6 +229,8 @@ pub(crate) struct StatusShared {
     pub(crate) plugins: Arc<Keeper>,
     pub(crate) tap: TapDoor,
     pub(crate) link: Option<watch::Receiver<LinkStatus>>,
+    /// Makes the link look at its certificates.
+    pub(crate) look_again: Option<Arc<Notify>>,
     pub(crate) max_bytes: u64,
     pub(crate) on_full: OnFull,
     pub(crate) data_dir: PathBuf,
@@ -305,6 +307,20 @@ impl StatusHandle {
     pub fn is_ready(&self) -> bool {
         let running = *self.shared.phase.borrow() == Phase::Running;
         running && !self.shared.counters.is_full() && self.shared.has_room(0) && self.shared.disk_has_room(0)
+    }
+
+    /// What the node does although someone has to act soon, or it will not do it much longer.
+    pub fn degraded(&self) -> Option<String> {
+        let link = self.shared.link.as_ref()?.borrow();
+        let certificate = link.certificate.as_ref().filter(|certificate| certificate.degraded)?;
+        certificate.problem.clone()
+    }
+
+    /// Makes the link look at its certificate files at once; every few seconds it does by itself.
+    pub fn look_at_certificates(&self) {
+        if let Some(look_again) = &self.shared.look_again {
+            look_again.notify_one();
+        }
     }
 
     /// Returns when the node serves, or false when it never will.

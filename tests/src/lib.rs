@@ -171,19 +171,20 @@ where
 
 /// The `sluice` program of this build: in the folder where the test itself lies.
 pub fn binary() -> Result<PathBuf> {
-    if let Some(path) = env::var_os("SLUICE_TEST_BINARY") {
-        return Ok(path.into());
+    match env::var_os("SLUICE_TEST_BINARY") {
+        Some(path) => Ok(path.into()),
+        None => program("sluice"),
     }
+}
+
+/// Any program of this build.
+pub fn program(name: &str) -> Result<PathBuf> {
     let here = env::current_exe()?;
-    let found = here
-        .ancestors()
-        .skip(1)
-        .take(3)
-        .map(|folder| folder.join("sluice"))
-        .find(|path| path.is_file());
-    found.context(
-        "there is no `sluice` program beside this test: `cargo build -p sluice` makes it, `cargo xtask test` does all",
-    )
+    let mut folders = here.ancestors().skip(1).take(3);
+    let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.is_file()));
+    found.with_context(|| {
+        format!("there is no `{name}` program beside this test: `cargo build -p {name}` makes it, `cargo xtask test` does all")
+    })
 }
 
 /// The folder of built plugins.

@@ -1,6 +1,7 @@
-//! What a developer types: `cargo xtask test`, `lint`, `mutants`, `guests`, `demo`, `bench`, `services`.
+//! What a developer types: `cargo xtask test`, `lint`, `mutants`, `guests`, `demo`, `chaos`, `bench`, `services`.
 
 mod bench;
+mod chaos;
 mod demo;
 mod docs;
 mod guests;
@@ -34,6 +35,8 @@ enum Task {
     Mutants,
     /// 200,000 events through a node that is killed three times, and a count of every one of them.
     Demo(demo::Arguments),
+    /// Kill, stop, fill, damage and cut off real processes by a seed, and count every event.
+    Chaos(chaos::Arguments),
     /// Measure, as ratios within one run.
     Bench(bench::Arguments),
     /// Real engines for tests: Kafka, ClickHouse, S3, a registry.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Lint => lint::run().map(success),
         Task::Mutants => mutants::check().map(success),
         Task::Demo(arguments) => demo::run(&arguments).map(success),
+        Task::Chaos(arguments) => chaos::run(&arguments).map(success),
         Task::Bench(arguments) => bench::run(&arguments).map(success),
         Task::Services(arguments) => services::run(&arguments),
         Task::ServicesKeeper(arguments) => services::keeper::run(&arguments),

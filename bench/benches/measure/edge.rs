@@ -161,7 +161,7 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         let cloud_start = Start::up(binary, &folder.path().join("cloud"));
         let cloud = cloud_start.spawn().await.unwrap();
-        let files = certificate(binary, &folder.path().join("cloud/ca"));
+        let files = certificate(binary, &folder.path().join("cloud/ca"), folder.path());
         let gateway = cloud.address("link").unwrap();
         let data = folder.path().join("edge");
         let text = format!(
@@ -250,12 +250,13 @@ impl Site {
 }
 
 /// As an operator makes them.
-fn certificate(binary: &Path, authority: &Path) -> Files {
+fn certificate(binary: &Path, authority: &Path, out: &Path) -> Files {
     let made = Command::new(binary)
         .arg("ca")
         .arg("--dir")
         .arg(authority)
-        .args(["--json", "issue", "--tenant", "bench", "--node", "site-1"])
+        .args(["--json", "issue", "--tenant", "bench", "--node", "site-1", "--out"])
+        .arg(out)
         .output()
         .unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

@@ -85,6 +85,22 @@ impl Start {
         .listen("pg", "127.0.0.1:0")
     }
 
+    /// `sluice-edge run` on `data`, every door on a port of its own choosing.
+    pub fn edge(binary: &Path, data: &Path) -> Start {
+        let arguments = ["run", "--data"].map(str::to_owned).into_iter();
+        Start {
+            binary: binary.to_owned(),
+            arguments: arguments.chain([data.display().to_string()]).collect(),
+            environment: Vec::new(),
+            log: data.with_extension("log"),
+            ready_file: data.with_extension("ready.json"),
+            deadline: Duration::from_secs(60),
+        }
+        .listen("otlp-grpc", "127.0.0.1:0")
+        .listen("otlp-http", "127.0.0.1:0")
+        .listen("http", "127.0.0.1:0")
+    }
+
     #[must_use]
     pub fn argument(mut self, argument: impl Into<String>) -> Start {
         self.arguments.push(argument.into());

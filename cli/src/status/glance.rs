@@ -150,6 +150,32 @@ impl Page {
             said.push(format!("{} sent again", count(again)));
         }
         self.line("link", &said.join(", "));
+        self.certificate(&link["certificate"], now_ms);
+    }
+
+    /// Until when it is valid, and when the next one comes.
+    fn certificate(&mut self, certificate: &Value, now_ms: u64) {
+        let Some(end) = certificate["not_after_unix_s"].as_u64() else {
+            return;
+        };
+        let end = end.saturating_mul(1_000);
+        let mut said = vec![match end > now_ms {
+            true => format!("valid for {}", span(end - now_ms)),
+            false => format!("expired {}", ago(end, now_ms)),
+        }];
+        match certificate["renews_at_unix_s"]
+            .as_u64()
+            .map(|at| at.saturating_mul(1_000))
+        {
+            Some(at) if at > now_ms => said.push(format!("to be renewed in {}", span(at - now_ms))),
+            Some(_) => said.push("to be renewed now".to_owned()),
+            None => said.push("not renewed over the link".to_owned()),
+        }
+        let renewals = number(certificate, "/renewals");
+        if renewals > 0 {
+            said.push(format!("renewed {} since the start", several(renewals, "time")));
+        }
+        self.line("identity", &said.join(", "));
     }
 
     fn changes(&mut self, chain: &Value, now_ms: u64) {

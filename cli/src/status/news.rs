@@ -39,6 +39,7 @@ pub(super) fn headlines(status: &Value, now_ms: u64, paint: Paint) -> String {
         _ => news.bad("NOT READY: data does not move"),
     }
     news.edge(status, now_ms);
+    news.gateway(status);
     news.completeness(&status["completeness"]);
     news.plugins(status);
     let mut counted = Vec::new();
@@ -93,6 +94,16 @@ impl News {
         if let Some(alarm) = words(link, "/alarm") {
             self.bad(&format!("link: {alarm}"));
         }
+        let certificate = &link["certificate"];
+        if let Some(problem) = words(certificate, "/problem") {
+            match certificate["degraded"] == true {
+                true => self.bad(&format!("link: {problem}")),
+                false => self.look(&format!("link: {problem}")),
+            }
+        }
+        if let Some(problem) = words(certificate, "/files_problem") {
+            self.look(&format!("link: certificate files: {problem}"));
+        }
         if link["connected"] == false {
             let phase = words(link, "/phase").unwrap_or_default();
             let why = words(link, "/last_error").map_or(String::new(), |why| format!(": {why}"));
@@ -109,6 +120,16 @@ impl News {
         for warning in chain["warnings"].as_array().into_iter().flatten() {
             if let Some(warning) = words(warning, "") {
                 self.look(&warning);
+            }
+        }
+    }
+
+    /// Files of the gateway that are not used.
+    fn gateway(&mut self, status: &Value) {
+        let problems = status.pointer("/ingest/gateway/problems").and_then(Value::as_array);
+        for problem in problems.into_iter().flatten() {
+            if let Some(problem) = words(problem, "") {
+                self.look(&format!("gateway: {problem}"));
             }
         }
     }

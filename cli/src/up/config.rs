@@ -8,6 +8,8 @@ use sluice_ingest::IngestConfig;
 use sluice_query::QueryConfig;
 use sluice_settings::ConfigError;
 
+use crate::ca::Policy;
+
 /// `deploy/config/sluice.toml` shows it. Addresses, folders and certificates that are not named are those of one machine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -15,6 +17,8 @@ pub(crate) struct UpConfig {
     pub(crate) edge: EdgeConfig,
     pub(crate) ingest: IngestConfig,
     pub(crate) query: QueryConfig,
+    /// The authority of this machine.
+    pub(crate) ca: Policy,
 }
 
 impl UpConfig {
@@ -30,6 +34,7 @@ impl UpConfig {
         config.edge.check("").map_err(|error| error.within("edge", text))?;
         config.ingest.check("").map_err(|error| error.within("ingest", text))?;
         config.query.check("").map_err(|error| error.within("query", text))?;
+        config.ca.check("ca", text)?;
         Ok(config)
     }
 }
@@ -77,6 +82,7 @@ mod tests {
         check("[ingest.hot]\nkeep = \"300 MiB\"\n", ["line 2", "ingest.hot.keep"]);
         check("[[plugin]]\nname = \"mask\"\n", ["plugin: ", "write [[edge.plugin]]"]);
         check("[admin]\ntap = true\n", ["admin: ", "write [edge.admin]"]);
+        check("[ca]\nlife = \"1 s\"\n", ["line 2", "ca.life"]);
         check("data_dir = \"x\"\n", ["line 1", "under [edge]"]);
         check("[query.limits]\nthreads = 5000\n", ["line 2", "query.limits.threads"]);
     }

@@ -3,13 +3,16 @@
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use sluice_query::tokens::{self, Reach, Tokens};
 use sluice_wire::ids::{NodeId, TenantId};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
-use crate::ca::{self, Issued, Role};
+use crate::ca::{self, Issued, Policy, Role};
 
 /// The tenant that all rows of one machine belong to until someone names another.
 pub(super) const TENANT: &str = "default";
@@ -17,13 +20,15 @@ pub(super) const TENANT: &str = "default";
 pub(super) const NODE: &str = "local";
 /// The name that the inner edge expects of the inner gateway.
 pub(super) const GATEWAY: &str = "localhost";
-/// Certificates with less life left than this are made anew at a start.
-const RENEW_BEFORE_DAYS: u64 = 60;
+/// How often it is looked at whether the gateway's certificate is old, where it does not live very short.
+const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Where the parts find their secrets.
 pub(super) struct Identity {
     pub(super) gateway: Issued,
     pub(super) edge: Issued,
+    /// The authority's folder.
+    pub(super) authority: PathBuf,
     pub(super) deny_list: PathBuf,
     pub(super) token_file: PathBuf,
     pub(super) tokens: Tokens,
@@ -31,7 +36,7 @@ pub(super) struct Identity {
 
 impl Identity {
     /// Reads what an earlier start made, and makes what is missing.
-    pub(super) fn open(data: &Path) -> anyhow::Result<Identity> {
+    pub(super) fn open(data: &Path, life: Duration) -> anyhow::Result<Identity> {
         let authority = data.join("ca");
         if !ca::exists(&authority) {
             // Without its key a half-made authority has signed nothing: start again from nothing.
@@ -41,26 +46,58 @@ impl Identity {
             }
             ca::init(&authority)?;
         }
-        let gateway = Role::Gateway {
-            hosts: vec![GATEWAY.to_owned(), "127.0.0.1".to_owned()],
-        };
         let edge = Role::Edge {
             tenant: TenantId::new(TENANT)?,
             node: NodeId::new(NODE)?,
         };
         let (token_file, tokens) = open_tokens(data)?;
         Ok(Identity {
-            gateway: ensure(&authority, &gateway, &data.join("certificates/gateway"))?,
-            edge: ensure(&authority, &edge, &data.join("certificates/edge"))?,
+            gateway: ensure(&authority, &gateway(), &data.join("certificates/gateway"), life)?,
+            edge: ensure(&authority, &edge, &data.join("certificates/edge"), life)?,
             deny_list: authority.join(ca::DENY_LIST),
+            authority,
             token_file,
             tokens,
         })
     }
 }
 
-/// The certificate of an earlier start while it lives long enough, else a new one. Beside it stands what was issued, whole or not at all.
-fn ensure(authority: &Path, role: &Role, out: &Path) -> anyhow::Result<Issued> {
+fn gateway() -> Role {
+    Role::Gateway {
+        hosts: vec![GATEWAY.to_owned(), "127.0.0.1".to_owned()],
+    }
+}
+
+/// Makes the gateway's certificate anew in time, for as long as the process runs, and has the gateway look at it. The edge's is renewed
+/// over the link.
+pub(super) async fn keep(
+    data: PathBuf,
+    authority: PathBuf,
+    policy: Policy,
+    gateway_looks: Option<Arc<Notify>>,
+    stop: CancellationToken,
+) {
+    let life = policy.life;
+    let every = (life / 10).min(LOOK_EVERY);
+    loop {
+        tokio::select! { () = stop.cancelled() => return, () = tokio::time::sleep(every) => {} }
+        let (authority, out) = (authority.clone(), data.join("certificates/gateway"));
+        let policy = policy.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            ca::forget_old(&authority, &policy)?;
+            ensure(&authority, &gateway(), &out, life)
+        });
+        let made = made.await;
+        match made {
+            Ok(Ok(_)) => gateway_looks.iter().for_each(|gateway| gateway.notify_one()),
+            Ok(Err(error)) => tracing::error!("the gateway's certificate is not renewed: {error:#}"),
+            Err(error) => tracing::error!(%error, "the gateway's certificate is not renewed"),
+        }
+    }
+}
+
+/// The certificate of before until two thirds of its life are over, else a new one. Beside it stands what was issued, whole or not at all.
+fn ensure(authority: &Path, role: &Role, out: &Path, life: Duration) -> anyhow::Result<Issued> {
     let memo = out.join("issued.json");
     if let Ok(text) = std::fs::read(&memo) {
         let issued: Issued = serde_json::from_slice(&text).with_context(|| {
@@ -69,15 +106,16 @@ fn ensure(authority: &Path, role: &Role, out: &Path) -> anyhow::Result<Issued> {
                 memo.display()
             )
         })?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let now = ca::now()?;
+        let is_young = |e: &ca::Entry| e.not_after > now + e.not_after.saturating_sub(e.issued_at) / 3;
         let lives = ca::list(authority)?
             .iter()
-            .any(|e| e.serial == issued.serial && !e.revoked && e.not_after > now + RENEW_BEFORE_DAYS * 86_400);
+            .any(|e| e.serial == issued.serial && !e.revoked && is_young(e));
         if lives && issued.certificate.exists() && issued.key.exists() {
             return Ok(issued);
         }
     }
-    let issued = ca::issue(authority, role, out, ca::DEFAULT_DAYS)?;
+    let issued = ca::issue(authority, role, out, life)?;
     write_private(&memo, &serde_json::to_vec_pretty(&issued)?)?;
     Ok(issued)
 }

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use sluice_edge::{EdgeNode, StatusHandle, program};
@@ -13,16 +15,20 @@ use sluice_ingest::IngestService;
 use sluice_query::QueryService;
 use sluice_store::{Stores, Tables, TablesOptions};
 use tokio::signal::unix::Signal;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::config::UpConfig;
 use super::identity::{self, Identity};
+use crate::ca::LocalAuthority;
 use crate::reports::NodeReports;
 use crate::running::RunArgs;
 
 /// Where `sluice sql` and `sluice status` look for a running node.
 const READY_FILE: &str = "ready.json";
+/// Between two attempts to write it on a disk without room.
+const READY_FILE_RETRY: Duration = Duration::from_secs(5);
 
 /// The parts, bound and not yet running.
 struct Parts {
@@ -45,21 +51,34 @@ pub(super) async fn run(
     let hangups = program::hangups()?;
     let data = std::fs::canonicalize(data).with_context(|| format!("data folder {}", data.display()))?;
     let ready_file = data.join(READY_FILE);
-    let identity = Identity::open(&data)?;
+    let policy = config.ca.clone();
+    let identity = Identity::open(&data, policy.life)?;
+    let stop_keeping = CancellationToken::new();
+    let authority = identity.authority.clone();
     let token_file = identity.token_file.clone();
     let parts = Box::pin(build(&data, config, args, identity)).await?;
     let listen = parts.listen.clone();
-    let following = tokio::spawn(follow(hangups, file, parts.edge.status()));
+    let gateway_looks = parts.ingest.look_again();
+    let keeping = identity::keep(data.clone(), authority, policy, gateway_looks, stop_keeping.clone());
+    let keeping = tokio::spawn(keeping);
+    let following = tokio::spawn(follow(hangups, file, parts.edge.status(), parts.ingest.look_again()));
+    let (own, doors) = (ready_file.clone(), listen.clone());
+    let mut telling = None;
     let ended = Box::pin(serve(parts, shutdown, || {
-        for path in [Some(&ready_file), args.ready_file.as_ref()].into_iter().flatten() {
-            let doors = listen.iter().map(|(name, address)| (name.as_str(), *address));
-            program::write_ready_file(path, doors, Some(&token_file))?;
+        telling = tell_where(own, &doors, &token_file);
+        if let Some(path) = &args.ready_file {
+            write_ready_file(path, &doors, &token_file)?;
         }
         announce(&data, &listen);
         Ok(())
     }))
     .await;
     following.abort();
+    stop_keeping.cancel();
+    drop(keeping.await);
+    if let Some(telling) = telling {
+        telling.abort();
+    }
     // Only a file of our own: another process may have begun meanwhile.
     let ours = std::fs::read_to_string(&ready_file)
         .is_ok_and(|text| text.contains(&format!("\"pid\": {}", std::process::id())));
@@ -69,9 +88,40 @@ pub(super) async fn run(
     ended
 }
 
+fn write_ready_file(
+    path: &Path,
+    listen: &BTreeMap<String, SocketAddr>,
+    token_file: &Path,
+) -> Result<(), program::ProgramError> {
+    let doors = listen.iter().map(|(name, address)| (name.as_str(), *address));
+    program::write_ready_file(path, doors, Some(token_file))
+}
+
+/// Writes the file that `sluice sql` looks for. A node whose disk is full starts all the same, because only a node that runs makes room:
+/// then it is tried again.
+fn tell_where(path: PathBuf, listen: &BTreeMap<String, SocketAddr>, token_file: &Path) -> Option<JoinHandle<()>> {
+    let error = anyhow::Error::new(write_ready_file(&path, listen, token_file).err()?);
+    tracing::warn!(
+        error = format!("{error:#}"),
+        "until there is room `sluice sql` and `sluice status` need --url and --token-file"
+    );
+    // What an earlier process wrote names another one.
+    drop(std::fs::remove_file(&path));
+    let (listen, token_file) = (listen.clone(), token_file.to_owned());
+    Some(tokio::spawn(async move {
+        while write_ready_file(&path, &listen, &token_file).is_err() {
+            tokio::time::sleep(READY_FILE_RETRY).await;
+        }
+    }))
+}
+
 /// Reads the plugins of the configuration again on SIGHUP, and whether the tap is open. What cannot be loaded changes nothing.
-async fn follow(mut hangups: Signal, file: Option<PathBuf>, edge: StatusHandle) {
+async fn follow(mut hangups: Signal, file: Option<PathBuf>, edge: StatusHandle, gateway: Option<Arc<Notify>>) {
     while hangups.recv().await.is_some() {
+        edge.look_at_certificates();
+        if let Some(gateway) = &gateway {
+            gateway.notify_one();
+        }
         let Some(file) = &file else {
             tracing::warn!("SIGHUP: there is no configuration to read again; start with --config FILE");
             continue;
@@ -93,7 +143,8 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     config.ingest.gateway.ca = identity.gateway.ca.clone();
     config.ingest.gateway.deny_list = identity.deny_list.clone();
     let stores = Stores::open(&config.ingest.lake, config.ingest.hot.max_memory).await?;
-    let ingest = IngestService::build(config.ingest, stores.clone())?;
+    let authority = Arc::new(LocalAuthority::new(identity.authority.clone(), config.ca));
+    let ingest = IngestService::build_with(config.ingest, stores.clone(), Some(authority))?;
     let link = ingest
         .listen()
         .iter()

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_wire::layout::IpcLimits;
 
+use super::authority::Authority;
+use super::clock::{SystemClock, WallClock};
 use super::deny::DenyError;
 use super::tls::TlsError;
 
@@ -16,6 +19,9 @@ pub(crate) const MIN_EDGE_STATE: u64 = 16;
 
 /// The freshness that is promised for what is live.
 pub(crate) const DEFAULT_MAX_LAG: Duration = Duration::from_secs(2);
+
+/// A site may be without a link for a season and still come back by itself.
+pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(90 * 86_400);
 
 /// What a gateway needs to run.
 #[derive(Clone, Debug)]
@@ -28,6 +34,14 @@ pub struct GatewayConfig {
     pub client_ca: PathBuf,
     /// Serial numbers of revoked certificates, one in hex per line; read again when the file changes.
     pub deny_list: Option<PathBuf>,
+    /// Who signs new certificates of edges; without it they are not renewed over the link.
+    pub authority: Option<Arc<dyn Authority>>,
+    /// How long after its end a certificate may still be renewed; zero: not at all.
+    pub grace: Duration,
+    /// What certificates are judged by.
+    pub clock: WallClock,
+    /// Requests for certificates that are on their way to the authority at once.
+    pub max_renewals: usize,
     /// Sessions at once; further connections are refused before a handshake.
     pub max_sessions: usize,
     /// Handshakes at once; above half of it, addresses must be proven first.
@@ -57,7 +71,7 @@ pub struct GatewayConfig {
     pub stream_stall_timeout: Duration,
     /// And one that is not complete after so long, however it trickles.
     pub stream_timeout: Duration,
-    /// How often certificates and the deny list are looked at. Half of the promised minute for a revocation.
+    /// How often certificates, the deny list and the dates of sessions are looked at: far below the promised minute.
     pub recheck_interval: Duration,
     /// How long an edge waits after overload or a failed append; half as much again at random.
     pub retry_after: Duration,
@@ -73,6 +87,10 @@ impl GatewayConfig {
             key,
             client_ca,
             deny_list: None,
+            authority: None,
+            grace: DEFAULT_GRACE,
+            clock: Arc::new(SystemClock),
+            max_renewals: 16,
             max_sessions: 4096,
             max_handshakes: 256,
             max_in_flight: 32,
@@ -89,7 +107,7 @@ impl GatewayConfig {
             idle_timeout: Duration::from_secs(20),
             stream_stall_timeout: Duration::from_secs(60),
             stream_timeout: Duration::from_secs(15 * 60),
-            recheck_interval: Duration::from_secs(15),
+            recheck_interval: Duration::from_secs(5),
             retry_after: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(5),
         }

@@ -2,13 +2,13 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, TokioRuntime, VarInt};
+use rustls::pki_types::CertificateDer;
 use sluice_wire::session::ServerOptions;
 use sluice_wire::session::frame::RefusedCode;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
@@ -16,16 +16,13 @@ use tracing::{debug, error, info, warn};
 use super::admission::{Admission, ReadPosition};
 use super::batch::Shared;
 use super::config::{GatewayConfig, GatewayError, MIN_EDGE_STATE};
-use super::deny::DenyList;
 use super::identity::{IdentityError, PeerIdentity, identity_of};
+use super::reload::Reload;
 use super::session::{Session, SessionContext};
 use super::status::{Counters, Level, StatusHandle, add};
-use super::tls::{self, TlsError, Watched};
+use super::trust::Trust;
 use crate::log::Log;
 use crate::quota::Quota;
-
-/// What the transport may buffer of a peer that was not welcomed yet, or for which no larger window is left.
-const SMALL_WINDOW_BYTES: u32 = 128 << 10;
 
 /// What the system may keep of packets while the gateway is busy: a batch that an edge sends at once over a fast link.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
@@ -35,9 +32,9 @@ const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
 pub struct Gateway {
     endpoint: Endpoint,
     address: SocketAddr,
-    files: Files,
+    reload: Reload,
+    look_again: Arc<Notify>,
     context: Arc<SessionContext>,
-    deny: watch::Sender<DenyList>,
     max_sessions: usize,
     max_handshakes: usize,
     recheck_interval: Duration,
@@ -60,12 +57,8 @@ impl Gateway {
             .map(|p| p.generation)
             .max()
             .ok_or(GatewayError::NoPartitions)?;
-        let deny_list = match &config.deny_list {
-            Some(path) => DenyList::load(path)?,
-            None => DenyList::default(),
-        };
-        let files = Files::new(&config);
-        let server = files.server_config()?;
+        let counters = Arc::new(Counters::default());
+        let (reload, server) = Reload::open(&config, Arc::clone(&counters))?;
         let bind = |source| GatewayError::Bind {
             address: config.listen,
             source,
@@ -78,11 +71,6 @@ impl Gateway {
         let endpoint =
             Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime)).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
-        let counters = Arc::new(Counters::default());
-        counters
-            .revoked_serials
-            .store(deny_list.len() as u64, Ordering::Relaxed);
-        let (deny, _) = watch::channel(deny_list);
         let ends = partitions.iter().map(|p| (*p, log.end(*p)));
         let admission = Arc::new(Admission::new(ends, reader, config.max_lag));
         let kib = |bytes: u64| (bytes / 1024).clamp(1, Semaphore::MAX_PERMITS as u64) as usize;
@@ -95,7 +83,10 @@ impl Gateway {
                 max_in_flight_bytes: config.max_in_flight_bytes,
                 hello_timeout_ms: config.handshake_timeout.as_millis() as u64,
                 busy_ms: config.retry_after.as_millis() as u32,
+                renews: config.authority.is_some(),
             },
+            authority: config.authority,
+            renewals: Arc::new(Semaphore::new(config.max_renewals)),
             shared: Shared {
                 log,
                 limits: Arc::new(config.limits),
@@ -117,9 +108,9 @@ impl Gateway {
         Ok(Gateway {
             endpoint,
             address,
-            files,
+            reload,
+            look_again: Arc::default(),
             context: Arc::new(context),
-            deny,
             max_sessions: config.max_sessions,
             max_handshakes: config.max_handshakes,
             recheck_interval: config.recheck_interval,
@@ -142,12 +133,18 @@ impl Gateway {
         StatusHandle(Arc::clone(&self.context.counters))
     }
 
+    /// Makes the gateway look at its files at once.
+    pub fn look_again(&self) -> Arc<Notify> {
+        Arc::clone(&self.look_again)
+    }
+
     /// Serves until `shutdown`, then answers what was taken and leaves.
     pub async fn run(mut self, shutdown: CancellationToken) {
         info!(address = %self.address, "gateway listens");
         let handshakes = Arc::new(Semaphore::new(self.max_handshakes));
         let mut sessions = JoinSet::new();
         let mut recheck = tokio::time::interval(self.recheck_interval);
+        let look_again = self.look_again();
         loop {
             tokio::select! {
                 incoming = self.endpoint.accept() => match incoming {
@@ -160,6 +157,7 @@ impl Gateway {
                     }
                 }
                 _ = recheck.tick() => self.recheck(),
+                () = look_again.notified() => self.recheck(),
                 () = shutdown.cancelled() => break,
             }
         }
@@ -203,7 +201,7 @@ impl Gateway {
             Ok(connecting) => connecting,
             Err(error) => return debug!(%address, %error, "connection not accepted"),
         };
-        let (context, deny, shutdown) = (Arc::clone(&self.context), self.deny.subscribe(), shutdown.clone());
+        let (context, trust, shutdown) = (Arc::clone(&self.context), self.reload.trust(), shutdown.clone());
         let patience = self.handshake_timeout;
         sessions.spawn(async move {
             let connection = match tokio::time::timeout(patience, connecting).await {
@@ -216,7 +214,7 @@ impl Gateway {
             };
             drop(permit);
             match peer_of(&connection) {
-                Ok(peer) => serve(connection, peer, context, deny, shutdown).await,
+                Ok((peer, chain)) => serve(connection, (peer, chain), context, trust, shutdown).await,
                 Err(error) => {
                     add(&context.counters.refused_identity, 1);
                     warn!(%address, %error, "certificate refused");
@@ -227,39 +225,9 @@ impl Gateway {
         });
     }
 
-    /// Takes changed files into use; whatever is wrong with them, the last good ones stay.
     fn recheck(&mut self) {
-        if self.files.tls.changed() {
-            match self.files.server_config() {
-                Ok(server) => {
-                    info!("certificates read again");
-                    self.endpoint.set_server_config(Some(server));
-                }
-                Err(error) => {
-                    add(&self.context.counters.reload_failures, 1);
-                    warn!(%error, "changed certificates are not used");
-                }
-            }
-        }
-        let Some(path) = &self.files.config.deny_list else {
-            return;
-        };
-        match DenyList::load(path) {
-            Ok(list) => {
-                self.context
-                    .counters
-                    .revoked_serials
-                    .store(list.len() as u64, Ordering::Relaxed);
-                self.deny.send_if_modified(|known| {
-                    let changed = *known != list;
-                    *known = list;
-                    changed
-                });
-            }
-            Err(error) => {
-                add(&self.context.counters.reload_failures, 1);
-                warn!(%error, "changed deny list is not used");
-            }
+        if let Some(server) = self.reload.look() {
+            self.endpoint.set_server_config(Some(server));
         }
     }
 }
@@ -272,68 +240,24 @@ fn backlog_bytes(config: &GatewayConfig) -> u64 {
 
 async fn serve(
     connection: quinn::Connection,
-    peer: PeerIdentity,
+    peer: (PeerIdentity, Vec<CertificateDer<'static>>),
     context: Arc<SessionContext>,
-    deny: watch::Receiver<DenyList>,
+    trust: watch::Receiver<Trust>,
     shutdown: CancellationToken,
 ) {
     let _level = Level::enter(&context.counters, |c| &c.sessions);
     add(&context.counters.sessions_opened, 1);
     // Boxed: the state of a session is large and lives in a task of its own.
-    Box::pin(Session::new(connection, peer, context, deny).run(shutdown)).await;
+    Box::pin(Session::new(connection, peer, context, trust).run(shutdown)).await;
 }
 
-fn peer_of(connection: &quinn::Connection) -> Result<PeerIdentity, IdentityError> {
+fn peer_of(connection: &quinn::Connection) -> Result<(PeerIdentity, Vec<CertificateDer<'static>>), IdentityError> {
     let shown = connection.peer_identity().ok_or(IdentityError::Missing)?;
     let chain = shown
-        .downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>()
+        .downcast::<Vec<CertificateDer<'static>>>()
         .map_err(|_| IdentityError::Missing)?;
-    identity_of(chain.first().ok_or(IdentityError::Missing)?)
-}
-
-#[derive(Debug)]
-struct Files {
-    config: GatewayConfig,
-    tls: Watched,
-}
-
-impl Files {
-    fn new(config: &GatewayConfig) -> Self {
-        let files = vec![config.certificate.clone(), config.key.clone(), config.client_ca.clone()];
-        Self {
-            config: config.clone(),
-            tls: Watched::new(files),
-        }
-    }
-
-    fn server_config(&self) -> Result<ServerConfig, TlsError> {
-        let c = &self.config;
-        let crypto = tls::server_crypto(&c.certificate, &c.key, &c.client_ca)?;
-        let mut server = ServerConfig::with_crypto(crypto);
-        server.transport_config(Arc::new(transport(c)));
-        // Packets of connections that were not looked at yet: 1024 first flights are 16 MiB at most.
-        server
-            .max_incoming(1024)
-            .incoming_buffer_size(16 << 10)
-            .incoming_buffer_size_total(16 << 20);
-        Ok(server)
-    }
-}
-
-fn transport(config: &GatewayConfig) -> TransportConfig {
-    let mut transport = TransportConfig::default();
-    let idle = u32::try_from(config.idle_timeout.as_millis()).unwrap_or(u32::MAX);
-    transport
-        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(idle))))
-        .max_concurrent_bidi_streams(VarInt::from_u32(1))
-        .max_concurrent_uni_streams(VarInt::from_u32(config.max_in_flight))
-        .receive_window(VarInt::from_u32(SMALL_WINDOW_BYTES))
-        .stream_receive_window(VarInt::from_u32(config.session_window_bytes.max(SMALL_WINDOW_BYTES)))
-        // Only frames go this way.
-        .send_window(256 << 10)
-        .datagram_receive_buffer_size(None)
-        .initial_mtu(1200);
-    transport
+    let identity = identity_of(chain.first().ok_or(IdentityError::Missing)?)?;
+    Ok((identity, *chain))
 }
 
 fn check(config: &GatewayConfig) -> Result<(), GatewayError> {
@@ -343,6 +267,7 @@ fn check(config: &GatewayConfig) -> Result<(), GatewayError> {
         ("max_in_flight", u64::from(config.max_in_flight), 1, 4096),
         ("max_edge_state", config.max_edge_state, MIN_EDGE_STATE, u64::MAX),
         ("max_validations", config.max_validations as u64, 1, 1024),
+        ("max_renewals", config.max_renewals as u64, 1, 1024),
         (
             "max_batch_bytes",
             u64::from(config.max_batch_bytes),

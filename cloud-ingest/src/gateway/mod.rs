@@ -4,17 +4,24 @@
 //! here are the sockets, the certificates, the limits on memory and the call of the log. Any gateway serves any edge.
 
 mod admission;
+mod authority;
 mod batch;
+mod clock;
 mod config;
 mod deny;
 mod identity;
 mod listener;
+mod reload;
+mod renewal;
 mod session;
 mod status;
 mod tls;
+mod trust;
 
 pub use admission::ReadPosition;
-pub(crate) use config::{DEFAULT_EDGE_STATE, DEFAULT_MAX_LAG, MIN_EDGE_STATE};
+pub use authority::{Authority, AuthorityError, RenewalRequest};
+pub use clock::{SystemClock, WallClock};
+pub(crate) use config::{DEFAULT_EDGE_STATE, DEFAULT_GRACE, DEFAULT_MAX_LAG, MIN_EDGE_STATE};
 pub use config::{GatewayConfig, GatewayError};
 pub use deny::{DenyError, DenyList};
 pub use identity::{IdentityError, PeerIdentity, identity_of};

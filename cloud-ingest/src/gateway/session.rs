@@ -9,6 +9,7 @@ use bytes::{Buf, BytesMut};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
 use sluice_wire::envelope::EnvelopeError;
 use sluice_wire::layout::LayoutError;
 use sluice_wire::session::frame::{Frame, FrameError, Lane, Preamble, RefusedCode, Verdict};
@@ -19,10 +20,12 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::authority::Authority;
 use super::batch::{self, AnnounceError, BatchError, Shared, Validated};
-use super::deny::DenyList;
 use super::identity::PeerIdentity;
+use super::renewal::{self, Answer};
 use super::status::{Counters, Level, add};
+use super::trust::{Objection, Standing, Trust};
 use crate::log::LogError;
 
 /// What every session is given.
@@ -36,6 +39,9 @@ pub(super) struct SessionContext {
     pub(super) recheck_interval: Duration,
     pub(super) hello_timeout: Duration,
     pub(super) retry_after: Duration,
+    /// Who is asked for certificates, and by how many sessions at once.
+    pub(super) authority: Option<Arc<dyn Authority>>,
+    pub(super) renewals: Arc<Semaphore>,
 }
 
 impl fmt::Debug for SessionContext {
@@ -53,6 +59,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// A batch that an operator must look at is tried again after this.
 const HOLD_MS: u32 = 60_000;
 
+/// Lines about who was let in, cut off or given a certificate.
+const AUDIT: &str = "sluice_ingest::audit";
+
 type Announced = (RecvStream, Result<Preamble, AnnounceError>);
 type Received = (Ticket, Level, Lane, Result<Validated, BatchError>);
 type Appended = (Ticket, Level, u64, Result<(), BatchError>);
@@ -60,14 +69,21 @@ type Appended = (Ticket, Level, u64, Result<(), BatchError>);
 pub(super) struct Session {
     connection: Connection,
     peer: PeerIdentity,
+    /// What the peer showed, and by which authorities it was verified.
+    chain: Vec<CertificateDer<'static>>,
+    verified_by: u64,
+    standing: Result<Standing, Objection>,
     context: Arc<SessionContext>,
-    deny: watch::Receiver<DenyList>,
+    trust: watch::Receiver<Trust>,
     core: Server,
     started: Instant,
     outbox: BytesMut,
     announcing: FuturesUnordered<BoxFuture<'static, Announced>>,
     receiving: FuturesUnordered<BoxFuture<'static, Received>>,
     appending: FuturesUnordered<BoxFuture<'static, Appended>>,
+    renewing: Option<BoxFuture<'static, Answer>>,
+    /// Requests for a certificate in this session.
+    renewals_asked: u32,
     /// Share of the windows, taken when the session is welcomed.
     window: Option<OwnedSemaphorePermit>,
     farewell: Option<(RefusedCode, String)>,
@@ -76,28 +92,40 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(
         connection: Connection,
-        peer: PeerIdentity,
+        (peer, chain): (PeerIdentity, Vec<CertificateDer<'static>>),
         context: Arc<SessionContext>,
-        deny: watch::Receiver<DenyList>,
+        mut trust: watch::Receiver<Trust>,
     ) -> Self {
-        let core = Server::new(
+        let (standing, verified_by) = {
+            let trust = trust.borrow_and_update();
+            (trust.standing(&peer), trust.authorities)
+        };
+        let mut core = Server::new(
             context.options.clone(),
             peer.tenant.clone(),
             peer.node.clone(),
             next_session_number(),
             0,
         );
+        if standing == Ok(Standing::RenewalOnly) {
+            core = core.for_renewal_only();
+        }
         Self {
             connection,
             peer,
+            chain,
+            verified_by,
+            standing,
             context,
-            deny,
+            trust,
             core,
             started: Instant::now(),
             outbox: BytesMut::new(),
             announcing: FuturesUnordered::new(),
             receiving: FuturesUnordered::new(),
             appending: FuturesUnordered::new(),
+            renewing: None,
+            renewals_asked: 0,
             window: None,
             farewell: None,
         }
@@ -105,13 +133,15 @@ impl Session {
 
     /// Until the peer leaves, is refused, or `shutdown` and everything taken is answered.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
-        if let Some((code, reason)) = self.objection() {
+        if let Err(Objection { code, reason }) = self.standing {
             self.count_refusal(code);
-            warn!(tenant = %self.peer.tenant, node = %self.peer.node, serial = %self.peer.serial, reason, "session refused");
+            warn!(target: AUDIT, tenant = %self.peer.tenant, node = %self.peer.node, serial = %self.peer.serial, reason, "session refused");
             return self
                 .connection
                 .close(VarInt::from_u32(code.number()), reason.as_bytes());
         }
+        let is_for_renewal = self.standing == Ok(Standing::RenewalOnly);
+        let _level = is_for_renewal.then(|| Level::enter(&self.context.counters, |c| &c.sessions_renewal_only));
         let control = timeout(self.context.hello_timeout, self.connection.accept_bi()).await;
         let Ok(Ok((mut send, recv))) = control else {
             return self
@@ -152,7 +182,8 @@ impl Session {
                 () = sleep_until(wake) => self.core.handle_timeout(self.now_ms()),
                 _ = recheck.tick() => self.object(),
                 // The sender lives as long as the gateway.
-                Ok(()) = self.deny.changed() => self.object(),
+                Ok(()) = self.trust.changed() => self.object(),
+                answer = renewal::pending_or(&mut self.renewing) => self.handle_renewal(answer),
                 () = shutdown.cancelled(), if !draining => {
                     draining = true;
                     self.core.handle_drain("gateway is leaving");
@@ -171,6 +202,16 @@ impl Session {
                 Action::Close { code, reason } => {
                     self.count_refusal(code);
                     self.farewell = Some((code, reason));
+                }
+                Action::Renew(ask) => {
+                    let context = &self.context;
+                    let may = renewal::may_ask(self.renewals_asked, self.started.elapsed(), context.retry_after);
+                    self.renewals_asked = self.renewals_asked.saturating_add(1);
+                    let asked = match may {
+                        true => renewal::ask(context.authority.clone(), &context.renewals, &self.chain, ask).boxed(),
+                        false => futures::future::ready(renewal::too_often()).boxed(),
+                    };
+                    self.renewing = Some(asked);
                 }
             }
         }
@@ -300,29 +341,62 @@ impl Session {
         self.core.handle_failed(ticket, verdict, &reason);
     }
 
-    /// Why this peer may not speak, as of now.
-    fn objection(&self) -> Option<(RefusedCode, &'static str)> {
-        if self.deny.borrow().contains(&self.peer.serial) {
-            return Some((RefusedCode::Revoked, "certificate is revoked"));
+    /// Why this peer may not go on, as of now.
+    fn objection(&mut self) -> Option<Objection> {
+        let trust = self.trust.borrow();
+        if trust.authorities != self.verified_by {
+            if !trust.verifies(&self.chain) {
+                return Some(Objection::STRANGER);
+            }
+            self.verified_by = trust.authorities;
         }
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        if i64::try_from(now).is_ok_and(|now| now > self.peer.not_after) {
-            return Some((RefusedCode::Identity, "certificate is expired"));
+        match trust.standing(&self.peer) {
+            Err(objection) => Some(objection),
+            Ok(Standing::RenewalOnly) if self.standing == Ok(Standing::Good) => Some(Objection::EXPIRED),
+            Ok(_) => None,
         }
-        None
     }
 
     fn object(&mut self) {
-        if let Some((code, reason)) = self.objection() {
-            self.core.refuse(code, reason);
+        let Some(Objection { code, reason }) = self.objection() else {
+            return;
+        };
+        if self.core.stream().is_some() {
+            let counters = &self.context.counters;
+            add(
+                match code {
+                    RefusedCode::Revoked => &counters.cut_revoked,
+                    _ => &counters.cut_expired,
+                },
+                1,
+            );
+            warn!(target: AUDIT, tenant = %self.peer.tenant, node = %self.peer.node, serial = %self.peer.serial, reason, "session cut off");
+        }
+        self.core.refuse(code, reason);
+    }
+
+    fn handle_renewal(&mut self, answer: Answer) {
+        self.renewing = None;
+        let counters = &self.context.counters;
+        let (tenant, node, serial) = (&self.peer.tenant, &self.peer.node, &self.peer.serial);
+        match renewal::check(answer, &self.peer) {
+            Ok((renewed, new_serial)) => {
+                add(&counters.renewals, 1);
+                info!(target: AUDIT, %tenant, %node, serial, new_serial, "certificate renewed");
+                self.core.handle_renewed(renewed);
+            }
+            Err(error) => {
+                add(&counters.renewal_failures, 1);
+                warn!(target: AUDIT, %tenant, %node, serial, %error, "certificate not renewed");
+                let after = renewal::rest(&error, self.context.retry_after);
+                self.core.handle_not_renewed(self.spread(after), &error.to_string());
+            }
         }
     }
 
     fn is_idle(&self) -> bool {
         self.core.in_flight() == 0
+            && self.renewing.is_none()
             && self.announcing.is_empty()
             && self.receiving.is_empty()
             && self.appending.is_empty()

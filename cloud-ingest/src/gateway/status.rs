@@ -1,7 +1,8 @@
 //! What the gateway says of itself: totals since its start, and levels.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
@@ -32,16 +33,35 @@ pub struct GatewayStatus {
     pub revoked_serials: u64,
     /// Changed certificates or deny lists that could not be used; the last good ones stayed.
     pub reload_failures: u64,
+    /// Sessions that were ended because their certificate was revoked, or is not valid any more.
+    pub cut_revoked: u64,
+    pub cut_expired: u64,
+    /// Certificates that edges got, and requests that came to nothing.
+    pub renewals: u64,
+    pub renewal_failures: u64,
+    /// Sessions that may do nothing but renew.
+    pub sessions_renewal_only: u64,
+    /// When the gateway's own certificate expires.
+    pub certificate_expires_unix_s: u64,
+    /// Changed files that are not used, and why.
+    pub problems: Vec<String>,
 }
 
 macro_rules! counters {
     ($($name:ident),* $(,)?) => {
         #[derive(Debug, Default)]
-        pub(super) struct Counters { $(pub(super) $name: AtomicU64),* }
+        pub(super) struct Counters {
+            $(pub(super) $name: AtomicU64,)*
+            problems: Mutex<BTreeMap<&'static str, String>>,
+        }
 
         impl Counters {
             fn read(&self) -> GatewayStatus {
-                GatewayStatus { $($name: self.$name.load(Ordering::Relaxed)),* }
+                let problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+                GatewayStatus {
+                    $($name: self.$name.load(Ordering::Relaxed),)*
+                    problems: problems.values().cloned().collect(),
+                }
             }
         }
     };
@@ -67,7 +87,24 @@ counters!(
     append_failures,
     revoked_serials,
     reload_failures,
+    cut_revoked,
+    cut_expired,
+    renewals,
+    renewal_failures,
+    sessions_renewal_only,
+    certificate_expires_unix_s,
 );
+
+impl Counters {
+    /// What is wrong with some of the files; `None` if nothing is.
+    pub(super) fn set_problem(&self, which: &'static str, problem: Option<String>) {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            Some(problem) => problems.insert(which, problem),
+            None => problems.remove(which),
+        };
+    }
+}
 
 /// Reads the gateway's counters at any time, also after it ended.
 #[derive(Clone, Debug, Default)]

@@ -159,10 +159,14 @@ fn check_meta(dir: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {
     };
     match std::fs::read(&path) {
         Ok(bytes) => {
-            let meta: Meta = serde_json::from_slice(&bytes).map_err(|source| OpenError::MetaContent {
-                path: path.clone(),
-                source,
-            })?;
+            let meta: Meta = match serde_json::from_slice(&bytes) {
+                Ok(meta) => meta,
+                Err(error) if has_the_folders(dir, options).map_err(io)? => {
+                    tracing::warn!(path = %path.display(), %error, "damaged; the folders of the partitions say the same, it is made anew");
+                    return save_meta(&path, options);
+                }
+                Err(source) => return Err(OpenError::MetaContent { path, source }),
+            };
             if meta.version > META_VERSION {
                 return Err(OpenError::Newer {
                     path: dir.to_owned(),
@@ -174,6 +178,13 @@ fn check_meta(dir: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {
                     save_meta(&path, options)?;
                 }
                 return Ok(());
+            }
+            if has_the_folders(dir, options).map_err(io)? {
+                tracing::warn!(
+                    path = %path.display(), generation = meta.generation, partitions = meta.partitions,
+                    "disagrees with the folders of the partitions and with the configuration; it is made anew"
+                );
+                return save_meta(&path, options);
             }
             Err(OpenError::Mismatch {
                 path: dir.to_owned(),
@@ -189,6 +200,21 @@ fn check_meta(dir: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {
         }
         Err(e) => Err(io(e)),
     }
+}
+
+/// Whether the partitions on disk are exactly those of the configuration: then no damage to `meta.json` is a reason to refuse them.
+fn has_the_folders(dir: &Path, options: &EmbeddedOptions) -> std::io::Result<bool> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.insert(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    let wanted: BTreeSet<String> = (0..options.partitions)
+        .map(|index| format!("g{}-p{index}", options.generation))
+        .collect();
+    Ok(found == wanted)
 }
 
 fn save_meta(path: &Path, options: &EmbeddedOptions) -> Result<(), OpenError> {

@@ -69,12 +69,22 @@ struct Frame {
 fn walk(path: &Path, wanted: &BTreeSet<u64>, found: &mut BTreeMap<u64, Opening>) -> io::Result<()> {
     let file = File::open(path)?;
     let end = file.metadata()?.len();
-    let Some((mut at, salt)) = frames_of(&file)? else {
+    let Some(Frames {
+        first: mut expected,
+        mut at,
+        salt,
+    }) = frames_of(&file)?
+    else {
         return Ok(());
     };
     while at < end {
         let head = read(&file, at, FRAME_BYTES)?;
         let Some(frame) = frame(&head, at, salt) else {
+            // Only the frame's own head may be damaged; the record behind it has a checksum for its beginning.
+            if wanted.contains(&expected) {
+                let bytes = read(&file, at + FRAME_BYTES as u64, MAX_HEAD_BYTES)?;
+                found.extend(head::take(&bytes).map(|opening| (expected, opening)));
+            }
             match next_frame(&file, at + 1, end, salt)? {
                 Some(next) => at = next,
                 None => return Ok(()),
@@ -86,13 +96,20 @@ fn walk(path: &Path, wanted: &BTreeSet<u64>, found: &mut BTreeMap<u64, Opening>)
             let bytes = read(&file, at + FRAME_BYTES as u64, length)?;
             found.extend(head::take(&bytes).map(|opening| (frame.index, opening)));
         }
+        expected = frame.index + u64::from(frame.is_record);
         at += FRAME_BYTES as u64 + u64::from(frame.length);
     }
     Ok(())
 }
 
-/// Where frames begin, and the salt that they carry.
-fn frames_of(file: &File) -> io::Result<Option<(u64, u32)>> {
+/// The frames of a segment: the index of the first record, where they begin, and the salt that they carry.
+struct Frames {
+    first: u64,
+    at: u64,
+    salt: u32,
+}
+
+fn frames_of(file: &File) -> io::Result<Option<Frames>> {
     let blocks = read(file, 0, 2 * BLOCK_BYTES)?;
     let good = |block: &&[u8]| {
         block.len() == BLOCK_BYTES
@@ -102,7 +119,11 @@ fn frames_of(file: &File) -> io::Result<Option<(u64, u32)>> {
     };
     Ok(blocks.chunks(BLOCK_BYTES).find(good).map(|block| {
         let note = u64::from(u32_at(block, 36));
-        (2 * (BLOCK_BYTES as u64 + note), u32_at(block, 32))
+        Frames {
+            first: u64_at(block, 8),
+            at: 2 * (BLOCK_BYTES as u64 + note),
+            salt: u32_at(block, 32),
+        }
     }))
 }
 

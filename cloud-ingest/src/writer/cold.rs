@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 use sluice_store::{CommitError, OffsetRange, Stores};
-use sluice_wal::{crash_point, cursor};
+use sluice_wal::crash_point;
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 use tokio::task::JoinSet;
@@ -17,10 +17,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hot::plan_all;
-use super::resume::{READ_BYTES, begin, snapshot_path};
+use super::resume::{READ_BYTES, begin};
 use super::tidy::{Tidy, TidyOptions};
 use super::trim::{TrimOptions, trim};
-use super::{Planner, WriterError};
+use super::{Planner, WriterError, kept};
 use crate::dedup::Dedup;
 use crate::log::Log;
 use crate::quota::Quota;
@@ -270,12 +270,10 @@ impl ColdWriter {
     }
 
     async fn save_snapshot(&self, partition: Partition, bytes: Vec<u8>) -> Result<(), WriterError> {
-        let path = snapshot_path(&self.folder, partition);
-        let saved = path.clone();
-        tokio::task::spawn_blocking(move || cursor::save(&saved, &bytes))
+        let folder = self.folder.clone();
+        tokio::task::spawn_blocking(move || kept::save(&folder, partition, &bytes))
             .await
             .map_err(|error| WriterError::Task(error.to_string()))?
-            .map_err(|source| WriterError::Snapshot { path, source })
     }
 
     async fn trim_all(&self, gathered: &Gathered) -> Result<(), WriterError> {

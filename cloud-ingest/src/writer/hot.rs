@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use sluice_store::{HotError, Stores};
+use sluice_store::{HotError, SeamError, Stores};
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,8 @@ use crate::status::WriterCounters;
 
 /// Who wrote the hot rows, for people who read seam records: columns in the memory of one process.
 const ENDPOINT: &str = "embedded";
+
+const CLAIM_RETRY: Duration = Duration::from_secs(2);
 
 /// Rows that are planned at once; the rest of what was read is read again.
 const PLAN_BYTES: usize = 32 << 20;
@@ -57,7 +60,9 @@ impl HotWriter {
         .await?;
         let mut planner = begun.planner;
         let from = planner.next();
-        self.stores.seam.claim(self.partition, from, ENDPOINT).await?;
+        if !self.claim(from, &shutdown).await? {
+            return Ok(());
+        }
         self.stores.hot.claim(self.partition, from);
         tracing::info!(partition = %self.partition, from, "hot store claimed");
         loop {
@@ -73,6 +78,23 @@ impl HotWriter {
             planner = moved;
             if !self.insert(first, last, rows, &shutdown).await? {
                 return Ok(());
+            }
+        }
+    }
+
+    /// Claims the partition; a lake that refuses for a while, as a full disk does, is asked again. `false` when told to stop meanwhile.
+    async fn claim(&self, from: u64, shutdown: &CancellationToken) -> Result<bool, WriterError> {
+        loop {
+            let error = match self.stores.seam.claim(self.partition, from, ENDPOINT).await {
+                Ok(_) => return Ok(true),
+                Err(error @ (SeamError::Store(_) | SeamError::Contended { .. })) => error,
+                Err(error) => return Err(error.into()),
+            };
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(partition = %self.partition, %error, cause, "hot store not claimed; trying again");
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(false),
+                () = tokio::time::sleep(CLAIM_RETRY) => {}
             }
         }
     }

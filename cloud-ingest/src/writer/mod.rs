@@ -1,8 +1,9 @@
 //! The two writers: independent readers of the log. `plan` says what a log record becomes, `hot` and `cold` put it there,
-//! `resume` says where a writer begins, `trim` what the log may forget, `tidy` keeps the cold table small.
+//! `resume` says where a writer begins, `kept` what it knew then, `trim` what the log may forget, `tidy` keeps the cold table small.
 
 mod cold;
 mod hot;
+mod kept;
 mod plan;
 mod resume;
 mod tidy;

@@ -1,26 +1,18 @@
 //! Where a writer begins: the state of duplicates as of an offset, folded up to what its store holds already.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use sluice_store::Stores;
-use sluice_wal::cursor;
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 
-use super::{Planner, WriterError};
-use crate::dedup::Dedup;
+use super::{Planner, WriterError, kept};
 use crate::log::Log;
 use crate::quota::{Meter, Quota};
 
 /// Bytes of log records read at once.
 pub(super) const READ_BYTES: usize = 4 << 20;
-
-/// The file that holds the state of duplicates of a partition.
-pub(super) fn snapshot_path(folder: &Path, partition: Partition) -> PathBuf {
-    folder.join(format!("duplicates-{partition}"))
-}
 
 /// Where a writer stands at its start.
 pub(super) struct Begin {
@@ -52,9 +44,8 @@ pub(super) async fn begin(
     limits: &IpcLimits,
     quota: Option<&Arc<Quota>>,
 ) -> Result<Begin, WriterError> {
-    let path = snapshot_path(folder, partition);
     // In this order: a snapshot is saved after the commit that it belongs to, so the table read next is never behind it.
-    let restored = load(&path, partition)?;
+    let restored = kept::load(folder, partition)?;
     let committed = stores.cold.committed().await?;
     let first = log.first(partition);
     let next = committed.get(&partition).map_or(first, |last| last + 1);
@@ -73,7 +64,7 @@ pub(super) async fn begin(
             partition,
             known: saved,
             first,
-            path,
+            path: kept::paths(folder, partition)[0].clone(),
         });
     }
     let mut planner = Planner::new(dedup, limits.clone());
@@ -96,21 +87,4 @@ pub(super) async fn begin(
         planner.report_to(Meter { quota, partition });
     }
     Ok(Begin { planner, saved })
-}
-
-/// `None` when there is no snapshot that can be used; whether the log can stand in for it, its first offset says.
-fn load(path: &Path, partition: Partition) -> Result<Option<Dedup>, WriterError> {
-    let unusable = |error: &dyn std::fmt::Display| {
-        tracing::warn!(%partition, %error, "state of duplicates cannot be used; folding the log anew");
-        Ok(None)
-    };
-    match cursor::load(path) {
-        Ok(None) => Ok(None),
-        Ok(Some(bytes)) => Dedup::decode(&bytes).map(Some).or_else(|error| unusable(&error)),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => unusable(&error),
-        Err(source) => Err(WriterError::Snapshot {
-            path: path.to_owned(),
-            source,
-        }),
-    }
 }

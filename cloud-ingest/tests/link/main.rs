@@ -2,6 +2,7 @@
 //! hostile bytes. Rows T1 to T5 and R1 to R3 of the failure matrix.
 #![allow(clippy::unwrap_used)]
 
+mod certificates;
 mod failing_log;
 mod hostile;
 mod lag;
@@ -165,22 +166,19 @@ async fn p4_nothing_is_acknowledged_before_the_log_has_it() {
     assert_eq!((ack.seq, world.log.records().len()), (1, 1));
 }
 
-#[tokio::test]
-async fn p13_t1_wrong_certificates_are_refused() {
-    let world = World::new();
-    let other = Pki::new();
-
+/// Certificates that no gateway lets in, and what is wrong with each. The other authority has to live as long as they are used.
+fn wrong_certificates(pki: &Pki, other: &Pki) -> Vec<(&'static str, Files)> {
     let spec = |names: Vec<rcgen::SanType>| Spec {
         names,
         ..Spec::default()
     };
     let (own, foreign) = (uri("sluice://acme/site-1"), uri("sluice://rival/site-1"));
-    let cases = [
-        ("self-signed", world.pki.self_signed("self", &Spec::default())),
+    vec![
+        ("self-signed", pki.self_signed("self", &Spec::default())),
         ("other authority", other.issue("other", &Spec::default())),
         (
             "expired",
-            world.pki.issue(
+            pki.issue(
                 "expired",
                 &Spec {
                     years: (2000, 2001),
@@ -190,7 +188,7 @@ async fn p13_t1_wrong_certificates_are_refused() {
         ),
         (
             "not yet valid",
-            world.pki.issue(
+            pki.issue(
                 "early",
                 &Spec {
                     years: (2090, 2100),
@@ -198,29 +196,26 @@ async fn p13_t1_wrong_certificates_are_refused() {
                 },
             ),
         ),
-        ("no name", world.pki.issue("nameless", &spec(vec![]))),
-        ("two names", world.pki.issue("two", &spec(vec![own.clone(), foreign]))),
-        (
-            "a name and a host",
-            world.pki.issue("host", &spec(vec![own.clone(), dns("site-1")])),
-        ),
-        ("host only", world.pki.issue("host-only", &spec(vec![dns("site-1")]))),
+        ("no name", pki.issue("nameless", &spec(vec![]))),
+        ("two names", pki.issue("two", &spec(vec![own.clone(), foreign]))),
+        ("a name and a host", pki.issue("host", &spec(vec![own, dns("site-1")]))),
+        ("host only", pki.issue("host-only", &spec(vec![dns("site-1")]))),
         (
             "other scheme",
-            world.pki.issue("scheme", &spec(vec![uri("https://acme/site-1")])),
+            pki.issue("scheme", &spec(vec![uri("https://acme/site-1")])),
         ),
-        ("no node", world.pki.issue("no-node", &spec(vec![uri("sluice://acme")]))),
+        ("no node", pki.issue("no-node", &spec(vec![uri("sluice://acme")]))),
         (
             "bad tenant",
-            world.pki.issue("tenant", &spec(vec![uri("sluice://ACME/site-1")])),
+            pki.issue("tenant", &spec(vec![uri("sluice://ACME/site-1")])),
         ),
         (
             "path in node",
-            world.pki.issue("path", &spec(vec![uri("sluice://acme/site-1/..")])),
+            pki.issue("path", &spec(vec![uri("sluice://acme/site-1/..")])),
         ),
         ("gateway's usage", {
             let usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-            world.pki.issue(
+            pki.issue(
                 "usage",
                 &Spec {
                     usages,
@@ -230,7 +225,7 @@ async fn p13_t1_wrong_certificates_are_refused() {
         }),
         (
             "no usage",
-            world.pki.issue(
+            pki.issue(
                 "no-usage",
                 &Spec {
                     usages: vec![],
@@ -238,8 +233,25 @@ async fn p13_t1_wrong_certificates_are_refused() {
                 },
             ),
         ),
-    ];
+        (
+            "common name only",
+            pki.issue(
+                "common-name",
+                &Spec {
+                    names: vec![],
+                    common_name: Some("sluice://acme/site-1".to_owned()),
+                    ..Spec::default()
+                },
+            ),
+        ),
+    ]
+}
 
+#[tokio::test]
+async fn p13_t1_wrong_certificates_are_refused() {
+    let world = World::new();
+    let other = Pki::new();
+    let cases = wrong_certificates(&world.pki, &other);
     for (what, files) in &cases {
         let refused = world.peer(files).open(world.gateway, site_1()).await;
         assert!(refused.is_err(), "{what} was let in");
@@ -296,6 +308,7 @@ async fn p14_t3_a_revoked_certificate_is_cut_off_and_stays_out() {
         .unwrap();
     world.revoke("00:10:01 # site-1 was stolen\n");
     let (code, reason) = session.closed().await;
+    assert_eq!(world.status.snapshot().cut_revoked, 1);
     assert_eq!(
         (code, reason.as_str()),
         (u64::from(RefusedCode::Revoked.number()), "certificate is revoked")

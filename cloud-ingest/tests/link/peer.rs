@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sluice_wire::counts::Counts;
 use sluice_wire::envelope::{self, Compression, Envelope, Header, Kind};
 use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
-use sluice_wire::session::frame::{self, Frame, Hello, Lane, Preamble};
+use sluice_wire::session::frame::{self, Frame, Hello, Lane, Preamble, Welcome};
 
 use crate::pki::Files;
 
@@ -42,7 +42,10 @@ impl Peer {
             .with_root_certificates(roots);
         let mut tls = match files {
             Some(files) => {
-                let chain = vec![CertificateDer::from_pem_file(&files.certificate).unwrap()];
+                // PEM, or DER as it comes over the link.
+                let bytes = std::fs::read(&files.certificate).unwrap();
+                let pem = CertificateDer::from_pem_slice(&bytes);
+                let chain = vec![pem.unwrap_or_else(|_| CertificateDer::from(bytes))];
                 builder
                     .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(&files.key).unwrap())
                     .unwrap()
@@ -69,12 +72,19 @@ impl Peer {
 
     /// Connects and says HELLO; the error is whatever way the gateway chose to refuse.
     pub(crate) async fn open(&self, gateway: SocketAddr, stream: StreamId) -> Result<Session, String> {
+        let (session, welcome) = self.greet(gateway, hello(stream)).await?;
+        assert!(!welcome.renewal_only);
+        Ok(session)
+    }
+
+    /// The same with any HELLO and any WELCOME.
+    pub(crate) async fn greet(&self, gateway: SocketAddr, hello: Hello) -> Result<(Session, Welcome), String> {
         let connection = self.connect(gateway).await?;
-        let mut session = Session::begin(connection, stream).await?;
+        let mut session = Session::begin(connection, hello).await?;
         match session.frame().await? {
             Frame::Welcome(welcome) => {
                 assert_eq!(welcome.generation, 3);
-                Ok(session)
+                Ok((session, welcome))
             }
             other => Err(format!("{other:?}")),
         }
@@ -90,20 +100,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    async fn begin(connection: Connection, stream: StreamId) -> Result<Self, String> {
+    async fn begin(connection: Connection, hello: Hello) -> Result<Self, String> {
         let (send, recv) = connection.open_bi().await.map_err(|e| e.to_string())?;
         let mut session = Self {
             connection,
             send,
             recv,
             buffer: BytesMut::new(),
-        };
-        let hello = Hello {
-            stream,
-            epoch: epoch(),
-            versions: vec![1],
-            generation: 0,
-            agent: "test".to_owned(),
         };
         session.say(&Frame::Hello(hello)).await?;
         Ok(session)
@@ -150,6 +153,17 @@ impl Session {
             ),
             other => panic!("{other}"),
         }
+    }
+}
+
+pub(crate) fn hello(stream: StreamId) -> Hello {
+    Hello {
+        stream,
+        epoch: epoch(),
+        versions: vec![1],
+        generation: 0,
+        agent: "test".to_owned(),
+        renews: true,
     }
 }
 

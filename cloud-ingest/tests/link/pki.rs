@@ -1,6 +1,7 @@
 //! Certificates of every kind that a gateway may meet.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
@@ -25,6 +26,8 @@ pub(crate) struct Spec {
     pub(crate) years: (i32, i32),
     /// Beyond that, from now on.
     pub(crate) lives: Option<Duration>,
+    /// In the subject, where older certificates had names.
+    pub(crate) common_name: Option<String>,
 }
 
 impl Default for Spec {
@@ -35,6 +38,7 @@ impl Default for Spec {
             serial: 0x1001,
             years: (2020, 2100),
             lives: None,
+            common_name: None,
         }
     }
 }
@@ -50,7 +54,7 @@ pub(crate) fn dns(text: &str) -> SanType {
 /// An authority and a folder for what it issues.
 pub(crate) struct Pki {
     dir: tempfile::TempDir,
-    issuer: Issuer<'static, KeyPair>,
+    pub(crate) issuer: Arc<Issuer<'static, KeyPair>>,
     pub(crate) ca: PathBuf,
 }
 
@@ -65,7 +69,7 @@ impl Pki {
         let ca = dir.path().join("ca.pem");
         std::fs::write(&ca, certificate.pem()).unwrap();
         Self {
-            issuer: Issuer::new(params, key),
+            issuer: Arc::new(Issuer::new(params, key)),
             ca,
             dir,
         }
@@ -86,7 +90,7 @@ impl Pki {
 
     pub(crate) fn issue(&self, file: &str, spec: &Spec) -> Files {
         let key = KeyPair::generate().unwrap();
-        let certificate = params(spec).signed_by(&key, &self.issuer).unwrap();
+        let certificate = params(spec).signed_by(&key, &*self.issuer).unwrap();
         self.write(file, &certificate, &key)
     }
 
@@ -94,6 +98,17 @@ impl Pki {
         let key = KeyPair::generate().unwrap();
         let certificate = params(spec).self_signed(&key).unwrap();
         self.write(file, &certificate, &key)
+    }
+
+    /// A certificate that came from elsewhere.
+    pub(crate) fn write_der(&self, file: &str, der: &[u8], key: &KeyPair) -> Files {
+        let files = Files {
+            certificate: self.dir.path().join(format!("{file}.pem")),
+            key: self.dir.path().join(format!("{file}.key")),
+        };
+        std::fs::write(&files.certificate, der).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        files
     }
 
     fn write(&self, file: &str, certificate: &Certificate, key: &KeyPair) -> Files {
@@ -107,9 +122,12 @@ impl Pki {
     }
 }
 
-fn params(spec: &Spec) -> CertificateParams {
+pub(crate) fn params(spec: &Spec) -> CertificateParams {
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
     params.subject_alt_names.clone_from(&spec.names);
+    if let Some(name) = &spec.common_name {
+        params.distinguished_name.push(rcgen::DnType::CommonName, name.as_str());
+    }
     params.extended_key_usages.clone_from(&spec.usages);
     params.serial_number = Some(SerialNumber::from(spec.serial));
     params.not_before = rcgen::date_time_ymd(spec.years.0, 1, 1);

@@ -216,6 +216,8 @@ impl Edge {
                     generation: 1,
                     max_in_flight: 8,
                     max_in_flight_bytes: GRANTED_BYTES,
+                    renews: false,
+                    renewal_only: false,
                 }),
             ),
             Action::SendBatch { key } => self.handle_sent(key),

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
 use sluice_wire::session::client::{self, Client, ClientOptions, Offer, Phase};
-use sluice_wire::session::frame::{Ack, Frame, Lane, Preamble, RefusedCode, Verdict};
+use sluice_wire::session::frame::{Ack, Frame, Lane, Preamble, RefusedCode, Renew, Renewed, Verdict};
 use sluice_wire::session::server::{self, Server, ServerOptions, Ticket};
 
 const BATCHES: u64 = 60;
@@ -27,6 +27,7 @@ enum Event {
     Delivered(u64),
     LogAnswered(Ticket, u64, [u8; 32]),
     GatewayLeaves,
+    AuthorityAnswered { has_certificate: bool },
 }
 
 /// One item of the pool that the edge has spooled.
@@ -59,6 +60,9 @@ struct World {
     sent_here: [Option<u64>; 2],
     nacked_here: bool,
     duplicates_in_log: u64,
+    /// The edge's certificate is expired: gateways let it renew and do nothing else.
+    is_expired: bool,
+    certificates: u64,
     trace: Vec<String>,
 }
 
@@ -68,6 +72,7 @@ struct Outcome {
     sessions: u64,
     duplicates_in_log: u64,
     tombstones: u64,
+    certificates: u64,
     trace: Vec<String>,
 }
 
@@ -76,6 +81,7 @@ impl World {
         let mut options = ClientOptions::new(stream(), epoch());
         options.max_in_flight = 5;
         options.max_in_flight_bytes = 900;
+        options.renews = true;
         let mut world = Self {
             now: 0,
             order: 0,
@@ -94,6 +100,8 @@ impl World {
             sent_here: [None; 2],
             nacked_here: false,
             duplicates_in_log: 0,
+            is_expired: false,
+            certificates: 0,
             trace: Vec::new(),
         };
         for key in 0..BATCHES {
@@ -177,9 +185,15 @@ impl World {
                     max_batch_bytes: 500,
                     max_in_flight: 4,
                     max_in_flight_bytes: 1_000,
+                    renews: true,
                     ..ServerOptions::default()
                 };
-                self.server = Some(Server::new(options, tenant(), node(), session, self.now));
+                let server = Server::new(options, tenant(), node(), session, self.now);
+                self.is_expired |= self.faulty();
+                self.server = Some(match self.is_expired {
+                    true => server.for_renewal_only(),
+                    false => server,
+                });
                 self.sent_here = [None; 2];
                 self.nacked_here = false;
                 self.client.handle_connected(self.now);
@@ -218,6 +232,14 @@ impl World {
                     server.handle_durable(ticket);
                 }
             }
+            Event::AuthorityAnswered { has_certificate } => {
+                let certificates = vec![bytes::Bytes::from_static(b"DER")];
+                match &mut self.server {
+                    Some(server) if has_certificate => server.handle_renewed(Renewed { certificates }),
+                    Some(server) => server.handle_not_renewed(1_000, "the authority is away"),
+                    None => {}
+                }
+            }
             Event::GatewayLeaves => {
                 if let Some(server) = &mut self.server {
                     server.handle_drain("restart");
@@ -232,6 +254,7 @@ impl World {
         let Some(server) = &mut self.server else {
             return;
         };
+        assert!(!self.is_expired, "a batch was sent with an expired certificate");
         let preamble = Preamble {
             lane: spooled.lane,
             epoch: epoch(),
@@ -287,6 +310,14 @@ impl World {
                     self.client.offer(offer);
                 }
             }
+            if self.client.can_renew() && (self.is_expired || self.one_in(60)) {
+                let scheme = u32::from(self.is_expired);
+                self.client.renew(Renew {
+                    request: bytes::Bytes::from_static(b"request"),
+                    scheme,
+                    proof: bytes::Bytes::from_static(b"proof"),
+                });
+            }
             let Some(action) = self.client.poll_action(self.now) else {
                 break;
             };
@@ -327,6 +358,14 @@ impl World {
                 (spooled.is_tombstone, spooled.hash, spooled.bytes) = (true, tombstone_hash(key), 7);
                 self.client.replace(key, tombstone_hash(key), 7);
             }
+            client::Action::SendRenew(ask) => self.pass_to_server(Event::FrameToServer(Frame::Renew(ask))),
+            client::Action::Renewed { certificates } => {
+                assert_eq!(certificates.len(), 1);
+                self.is_expired = false;
+                self.certificates += 1;
+                self.client.handle_certificate(self.now);
+            }
+            client::Action::NotRenewed { after_ms, .. } => assert_eq!(after_ms, 1_000),
             client::Action::Close { .. } => {
                 self.connection += 1;
                 self.server = None;
@@ -387,6 +426,10 @@ impl World {
                     self.after(delay, Event::FrameToClient(frame));
                 }
                 server::Action::Close { .. } => self.after(10, Event::Broken),
+                server::Action::Renew(_) => {
+                    let (has_certificate, delay) = (!self.faulty(), self.delay());
+                    self.after(delay, Event::AuthorityAnswered { has_certificate });
+                }
             }
         }
     }
@@ -409,6 +452,7 @@ impl World {
             sessions: stats.sessions,
             duplicates_in_log: self.duplicates_in_log,
             tombstones: self.spool.values().filter(|s| s.is_tombstone).count() as u64,
+            certificates: self.certificates,
             trace: self.trace,
         }
     }
@@ -472,6 +516,7 @@ fn the_faults_really_happen() {
     assert!(sum(|o| o.sessions) > 100, "too few sessions");
     assert!(sum(|o| o.duplicates_in_log) > 100, "too few duplicates");
     assert!(sum(|o| o.tombstones) > 20, "too few tombstones");
+    assert!(sum(|o| o.certificates) > 100, "too few new certificates");
 }
 
 #[test]

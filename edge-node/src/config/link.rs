@@ -10,6 +10,9 @@ use sluice_wire::session::LanePolicy;
 use super::EdgeConfig;
 use crate::link::{self, LinkConfig};
 
+/// In the data folder: the certificate that came over the link, with its key.
+const RENEWED_FILE: &str = "link-certificate.pem";
+
 /// The way to the gateways; without a gateway everything stays in the spool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,6 +29,8 @@ pub struct Link {
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub ca: PathBuf,
+    /// Ask the gateway for a new certificate when two thirds of its life are over.
+    pub renew: bool,
     pub max_in_flight: usize,
     #[serde(with = "units::size")]
     pub max_in_flight_bytes: u64,
@@ -155,6 +160,7 @@ impl Default for Link {
             certificate: PathBuf::new(),
             key: PathBuf::new(),
             ca: PathBuf::new(),
+            renew: true,
             max_in_flight: d.max_in_flight,
             max_in_flight_bytes: d.max_in_flight_bytes,
             policy: Policy::default(),
@@ -290,8 +296,14 @@ impl Link {
         Ok(())
     }
 
+    /// Where a certificate that came over the link is kept, if any is asked for.
+    pub(crate) fn renewed_file(&self, data_dir: &std::path::Path) -> Option<PathBuf> {
+        self.renew.then(|| data_dir.join(RENEWED_FILE))
+    }
+
     /// What the uplink needs; `None` without a gateway.
     pub(crate) fn resolve(&self, data_dir: &std::path::Path) -> Option<LinkConfig> {
+        let d = LinkConfig::new("", PathBuf::new(), PathBuf::new(), PathBuf::new());
         (!self.gateways.is_empty()).then(|| LinkConfig {
             gateways: self.gateways.clone(),
             first_is_home: self.first_is_home,
@@ -300,6 +312,9 @@ impl Link {
             certificate: self.certificate.clone(),
             key: self.key.clone(),
             ca: self.ca.clone(),
+            renewed: self.renewed_file(data_dir),
+            look_every: d.look_every,
+            clock: d.clock,
             max_in_flight: self.max_in_flight,
             max_in_flight_bytes: self.max_in_flight_bytes,
             policy: match self.policy {

@@ -1,15 +1,18 @@
 //! Settings and limits of the uplink, each with its unit and origin.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_wire::session::LanePolicy;
 
 use super::budget::Budget;
+use super::clock::{SystemClock, WallClock};
+use super::driver::LOOK_EVERY;
 use super::tls::TlsError;
 
 /// What an uplink needs to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct LinkConfig {
     /// `host:port` of every gateway; any of them serves.
     pub gateways: Vec<String>,
@@ -19,11 +22,16 @@ pub struct LinkConfig {
     pub return_after: Duration,
     /// The name in the gateway's certificate, where it differs from the host.
     pub server_name: Option<String>,
-    /// PEM chain and key of this node; read again for every connection.
+    /// PEM chain and key of this node; looked at every `look_every`.
     pub certificate: PathBuf,
     pub key: PathBuf,
-    /// PEM of the authorities that a gateway's certificate must come from.
+    /// PEM of the authorities that a gateway's certificate must come from; the same.
     pub ca: PathBuf,
+    /// Where a certificate that came over the link is kept; without it none is asked for.
+    pub renewed: Option<PathBuf>,
+    pub look_every: Duration,
+    /// What certificates are judged by.
+    pub clock: WallClock,
     /// Batches on their way at once, and their bytes. This is also the most memory that the uplink holds.
     pub max_in_flight: usize,
     pub max_in_flight_bytes: u64,
@@ -57,6 +65,9 @@ impl LinkConfig {
             certificate,
             key,
             ca,
+            renewed: None,
+            look_every: LOOK_EVERY,
+            clock: Arc::new(SystemClock),
             max_in_flight: 32,
             max_in_flight_bytes: 8 << 20,
             first_is_home: false,

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt};
+use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig, VarInt};
 use sluice_wire::session::frame::{Frame, Hello, RefusedCode};
+use tokio::sync::mpsc;
 
 use super::config::{LinkConfig, LinkError};
 use super::congestion::BoundedQueue;
-use super::tls;
+use super::credentials::Credentials;
 
 /// Of the addresses of a name, so many are tried in one attempt.
 const MAX_ADDRESSES: usize = 4;
@@ -52,27 +54,17 @@ pub(super) fn split(gateway: &str) -> Option<(&str, u16)> {
     Some((host, port.parse().ok()?))
 }
 
-/// Makes one connection to a gateway. Certificates are read anew, so that a rotated one is used from the next connection on;
-/// while the files are half written, `last_good` serves. Where the name has several addresses they are tried side by side,
-/// beginning with another one after each failure.
+/// Makes one connection to a gateway. Where the name has several addresses they are tried side by side, beginning with another one
+/// after each failure.
 pub(super) async fn connect(
     endpoint: Endpoint,
     config: Arc<LinkConfig>,
-    last_good: Option<ClientConfig>,
+    credentials: Arc<Credentials>,
     gateway: usize,
     failures: usize,
-) -> Result<(Connection, ClientConfig), Down> {
+) -> Result<(Connection, Arc<Credentials>), Down> {
     let gateway = config.gateways.get(gateway).map_or("", String::as_str);
     let (host, port) = split(gateway).ok_or_else(|| Down::unreachable("gateway is not host:port"))?;
-    let client = match (client_config(&config), last_good) {
-        (Ok(client), _) | (Err(_), Some(client)) => client,
-        (Err(error), None) => {
-            return Err(Down {
-                refused: true,
-                reason: error.to_string(),
-            });
-        }
-    };
     let addresses = tokio::net::lookup_host((host, port)).await.map_err(Down::unreachable)?;
     let mut addresses: Vec<_> = addresses.collect();
     if addresses.is_empty() {
@@ -83,12 +75,12 @@ pub(super) async fn connect(
     let name = config.server_name.as_deref().unwrap_or(host);
     let mut attempts: FuturesUnordered<_> = (0..)
         .zip(addresses.into_iter().take(MAX_ADDRESSES))
-        .map(|(place, address)| attempt(&endpoint, client.clone(), address, name, STAGGER * place))
+        .map(|(place, address)| attempt(&endpoint, credentials.client.clone(), address, name, STAGGER * place))
         .collect();
     let mut last = Down::unreachable(format!("{host} cannot be reached"));
     while let Some(result) = attempts.next().await {
         match result {
-            Ok(connection) => return Ok((connection, client)),
+            Ok(connection) => return Ok((connection, credentials.clone())),
             // What someone said of us is worth more than silence.
             Err(down) if down.refused || !last.refused => last = down,
             Err(_) => {}
@@ -132,26 +124,35 @@ pub(super) fn down(error: &ConnectionError) -> Down {
     }
 }
 
-/// Opens the control stream with our HELLO and yields what the gateway says until it ends.
-pub(super) fn control(connection: Connection, hello: Hello) -> BoxStream<'static, Result<Frame, Down>> {
+/// Opens the control stream with our HELLO, says what else comes from us, and yields what the gateway says until it ends.
+pub(super) fn control(
+    connection: Connection,
+    hello: Hello,
+    ours: mpsc::Receiver<Frame>,
+) -> BoxStream<'static, Result<Frame, Down>> {
     let opened = async move {
         let (mut send, recv) = connection.open_bi().await.map_err(|e| down(&e))?;
         send.write_all(&Frame::Hello(hello).encode())
             .await
             .map_err(Down::unreachable)?;
         // The sending half lives as long as the stream of frames: its end would mean goodbye.
-        Ok::<_, Down>((send, recv, BytesMut::new()))
+        Ok::<_, Down>((send, recv, BytesMut::new(), ours))
     };
     let frames = stream::once(opened).flat_map(|opened| match opened {
         Err(error) => stream::once(async { Err(error) }).boxed(),
-        Ok(state) => stream::try_unfold(state, |(send, mut recv, mut buffer)| async move {
+        Ok(state) => stream::try_unfold(state, |(mut send, mut recv, mut buffer, mut ours)| async move {
             loop {
                 if let Some(frame) = Frame::decode(&mut buffer).map_err(Down::unreachable)? {
-                    return Ok(Some((frame, (send, recv, buffer))));
+                    return Ok(Some((frame, (send, recv, buffer, ours))));
                 }
-                match recv.read_chunk(16 << 10, true).await.map_err(Down::unreachable)? {
-                    Some(chunk) => buffer.extend_from_slice(&chunk.bytes),
-                    None => return Ok(None),
+                tokio::select! {
+                    chunk = recv.read_chunk(16 << 10, true) => match chunk.map_err(Down::unreachable)? {
+                        Some(chunk) => buffer.extend_from_slice(&chunk.bytes),
+                        None => return Ok(None),
+                    },
+                    Some(frame) = ours.recv() => {
+                        send.write_all(&frame.encode()).await.map_err(Down::unreachable)?;
+                    }
                 }
             }
         })
@@ -160,8 +161,7 @@ pub(super) fn control(connection: Connection, hello: Hello) -> BoxStream<'static
     frames.boxed()
 }
 
-pub(super) fn client_config(config: &LinkConfig) -> Result<ClientConfig, LinkError> {
-    let crypto = tls::client_crypto(&config.certificate, &config.key, &config.ca)?;
+pub(super) fn client_config(config: &LinkConfig, crypto: Arc<QuicClientConfig>) -> ClientConfig {
     let mut transport = TransportConfig::default();
     let idle = u32::try_from(config.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     transport
@@ -182,7 +182,7 @@ pub(super) fn client_config(config: &LinkConfig) -> Result<ClientConfig, LinkErr
         .initial_mtu(1200);
     let mut client = ClientConfig::new(crypto);
     client.transport_config(Arc::new(transport));
-    Ok(client)
+    client
 }
 
 #[cfg(test)]

@@ -1,19 +1,23 @@
 //! The uplink: carries sealed batches from the spool to a gateway and brings acknowledgements back.
 //!
 //! What to send and when is decided by the pure `sluice_wire::session::Client`, which batch is live by `frontier`, which gateway
-//! comes next by `gateways`, how much may be on its way by `congestion` and what it may cost by `budget`; what is asked of the rest of the
-//! node when the budget is short, by `thrift`. Here are the QUIC connection, the certificates and the reading of the spool.
+//! comes next by `gateways`, how much may be on its way by `congestion`, what it may cost by `budget`, what is asked of the rest of the node
+//! when the budget is short by `thrift`, and when the certificate is renewed by `renewal`. Here are the QUIC connection, the certificates
+//! and the reading of the spool.
 
 mod budget;
+mod clock;
 mod config;
 mod congestion;
 mod connect;
+mod credentials;
 mod driver;
 mod frontier;
 mod gateways;
 mod ledger;
 mod pipe;
 mod reading;
+mod renewal;
 mod status;
 mod thrift;
 mod tls;
@@ -25,8 +29,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 pub use budget::{Budget, BudgetStatus, Window};
+pub use clock::{SystemClock, WallClock};
 pub use config::{LinkConfig, LinkError};
-pub use status::{LaneStatus, LanesStatus, LinkStatus, PathStatus};
+pub use status::{CertificateStatus, LaneStatus, LanesStatus, LinkStatus, PathStatus};
 pub(crate) use thrift::Thrift;
 pub use tls::{TlsError, certificate_identity};
 pub use uplink::Uplink;

@@ -10,7 +10,7 @@ use super::budget::BudgetStatus;
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LinkStatus {
     pub connected: bool,
-    /// `waiting`, `connecting`, `greeting`, `live`, `leaving`
+    /// `waiting`, `connecting`, `greeting`, `live`, `leaving`, `renewing`
     pub phase: &'static str,
     /// The one in use, or tried last.
     pub gateway: String,
@@ -18,6 +18,7 @@ pub struct LinkStatus {
     pub rtt_ms: Option<f64>,
     /// What the transport knows of the way to the gateway, while there is one.
     pub path: Option<PathStatus>,
+    pub certificate: Option<CertificateStatus>,
     /// Where the link has a budget.
     pub budget: Option<BudgetStatus>,
     pub in_flight: usize,
@@ -39,6 +40,26 @@ pub struct LinkStatus {
     pub last_ack_unix_ms: Option<u64>,
     /// Someone should look: the gateway refuses us or asked to hold batches, and why.
     pub alarm: Option<String>,
+}
+
+/// The certificate that the link shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CertificateStatus {
+    pub serial: String,
+    pub not_before_unix_s: u64,
+    pub not_after_unix_s: u64,
+    /// When a new one is asked for; absent where that is switched off.
+    pub renews_at_unix_s: Option<u64>,
+    /// It came over the link, not from the configured files.
+    pub from_the_link: bool,
+    pub renewals: u64,
+    pub renewal_failures: u64,
+    /// It is past its time to be renewed and is not, and why.
+    pub problem: Option<String>,
+    /// And less than a day is left.
+    pub degraded: bool,
+    /// Files that are not used, and why.
+    pub files_problem: Option<String>,
 }
 
 /// What is fresh, and what an outage left.
@@ -97,5 +118,6 @@ pub(super) fn phase_name(phase: Phase) -> &'static str {
         Phase::Greeting => "greeting",
         Phase::Live => "live",
         Phase::Leaving => "leaving",
+        Phase::Renewing => "renewing",
     }
 }

@@ -13,6 +13,8 @@ use sluice_wire::session::frame;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::clock::WallClock;
+
 /// Why certificates cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -28,24 +30,60 @@ pub enum TlsError {
     Pair(#[source] rustls::Error),
     #[error("certificate {path} does not carry exactly one name of the form sluice://<tenant>/<node>")]
     Name { path: String },
+    #[error("certificate {path} is of {found}, this node is {expected}")]
+    OtherNode {
+        path: String,
+        found: String,
+        expected: String,
+    },
     #[error("certificate carries a bad name")]
     Id(#[from] IdError),
 }
 
-/// The client's side of the handshake, from the files as they are now.
-pub(super) fn client_crypto(certificate: &Path, key: &Path, ca: &Path) -> Result<Arc<QuicClientConfig>, TlsError> {
-    let chain = certificates("certificate", certificate)?;
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|source| pem_error("key", key, source))?;
+/// What a certificate says of its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) tenant: TenantId,
+    pub(super) node: NodeId,
+    /// Lower-case hex.
+    pub(super) serial: String,
+    /// Seconds since 1970.
+    pub(super) not_before: i64,
+    pub(super) not_after: i64,
+}
+
+/// A certificate with those between it and its authority, and its key.
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+    pub(super) facts: Facts,
+}
+
+/// From the bytes of two PEM files, which may be one.
+pub(super) fn pair(certificate: (&Path, &[u8]), key: (&Path, &[u8])) -> Result<Pair, TlsError> {
+    let chain = certificates("certificate", certificate.0, certificate.1)?;
+    let facts = facts(chain.first(), certificate.0)?;
+    let key = PrivateKeyDer::from_pem_slice(key.1).map_err(|source| pem_error("key", key.0, source))?;
+    Ok(Pair { chain, key, facts })
+}
+
+/// The client's side of the handshake; an error, too, where the key is not that of the certificate.
+pub(super) fn client_crypto(
+    pair: &Pair,
+    ca: (&Path, &[u8]),
+    clock: &WallClock,
+) -> Result<Arc<QuicClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
-    for authority in certificates("authority", ca)? {
-        roots.add(authority).map_err(|_| unusable("authority", ca))?;
+    for authority in certificates("authority", ca.0, ca.1)? {
+        roots.add(authority).map_err(|_| unusable("authority", ca.0))?;
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let mut config = ClientConfig::builder_with_details(provider, Arc::clone(clock))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Pair)?
         .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key_der)
+        .with_client_auth_cert(pair.chain.clone(), pair.key.clone_key())
         .map_err(TlsError::Pair)?;
     config.alpn_protocols = vec![frame::ALPN.to_vec()];
     config.enable_early_data = false;
@@ -57,12 +95,17 @@ pub(super) fn client_crypto(certificate: &Path, key: &Path, ca: &Path) -> Result
 
 /// The tenant and the node that a certificate file speaks for: what a gateway will hold us to.
 pub fn certificate_identity(path: &Path) -> Result<(TenantId, NodeId), TlsError> {
-    let chain = certificates("certificate", path)?;
-    let first = chain.first().ok_or_else(|| unusable("certificate", path))?;
-    let (_, certificate) = X509Certificate::from_der(first).map_err(|_| unusable("certificate", path))?;
-    let names = certificate
-        .subject_alternative_name()
-        .map_err(|_| unusable("certificate", path))?;
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| pem_error("certificate", path, source))?;
+    facts(chain.first(), path).map(|facts| (facts.tenant, facts.node))
+}
+
+/// `path` is where it comes from, for whoever has to look at it.
+pub(super) fn facts(der: Option<&CertificateDer<'_>>, path: &Path) -> Result<Facts, TlsError> {
+    let unusable = || unusable("certificate", path);
+    let (_, certificate) = X509Certificate::from_der(der.ok_or_else(unusable)?).map_err(|_| unusable())?;
+    let names = certificate.subject_alternative_name().map_err(|_| unusable())?;
     let name_error = || TlsError::Name {
         path: path.display().to_string(),
     };
@@ -73,12 +116,19 @@ pub fn certificate_identity(path: &Path) -> Result<(TenantId, NodeId), TlsError>
         .strip_prefix("sluice://")
         .and_then(|p| p.split_once('/'))
         .ok_or_else(name_error)?;
-    Ok((TenantId::new(tenant)?, NodeId::new(node)?))
+    let validity = certificate.validity();
+    Ok(Facts {
+        tenant: TenantId::new(tenant)?,
+        node: NodeId::new(node)?,
+        serial: hex::encode(certificate.raw_serial()),
+        not_before: validity.not_before.timestamp(),
+        not_after: validity.not_after.timestamp(),
+    })
 }
 
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let list = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+fn certificates(what: &'static str, path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let list = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|source| pem_error(what, path, source))?;
     if list.is_empty() {
         return Err(unusable(what, path));
@@ -93,7 +143,7 @@ fn unusable(what: &'static str, path: &Path) -> TlsError {
     }
 }
 
-fn pem_error(what: &'static str, path: &Path, source: rustls::pki_types::pem::Error) -> TlsError {
+pub(super) fn pem_error(what: &'static str, path: &Path, source: rustls::pki_types::pem::Error) -> TlsError {
     TlsError::Pem {
         what,
         path: path.display().to_string(),

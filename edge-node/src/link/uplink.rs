@@ -7,11 +7,12 @@ use quinn::{Endpoint, VarInt};
 use sluice_wire::ids::{Epoch, StreamId};
 use sluice_wire::session::ClientOptions;
 use sluice_wire::session::client::Phase;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::config::{LinkConfig, LinkError};
 use super::connect;
+use super::credentials::{Files, Fingerprint, Loaded};
 use super::driver::{Driver, millis};
 use super::status::{LinkStatus, phase_name};
 use super::{AckSink, BatchSource};
@@ -26,6 +27,9 @@ pub struct Uplink {
     pub(super) changed: watch::Receiver<u64>,
     pub(super) end: u64,
     pub(super) endpoint: Endpoint,
+    pub(super) look_again: Arc<Notify>,
+    /// What the certificate files gave when the node was built.
+    pub(super) loaded: (Fingerprint, Loaded),
     pub(super) status: watch::Sender<LinkStatus>,
 }
 
@@ -54,7 +58,11 @@ impl Uplink {
         if let Some(bad) = config.gateways.iter().find(|g| connect::split(g).is_none()) {
             return Err(LinkError::Gateway(bad.clone()));
         }
-        connect::client_config(&config)?;
+        let files = Files::read(&config);
+        let loaded = files.load(&config, &stream.tenant, &stream.node)?;
+        if let Some(problem) = &loaded.problem {
+            tracing::warn!(problem, "some certificate files are not used");
+        }
         let options = ClientOptions {
             generation,
             agent: concat!("sluice-edge/", env!("CARGO_PKG_VERSION")).to_owned(),
@@ -65,6 +73,7 @@ impl Uplink {
             retry_ms: (millis(config.retry.0), millis(config.retry.1)),
             connect_timeout_ms: millis(config.connect_timeout),
             ack_timeout_ms: millis(config.ack_timeout),
+            renews: config.renewed.is_some(),
             ..ClientOptions::new(stream, epoch)
         };
         let status = LinkStatus {
@@ -82,6 +91,8 @@ impl Uplink {
             source,
             sink,
             endpoint: connect::endpoint()?,
+            look_again: Arc::default(),
+            loaded: (files.fingerprint(), loaded),
             status,
         })
     }
@@ -89,6 +100,11 @@ impl Uplink {
     /// Follows the link; keeps its last value after the uplink ended.
     pub fn status(&self) -> watch::Receiver<LinkStatus> {
         self.status.subscribe()
+    }
+
+    /// Makes the uplink look at its certificates at once.
+    pub fn look_again(&self) -> Arc<Notify> {
+        Arc::clone(&self.look_again)
     }
 
     /// Carries batches until `shutdown`. What is not acknowledged then stays in the spool.

@@ -17,7 +17,7 @@ use crate::admin;
 use crate::chain;
 use crate::config::{EdgeConfig, WhenShort};
 use crate::hints::HintBoard;
-use crate::intake::{Intake, IntakeLimits};
+use crate::intake::{Intake, IntakeLimits, Readers};
 use crate::journal::Journal;
 use crate::link::{LinkStatus, Thrift};
 use crate::recovery::{self, RecoveryError};
@@ -326,6 +326,7 @@ impl Running {
             sources: self.status.shared.sources.clone(),
             status: self.status.shared.clone(),
             budget: Arc::new(Semaphore::new(limits.budget_bytes)),
+            readers: Readers::default(),
             workers: Arc::new(Semaphore::new(workers)),
             unsealed: Arc::new(Semaphore::new(limits.unsealed_bytes)),
             limits,

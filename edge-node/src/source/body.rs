@@ -7,11 +7,13 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::intake::Intake;
+use crate::intake::{Intake, Reading};
 use crate::refusal::Refusal;
 
-/// Room is taken in such steps while the length of a body is not known.
-const STEP_BYTES: usize = 256 << 10;
+/// Room is taken for so much at first, whatever is announced, and then for so many times what has come: a sender that claims much
+/// and sends little holds little, and few bytes are moved because the room grows.
+const FIRST_BYTES: usize = 16 << 10;
+const GROWTH: usize = 4;
 /// An HTTP/1 sender reads our answer only after its whole body is sent, so what is refused for its size is still read
 /// this far, and thrown away.
 const DISCARD_BYTES: usize = 64 << 20;
@@ -23,15 +25,26 @@ pub(super) async fn whole(
     body: Body,
     announced: Option<u64>,
 ) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
+    let reading = intake.readers.enter();
+    in_time(intake, &reading, read(intake, &reading, body, announced)).await
+}
+
+/// What is read, unless it takes too long, or so long that it has to make way for others.
+async fn in_time<T>(
+    intake: &Intake,
+    reading: &Reading<'_>,
+    body: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
     let timeout = intake.limits.read_timeout;
-    match tokio::time::timeout(timeout, read(intake, body, announced)).await {
-        Ok(result) => result,
-        Err(_) => Err(Refusal::Slow(timeout)),
+    tokio::select! {
+        result = tokio::time::timeout(timeout, body) => result.unwrap_or(Err(Refusal::Slow(timeout))),
+        () = reading.given_way() => Err(Refusal::Busy),
     }
 }
 
 async fn read(
     intake: &Intake,
+    reading: &Reading<'_>,
     mut body: Body,
     announced: Option<u64>,
 ) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
@@ -44,10 +57,10 @@ async fn read(
         }
         return Err(too_large());
     }
-    let mut reserved = announced.max(1);
-    let mut room = intake.room(reserved).await?;
-    let mut out = BytesMut::with_capacity(announced);
-    while let Some(frame) = body.frame().await {
+    let expected = if announced > 0 { announced } else { max };
+    let mut room = Growing::begin(intake, expected).await?;
+    let mut out = BytesMut::with_capacity(room.bytes.min(announced));
+    while let Some(frame) = reading.wait_for(body.frame()).await {
         let frame = frame.map_err(|e| Refusal::Malformed(format!("body cannot be read: {e}")))?;
         let Ok(data) = frame.into_data() else {
             continue;
@@ -57,10 +70,8 @@ async fn read(
             discard(body).await;
             return Err(too_large());
         }
-        while out.len() + data.len() > reserved {
-            room.merge(intake.room(STEP_BYTES).await?);
-            reserved += STEP_BYTES;
-        }
+        room.hold(out.len() + data.len()).await?;
+        out.reserve(room.bytes - out.len());
         out.extend_from_slice(&data);
     }
     if out.len() < announced {
@@ -69,7 +80,38 @@ async fn read(
             out.len()
         )));
     }
-    Ok((out.freeze(), room))
+    Ok((out.freeze(), room.permit))
+}
+
+/// Room for a body that is on its way.
+struct Growing<'a> {
+    intake: &'a Intake,
+    permit: OwnedSemaphorePermit,
+    bytes: usize,
+    /// More than this will not come.
+    expected: usize,
+}
+
+impl<'a> Growing<'a> {
+    async fn begin(intake: &'a Intake, expected: usize) -> Result<Self, Refusal> {
+        let bytes = expected.clamp(1, FIRST_BYTES);
+        Ok(Self {
+            permit: intake.room(bytes).await?,
+            intake,
+            bytes,
+            expected,
+        })
+    }
+
+    /// Room for so many bytes in all.
+    async fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
+        if self.bytes < bytes {
+            let grown = self.bytes.saturating_mul(GROWTH).min(self.expected).max(bytes);
+            self.permit.merge(self.intake.room(grown - self.bytes).await?);
+            self.bytes = grown;
+        }
+        Ok(())
+    }
 }
 
 /// Reads on and throws away, within bounds.
@@ -87,21 +129,22 @@ pub(super) async fn discard(mut body: Body) {
 
 /// The one message of a unary gRPC call: whether it is compressed, and its bytes.
 pub(super) async fn message(intake: &Intake, body: Body) -> Result<(bool, Bytes, OwnedSemaphorePermit), Refusal> {
-    let timeout = intake.limits.read_timeout;
-    match tokio::time::timeout(timeout, read_message(intake, body)).await {
-        Ok(result) => result,
-        Err(_) => Err(Refusal::Slow(timeout)),
-    }
+    let reading = intake.readers.enter();
+    in_time(intake, &reading, read_message(intake, &reading, body)).await
 }
 
 const PREFIX_BYTES: usize = 5;
 
-async fn read_message(intake: &Intake, mut body: Body) -> Result<(bool, Bytes, OwnedSemaphorePermit), Refusal> {
+async fn read_message(
+    intake: &Intake,
+    reading: &Reading<'_>,
+    mut body: Body,
+) -> Result<(bool, Bytes, OwnedSemaphorePermit), Refusal> {
     let malformed = |what: &str| Refusal::Malformed(what.to_owned());
     let max = intake.limits.decode.max_bytes;
     let mut head = BytesMut::new();
     while head.len() < PREFIX_BYTES {
-        match next(&mut body).await? {
+        match reading.wait_for(next(&mut body)).await? {
             Some(data) => head.extend_from_slice(&data),
             None => return Err(malformed("call ends before its message")),
         }
@@ -115,18 +158,19 @@ async fn read_message(intake: &Intake, mut body: Body) -> Result<(bool, Bytes, O
     if length > max {
         return Err(Refusal::TooLarge { max: max as u64 });
     }
-    // The length is known before the bytes are here, so room for all of it is taken at once.
-    let room = intake.room(length.max(1)).await?;
-    let mut out = BytesMut::with_capacity(length);
+    let mut room = Growing::begin(intake, length).await?;
+    let mut out = BytesMut::with_capacity(room.bytes.min(length));
     let mut data = head.freeze();
     loop {
         if out.len() + data.len() > length {
             return Err(malformed("more than one message in a unary call, or bytes behind it"));
         }
+        room.hold(out.len() + data.len()).await?;
+        out.reserve(room.bytes - out.len());
         out.extend_from_slice(&data);
-        match next(&mut body).await? {
+        match reading.wait_for(next(&mut body)).await? {
             Some(more) => data = more,
-            None if out.len() == length => return Ok((compressed, out.freeze(), room)),
+            None if out.len() == length => return Ok((compressed, out.freeze(), room.permit)),
             None => return Err(malformed("message is shorter than announced")),
         }
     }

@@ -11,20 +11,25 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesOrdered, StreamExt};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream};
-use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sluice_wire::envelope::{Envelope, Kind};
 use sluice_wire::session::ServerOptions;
-use sluice_wire::session::frame::{self, Frame, Lane, Preamble, Verdict};
+use sluice_wire::session::frame::{self, Frame, Lane, Preamble, Renew, Renewed, Verdict};
 use sluice_wire::session::server::{Action, Server, Ticket};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Pki {
     dir: tempfile::TempDir,
-    issuer: Issuer<'static, KeyPair>,
+    issuer: Arc<Issuer<'static, KeyPair>>,
 }
+
+/// Seconds since 1970 between which a certificate is valid.
+pub(crate) type Validity = (u64, u64);
 
 impl Pki {
     pub(crate) fn new() -> Self {
@@ -35,7 +40,7 @@ impl Pki {
         std::fs::write(dir.path().join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
         let pki = Self {
             dir,
-            issuer: Issuer::new(params, key),
+            issuer: Arc::new(Issuer::new(params, key)),
         };
         pki.issue(
             "edge",
@@ -54,6 +59,30 @@ impl Pki {
         self.dir.path().join(name)
     }
 
+    /// A new pair of the edge, not written to its files; certificate and key as PEM.
+    pub(crate) fn edge_pair(&self, validity: Validity) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let certificate = edge_params("site-1", validity).signed_by(&key, &*self.issuer).unwrap();
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    pub(crate) fn write_edge(&self, (certificate, key): &(String, String)) {
+        std::fs::write(self.file("edge.pem"), certificate).unwrap();
+        std::fs::write(self.file("edge.key"), key).unwrap();
+    }
+
+    /// An authority that certifies the key of a request, for a node of its choice.
+    pub(crate) fn authority(&self, node: &'static str, validity: Validity) -> Authority {
+        let issuer = Arc::clone(&self.issuer);
+        Box::new(move |ask| {
+            let asked = CertificateSigningRequestParams::from_der(&ask.request.as_ref().into()).unwrap();
+            let made = edge_params(node, validity)
+                .signed_by(&asked.public_key, &*issuer)
+                .unwrap();
+            Ok(vec![Bytes::copy_from_slice(made.der())])
+        })
+    }
+
     fn issue(&self, file: &str, name: SanType, usage: ExtendedKeyUsagePurpose) {
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.subject_alt_names = vec![name];
@@ -61,12 +90,27 @@ impl Pki {
         let key = KeyPair::generate().unwrap();
         std::fs::write(
             self.file(&format!("{file}.pem")),
-            params.signed_by(&key, &self.issuer).unwrap().pem(),
+            params.signed_by(&key, &*self.issuer).unwrap().pem(),
         )
         .unwrap();
         std::fs::write(self.file(&format!("{file}.key")), key.serialize_pem()).unwrap();
     }
 }
+
+fn edge_params(node: &str, (from, to): Validity) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    let uri = format!("sluice://acme/{node}").try_into().unwrap();
+    params.subject_alt_names = vec![SanType::URI(uri)];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    // No two are the same.
+    params.serial_number = Some(rcgen::SerialNumber::from(rand::random::<u64>() | 1 << 62));
+    let since_1970 = |s| rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(s);
+    (params.not_before, params.not_after) = (since_1970(from), since_1970(to));
+    params
+}
+
+/// Answers requests for certificates.
+pub(crate) type Authority = Box<dyn Fn(&Renew) -> Result<Vec<Bytes>, (u32, String)> + Send>;
 
 /// What went into the log, and what goes wrong on the way; survives restarts of the gateway.
 pub(crate) struct Cloud {
@@ -84,6 +128,12 @@ pub(crate) struct Cloud {
     pub(crate) lags: AtomicBool,
     /// Lanes in the order of the log.
     pub(crate) lanes: Mutex<Vec<Lane>>,
+    /// Without it the gateway is one that does not know of renewal.
+    pub(crate) authority: Mutex<Option<Authority>>,
+    /// Requests that came.
+    pub(crate) asked: Mutex<Vec<Renew>>,
+    /// Certificates count as expired: nothing but renewing.
+    pub(crate) expired: AtomicBool,
 }
 
 /// A gateway at work; dropping it changes nothing.
@@ -110,6 +160,9 @@ impl Cloud {
             max_batch_bytes: AtomicU32::new(8 << 20),
             lags: AtomicBool::new(false),
             lanes: Mutex::default(),
+            authority: Mutex::default(),
+            asked: Mutex::default(),
+            expired: AtomicBool::new(false),
         })
     }
 }
@@ -139,9 +192,13 @@ async fn serve(connection: Connection, cloud: Arc<Cloud>, leaves: CancellationTo
         generation: 5,
         max_in_flight: 8,
         max_batch_bytes: cloud.max_batch_bytes.load(Ordering::SeqCst),
+        renews: cloud.authority.lock().unwrap().is_some(),
         ..ServerOptions::default()
     };
     let mut core = Server::new(options, "acme".parse().unwrap(), "site-1".parse().unwrap(), 1, 0);
+    if cloud.expired.load(Ordering::SeqCst) {
+        core = core.for_renewal_only();
+    }
     let (mut send, mut recv) = connection.accept_bi().await.ok()?;
     let (batches, mut arrived) = mpsc::channel::<Arrived>(64);
     tokio::spawn(receive(connection.clone(), batches));
@@ -152,6 +209,22 @@ async fn serve(connection: Connection, cloud: Arc<Cloud>, leaves: CancellationTo
             match action {
                 Action::Send(frame) => send.write_all(&frame.encode()).await.ok()?,
                 Action::Close { code, reason } => connection.close(code.number().into(), reason.as_bytes()),
+                Action::Renew(ask) => {
+                    let answer = cloud
+                        .authority
+                        .lock()
+                        .unwrap()
+                        .as_ref()
+                        .map(|authority| authority(&ask));
+                    cloud.asked.lock().unwrap().push(ask);
+                    match answer.unwrap() {
+                        Ok(certificates) => {
+                            cloud.expired.store(false, Ordering::SeqCst);
+                            core.handle_renewed(Renewed { certificates });
+                        }
+                        Err((after_ms, reason)) => core.handle_not_renewed(after_ms, &reason),
+                    }
+                }
             }
         }
         tokio::select! {

@@ -36,7 +36,7 @@ async fn p6_a_fresh_batch_does_not_wait_for_the_backlog_of_a_thin_link() {
     let pki = Pki::new();
     let cloud = Cloud::new(&[], &[], &[]);
     let gateway = start(&pki, any_port(), Arc::clone(&cloud));
-    let relay = Relay::start(gateway.address(), Weather::THIN).await;
+    let relay = Relay::start(gateway.address(), Weather::THIN).await.unwrap();
     let spool = Spool::new();
     spool.append_of(80, |_| BATCH_BYTES);
     let mut link = Link::start(&pki, &pki, relay.address, &spool);
@@ -78,7 +78,7 @@ async fn p6_a_link_that_comes_back_carries_what_is_fresh_at_once() {
         late: 2,
         ..Weather::THIN
     };
-    let relay = Relay::start(gateway.address(), weather).await;
+    let relay = Relay::start(gateway.address(), weather).await.unwrap();
     let spool = Spool::new();
     spool.append_of(5, |_| BATCH_BYTES);
     let mut link = Link::with(&pki, &pki, relay.address, &spool, |config| {
@@ -148,7 +148,8 @@ async fn p7_oldest_first_keeps_the_order_of_the_whole_spool() {
             ..Weather::THIN
         },
     )
-    .await;
+    .await
+    .unwrap();
     let spool = Spool::new();
     spool.append_of(40, |_| BATCH_BYTES);
     let link = Link::with(&pki, &pki, relay.address, &spool, |config| {
@@ -173,7 +174,8 @@ async fn p6_weighted_lanes_both_move() {
             ..Weather::THIN
         },
     )
-    .await;
+    .await
+    .unwrap();
     let spool = Spool::new();
     spool.append_of(60, |_| BATCH_BYTES);
     let link = Link::with(&pki, &pki, relay.address, &spool, |config| {

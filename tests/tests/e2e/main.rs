@@ -3,6 +3,8 @@
 
 mod authors;
 mod canary;
+mod certificates;
+mod chaos;
 mod crash;
 mod doors;
 mod hostile;
@@ -14,3 +16,4 @@ mod postgres;
 mod python;
 mod quarantine;
 mod restart;
+mod siege;

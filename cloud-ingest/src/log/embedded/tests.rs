@@ -92,7 +92,17 @@ async fn all(log: &EmbeddedLog, partition: Partition) -> Vec<LogRecord> {
 #[tokio::test]
 async fn p3_a_damaged_record_leaves_its_identity_and_counts() {
     let content = |n: u8| vec![b'a' + n; 50];
-    for (victim, at_end, has_head) in [(0u8, true, true), (4, true, true), (9, true, true), (4, false, false)] {
+    // The envelope; the name of the stream before it; the frame around the record.
+    #[derive(Clone, Copy)]
+    enum Hit {
+        Envelope,
+        Name,
+        Frame,
+    }
+    let envelopes = [0u8, 4, 9].map(|victim| (victim, Hit::Envelope, true));
+    let frames = [0u8, 4, 9, 11].map(|victim| (victim, Hit::Frame, true));
+    let cases = envelopes.into_iter().chain(frames).chain([(4, Hit::Name, false)]);
+    for (victim, hit, has_head) in cases {
         let dir = tempfile::tempdir().unwrap();
         let log = EmbeddedLog::open(dir.path(), &options(1)).unwrap();
         let [p] = log.partitions()[..] else {
@@ -111,8 +121,13 @@ async fn p3_a_damaged_record_leaves_its_identity_and_counts() {
             let mut bytes = std::fs::read(&path).unwrap();
             let found = bytes.windows(50).position(|w| w == content(victim));
             if let Some(envelope) = found {
-                // The envelope, or the name of the stream before it.
-                bytes[if at_end { envelope + 10 } else { envelope - 20 }] ^= 4;
+                let record = bytes[..envelope].windows(6).rposition(|w| w == b"SLLREC").unwrap();
+                let at = match hit {
+                    Hit::Envelope => envelope + 10,
+                    Hit::Name => envelope - 20,
+                    Hit::Frame => record - 15,
+                };
+                bytes[at] ^= 4;
                 std::fs::write(&path, bytes).unwrap();
                 hits += 1;
             }
@@ -323,5 +338,30 @@ async fn another_number_of_partitions_or_generation_is_refused() {
     assert!(matches!(
         EmbeddedLog::open(dir.path(), &other),
         Err(OpenError::Mismatch { .. })
+    ));
+}
+
+/// P6: whatever bit of it flips, the partitions that are there are those of the configuration, and the log opens.
+#[tokio::test]
+async fn p6_a_damaged_meta_file_keeps_no_log_from_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let meta = dir.path().join("meta.json");
+    EmbeddedLog::open(dir.path(), &options(2)).unwrap().close().await;
+    let whole = std::fs::read(&meta).unwrap();
+    for bit in 0..whole.len() * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&meta, bytes).unwrap();
+        match EmbeddedLog::open(dir.path(), &options(2)) {
+            Ok(log) => log.close().await,
+            // What a later program wrote cannot be told from this.
+            Err(OpenError::Newer { .. }) => {}
+            Err(error) => panic!("bit {bit}: {error}"),
+        }
+    }
+    std::fs::write(&meta, "{").unwrap();
+    assert!(matches!(
+        EmbeddedLog::open(dir.path(), &options(3)),
+        Err(OpenError::MetaContent { .. })
     ));
 }

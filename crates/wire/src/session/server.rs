@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::frame::{self, Ack, Frame, GoAway, Hello, Lane, Nack, Preamble, Refused, RefusedCode, Verdict, Welcome};
+use super::frame::{
+    self, Ack, Frame, GoAway, Hello, Lane, Nack, NotRenewed, Preamble, Refused, RefusedCode, Renew, Renewed, Verdict,
+    Welcome,
+};
 use crate::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
 
 /// What a gateway grants a session.
@@ -20,6 +23,8 @@ pub struct ServerOptions {
     pub hello_timeout_ms: u64,
     /// How long an edge waits that sent more than it was granted.
     pub busy_ms: u32,
+    /// There is an authority to ask for certificates.
+    pub renews: bool,
 }
 
 impl Default for ServerOptions {
@@ -31,6 +36,7 @@ impl Default for ServerOptions {
             max_in_flight_bytes: 16 << 20,
             hello_timeout_ms: 10_000,
             busy_ms: 1_000,
+            renews: false,
         }
     }
 }
@@ -44,7 +50,12 @@ pub enum Action {
         code: RefusedCode,
         reason: String,
     },
+    /// Ask the authority, then `handle_renewed` or `handle_not_renewed`.
+    Renew(Renew),
 }
+
+/// How long an edge waits whose expired certificate lets it do nothing but renew.
+const RENEW_FIRST_MS: u32 = 10_000;
 
 /// One batch that is being received or written to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +66,14 @@ enum State {
     AwaitHello { until: u64 },
     Live { stream: StreamId },
     Closed,
+}
+
+/// How far this session is with a new certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewal {
+    NotGranted,
+    Granted,
+    Asked,
 }
 
 #[derive(Debug)]
@@ -74,6 +93,9 @@ pub struct Server {
     session: u64,
     state: State,
     draining: bool,
+    /// The certificate is expired: nothing but a new one is to be had.
+    renewal_only: bool,
+    renewal: Renewal,
     taken: BTreeMap<Ticket, Taken>,
     taken_bytes: u64,
     next_ticket: u64,
@@ -91,11 +113,19 @@ impl Server {
             session,
             state: State::AwaitHello { until },
             draining: false,
+            renewal_only: false,
+            renewal: Renewal::NotGranted,
             taken: BTreeMap::new(),
             taken_bytes: 0,
             next_ticket: 0,
             actions: VecDeque::new(),
         }
+    }
+
+    /// For a peer whose certificate is expired, and not for too long.
+    pub fn for_renewal_only(mut self) -> Self {
+        self.renewal_only = true;
+        self
     }
 
     /// The stream of this session, once its HELLO was accepted.
@@ -114,6 +144,10 @@ impl Server {
     pub fn handle_frame(&mut self, frame: Frame) {
         match (&self.state, frame) {
             (State::AwaitHello { .. }, Frame::Hello(hello)) => self.handle_hello(hello),
+            (State::Live { .. }, Frame::Renew(ask)) if self.renewal == Renewal::Granted => {
+                self.renewal = Renewal::Asked;
+                self.actions.push_back(Action::Renew(ask));
+            }
             (State::Closed, _) => {}
             _ => self.refuse(RefusedCode::Protocol, "frame out of place"),
         }
@@ -134,6 +168,12 @@ impl Server {
         let busy = Verdict::Retry {
             after_ms: self.options.busy_ms,
         };
+        if self.renewal_only {
+            let after_ms = RENEW_FIRST_MS.max(self.options.busy_ms);
+            let reason = "the certificate is expired: nothing is taken until it is renewed".to_owned();
+            self.nack(epoch, seq, Verdict::Retry { after_ms }, reason);
+            return None;
+        }
         if bytes > self.options.max_batch_bytes {
             let reason = format!(
                 "batch of {bytes} bytes, the log takes up to {}",
@@ -237,6 +277,34 @@ impl Server {
         })));
     }
 
+    /// The authority gave a certificate. One that does not go into a frame is as none.
+    pub fn handle_renewed(&mut self, renewed: Renewed) {
+        if !renewed.fits() {
+            let reason = "the authority's answer is too long for the link";
+            return self.handle_not_renewed(u32::MAX, reason);
+        }
+        if self.end_renewal() {
+            self.actions.push_back(Action::Send(Frame::Renewed(renewed)));
+        }
+    }
+
+    pub fn handle_not_renewed(&mut self, after_ms: u32, reason: &str) {
+        if self.end_renewal() {
+            let reason = reason.to_owned();
+            let not = NotRenewed { after_ms, reason };
+            self.actions.push_back(Action::Send(Frame::NotRenewed(not)));
+        }
+    }
+
+    /// Whether somebody waits for the answer.
+    fn end_renewal(&mut self) -> bool {
+        let waits = self.renewal == Renewal::Asked && matches!(self.state, State::Live { .. });
+        if waits {
+            self.renewal = Renewal::Granted;
+        }
+        waits
+    }
+
     /// The session ends now, for a reason that the edge is told.
     pub fn refuse(&mut self, code: RefusedCode, reason: &str) {
         if matches!(self.state, State::Closed) {
@@ -296,6 +364,13 @@ impl Server {
         if self.draining {
             return self.refuse(RefusedCode::Overload, "gateway is leaving");
         }
+        let renews = hello.renews && self.options.renews;
+        if self.renewal_only && !renews {
+            return self.refuse(RefusedCode::Identity, "certificate is expired");
+        }
+        if renews {
+            self.renewal = Renewal::Granted;
+        }
         self.state = State::Live { stream: hello.stream };
         self.actions.push_back(Action::Send(Frame::Welcome(Welcome {
             version,
@@ -304,6 +379,8 @@ impl Server {
             generation: self.options.generation,
             max_in_flight: self.options.max_in_flight,
             max_in_flight_bytes: self.options.max_in_flight_bytes,
+            renews,
+            renewal_only: self.renewal_only,
         })));
     }
 

@@ -1,5 +1,6 @@
 //! The driver of the uplink: moves bytes between the spool, the connection and the core; decides nothing.
 
+mod certificates;
 mod reads;
 mod view;
 
@@ -10,18 +11,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
-use quinn::{ClientConfig, Connection, ConnectionError, VarInt};
+use quinn::{Connection, ConnectionError, VarInt};
 use sluice_wire::ids::Epoch;
 use sluice_wire::session::LanePolicy;
 use sluice_wire::session::client::{Action, Client, Phase};
 use sluice_wire::session::frame::{Frame, Lane};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::budget::{Clocks, Purse};
 use super::connect::{self, Down};
+use super::credentials::Credentials;
 use super::frontier::Frontier;
 use super::gateways::Gateways;
 use super::ledger::Ledger;
@@ -29,6 +31,9 @@ use super::pipe::{Parcel, Pipe, Progress};
 use super::reading::Read;
 use super::status::LinkStatus;
 use super::uplink::Uplink;
+use certificates::Certificates;
+
+pub(super) use certificates::LOOK_EVERY;
 
 /// A batch that the core knows.
 #[derive(Clone, Copy)]
@@ -46,7 +51,7 @@ struct Reading {
 }
 
 type Doomed = (u64, String, Result<(Bytes, [u8; 32]), String>);
-type Connected = Result<(Connection, ClientConfig), Down>;
+type Connected = Result<(Connection, Arc<Credentials>), Down>;
 
 pub(super) struct Driver {
     uplink: Uplink,
@@ -58,10 +63,12 @@ pub(super) struct Driver {
     started: Instant,
     /// The gateway of this connection, or of this attempt.
     gateway: usize,
-    last_good: Option<ClientConfig>,
+    certificates: Certificates,
     connecting: Option<BoxFuture<'static, Connected>>,
     closed: Option<BoxFuture<'static, ConnectionError>>,
     frames: Option<BoxStream<'static, Result<Frame, Down>>>,
+    /// What is said on the control stream after HELLO, until there is one.
+    ours: Option<mpsc::Receiver<Frame>>,
     pipe: Option<Pipe>,
     /// Asks whether the home gateway answers, while another one serves.
     asking: Option<BoxFuture<'static, Connected>>,
@@ -81,7 +88,9 @@ impl Driver {
     pub(super) fn new(uplink: Uplink) -> Self {
         let seed = rand::random();
         let changed = uplink.changed.clone();
-        let view = uplink.status.borrow().clone();
+        let certificates = Certificates::new(&uplink, seed);
+        let mut view = uplink.status.borrow().clone();
+        view.certificate = Some(certificates.status());
         let config = &uplink.config;
         let oldest_first = config.policy == LanePolicy::OldestFirst;
         // Random and of this node for good.
@@ -102,10 +111,11 @@ impl Driver {
             started: Instant::now(),
             gateway: 0,
             uplink,
-            last_good: None,
+            certificates,
             connecting: None,
             closed: None,
             frames: None,
+            ours: None,
             pipe: None,
             asking: None,
             reading: None,
@@ -125,6 +135,7 @@ impl Driver {
         loop {
             let now = self.now_ms();
             self.tell_lanes(now);
+            self.start_renewing(now);
             while let Some(action) = self.core.poll_action(now) {
                 self.perform(action);
             }
@@ -135,6 +146,7 @@ impl Driver {
                 self.core.next_wake(now),
                 self.frontier.next_wake(),
                 self.home_wake(),
+                self.renewal_wake(now),
                 self.purse.next_wake(self.clocks()),
             ];
             let wake = timers.into_iter().flatten().min();
@@ -153,6 +165,7 @@ impl Driver {
                 (asked, read) = pending_or(&mut self.reading) => self.handle_read(asked, read),
                 Some(doomed) = self.dooming.next() => self.handle_doomed(doomed),
                 answer = pending_or(&mut self.asking) => self.handle_answer(answer),
+                event = self.certificates.next() => self.handle_certificates(event),
                 alive = self.changed.changed(), if !source_gone => {
                     source_gone = alive.is_err();
                     let end = *self.changed.borrow_and_update();
@@ -176,9 +189,12 @@ impl Driver {
         match action {
             Action::Connect => self.connect(),
             Action::SendHello(hello) => {
-                let connection = self.pipe.as_ref().map(|pipe| pipe.connection().clone());
-                self.frames = connection.map(|connection| connect::control(connection, hello));
+                let pipe = self.pipe.as_ref().zip(self.ours.take());
+                self.frames = pipe.map(|(pipe, ours)| connect::control(pipe.connection().clone(), hello, ours));
             }
+            Action::SendRenew(ask) => self.certificates.send(Frame::Renew(ask)),
+            Action::Renewed { certificates } => self.handle_renewed(&certificates),
+            Action::NotRenewed { after_ms, reason } => self.handle_not_renewed(after_ms, reason),
             Action::SendBatch { key } => self.send(key),
             Action::Recall { key } => {
                 if let Some(pipe) = &mut self.pipe {
@@ -218,7 +234,12 @@ impl Driver {
                 self.view.alarm = Some(format!("refused: {reason}"));
                 self.view.last_error = Some(reason);
             }
-            Action::Close { reason } => {
+            Action::Close { reason, again: true } => {
+                debug!(gateway = self.view.gateway, reason, "connection is made again");
+                self.drop_connection();
+                self.frontier.handle_down(self.now_ms());
+            }
+            Action::Close { reason, again: false } => {
                 debug!(gateway = self.view.gateway, reason, "connection closed");
                 self.view.last_error = Some(reason);
                 self.drop_connection();
@@ -231,15 +252,15 @@ impl Driver {
         let (endpoint, config) = (self.uplink.endpoint.clone(), Arc::clone(&self.uplink.config));
         self.gateway = self.gateways.choose(self.now_ms());
         self.view.gateway = config.gateways.get(self.gateway).cloned().unwrap_or_default();
-        let (last_good, failures) = (self.last_good.clone(), self.gateways.failures(self.gateway));
-        self.connecting = Some(connect::connect(endpoint, config, last_good, self.gateway, failures).boxed());
+        let (current, failures) = (self.certificates.current.clone(), self.gateways.failures(self.gateway));
+        self.connecting = Some(connect::connect(endpoint, config, current, self.gateway, failures).boxed());
     }
 
     fn handle_connected(&mut self, connected: Connected) {
         self.connecting = None;
         match connected {
-            Ok((connection, client)) => {
-                self.last_good = Some(client);
+            Ok((connection, shown)) => {
+                self.ours = Some(self.certificates.handle_connected(&shown));
                 let watched = connection.clone();
                 self.closed = Some(async move { watched.closed().await }.boxed());
                 self.ledger.handle_connection();
@@ -300,13 +321,23 @@ impl Driver {
             );
             self.view.session = Some(format!("{:016x}", welcome.session));
             self.view.alarm = None;
-            self.uplink.sink.welcomed(welcome.generation, welcome.max_batch_bytes);
             let now = self.now_ms();
             self.gateways.handle_worked(now, self.gateway);
-            self.frontier.handle_up(now);
-            self.tell_lanes(now);
+            self.handle_welcome(welcome.renews);
+            if welcome.renewal_only {
+                self.view.alarm = Some("the certificate is expired: nothing is sent until it is renewed".to_owned());
+            } else {
+                self.uplink.sink.welcomed(welcome.generation, welcome.max_batch_bytes);
+                self.frontier.handle_up(now);
+                self.tell_lanes(now);
+            }
         }
+        let is_welcome = matches!(frame, Frame::Welcome(_));
         self.core.handle_frame(self.now_ms(), frame);
+        if is_welcome {
+            // The certificate may have changed since the handshake.
+            self.go_over();
+        }
     }
 
     fn tell_lanes(&mut self, now: u64) {
@@ -355,11 +386,11 @@ impl Driver {
             return;
         };
         let (endpoint, config) = (self.uplink.endpoint.clone(), Arc::clone(&self.uplink.config));
-        let (last_good, failures) = (self.last_good.clone(), self.gateways.failures(home));
+        let (current, failures) = (self.certificates.current.clone(), self.gateways.failures(home));
         let (patience, gateway) = (config.connect_timeout, config.gateways.get(home).cloned());
         debug!(gateway, "asking whether the home gateway answers");
         let asked = async move {
-            let connected = connect::connect(endpoint, config, last_good, home, failures);
+            let connected = connect::connect(endpoint, config, current, home, failures);
             let silent = |_| Down {
                 refused: false,
                 reason: "nothing answered".to_owned(),
@@ -395,7 +426,8 @@ impl Driver {
         if let Some(pipe) = self.pipe.take() {
             pipe.connection().close(VarInt::from_u32(0), b"");
         }
-        (self.connecting, self.closed, self.frames) = (None, None, None);
+        (self.connecting, self.closed, self.frames, self.ours) = (None, None, None, None);
+        self.certificates.handle_down(self.now_ms());
         // Until the link is back they would only take memory.
         self.ready.clear();
         self.view.session = None;

@@ -101,6 +101,11 @@ const LENGTHS: &[(&[u8; 2], usize)] = &[
 pub(crate) fn find(bytes: &[u8], mut found: impl FnMut(Range<usize>)) {
     let mut at = 0;
     while at + 15 <= bytes.len() {
+        // Its fourth byte is a digit, and the third of what begins one byte later is the same one.
+        if !bytes[at + 3].is_ascii_digit() {
+            at += 2;
+            continue;
+        }
         match at_word(bytes, at) {
             Some(end) => {
                 found(at..end);

@@ -9,7 +9,7 @@ mod send;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::frame::{self, Ack, Frame, Hello, Lane, Nack, Verdict, Welcome};
+use super::frame::{self, Ack, Frame, Hello, Lane, Nack, Renew, Verdict, Welcome};
 use super::lanes::Turns;
 use crate::ids::Epoch;
 
@@ -22,6 +22,7 @@ enum State {
     Greeting { until: u64 },
     Live,
     Leaving { until: u64, why: &'static str },
+    Renewing,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub struct Client {
     refused_streak: u32,
     random: SplitMix,
     stats: ClientStats,
+    /// A new certificate was asked for in this session and not answered.
+    renewal_asked: bool,
 }
 
 /// The longest that a gateway may ask an edge to wait in one answer.
@@ -75,6 +78,7 @@ const MAX_ASKED_WAIT_MS: u64 = 10 * 60_000;
 const HOLD_MS: u64 = 60_000;
 
 const GATEWAY_LEAVES: &str = "gateway is leaving";
+const NEW_CERTIFICATE: &str = "another certificate is to be used";
 
 impl Client {
     /// `seed` feeds the jitter; equal seeds and events give equal actions.
@@ -94,6 +98,7 @@ impl Client {
             refused_streak: 0,
             random: SplitMix(seed),
             stats: ClientStats::default(),
+            renewal_asked: false,
         }
     }
 
@@ -104,6 +109,7 @@ impl Client {
             State::Greeting { .. } => Phase::Greeting,
             State::Live => Phase::Live,
             State::Leaving { .. } => Phase::Leaving,
+            State::Renewing => Phase::Renewing,
         }
     }
 
@@ -133,6 +139,36 @@ impl Client {
     pub fn handle_move(&mut self, now_ms: u64) {
         if matches!(self.state, State::Live) {
             self.leave(now_ms, "another gateway is preferred");
+        }
+    }
+
+    /// Another certificate is to be used from now on: the session ends once what is on its way is answered, the next one begins at
+    /// once, also where refusals of the old certificate made it wait.
+    pub fn handle_certificate(&mut self, now_ms: u64) {
+        match self.state {
+            State::Live => self.leave(now_ms, NEW_CERTIFICATE),
+            State::Renewing => self.reconnect(now_ms, NEW_CERTIFICATE),
+            State::Waiting { until } if self.refused_streak > 0 => {
+                self.refused_streak = 0;
+                self.state = State::Waiting {
+                    until: until.min(now_ms),
+                };
+            }
+            State::Waiting { .. } | State::Connecting { .. } | State::Greeting { .. } | State::Leaving { .. } => {}
+        }
+    }
+
+    /// Whether a new certificate may be asked for now.
+    pub fn can_renew(&self) -> bool {
+        let is_open = matches!(self.state, State::Live | State::Renewing);
+        is_open && !self.renewal_asked && self.welcome.as_ref().is_some_and(|welcome| welcome.renews)
+    }
+
+    /// Asks for a new certificate, where that can be.
+    pub fn renew(&mut self, ask: Renew) {
+        if self.can_renew() {
+            self.renewal_asked = true;
+            self.actions.push_back(Action::SendRenew(ask));
         }
     }
 
@@ -200,6 +236,7 @@ impl Client {
             versions: frame::VERSIONS.to_vec(),
             generation: self.options.generation,
             agent: self.options.agent.clone(),
+            renews: self.options.renews,
         }));
     }
 
@@ -208,7 +245,7 @@ impl Client {
         let until = match self.state {
             State::Waiting { .. } => return,
             // A gateway that restarts sees its edges come back spread over the first second.
-            State::Live | State::Leaving { .. } => now_ms + self.random.below(1_000),
+            State::Live | State::Leaving { .. } | State::Renewing => now_ms + self.random.below(1_000),
             State::Connecting { since, .. } => self.next_attempt(since).max(now_ms),
             State::Greeting { .. } => self.next_attempt(now_ms),
         };
@@ -239,6 +276,7 @@ impl Client {
             (_, Frame::Refused(refused)) => {
                 self.actions.push_back(Action::Close {
                     reason: "refused".to_owned(),
+                    again: false,
                 });
                 self.handle_refused(now_ms, &refused.reason);
             }
@@ -247,7 +285,17 @@ impl Client {
             (State::Live, Frame::GoAway(_)) => {
                 self.leave(now_ms, GATEWAY_LEAVES);
             }
-            (State::Greeting { .. } | State::Leaving { .. }, Frame::GoAway(_)) => {
+            (State::Live | State::Leaving { .. } | State::Renewing, Frame::Renewed(renewed)) if self.renewal_asked => {
+                self.renewal_asked = false;
+                let certificates = renewed.certificates;
+                self.actions.push_back(Action::Renewed { certificates });
+            }
+            (State::Live | State::Leaving { .. } | State::Renewing, Frame::NotRenewed(not)) if self.renewal_asked => {
+                self.renewal_asked = false;
+                let (after_ms, reason) = (not.after_ms, not.reason);
+                self.actions.push_back(Action::NotRenewed { after_ms, reason });
+            }
+            (State::Greeting { .. } | State::Leaving { .. } | State::Renewing, Frame::GoAway(_)) => {
                 self.close(now_ms, GATEWAY_LEAVES);
             }
             _ => self.close(now_ms, "frame out of place"),
@@ -282,6 +330,7 @@ impl Client {
             | State::Connecting { until, .. }
             | State::Greeting { until }
             | State::Leaving { until, .. } => at(until),
+            State::Renewing => {}
             State::Live => {
                 for pause in self.paused.into_iter().filter(|p| *p > now_ms) {
                     at(pause);
@@ -302,9 +351,15 @@ impl Client {
         if !frame::VERSIONS.contains(&welcome.version) {
             return self.close(now_ms, "gateway chose a version that was not offered");
         }
-        self.state = State::Live;
         self.attempts = 0;
         self.refused_streak = 0;
+        self.renewal_asked = false;
+        if welcome.renewal_only {
+            self.state = State::Renewing;
+            self.welcome = Some(welcome);
+            return;
+        }
+        self.state = State::Live;
         self.stats.sessions += 1;
         // What was held for a limit of the last gateway may pass at this one.
         let held = self.keys_of(|state| matches!(state, BatchState::Held { .. }));
@@ -394,8 +449,12 @@ impl Client {
                     .batches
                     .values()
                     .any(|b| matches!(b.state, BatchState::Sent { .. }));
-                if now_ms >= until || !busy {
-                    self.close(now_ms, why);
+                if now_ms < until && busy {
+                    return;
+                }
+                match why {
+                    NEW_CERTIFICATE => self.reconnect(now_ms, why),
+                    _ => self.close(now_ms, why),
                 }
             }
             State::Live if self.is_ack_overdue(now_ms) => self.close(now_ms, "batches are not acknowledged"),
@@ -448,8 +507,18 @@ impl Client {
     fn close(&mut self, now_ms: u64, reason: &str) {
         self.actions.push_back(Action::Close {
             reason: reason.to_owned(),
+            again: false,
         });
         self.handle_disconnected(now_ms);
+    }
+
+    /// Ends the connection and makes the next one, with nothing to be waited for.
+    fn reconnect(&mut self, now_ms: u64, reason: &str) {
+        self.actions.push_back(Action::Close {
+            reason: reason.to_owned(),
+            again: true,
+        });
+        self.fall_back(now_ms);
     }
 
     fn fall_back(&mut self, until: u64) {
@@ -458,7 +527,11 @@ impl Client {
         self.actions.retain(|a| {
             !matches!(
                 a,
-                Action::SendBatch { .. } | Action::Recall { .. } | Action::SendHello(_) | Action::Connect
+                Action::SendBatch { .. }
+                    | Action::Recall { .. }
+                    | Action::SendHello(_)
+                    | Action::SendRenew(_)
+                    | Action::Connect
             )
         });
         let sent = self.keys_of(|state| matches!(state, BatchState::Sent { .. }));

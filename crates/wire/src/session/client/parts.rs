@@ -1,7 +1,9 @@
 //! What goes into the edge's half of a session and what comes out of it.
 
+use bytes::Bytes;
+
 use crate::ids::{Epoch, StreamId};
-use crate::session::frame::{Hello, Lane};
+use crate::session::frame::{Hello, Lane, Renew};
 use crate::session::lanes::LanePolicy;
 
 /// What an edge says of itself, and its limits. Times are milliseconds.
@@ -30,6 +32,8 @@ pub struct ClientOptions {
     pub hello_timeout_ms: u64,
     /// From the delivery of a batch by the transport to its acknowledgement.
     pub ack_timeout_ms: u64,
+    /// It asks for new certificates.
+    pub renews: bool,
 }
 
 impl ClientOptions {
@@ -49,6 +53,7 @@ impl ClientOptions {
             connect_timeout_ms: 3_000,
             hello_timeout_ms: 10_000,
             ack_timeout_ms: 30_000,
+            renews: false,
         }
     }
 }
@@ -106,6 +111,18 @@ pub enum Action {
     /// Close the connection; nothing needs to be reported for it any more.
     Close {
         reason: String,
+        /// There is nothing wrong with the gateway: it is the next one, too.
+        again: bool,
+    },
+    /// Ask for a new certificate.
+    SendRenew(Renew),
+    /// The certificates that answer what was asked.
+    Renewed {
+        certificates: Vec<Bytes>,
+    },
+    NotRenewed {
+        after_ms: u32,
+        reason: String,
     },
 }
 
@@ -120,6 +137,8 @@ pub enum Phase {
     Live,
     /// The gateway leaves; what is on its way may still be acknowledged.
     Leaving,
+    /// The certificate is expired: the gateway takes nothing until there is a new one.
+    Renewing,
 }
 
 /// Running totals and levels.

@@ -1,6 +1,10 @@
 //! Frames as protobuf messages, and the ways between them and what the halves of a session use.
 
-use super::{Ack, FrameError, Hello, Nack, Refused, RefusedCode, Verdict, Welcome, cut, owned_cut};
+use super::{
+    Ack, FrameError, Hello, MAX_CERTIFICATES, MAX_CERTIFICATES_BYTES, MAX_RENEWAL_PROOF_BYTES,
+    MAX_RENEWAL_REQUEST_BYTES, Nack, NotRenewed, Refused, RefusedCode, Renew, Renewed, Verdict, Welcome, cut,
+    owned_cut,
+};
 use crate::ids::Epoch;
 
 /// Frames as protobuf. Tags keep their meaning for ever; LINK.md lists them.
@@ -19,6 +23,8 @@ pub(super) mod wire {
         pub(in crate::session::frame) generation: u32,
         #[prost(string, tag = "6")]
         pub(in crate::session::frame) agent: String,
+        #[prost(bool, tag = "7")]
+        pub(in crate::session::frame) renews: bool,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -35,6 +41,10 @@ pub(super) mod wire {
         pub(in crate::session::frame) max_in_flight: u32,
         #[prost(uint64, tag = "6")]
         pub(in crate::session::frame) max_in_flight_bytes: u64,
+        #[prost(bool, tag = "7")]
+        pub(in crate::session::frame) renews: bool,
+        #[prost(bool, tag = "8")]
+        pub(in crate::session::frame) renewal_only: bool,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -79,6 +89,30 @@ pub(super) mod wire {
         #[prost(string, tag = "1")]
         pub(in crate::session::frame) reason: String,
     }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(in crate::session::frame) struct Renew {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub(in crate::session::frame) request: bytes::Bytes,
+        #[prost(uint32, tag = "2")]
+        pub(in crate::session::frame) scheme: u32,
+        #[prost(bytes = "bytes", tag = "3")]
+        pub(in crate::session::frame) proof: bytes::Bytes,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(in crate::session::frame) struct Renewed {
+        #[prost(bytes = "bytes", repeated, tag = "1")]
+        pub(in crate::session::frame) certificates: Vec<bytes::Bytes>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(in crate::session::frame) struct NotRenewed {
+        #[prost(uint32, tag = "1")]
+        pub(in crate::session::frame) after_ms: u32,
+        #[prost(string, tag = "2")]
+        pub(in crate::session::frame) reason: String,
+    }
 }
 
 impl From<&Hello> for wire::Hello {
@@ -90,6 +124,7 @@ impl From<&Hello> for wire::Hello {
             versions: f.versions.iter().copied().take(64).collect(),
             generation: f.generation,
             agent: cut(&f.agent).to_owned(),
+            renews: f.renews,
         }
     }
 }
@@ -111,6 +146,7 @@ impl TryFrom<wire::Hello> for Hello {
             versions: f.versions,
             generation: f.generation,
             agent: owned_cut(f.agent),
+            renews: f.renews,
         })
     }
 }
@@ -124,6 +160,8 @@ impl From<&Welcome> for wire::Welcome {
             generation: f.generation,
             max_in_flight: f.max_in_flight,
             max_in_flight_bytes: f.max_in_flight_bytes,
+            renews: f.renews,
+            renewal_only: f.renewal_only,
         }
     }
 }
@@ -137,6 +175,8 @@ impl From<wire::Welcome> for Welcome {
             generation: f.generation,
             max_in_flight: f.max_in_flight,
             max_in_flight_bytes: f.max_in_flight_bytes,
+            renews: f.renews,
+            renewal_only: f.renewal_only,
         }
     }
 }
@@ -260,5 +300,84 @@ impl TryFrom<wire::Nack> for Nack {
             verdict,
             reason: owned_cut(f.reason),
         })
+    }
+}
+
+impl From<&Renew> for wire::Renew {
+    fn from(f: &Renew) -> Self {
+        Self {
+            request: f.request.clone(),
+            scheme: f.scheme,
+            proof: f.proof.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::Renew> for Renew {
+    type Error = FrameError;
+
+    fn try_from(f: wire::Renew) -> Result<Self, FrameError> {
+        if f.request.len() > MAX_RENEWAL_REQUEST_BYTES || f.proof.len() > MAX_RENEWAL_PROOF_BYTES {
+            return Err(FrameError::Invalid {
+                kind: "RENEW",
+                what: "request or proof is too long",
+            });
+        }
+        Ok(Self {
+            request: f.request,
+            scheme: f.scheme,
+            proof: f.proof,
+        })
+    }
+}
+
+impl From<&Renewed> for wire::Renewed {
+    fn from(f: &Renewed) -> Self {
+        Self {
+            certificates: f.certificates.clone(),
+        }
+    }
+}
+
+impl TryFrom<wire::Renewed> for Renewed {
+    type Error = FrameError;
+
+    fn try_from(f: wire::Renewed) -> Result<Self, FrameError> {
+        let renewed = Self {
+            certificates: f.certificates,
+        };
+        if renewed.fits() {
+            return Ok(renewed);
+        }
+        Err(FrameError::Invalid {
+            kind: "RENEWED",
+            what: "no certificate, or too many or too long ones",
+        })
+    }
+}
+
+impl Renewed {
+    /// Whether there is a certificate, and all of them go into a frame.
+    pub fn fits(&self) -> bool {
+        let bytes: usize = self.certificates.iter().map(bytes::Bytes::len).sum();
+        (1..=MAX_CERTIFICATES).contains(&self.certificates.len()) && bytes <= MAX_CERTIFICATES_BYTES
+    }
+}
+
+impl From<&NotRenewed> for wire::NotRenewed {
+    fn from(f: &NotRenewed) -> Self {
+        Self {
+            after_ms: f.after_ms,
+            reason: cut(&f.reason).to_owned(),
+        }
+    }
+}
+
+impl From<wire::NotRenewed> for NotRenewed {
+    fn from(f: wire::NotRenewed) -> Self {
+        Self {
+            after_ms: f.after_ms,
+            reason: owned_cut(f.reason),
+        }
     }
 }

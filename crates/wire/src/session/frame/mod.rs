@@ -18,6 +18,12 @@ pub const VERSIONS: &[u32] = &[VERSION];
 pub const MAX_FRAME_BYTES: usize = 64 << 10;
 /// Texts of a peer are cut to this before they are shown or logged.
 pub const MAX_TEXT_BYTES: usize = 1024;
+/// Of a request for a certificate, and of the signature that goes with it.
+pub const MAX_RENEWAL_REQUEST_BYTES: usize = 8 << 10;
+pub const MAX_RENEWAL_PROOF_BYTES: usize = 1 << 10;
+/// Of the certificates that answer it.
+pub const MAX_CERTIFICATES: usize = 4;
+pub const MAX_CERTIFICATES_BYTES: usize = 32 << 10;
 /// What the application layer of the transport is told to negotiate.
 pub const ALPN: &[u8] = b"sluice/1";
 
@@ -62,6 +68,9 @@ pub enum Frame {
     Ack(Ack),
     Nack(Nack),
     GoAway(GoAway),
+    Renew(Renew),
+    Renewed(Renewed),
+    NotRenewed(NotRenewed),
 }
 
 /// The first frame of an edge: who speaks, and what it can speak.
@@ -74,6 +83,8 @@ pub struct Hello {
     pub generation: u32,
     /// Program and version, for people.
     pub agent: String,
+    /// Knows how to ask for a new certificate.
+    pub renews: bool,
 }
 
 /// The gateway's answer: batches may come.
@@ -88,6 +99,10 @@ pub struct Welcome {
     pub max_in_flight: u32,
     /// Bytes of batches that may be on their way at once.
     pub max_in_flight_bytes: u64,
+    /// The edge may ask for a new certificate.
+    pub renews: bool,
+    /// And for nothing else: the one that it has is expired.
+    pub renewal_only: bool,
 }
 
 /// The gateway's other answer. Nothing that the edge holds is given up for it.
@@ -148,6 +163,35 @@ pub struct GoAway {
     pub reason: String,
 }
 
+/// The edge asks for a certificate of a new key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renew {
+    /// PKCS#10 in DER.
+    pub request: Bytes,
+    /// The TLS number of the signature scheme of the proof.
+    pub scheme: u32,
+    /// [`renewal_message`] signed with the key of the certificate that the edge has.
+    pub proof: Bytes,
+}
+
+/// The new certificate in DER, and those between it and the authority.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    pub certificates: Vec<Bytes>,
+}
+
+/// There is no new certificate now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotRenewed {
+    pub after_ms: u32,
+    pub reason: String,
+}
+
+/// What the proof of a [`Renew`] signs: no other use of the key signs anything that begins so.
+pub fn renewal_message(request: &[u8]) -> Vec<u8> {
+    [b"sluice renewal 1\0", request].concat()
+}
+
 /// Why bytes are not a frame. The connection is closed then.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -182,6 +226,9 @@ impl Frame {
                 }
                 .encode_to_vec(),
             ),
+            Self::Renew(f) => (7, wire::Renew::from(f).encode_to_vec()),
+            Self::Renewed(f) => (8, wire::Renewed::from(f).encode_to_vec()),
+            Self::NotRenewed(f) => (9, wire::NotRenewed::from(f).encode_to_vec()),
         };
         let mut out = BytesMut::with_capacity(5 + body.len());
         out.put_u32_le(1 + body.len() as u32);
@@ -225,6 +272,9 @@ impl Frame {
             6 => Self::GoAway(GoAway {
                 reason: owned_cut(read::<wire::GoAway>("GOAWAY", body)?.reason),
             }),
+            7 => Self::Renew(read::<wire::Renew>("RENEW", body)?.try_into()?),
+            8 => Self::Renewed(read::<wire::Renewed>("RENEWED", body)?.try_into()?),
+            9 => Self::NotRenewed(read::<wire::NotRenewed>("NOT_RENEWED", body)?.into()),
             other => return Err(FrameError::Tag(other)),
         })
     }
