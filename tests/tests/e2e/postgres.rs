@@ -20,9 +20,9 @@ async fn psycopg_and_sqlalchemy_connect_list_and_ask() {
             return;
         }
     };
-    let node = Node::up().await.unwrap();
+    let mut node = Node::up().await.unwrap();
     let target = Target::new(Protocol::Http, node.url("otlp-http").unwrap());
-    let client = Client::connect(&target).unwrap();
+    let mut client = Client::connect(&target).unwrap();
     for body in ["hello 1", "hello 2"] {
         let event = one_log(
             body,
@@ -35,8 +35,9 @@ async fn psycopg_and_sqlalchemy_connect_list_and_ask() {
         .unwrap();
 
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/postgres.py").to_owned();
-    let port = node.address("pg").unwrap().port().to_string();
-    let token = node.token().unwrap().to_owned();
+    let process = node.process().unwrap();
+    let port = process.address("pg").unwrap().port().to_string();
+    let token = process.token().to_owned();
     let printed = tokio::task::spawn_blocking(move || run(python, [script, port, token]))
         .await
         .unwrap()
