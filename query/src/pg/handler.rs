@@ -235,6 +235,12 @@ fn session<C: ClientInfo>(client: &C) -> PgWireResult<Arc<Session>> {
     session.ok_or_else(|| failure::fatal("28000", "a token comes first", None))
 }
 
+/// By which a request to cancel finds what this connection runs.
+fn handle<C: ClientInfo>(client: &C) -> Option<Arc<ConnectionHandle>> {
+    let handle = client.session_extensions().get::<Arc<ConnectionHandle>>()?;
+    Some(Arc::clone(&handle))
+}
+
 /// After an error a transaction takes nothing but its end.
 fn usable<C: ClientInfo>(client: &C, command: &Command) -> PgWireResult<()> {
     let ends = matches!(command, Command::Commit | Command::Rollback | Command::RollbackTo);
@@ -263,7 +269,7 @@ where
 }
 
 /// Runs until done, or until the client says on another connection that it does not want it any more.
-async fn cancellable<F>(handle: Option<Arc<Arc<ConnectionHandle>>>, work: F) -> PgWireResult<()>
+async fn cancellable<F>(handle: Option<Arc<ConnectionHandle>>, work: F) -> PgWireResult<()>
 where
     F: Future<Output = PgWireResult<()>>,
 {
@@ -350,7 +356,7 @@ impl SimpleQueryHandler for Handler {
     {
         session(client)?;
         client.set_state(PgWireConnectionState::QueryInProgress);
-        let handle = client.session_extensions().get::<Arc<ConnectionHandle>>();
+        let handle = handle(client);
         cancellable(handle, self.text(client, &query.query)).await?;
         client.set_state(PgWireConnectionState::ReadyForQuery);
         let status = client.transaction_status();
@@ -462,7 +468,7 @@ impl ExtendedQueryHandler for Handler {
         match client.portal_store().get_portal(name) {
             Some(Entry::Value(portal)) => {
                 client.set_state(PgWireConnectionState::QueryInProgress);
-                let handle = client.session_extensions().get::<Arc<ConnectionHandle>>();
+                let handle = handle(client);
                 cancellable(handle, self.portal(client, &portal, max_rows)).await?;
                 client.set_state(PgWireConnectionState::ReadyForQuery);
             }
