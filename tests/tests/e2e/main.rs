@@ -7,6 +7,7 @@ mod certificates;
 mod chaos;
 mod crash;
 mod doors;
+mod engines;
 mod hostile;
 mod hostile_sql;
 mod identical;

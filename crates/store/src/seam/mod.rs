@@ -14,7 +14,7 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use sluice_wire::ids::Partition;
 
-use crate::durable;
+use crate::lake::Lake;
 
 const VERSION: u32 = 1;
 /// Old records that stay; a writer that was paused for longer than this many changes notices by their number.
@@ -92,7 +92,13 @@ impl SeamRecord {
 impl Seam {
     /// Opens the folder or URL that holds the records.
     pub async fn open(location: &str) -> Result<Self, SeamError> {
-        let log_store = durable::open(location).map_err(|error| SeamError::Location(Box::new(error)))?;
+        let lake = Lake::at(location).map_err(|error| SeamError::Location(Box::new(error)))?;
+        Self::open_in(&lake, "")
+    }
+
+    /// Opens the records in a part of a lake.
+    pub fn open_in(lake: &Lake, name: &str) -> Result<Self, SeamError> {
+        let log_store = lake.part(name).map_err(|error| SeamError::Location(Box::new(error)))?;
         Ok(Self {
             store: log_store.object_store(None),
         })
