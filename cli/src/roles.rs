@@ -216,9 +216,10 @@ impl LogEnds for UnknownEnds {
 
 pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
     running::start_logging();
-    args.run.check_names(&["http"])?;
+    args.run.check_names(&["http", "pg"])?;
     let mut config = sluice_settings::load(&args.config, QueryConfig::from_toml)?;
     config.listen = args.run.address("http").unwrap_or(config.listen);
+    config.pg = args.run.address("pg").unwrap_or(config.pg);
     let tokens = Tokens::open(&config.tokens).with_context(|| "the query layer needs a token file")?;
     let shutdown = program::shutdown_on_signal()?;
     let hot = match config.hot.store {

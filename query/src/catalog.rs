@@ -19,8 +19,8 @@ use crate::position::Known;
 use crate::tokens::{Identity, Reach};
 use crate::yielding::Yielding;
 
-const CATALOG: &str = "sluice";
-const SCHEMA: &str = "public";
+pub(crate) const CATALOG: &str = "sluice";
+pub(crate) const SCHEMA: &str = "public";
 
 /// Functions that say something of this process or change something; nothing a query needs.
 const WITHHELD: [&str; 1] = ["version"];

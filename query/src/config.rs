@@ -15,11 +15,13 @@ use sluice_store::hot::clickhouse::ClickHouseConfig;
 pub struct QueryConfig {
     /// Where the HTTP API listens.
     pub listen: SocketAddr,
+    /// Where clients of Postgres are served.
+    pub pg: SocketAddr,
     /// Serve beyond loopback without TLS. Someone on the way can then read tokens and answers.
     pub insecure: bool,
     /// The file of hashed tokens.
     pub tokens: PathBuf,
-    /// Certificate and key of the HTTP door; none: plain HTTP.
+    /// Certificate and key of the doors; none: they speak plain text.
     pub tls: Option<TlsConfig>,
     /// Where the newest rows are. `sluice up` has its own.
     pub hot: HotConfig,
@@ -76,7 +78,7 @@ pub struct LimitsConfig {
     pub queue_wait: Duration,
     /// Threads that compute answers; 0: one less than the machine has, at least one. They serve nothing else.
     pub threads: usize,
-    /// Open connections of the HTTP door.
+    /// Open connections of each door.
     pub connections: usize,
 }
 
@@ -128,6 +130,7 @@ impl Default for QueryConfig {
     fn default() -> Self {
         QueryConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7080)),
+            pg: SocketAddr::from((Ipv4Addr::LOCALHOST, 7432)),
             insecure: false,
             tokens: PathBuf::from("sluice-data/tokens.json"),
             tls: None,

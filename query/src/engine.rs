@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, SchemaRef};
+use datafusion::common::ScalarValue;
 use datafusion::dataframe::DataFrame;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement as Parsed;
 use futures::StreamExt;
-use serde_json::Value;
 use sluice_store::{Pinned, Scope, Tables};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OnceCell, mpsc, oneshot};
 
 use crate::catalog::{self, Catalog};
 use crate::completeness::{Statement, StreamsCache};
@@ -21,8 +23,10 @@ use crate::depth;
 use crate::error::{Kind, QueryError};
 use crate::executor::{AbortOnDrop, Executor};
 use crate::limits::{Admission, Place};
+use crate::pg_catalog::PgCatalog;
+use crate::shape::{self, Shape};
 use crate::tokens::Identity;
-use crate::{guard, params, position};
+use crate::{guard, position};
 
 /// Batches between the threads that compute and the connection that writes.
 const BATCHES_AHEAD: usize = 2;
@@ -31,9 +35,19 @@ const BATCHES_AHEAD: usize = 2;
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) sql: String,
-    pub(crate) params: Vec<Value>,
+    pub(crate) params: Vec<ScalarValue>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) max_rows: Option<u64>,
+    pub(crate) dialect: Dialect,
+}
+
+/// What a query may be written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// This product's own SQL.
+    Ours,
+    /// The same, and what clients of Postgres ask of its catalogue.
+    Postgres,
 }
 
 /// An answer whose rows are still being made.
@@ -41,6 +55,8 @@ pub(crate) struct Question {
 pub(crate) struct Answer {
     pub(crate) schema: SchemaRef,
     pub(crate) completeness: Statement,
+    /// It read a table of the stores, so that how complete these are matters.
+    pub(crate) from_stores: bool,
     pub(crate) rows: Rows,
 }
 
@@ -80,6 +96,7 @@ enum Part {
 struct Head {
     schema: SchemaRef,
     completeness: Statement,
+    from_stores: bool,
 }
 
 #[derive(Debug)]
@@ -96,6 +113,8 @@ struct Shared {
     tables: Tables,
     catalog: Catalog,
     streams: StreamsCache,
+    /// Made when it is first asked for.
+    postgres: OnceCell<PgCatalog>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -120,6 +139,7 @@ impl Engine {
                 tables,
                 catalog: Catalog::new(&limits),
                 streams: StreamsCache::default(),
+                postgres: OnceCell::new(),
             }),
             executor: Executor::start(limits.threads)?,
             admission: Admission::new(&limits),
@@ -162,8 +182,41 @@ impl Engine {
             params: Vec::new(),
             timeout: None,
             max_rows: None,
+            dialect: Dialect::Ours,
         };
         Ok(self.ask(who, question).await?.completeness)
+    }
+
+    /// Plans a query without running it. `declared` are the types that the client named for its parameters.
+    pub(crate) async fn shape(
+        &self,
+        who: &Identity,
+        sql: &str,
+        dialect: Dialect,
+        declared: Vec<Option<DataType>>,
+    ) -> Result<Shape, QueryError> {
+        let place = self.admission.admit(who.tenant()).await?;
+        let deadline = Deadline::after(self.limits.timeout);
+        let (shape_tx, shape) = oneshot::channel();
+        let (shared, scope, sql) = (Arc::clone(&self.shared), catalog::scope(who), sql.to_owned());
+        let _task = self.executor.spawn(async move {
+            let planned = async {
+                let pinned = pin(&shared).await?;
+                let (ctx, plan) = plan(&shared, &pinned, scope, &sql, dialect).await?;
+                match shape::of(&plan, &declared) {
+                    Ok(shape) => Ok(shape),
+                    Err(error) => Err(position::explain(&sql, error, &catalog::known(&ctx).await)),
+                }
+            };
+            let planned = planned.await;
+            drop(place);
+            // nobody waits any more if this fails
+            let _ = shape_tx.send(planned);
+        });
+        tokio::time::timeout_at(deadline.at, shape)
+            .await
+            .map_err(|_| deadline.over())?
+            .map_err(|_| stopped())?
     }
 
     async fn start_query(&self, who: &Identity, question: Question) -> Result<Answer, QueryError> {
@@ -173,17 +226,14 @@ impl Engine {
             _ => Allowed::Server(self.limits.max_rows),
         };
         let place = self.admission.admit(who.tenant()).await?;
-        let deadline = Deadline {
-            at: tokio::time::Instant::now() + timeout,
-            timeout,
-        };
+        let deadline = Deadline::after(timeout);
         let (head_tx, head) = oneshot::channel();
         let (parts_tx, parts) = mpsc::channel(BATCHES_AHEAD);
         let shared = Arc::clone(&self.shared);
         let scope = catalog::scope(who);
         let task = self
             .executor
-            .spawn(work(shared, place, scope, question, head_tx, parts_tx));
+            .spawn(work(shared, place, deadline, scope, question, head_tx, parts_tx));
         let head = tokio::time::timeout_at(deadline.at, head)
             .await
             .map_err(|_| deadline.over())?
@@ -191,6 +241,7 @@ impl Engine {
         Ok(Answer {
             schema: head.schema,
             completeness: head.completeness,
+            from_stores: head.from_stores,
             rows: Rows {
                 parts,
                 deadline,
@@ -223,6 +274,7 @@ impl Rows {
         }
         let next = match tokio::time::timeout_at(self.deadline.at, self.parts.recv()).await {
             Err(_) => Some(Err(self.deadline.over())),
+            Ok(None) if self.deadline.at <= tokio::time::Instant::now() => Some(Err(self.deadline.over())),
             Ok(None) => Some(Err(stopped())),
             Ok(Some(Part::Failed(error))) => Some(Err(error)),
             Ok(Some(Part::End)) => None,
@@ -268,6 +320,13 @@ impl Rows {
 }
 
 impl Deadline {
+    fn after(timeout: Duration) -> Deadline {
+        Deadline {
+            at: tokio::time::Instant::now() + timeout,
+            timeout,
+        }
+    }
+
     fn over(self) -> QueryError {
         QueryError::new(
             Kind::Timeout,
@@ -285,6 +344,7 @@ fn stopped() -> QueryError {
 async fn work(
     shared: Arc<Shared>,
     place: Place,
+    deadline: Deadline,
     scope: Scope,
     question: Question,
     head: oneshot::Sender<Result<Head, QueryError>>,
@@ -312,7 +372,9 @@ async fn work(
             Some(Err(error)) => Part::Failed(QueryError::of_execution(error)),
         };
         let last = !matches!(part, Part::Rows(_));
-        if parts.send(part).await.is_err() || last {
+        // A client that takes no more rows must not keep its place for ever.
+        let sent = tokio::time::timeout_at(deadline.at, parts.send(part)).await;
+        if last || !matches!(sent, Ok(Ok(()))) {
             break;
         }
     }
@@ -325,61 +387,80 @@ async fn open(
     scope: Scope,
     question: &Question,
 ) -> Result<(Head, SendableRecordBatchStream), QueryError> {
-    let params = params::scalars(&question.params)?;
     let now_ms = now_ms();
-    let pinned: Pinned = shared
-        .tables
-        .pin()
-        .await
-        .map_err(|e| QueryError::new(Kind::Unavailable, "the stores cannot be read now").because(e))?;
-    let ctx = shared
-        .catalog
-        .session(&pinned, scope.clone())
-        .await
-        .map_err(|e| QueryError::new(Kind::Unavailable, "the tables cannot be opened now").because(e))?;
-    let frame = plan(&ctx, &question.sql, params).await?;
-    let stream = match frame.execute_stream().await {
+    let pinned = pin(shared).await?;
+    let (ctx, plan) = plan(shared, &pinned, scope.clone(), &question.sql, question.dialect).await?;
+    let from_stores = shape::reads_stores(&plan);
+    let frame = DataFrame::new(ctx.state(), plan);
+    let frame = match question.params.is_empty() {
+        true => Ok(frame),
+        false => frame.with_param_values(question.params.clone()),
+    };
+    let started = match frame {
+        Ok(frame) => frame.execute_stream().await,
+        Err(error) => Err(error),
+    };
+    let stream = match started {
         Ok(stream) => stream,
-        Err(error) => {
-            return Err(position::explain(&question.sql, error, &catalog::known(&ctx).await));
-        }
+        Err(error) => return Err(position::explain(&question.sql, error, &catalog::known(&ctx).await)),
     };
     let streams = shared.streams.get(&ctx, &scope).await;
     let head = Head {
         schema: stream.schema(),
         completeness: Statement::new(pinned.completeness(), streams, now_ms),
+        from_stores,
     };
     Ok((head, stream))
 }
 
-/// Text to a plan that only reads.
+async fn pin(shared: &Shared) -> Result<Pinned, QueryError> {
+    let pinned = shared.tables.pin().await;
+    pinned.map_err(|e| QueryError::new(Kind::Unavailable, "the stores cannot be read now").because(e))
+}
+
+/// Text to a plan that only reads, and the session that it was planned in.
 async fn plan(
-    ctx: &SessionContext,
+    shared: &Shared,
+    pinned: &Pinned,
+    scope: Scope,
     sql: &str,
-    params: Vec<datafusion::common::ScalarValue>,
-) -> Result<DataFrame, QueryError> {
-    let state = ctx.state();
-    let statement = guard::parse(sql, &state.config_options().sql_parser)?;
-    let planned = match state.statement_to_plan(statement).await {
-        Ok(plan) if depth::is_too_large(&plan) => {
-            return Err(
-                QueryError::new(Kind::Invalid, "written out, the query has too many steps").hint(
-                    "a part that is named several times is computed each time: name it once, or ask in several queries",
-                ),
-            );
+    dialect: Dialect,
+) -> Result<(SessionContext, LogicalPlan), QueryError> {
+    let opened = |e| QueryError::new(Kind::Unavailable, "the tables cannot be opened now").because(e);
+    let ctx = shared.catalog.session(pinned, scope).await.map_err(opened)?;
+    let (ctx, statement) = match dialect {
+        Dialect::Ours => {
+            let statement = guard::parse(sql, &ctx.state().config_options().sql_parser)?;
+            (ctx, statement)
         }
-        Ok(plan) => catalog::options().verify_plan(&plan).map(|()| plan),
-        Err(error) => Err(error),
+        Dialect::Postgres => {
+            let postgres = shared.postgres.get_or_try_init(|| PgCatalog::new(&ctx)).await;
+            let postgres = postgres.map_err(opened)?;
+            match postgres.parse(sql, &ctx)? {
+                (statement, true) => (postgres.extend(&ctx).map_err(opened)?, statement),
+                (statement, false) => (ctx, statement),
+            }
+        }
     };
-    let framed = planned
-        .map(|plan| DataFrame::new(state, plan))
-        .and_then(|frame| match params.is_empty() {
-            true => Ok(frame),
-            false => frame.with_param_values(params),
-        });
-    match framed {
-        Ok(frame) => Ok(frame),
-        Err(error) => Err(position::explain(sql, error, &catalog::known(ctx).await)),
+    match checked(&ctx, statement).await? {
+        Ok(plan) => Ok((ctx, plan)),
+        Err(error) => Err(position::explain(sql, error, &catalog::known(&ctx).await)),
+    }
+}
+
+/// The outer error is ours, the inner one the planner's.
+async fn checked(
+    ctx: &SessionContext,
+    statement: Parsed,
+) -> Result<Result<LogicalPlan, datafusion::error::DataFusionError>, QueryError> {
+    match ctx.state().statement_to_plan(statement).await {
+        Ok(plan) if depth::is_too_large(&plan) => Err(QueryError::new(
+            Kind::Invalid,
+            "written out, the query has too many steps",
+        )
+        .hint("a part that is named several times is computed each time: name it once, or ask in several queries")),
+        Ok(plan) => Ok(catalog::options().verify_plan(&plan).map(|()| plan)),
+        Err(error) => Ok(Err(error)),
     }
 }
 

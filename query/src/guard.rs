@@ -6,7 +6,7 @@ use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::ast::{Query, SetExpr, Statement as Ast};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::Tokenizer;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::depth::too_deep;
 use crate::error::{Kind, QueryError};
@@ -20,16 +20,7 @@ pub(crate) fn parse(sql: &str, options: &SqlParserOptions) -> Result<Statement, 
     }
     // What cannot be cut into words is the parser's to explain.
     let words = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
-    if let Some(what) = too_deep(&words) {
-        return Err(QueryError::new(Kind::Syntax, format!("{what} cannot be read"))
-            .hint("split it: a list with commas, a join or several queries say the same"));
-    }
-    if names::too_many(&words) {
-        return Err(
-            QueryError::new(Kind::Invalid, "written out, the query has too many tables")
-                .hint("a common table is computed each time it is named: name it once, or ask in several queries"),
-        );
-    }
+    measure(&words)?;
     let parsed = DFParserBuilder::new(sql)
         .with_dialect(&GenericDialect {})
         .with_recursion_limit(options.recursion_limit.get())
@@ -39,14 +30,30 @@ pub(crate) fn parse(sql: &str, options: &SqlParserOptions) -> Result<Statement, 
         DataFusionError::SQL(inner, _) => syntax(sql, &inner.to_string()).because(error),
         _ => syntax(sql, &error.strip_backtrace()).because(error),
     })?;
-    match (statements.pop_front(), statements.len()) {
-        (Some(statement), 0) => {
-            if reads_only(&statement) {
-                Ok(statement)
-            } else {
-                Err(read_only())
-            }
-        }
+    let first = statements.pop_front();
+    one(first, statements.len())
+}
+
+/// Refuses what would take the parser or the planner too long.
+pub(crate) fn measure(words: &[Token]) -> Result<(), QueryError> {
+    if let Some(what) = too_deep(words) {
+        return Err(QueryError::new(Kind::Syntax, format!("{what} cannot be read"))
+            .hint("split it: a list with commas, a join or several queries say the same"));
+    }
+    if names::too_many(words) {
+        return Err(
+            QueryError::new(Kind::Invalid, "written out, the query has too many tables")
+                .hint("a common table is computed each time it is named: name it once, or ask in several queries"),
+        );
+    }
+    Ok(())
+}
+
+/// The one reading statement of a text that was parsed, if that is what it holds.
+pub(crate) fn one(first: Option<Statement>, more: usize) -> Result<Statement, QueryError> {
+    match (first, more) {
+        (Some(statement), 0) if reads_only(&statement) => Ok(statement),
+        (Some(_), 0) => Err(read_only()),
         (None, _) => Err(QueryError::new(Kind::NotOneStatement, "the query is empty")),
         (Some(_), more) => Err(QueryError::new(
             Kind::NotOneStatement,

@@ -1,7 +1,7 @@
 //! The query layer: one SQL surface over hot and cold, inside limits, for the tenant that a token stands for.
 //!
 //! `service` composes the parts and is what a program starts; `engine` plans and runs one query; `catalog` decides what a query can
-//! see; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of an answer.
+//! see; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of its answers; `pg` is the door for clients of Postgres.
 
 mod api;
 mod catalog;
@@ -17,8 +17,11 @@ mod limits;
 mod listener;
 mod names;
 mod params;
+mod pg;
+mod pg_catalog;
 mod position;
 mod service;
+mod shape;
 mod status;
 mod tls;
 pub mod tokens;

@@ -1,4 +1,4 @@
-//! The HTTP door: accepts connections up to a limit, gives each a time to say what it wants, and drains them at the end.
+//! Accepts connections up to a limit and drains them at the end; and what one connection of the HTTP door does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const HEAD_BYTES: usize = 64 << 10;
 /// After a failed accept (out of file descriptors, mostly) there is nothing to do but wait.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves until told to stop, then until the last answer is out or `drain` is over.
+/// Serves HTTP until told to stop, then until the last answer is out or `drain` is over.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Tls>,
@@ -33,6 +33,23 @@ pub(crate) async fn serve(
     drain: Duration,
     shutdown: CancellationToken,
 ) {
+    let stop = shutdown.clone();
+    accept(listener, connections, drain, shutdown, move |stream| {
+        connection(stream, tls.clone(), app.clone(), stop.clone())
+    })
+    .await;
+}
+
+/// Gives each connection to `handle` until told to stop, then waits until the last has ended or `drain` is over.
+pub(crate) async fn accept<F>(
+    listener: TcpListener,
+    connections: usize,
+    drain: Duration,
+    shutdown: CancellationToken,
+    handle: impl Fn(TcpStream) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
     let places = Arc::new(Semaphore::new(connections));
     let tasks = TaskTracker::new();
     loop {
@@ -49,9 +66,9 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                let (tls, app, shutdown) = (tls.clone(), app.clone(), shutdown.clone());
+                let serving = handle(stream);
                 tasks.spawn(async move {
-                    connection(stream, tls, app, shutdown).await;
+                    serving.await;
                     drop(place);
                 });
             }

@@ -14,10 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::config::QueryConfig;
 use crate::engine::Engine;
-use crate::listener;
 use crate::status::{NoStatus, StatusSource};
 use crate::tls::{Tls, TlsError};
 use crate::tokens::Tokens;
+use crate::{listener, pg};
 
 /// How long answers that have begun may go on after the end was announced.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -27,8 +27,10 @@ const DRAIN: Duration = Duration::from_secs(20);
 pub struct QueryService {
     listener: TcpListener,
     address: SocketAddr,
+    pg: TcpListener,
+    pg_address: SocketAddr,
     tls: Option<Tls>,
-    engine: Engine,
+    engine: Arc<Engine>,
     tokens: Tokens,
     status: Status,
     more: axum::Router,
@@ -52,9 +54,13 @@ pub enum BuildError {
          name a certificate in [tls], listen on loopback, or set `insecure = true`"
     )]
     Insecure { address: SocketAddr },
-    #[error("the HTTP API cannot listen on {address}")]
-    Bind { address: SocketAddr, source: io::Error },
-    #[error("the certificate of the HTTP API")]
+    #[error("{door} cannot listen on {address}")]
+    Bind {
+        door: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("the certificate of the doors")]
     Tls(#[from] TlsError),
     #[error("the threads that compute answers cannot be started")]
     Threads(#[source] io::Error),
@@ -71,20 +77,20 @@ impl QueryService {
     /// Binds, reads the certificate, prepares the engine.
     pub async fn build(config: QueryConfig, tables: Tables, tokens: Tokens) -> Result<QueryService, BuildError> {
         config.check("")?;
-        if !config.listen.ip().is_loopback() && config.tls.is_none() && !config.insecure {
-            return Err(BuildError::Insecure { address: config.listen });
+        for address in [config.listen, config.pg] {
+            if !address.ip().is_loopback() && config.tls.is_none() && !config.insecure {
+                return Err(BuildError::Insecure { address });
+            }
         }
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
-        let bind = |source| BuildError::Bind {
-            address: config.listen,
-            source,
-        };
-        let listener = TcpListener::bind(config.listen).await.map_err(bind)?;
-        let address = listener.local_addr().map_err(bind)?;
-        let engine = Engine::start(tables, config.limits).map_err(BuildError::Threads)?;
+        let (listener, address) = bind("the HTTP API", config.listen).await?;
+        let (pg, pg_address) = bind("the door for clients of Postgres", config.pg).await?;
+        let engine = Arc::new(Engine::start(tables, config.limits).map_err(BuildError::Threads)?);
         Ok(QueryService {
             listener,
             address,
+            pg,
+            pg_address,
             tls,
             engine,
             tokens,
@@ -109,7 +115,7 @@ impl QueryService {
 
     /// Every address that is bound, by name.
     pub fn listen(&self) -> Vec<(&'static str, SocketAddr)> {
-        vec![("http", self.address)]
+        vec![("http", self.address), ("pg", self.pg_address)]
     }
 
     /// Serves until `shutdown`, then ends what has begun. SIGHUP reads tokens and certificate again.
@@ -117,21 +123,44 @@ impl QueryService {
         let mut hangups = signal(SignalKind::hangup()).map_err(RunError::Signals)?;
         let connections = self.engine.limits().connections;
         let app = api::router(Arc::new(Api {
-            engine: self.engine,
+            engine: Arc::clone(&self.engine),
             tokens: self.tokens.clone(),
             status: self.status.0,
             open_metrics: self.address.ip().is_loopback(),
         }))
         .merge(self.more);
-        let serving = listener::serve(self.listener, self.tls.clone(), app, connections, DRAIN, shutdown);
+        let http = listener::serve(
+            self.listener,
+            self.tls.clone(),
+            app,
+            connections,
+            DRAIN,
+            shutdown.clone(),
+        );
+        let postgres = pg::serve(
+            self.pg,
+            self.tls.clone(),
+            self.engine,
+            self.tokens.clone(),
+            DRAIN,
+            shutdown,
+        );
+        let serving = futures::future::join(http, postgres);
         tokio::pin!(serving);
         loop {
             tokio::select! {
-                () = &mut serving => return Ok(()),
+                _ = &mut serving => return Ok(()),
                 Some(()) = hangups.recv() => reload(&self.tokens, self.tls.as_ref()),
             }
         }
     }
+}
+
+async fn bind(door: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BuildError> {
+    let failed = |source| BuildError::Bind { door, address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 fn reload(tokens: &Tokens, tls: Option<&Tls>) {

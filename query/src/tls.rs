@@ -1,4 +1,4 @@
-//! The HTTP door's certificate, and how it is exchanged while the door stands open.
+//! The certificate of the doors, and how it is exchanged while they stand open.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -43,6 +43,16 @@ impl Tls {
         let config = Arc::new(load(&self.files)?);
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
         Ok(())
+    }
+
+    /// For a door that speaks another protocol.
+    pub(crate) fn acceptor_for(&self, protocol: &[u8]) -> TlsAcceptor {
+        let mut config = {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            ServerConfig::clone(&current)
+        };
+        config.alpn_protocols = vec![protocol.to_vec()];
+        TlsAcceptor::from(Arc::new(config))
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {

@@ -171,6 +171,7 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     let edge = EdgeNode::build(config.edge).await?;
 
     config.query.listen = args.address("http").unwrap_or(config.query.listen);
+    config.query.pg = args.address("pg").unwrap_or(config.query.pg);
     let tables = Tables::new(stores, ingest.log_ends(), TablesOptions::default());
     tables.watch(&ingest.partitions());
     let reports = NodeReports::new(Some(edge.status()), Some(ingest.status()));
@@ -265,6 +266,10 @@ fn announce(data: &Path, listen: &BTreeMap<String, SocketAddr>) {
     println!("sluice is up  (data in {})", data.display());
     println!("  send OTLP      grpc {}   http {}", at("otlp-grpc"), at("otlp-http"));
     println!("  link           {} (udp)   HTTP API {}", at("link"), at("http"));
+    println!(
+        "  Postgres       {}   (database sluice, the password is the token)",
+        at("pg")
+    );
     let elsewhere = if data.ends_with("sluice-data") {
         String::new()
     } else {

@@ -20,7 +20,7 @@ use crate::tokens::Tokens;
 
 /// What every handler needs.
 pub(crate) struct Api {
-    pub(crate) engine: Engine,
+    pub(crate) engine: Arc<Engine>,
     pub(crate) tokens: Tokens,
     pub(crate) status: Arc<dyn StatusSource>,
     /// `/metrics` answers without a token: only where nobody but this machine can ask.

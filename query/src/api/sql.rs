@@ -15,8 +15,9 @@ use serde_json::Value;
 use super::{Api, auth, problem};
 use crate::encode::json::{self, Stats};
 use crate::encode::{Encoder, Format};
-use crate::engine::{Answer, Question, Rows};
+use crate::engine::{Answer, Dialect, Question, Rows};
 use crate::error::{Kind, QueryError};
+use crate::params;
 
 /// Where the formats without room for it say how complete they are.
 const COMPLETENESS: HeaderName = HeaderName::from_static("sluice-completeness");
@@ -110,9 +111,10 @@ async fn read(api: &Api, request: Request) -> Result<Question, QueryError> {
     };
     Ok(Question {
         sql: asked.sql,
-        params: asked.params,
+        params: params::scalars(&asked.params)?,
         timeout: asked.timeout_ms.map(Duration::from_millis),
         max_rows: asked.max_rows,
+        dialect: Dialect::Ours,
     })
 }
 

@@ -175,9 +175,13 @@ async fn beyond_loopback_only_with_tls_or_on_purpose() {
     let tables = super::node::fill(folder.path(), 4).await;
     let mut config = QueryConfig {
         listen: "0.0.0.0:0".parse().unwrap(),
+        pg: "127.0.0.1:0".parse().unwrap(),
         ..QueryConfig::default()
     };
     let none = sluice_query::Tokens::from_entries(&[]).unwrap();
+    let refused = sluice_query::QueryService::build(config.clone(), tables.clone(), none.clone()).await;
+    assert!(matches!(refused, Err(sluice_query::BuildError::Insecure { .. })));
+    (config.listen, config.pg) = (config.pg, config.listen);
     let refused = sluice_query::QueryService::build(config.clone(), tables.clone(), none.clone()).await;
     assert!(matches!(refused, Err(sluice_query::BuildError::Insecure { .. })));
     config.insecure = true;

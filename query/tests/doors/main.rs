@@ -1,8 +1,9 @@
-//! The HTTP door over real stores: what it answers, to whom, in which form, and what it refuses.
+//! The doors over real stores: what they answer, to whom, in which form, and what they refuse.
 #![allow(clippy::unwrap_used)]
 
 mod answers;
 mod isolation;
 mod limits;
 mod node;
+mod postgres;
 mod tls;

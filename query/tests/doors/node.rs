@@ -33,6 +33,7 @@ pub(crate) const ROWS_PER_BATCH: usize = 4;
 
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
+    pub(crate) pg: SocketAddr,
     pub(crate) acme: String,
     pub(crate) beta: String,
     pub(crate) operator: String,
@@ -95,9 +96,10 @@ impl Node {
         let (acme, a) = mint([1; 32], "acme", &tenant("acme"), Reach::Tenant);
         let (beta, b) = mint([2; 32], "beta", &tenant("beta"), Reach::Tenant);
         let (operator, o) = mint([3; 32], "ops", &tenant("ops"), Reach::Operator);
-        let (address, shutdown) = serve(config, tables, &[a, b, o]).await;
+        let (address, pg, shutdown) = serve(config, tables, &[a, b, o]).await;
         Node {
             address,
+            pg,
             acme,
             beta,
             operator,
@@ -153,14 +155,15 @@ pub(crate) async fn serve(
     mut config: QueryConfig,
     tables: Tables,
     entries: &[Entry],
-) -> (SocketAddr, CancellationToken) {
+) -> (SocketAddr, SocketAddr, CancellationToken) {
     config.listen = "127.0.0.1:0".parse().unwrap();
+    config.pg = "127.0.0.1:0".parse().unwrap();
     let tokens = Tokens::from_entries(entries).unwrap();
     let service = QueryService::build(config, tables, tokens).await.unwrap();
-    let address = service.listen()[0].1;
+    let bound: std::collections::HashMap<_, _> = service.listen().into_iter().collect();
     let shutdown = CancellationToken::new();
     tokio::spawn(service.run(shutdown.clone()));
-    (address, shutdown)
+    (bound["http"], bound["pg"], shutdown)
 }
 
 pub(crate) fn tenant(name: &str) -> TenantId {

@@ -14,6 +14,7 @@ mod hostile_sql;
 mod identical;
 mod order;
 mod otlp;
+mod postgres;
 mod python;
 mod quarantine;
 mod restart;

@@ -1,0 +1,190 @@
+//! What clients of Postgres ask of its catalogue: the names and types of our tables under `pg_catalog`, the functions around them, and
+//! the SQL that they are asked in. It holds no rows of anyone, so all tenants share one.
+
+use std::sync::Arc;
+
+use arrow::array::cast::AsArray;
+use arrow::array::{Int32Array, RecordBatch};
+use arrow::datatypes::DataType;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemTable, MemoryCatalogProvider, MemoryCatalogProviderList,
+    MemorySchemaProvider, SchemaProvider,
+};
+use datafusion::common::ScalarValue;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use datafusion::prelude::SessionContext;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContextProvider;
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
+use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
+use datafusion_postgres::pgwire::api::Type;
+
+use crate::catalog::{CATALOG, SCHEMA};
+use crate::error::{Kind, QueryError};
+use crate::guard;
+
+/// The release of Postgres whose catalogue this is like. Clients choose their questions by it.
+pub(crate) const SERVER_VERSION: &str = "16.6";
+const PG_CATALOG: &str = "pg_catalog";
+/// Whoever says one of these, or a word that begins with `pg_`, asks the catalogue.
+const CATALOG_WORDS: [&str; 10] = [
+    "current_schema",
+    "current_schemas",
+    "current_database",
+    "current_catalog",
+    "current_user",
+    "session_user",
+    "version",
+    "format_type",
+    "regclass",
+    "regtype",
+];
+
+/// Made once: its numbers for tables stay the same from one question to the next.
+#[derive(Debug)]
+pub(crate) struct PgCatalog {
+    parser: PostgresCompatibilityParser,
+    /// Functions and types of Postgres on top of ours.
+    state: SessionState,
+    tables: Arc<dyn SchemaProvider>,
+}
+
+impl PgCatalog {
+    /// `session` is one of ours: what tables there are is read from it, and none of their rows.
+    pub(crate) async fn new(session: &SessionContext) -> Result<PgCatalog> {
+        let names = MemorySchemaProvider::new();
+        let schema = session.catalog(CATALOG).and_then(|c| c.schema(SCHEMA));
+        if let Some(schema) = schema {
+            for name in schema.table_names() {
+                if let Some(table) = schema.table(&name).await? {
+                    let empty = RecordBatch::new_empty(table.schema());
+                    let shown = MemTable::try_new(table.schema(), vec![vec![empty]])?;
+                    names.register_table(name, Arc::new(shown))?;
+                }
+            }
+        }
+        let catalog = MemoryCatalogProvider::new();
+        catalog.register_schema(SCHEMA, Arc::new(names))?;
+        let catalog: Arc<dyn CatalogProvider> = Arc::new(catalog);
+        let catalogs = MemoryCatalogProviderList::new();
+        catalogs.register_catalog(CATALOG.to_owned(), Arc::clone(&catalog));
+        let state = SessionStateBuilder::new_from_existing(session.state())
+            .with_catalog_list(Arc::new(catalogs))
+            .build();
+        let ctx = SessionContext::new_with_state(state);
+        setup_pg_catalog(&ctx, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
+        ctx.register_udf(version());
+        ctx.register_udf(to_regtype());
+        let tables = catalog
+            .schema(PG_CATALOG)
+            .ok_or_else(|| DataFusionError::Internal("the catalogue of Postgres was not made".into()))?;
+        Ok(PgCatalog {
+            parser: PostgresCompatibilityParser::new(),
+            state: ctx.state(),
+            tables,
+        })
+    }
+
+    /// One reading statement, and whether it needs the catalogue's names. What means the same here as on the other doors is read
+    /// as there, so that it gets the same answer.
+    pub(crate) fn parse(&self, sql: &str, session: &SessionContext) -> Result<(Statement, bool), QueryError> {
+        let words = Tokenizer::new(&PostgreSqlDialect {}, sql)
+            .tokenize()
+            .unwrap_or_default();
+        guard::measure(&words)?;
+        if asks_catalog(&words) {
+            return Ok((self.parse_foreign(sql)?, true));
+        }
+        match guard::parse(sql, &session.state().config_options().sql_parser) {
+            Ok(statement) => Ok((statement, false)),
+            // Written in a way that only Postgres reads; if not even that, the first refusal names the place.
+            Err(refusal) if refusal.kind == Kind::Syntax => match self.parse_foreign(sql) {
+                Ok(statement) => Ok((statement, true)),
+                Err(_) => Err(refusal),
+            },
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn parse_foreign(&self, sql: &str) -> Result<Statement, QueryError> {
+        let parsed = self.parser.parse(sql);
+        let mut statements = parsed.map_err(|error| crate::position::syntax(sql, &error.to_string()).because(error))?;
+        let more = statements.len().saturating_sub(1);
+        let first = (!statements.is_empty()).then(|| Statement::Statement(Box::new(statements.remove(0))));
+        guard::one(first, more)
+    }
+
+    /// The same session with the catalogue beside its own tables.
+    pub(crate) fn extend(&self, session: &SessionContext) -> Result<SessionContext> {
+        let catalogs = Arc::clone(session.state().catalog_list());
+        if let Some(catalog) = catalogs.catalog(CATALOG) {
+            catalog.register_schema(PG_CATALOG, Arc::clone(&self.tables))?;
+        }
+        let state = SessionStateBuilder::new_from_existing(self.state.clone())
+            .with_catalog_list(catalogs)
+            .with_runtime_env(session.runtime_env())
+            .build();
+        Ok(SessionContext::new_with_state(state))
+    }
+}
+
+fn asks_catalog(words: &[Token]) -> bool {
+    words.iter().any(|token| match token {
+        Token::Word(word) => {
+            let word = word.value.to_ascii_lowercase();
+            word.starts_with("pg_") || CATALOG_WORDS.contains(&word.as_str())
+        }
+        _ => false,
+    })
+}
+
+/// What clients take the release from. It says nothing of this process.
+fn version() -> ScalarUDF {
+    let text = format!("PostgreSQL {SERVER_VERSION} (Sluice)");
+    let answer = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(ScalarValue::Utf8(Some(text.clone()))));
+    create_udf(
+        "version",
+        Vec::new(),
+        DataType::Utf8,
+        Volatility::Stable,
+        Arc::new(answer),
+    )
+}
+
+/// The number of a type by its name, by which drivers find out what a server knows; null: it does not know it.
+fn to_regtype() -> ScalarUDF {
+    let answer = |arguments: &[ColumnarValue]| match arguments {
+        [ColumnarValue::Scalar(ScalarValue::Utf8(name))] => {
+            let number = name.as_deref().and_then(type_number);
+            Ok(ColumnarValue::Scalar(ScalarValue::Int32(number)))
+        }
+        [ColumnarValue::Array(names)] if names.data_type() == &DataType::Utf8 => {
+            let names = names.as_string::<i32>();
+            let numbers: Int32Array = names.iter().map(|name| name.and_then(type_number)).collect();
+            Ok(ColumnarValue::Array(Arc::new(numbers)))
+        }
+        _ => Err(DataFusionError::Execution("to_regtype takes one text".into())),
+    };
+    let takes = vec![DataType::Utf8];
+    create_udf(
+        "to_regtype",
+        takes,
+        DataType::Int32,
+        Volatility::Stable,
+        Arc::new(answer),
+    )
+}
+
+/// Types of Postgres itself have numbers below this one.
+const LAST_TYPE: u32 = 6_200;
+
+fn type_number(name: &str) -> Option<i32> {
+    let known = (1..LAST_TYPE)
+        .filter_map(Type::from_oid)
+        .find(|known| known.name() == name)?;
+    i32::try_from(known.oid()).ok()
+}

@@ -1,0 +1,56 @@
+"""Asks the door for clients of Postgres as people do: psycopg and SQLAlchemy, unchanged. Prints what they saw, as JSON.
+
+Usage: postgres.py PORT TOKEN
+"""
+
+import datetime
+import json
+import sys
+
+import psycopg
+import sqlalchemy
+
+port, token = sys.argv[1], sys.argv[2]
+seen = {}
+
+with psycopg.connect(host="127.0.0.1", port=port, dbname="sluice", user="anyone", password=token) as connection:
+    ask = "SELECT body, severity, \"time\", attrs['mark'] FROM logs WHERE attrs['mark'] = %s AND severity >= %s ORDER BY body"
+    for binary in (False, True):
+        cursor = connection.cursor(binary=binary)
+        rows = cursor.execute(ask, ("pg", 9)).fetchall()
+        seen["binary" if binary else "text"] = [[b, s, t.isoformat(), m] for b, s, t, m in rows]
+    since = datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc)
+    cursor = connection.execute('SELECT count(*) FROM logs WHERE "time" > %s', (since,))
+    seen["since"] = cursor.fetchone()[0]
+    # the same text often enough that it becomes a named statement
+    for number in range(8):
+        (echo,) = connection.execute("SELECT %s::bigint + 1", (number,)).fetchone()
+        assert echo == number + 1, echo
+    seen["map"] = connection.execute("SELECT attrs FROM logs WHERE attrs['mark'] = 'pg' LIMIT 1").fetchone()[0]
+    connection.commit()
+    try:
+        connection.execute("SELECT nope FROM logs")
+    except psycopg.errors.UndefinedColumn as error:
+        seen["error"] = [error.sqlstate, error.diag.statement_position]
+    try:
+        connection.execute("SELECT 1")
+    except psycopg.errors.InFailedSqlTransaction as error:
+        seen["aborted"] = error.sqlstate
+    connection.rollback()
+    seen["after"] = connection.execute("SELECT 1").fetchone()[0]
+
+engine = sqlalchemy.create_engine(f"postgresql+psycopg://anyone:{token}@127.0.0.1:{port}/sluice")
+tables = sqlalchemy.inspect(engine)
+seen["tables"] = sorted(tables.get_table_names())
+seen["has"] = [tables.has_table("logs"), tables.has_table("nothing")]
+with engine.connect() as connection:
+    logs = sqlalchemy.Table("logs", sqlalchemy.MetaData(), sqlalchemy.Column("body"), sqlalchemy.Column("severity"))
+    asked = sqlalchemy.select(logs.c.body).where(logs.c.severity == 13).order_by(logs.c.body).limit(2)
+    seen["orm"] = [row.body for row in connection.execute(asked)]
+
+try:
+    psycopg.connect(host="127.0.0.1", port=port, dbname="sluice", user="anyone", password="slq_" + "0" * 64)
+except psycopg.OperationalError as error:
+    seen["stranger"] = "the token is not known here" in str(error)
+
+print(json.dumps(seen))
