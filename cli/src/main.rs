@@ -5,6 +5,7 @@ mod check;
 #[path = "gen.rs"]
 mod gen_load;
 mod http_client;
+mod log;
 mod plugin;
 mod quarantine;
 mod reports;
@@ -52,6 +53,9 @@ enum Command {
     /// Events that a plugin failed on: what there is, and sending it in again
     #[command(subcommand)]
     Quarantine(quarantine::Command),
+    /// Records of the log that the writers cannot write
+    #[command(subcommand)]
+    Log(log::LogCommand),
     /// Check a configuration file and print every key with its value
     Check(check::Args),
     /// Make load: distinct events, the same seed gives the same bytes
@@ -110,6 +114,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(args).await,
         Command::Spool(command) => spool::run(command).await,
         Command::Quarantine(command) => quarantine::run(command).await,
+        Command::Log(command) => log::run(command).await,
         Command::Check(args) => check::run(args),
         Command::Gen(args) => gen_load::run(args).await,
         Command::Ca(args) => ca::command::run(args).await,

@@ -66,6 +66,7 @@ impl NodeReports {
         if let Some(ingest) = &self.ingest {
             let status = ingest.snapshot().await;
             report.metrics += &status.metrics();
+            report.ready &= status.log_trouble.is_none();
             report.status["ingest"] = json!(status);
         }
         report

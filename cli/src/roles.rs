@@ -12,7 +12,7 @@ use sluice_ingest::{IngestConfig, IngestService};
 use sluice_query::{QueryConfig, QueryService, Tokens};
 use sluice_settings::ConfigError;
 use sluice_store::hot::HotStore;
-use sluice_store::{ClickHouseHot, EmbeddedHot, LogEnds, Stores, Tables, TablesOptions};
+use sluice_store::{ClickHouseHot, EmbeddedHot, Lake, LakeError, LogEnds, Stores, Tables, TablesOptions};
 use sluice_wire::ids::Partition;
 
 use crate::ca::HttpsAuthority;
@@ -37,10 +37,20 @@ pub(crate) fn exit_code_of(error: &anyhow::Error) -> ExitCode {
         {
             return ExitCode::from(3);
         }
+        let refused = matches!(cause.downcast_ref(), Some(sluice_ingest::RunError::Refused(_)));
+        let refused = refused
+            || matches!(
+                cause.downcast_ref(),
+                Some(LakeError::Location { .. } | LakeError::Unconditional { .. })
+            );
+        if refused {
+            return ExitCode::from(3);
+        }
         if let Some(build) = cause.downcast_ref::<sluice_ingest::BuildError>() {
             return ExitCode::from(match build {
                 sluice_ingest::BuildError::Log(_) => 4,
-                sluice_ingest::BuildError::Folder { .. } => 1,
+                sluice_ingest::BuildError::Kafka(_) => 3,
+                sluice_ingest::BuildError::Folder { .. } | sluice_ingest::BuildError::Admin { .. } => 1,
                 _ => 3,
             });
         }
@@ -136,7 +146,7 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
     if let Some(IngestCommand::Migrate(args)) = args.command {
         return migrate(args).await;
     }
-    args.run.check_names(&["link"])?;
+    args.run.check_names(&["link", "http"])?;
     let file = args.config.context("--config FILE is missing")?;
     let mut config = sluice_settings::load(&file, IngestConfig::from_toml)?;
     if !args.role.is_empty() {
@@ -148,8 +158,12 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
         config.roles = args.role.iter().map(role).collect();
     }
     config.gateway.listen = args.run.address("link").unwrap_or(config.gateway.listen);
+    if let Some(address) = args.run.address("http") {
+        config.admin.listen = address.to_string();
+    }
     let (shutdown, mut hangups) = (program::shutdown_on_signal()?, program::hangups()?);
-    let stores = Stores::open_with(&config.lake, config.hot.open()?).await?;
+    let lake = Lake::open(&config.lake, &config.s3.options()?).await?;
+    let stores = Stores::open_in(&lake, config.hot.open()?).await?;
     let authority = HttpsAuthority::of(&config.gateway)?.map(|authority| Arc::new(authority) as _);
     let service = IngestService::build_with(config, stores, authority)?;
     let look_again = service.look_again();
@@ -180,7 +194,7 @@ pub(crate) struct QueryArgs {
     /// Settings (deploy/config/query.toml shows them all)
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Folder or URL of the lake
+    /// Folder or URL of the lake; a bucket (s3://bucket/prefix) is reached as the variables AWS_… say
     #[arg(long, value_name = "LAKE", default_value = "sluice-data/lake")]
     lake: String,
     #[command(flatten)]

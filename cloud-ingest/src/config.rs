@@ -1,5 +1,10 @@
 //! What an operator may set for ingest. `deploy/config/ingest.toml` shows every key with its default.
 
+mod kafka;
+mod reference;
+mod s3;
+mod writes;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +16,10 @@ use sluice_store::hot::HotStore;
 use sluice_store::hot::clickhouse::{ClickHouseConfig, ConfigError as HotConfigError};
 use sluice_store::{ClickHouseHot, EmbeddedHot, Hot};
 
+pub use self::kafka::{KafkaSettings, Property};
+pub use self::reference::{Env, File, Reference};
+pub use self::s3::S3Settings;
+pub use self::writes::Writes;
 use crate::gateway::{DEFAULT_EDGE_STATE, DEFAULT_GRACE, DEFAULT_MAX_LAG, MIN_EDGE_STATE};
 
 /// Merging decodes files in memory, where rows are about ten times as large.
@@ -31,6 +40,8 @@ pub struct IngestConfig {
     pub data_dir: PathBuf,
     /// Folder or URL of the lake.
     pub lake: String,
+    pub s3: S3Settings,
+    pub admin: AdminSettings,
     pub gateway: GatewaySettings,
     pub log: LogSettings,
     pub hot: HotSettings,
@@ -44,6 +55,32 @@ pub enum Role {
     Gateway,
     Hot,
     Cold,
+}
+
+/// Where monitors ask.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Address of `/healthz`, `/readyz`, `/metrics` and `/v1/status`; empty: none.
+    pub listen: String,
+    /// Lets others than this machine ask, without a token and without TLS.
+    pub insecure: bool,
+}
+
+impl AdminSettings {
+    /// `None`: nobody asks.
+    pub(crate) fn address(&self) -> Result<Option<SocketAddr>, &'static str> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        let Ok(address) = self.listen.parse::<SocketAddr>() else {
+            return Err("is no address, such as 127.0.0.1:7080");
+        };
+        if !address.ip().is_loopback() && !self.insecure {
+            return Err("lets every machine ask; say admin.insecure = true if that is meant");
+        }
+        Ok(Some(address))
+    }
 }
 
 /// Where edges connect, and what they may use.
@@ -75,12 +112,25 @@ pub struct GatewaySettings {
     pub max_lag: Duration,
 }
 
-/// The embedded log.
+/// Where a batch is durable from its acknowledgement on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogKind {
+    /// On the disk of this machine.
+    #[default]
+    Embedded,
+    Kafka,
+}
+
+/// The log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
+    pub kind: LogKind,
     pub generation: u32,
     pub partitions: u16,
+    /// Which of them hot and cold of this process write.
+    pub writes: Writes,
     #[serde(with = "units::size")]
     pub segment: u64,
     #[serde(with = "units::duration")]
@@ -88,6 +138,7 @@ pub struct LogSettings {
     /// Of one partition.
     #[serde(with = "units::size")]
     pub max_size: u64,
+    pub kafka: KafkaSettings,
 }
 
 /// The hot store.
@@ -161,6 +212,8 @@ impl Default for IngestConfig {
             roles: vec![Role::Gateway, Role::Hot, Role::Cold],
             data_dir: PathBuf::from("sluice-data"),
             lake: "sluice-data/lake".to_owned(),
+            s3: S3Settings::default(),
+            admin: AdminSettings::default(),
             gateway: GatewaySettings::default(),
             log: LogSettings::default(),
             hot: HotSettings::default(),
@@ -191,11 +244,14 @@ impl Default for GatewaySettings {
 impl Default for LogSettings {
     fn default() -> Self {
         LogSettings {
+            kind: LogKind::Embedded,
             generation: 0,
             partitions: 1,
+            writes: Writes::All,
             segment: 64 << 20,
             replay_window: Duration::from_secs(3 * 86_400),
             max_size: 4 << 30,
+            kafka: KafkaSettings::default(),
         }
     }
 }
@@ -349,6 +405,30 @@ impl IngestConfig {
         if !authority.is_empty() && !authority.starts_with("https://") {
             return refuse("gateway.authority", "is not of the form https://HOST:PORT");
         }
+        if let Err(why) = self.admin.address() {
+            return refuse("admin.listen", why);
+        }
+        if self.log.kind == LogKind::Kafka
+            && let Some((key, why)) = self.log.kafka.mistake()
+        {
+            return refuse(&key, &why);
+        }
+        match &self.log.writes {
+            Writes::All => {}
+            _ if self.log.kind == LogKind::Embedded => {
+                return refuse(
+                    "log.writes",
+                    "is \"all\" with the embedded log, which one process has for itself",
+                );
+            }
+            Writes::These(these) if these.last().is_some_and(|last| *last >= self.log.partitions) => {
+                return refuse(
+                    "log.writes",
+                    "names a partition that is not there: they count from 0 to log.partitions - 1",
+                );
+            }
+            Writes::Group | Writes::These(_) => {}
+        }
         if self.roles.is_empty() {
             return refuse("roles", "names no role: gateway, hot, cold");
         }
@@ -386,5 +466,41 @@ mod tests {
         check("[cold]\ncompact_every = \"0 s\"\n", 2, "cold.compact_every");
         check("\n[gateway]\nmax_edge_state = 3\n", 3, "gateway.max_edge_state");
         check("[gateway]\nauthority = \"http://ca:7444\"\n", 2, "gateway.authority");
+        check("[admin]\nlisten = \"7080\"\n", 2, "admin.listen");
+        check("[admin]\nlisten = \"0.0.0.0:7080\"\n", 2, "admin.listen");
+        IngestConfig::from_toml("[admin]\nlisten = \"0.0.0.0:7080\"\ninsecure = true\n").unwrap();
+        check("[log]\nwrites = \"0-3\"\n", 2, "log.writes");
+        let kafka = "[log]\nkind = \"kafka\"\npartitions = 4\n[log.kafka]\nbrokers = \"b:1\"\n";
+        IngestConfig::from_toml(kafka).unwrap();
+        check(
+            "[log]\nkind = \"kafka\"\n[log.kafka]\nbrokers = \"\"\n",
+            4,
+            "log.kafka.brokers",
+        );
+        check(&format!("{kafka}min_insync = 4\n"), 6, "log.kafka.min_insync");
+        check(
+            &kafka.replace("partitions = 4", "partitions = 4\nwrites = \"2-4\""),
+            4,
+            "log.writes",
+        );
+        let properties = |line: &str| format!("{kafka}[log.kafka.properties]\n{line}\n");
+        let acks = IngestConfig::from_toml(&properties("acks = \"1\"")).unwrap_err();
+        assert_eq!(acks.key.as_deref(), Some("log.kafka.properties.acks"), "{acks}");
+        let secret = "\"sasl.mechanism\" = \"PLAIN\"\n\"sasl.password\" = { env = \"PATH\" }";
+        let read = IngestConfig::from_toml(&properties(secret))
+            .unwrap()
+            .log
+            .kafka
+            .resolved()
+            .unwrap();
+        assert_eq!(read["sasl.mechanism"], "PLAIN");
+        assert_eq!(Some(&read["sasl.password"]), std::env::var("PATH").ok().as_ref());
+        let missing = "\"sasl.password\" = { file = \"/nowhere/at/all\" }";
+        let missing = IngestConfig::from_toml(&properties(missing))
+            .unwrap()
+            .log
+            .kafka
+            .resolved();
+        assert_eq!(missing.unwrap_err().0, "log.kafka.properties.sasl.password");
     }
 }

@@ -6,11 +6,11 @@ use sluice_store::{LogEnds, Stores};
 use sluice_wire::ids::Partition;
 
 use crate::gateway::ReadPosition;
-use crate::log::{EmbeddedLog, Log};
+use crate::log::Log;
 
-/// Asks the embedded log beside it.
-#[derive(Clone, Debug)]
-pub(crate) struct EmbeddedEnds(pub(crate) Arc<EmbeddedLog>);
+/// Asks the log of this process.
+#[derive(Clone)]
+pub(crate) struct EndsOf(pub(crate) Arc<dyn Log>);
 
 /// What is fresh is seen in hot.
 #[derive(Clone, Debug)]
@@ -22,12 +22,13 @@ impl ReadPosition for HotPosition {
     }
 }
 
-impl LogEnds for EmbeddedEnds {
+impl LogEnds for EndsOf {
     fn end(&self, partition: Partition) -> Option<u64> {
-        self.0.partitions().contains(&partition).then(|| self.0.end(partition))
+        let is_known = self.0.is_end_known() && self.0.partitions().contains(&partition);
+        is_known.then(|| self.0.end(partition))
     }
 
     fn oldest_unread_us(&self, partition: Partition, offset: u64) -> Option<i64> {
-        self.0.ingested_at_us(partition, offset)
+        self.0.taken_in_us(partition, offset)
     }
 }

@@ -4,6 +4,7 @@
 //! itself: `writer` plans what a record becomes as a pure function of the log and hands it to hot or cold. [`service`] puts the
 //! parts together.
 
+mod admin;
 pub mod config;
 pub mod dedup;
 mod ends;
@@ -15,6 +16,6 @@ pub mod status;
 pub mod writer;
 
 pub use config::IngestConfig;
-pub use log::{EmbeddedLog, Log, LogError, LogRecord};
+pub use log::{EmbeddedLog, KafkaLog, KafkaOptions, Log, LogError, LogRecord};
 pub use service::{BuildError, IngestService, RunError};
 pub use status::{IngestStatus, StatusHandle};

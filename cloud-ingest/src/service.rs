@@ -1,31 +1,38 @@
 //! Composition of ingest: `build` opens, binds and checks everything and starts nothing; `run` starts the gateway and the
 //! writers, and drains them in the order in which data flows.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_settings::ConfigError;
-use sluice_store::{Hot, LogEnds, Stores};
+use sluice_store::{LogEnds, Stores};
 use sluice_wire::ids::Partition;
-use sluice_wire::layout::IpcLimits;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{IngestConfig, Role};
-use crate::ends::{EmbeddedEnds, HotPosition};
+use crate::admin::AdminDoor;
+use crate::config::{IngestConfig, LogKind, Role, Writes};
+use crate::ends::{EndsOf, HotPosition};
 use crate::gateway::{Authority, Gateway, GatewayConfig, GatewayError, ReadPosition};
-use crate::log::{EmbeddedLog, EmbeddedOptions, GuardedLog, Log, OpenError};
+use crate::log::kafka::{Member, record_bytes};
+use crate::log::{
+    EmbeddedLog, EmbeddedOptions, GuardedLog, KafkaLog, KafkaOptions, Log, LogError, OpenError, SkippedLog, Skips,
+};
 use crate::quota::Quota;
 use crate::status::{StatusHandle, WriterCounters};
 use crate::writer::{
-    ColdWriter, ColdWriterOptions, HotWriter, SharedHotOptions, SharedHotWriter, TidyOptions, TrimOptions, WriterError,
-    check_log_reaches_cold,
+    ColdWriterOptions, Crew, Mine, SharedHotOptions, Snapshots, TidyOptions, TrimOptions, WriterError,
+    check_log_is_the_one, check_log_reaches_cold, skips,
 };
 
 /// Kept free in every partition's folder, so that deleting works on a full disk.
 const BALLAST_BYTES: u64 = 1 << 20;
+/// How long the door stays shut while the log is checked; then edges are let in and told to wait.
+const SHUT: Duration = Duration::from_secs(3);
 
 /// Why ingest did not come to be.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +41,15 @@ pub enum BuildError {
     Config(#[from] ConfigError),
     #[error("the log did not open")]
     Log(#[from] OpenError),
+    #[error("the log did not open")]
+    Kafka(#[from] LogError),
     #[error("the gateway did not start")]
     Gateway(#[from] GatewayError),
+    #[error("cannot listen on {address} (http)")]
+    Admin {
+        address: SocketAddr,
+        source: std::io::Error,
+    },
     #[error("the folder of the writers, {}", path.display())]
     Folder { path: PathBuf, source: std::io::Error },
 }
@@ -47,6 +61,8 @@ pub enum RunError {
     Writer { writer: &'static str, source: WriterError },
     #[error("ingest cannot begin")]
     Begin(#[source] WriterError),
+    #[error("the log is not used")]
+    Refused(#[source] LogError),
     #[error("the log has failed; the next start reads again what is on disk")]
     Log,
     #[error("a task of ingest ended: {0}")]
@@ -56,17 +72,43 @@ pub enum RunError {
 /// Ingest, bound and not yet running.
 #[derive(Debug)]
 pub struct IngestService {
-    log: Arc<EmbeddedLog>,
+    log: SomeLog,
     stores: Stores,
     gateway: Option<Gateway>,
+    admin: Option<AdminDoor>,
     config: IngestConfig,
-    folder: PathBuf,
+    snapshots: Snapshots,
+    members: Members,
     counters: Arc<WriterCounters>,
+    quota: Option<Arc<Quota>>,
     log_failed: CancellationToken,
+    log_checked: CancellationToken,
+}
+
+#[derive(Clone, Debug)]
+enum SomeLog {
+    Embedded(Arc<EmbeddedLog>),
+    Kafka(KafkaLog),
+}
+
+impl SomeLog {
+    fn get(&self) -> Arc<dyn Log> {
+        match self {
+            SomeLog::Embedded(log) => Arc::clone(log) as Arc<dyn Log>,
+            SomeLog::Kafka(log) => Arc::new(log.clone()),
+        }
+    }
+}
+
+/// Memberships in the groups of processes that share the partitions, if they do.
+#[derive(Debug, Default)]
+struct Members {
+    hot: Option<Member>,
+    cold: Option<Member>,
 }
 
 impl IngestService {
-    /// Opens the log, binds the gateway, prepares the writers. Needs a running tokio runtime.
+    /// Opens the log, binds the gateway, prepares the writers. Needs a running tokio runtime. A broker may be away.
     pub fn build(config: IngestConfig, stores: Stores) -> Result<IngestService, BuildError> {
         Self::build_with(config, stores, None)
     }
@@ -78,48 +120,62 @@ impl IngestService {
         authority: Option<Arc<dyn Authority>>,
     ) -> Result<IngestService, BuildError> {
         config.check("")?;
-        let log = Arc::new(EmbeddedLog::open(
-            &config.data_dir.join("log"),
-            &EmbeddedOptions {
-                generation: config.log.generation,
-                partitions: config.log.partitions,
-                segment_bytes: config.log.segment,
-                max_envelope_bytes: config.gateway.max_batch as u32,
-                ballast_bytes: BALLAST_BYTES,
-            },
-        )?);
-        let folder = config.data_dir.join("writers");
-        std::fs::create_dir_all(&folder).map_err(|source| BuildError::Folder {
-            path: folder.clone(),
-            source,
-        })?;
-        let log_failed = CancellationToken::new();
+        let log = open_log(&config)?;
+        let snapshots = match &log {
+            SomeLog::Kafka(_) => Snapshots::Lake(stores.state.clone()),
+            SomeLog::Embedded(_) => {
+                let folder = config.data_dir.join("writers");
+                std::fs::create_dir_all(&folder).map_err(|source| BuildError::Folder {
+                    path: folder.clone(),
+                    source,
+                })?;
+                Snapshots::Folder(folder)
+            }
+        };
+        let (log_failed, log_checked) = (CancellationToken::new(), CancellationToken::new());
         let guarded = GuardedLog {
-            inner: Arc::clone(&log) as Arc<dyn Log>,
+            inner: log.get(),
             failed: log_failed.clone(),
+            checked: log_checked.clone(),
         };
         let has = |role| config.roles.contains(&role);
+        let mut members = Members::default();
+        if let (Writes::Group, SomeLog::Kafka(kafka)) = (&config.log.writes, &log) {
+            let join = |role: &str| kafka.join(&format!("{}.{role}", config.log.kafka.group));
+            members.hot = has(Role::Hot).then(|| join("hot")).transpose()?;
+            members.cold = has(Role::Cold).then(|| join("cold")).transpose()?;
+        }
         let reader = has(Role::Hot).then(|| Arc::new(HotPosition(stores.clone())) as Arc<dyn ReadPosition>);
         let gateway = has(Role::Gateway)
-            .then(|| Gateway::build(gateway_config(&config, authority), Arc::new(guarded), reader))
+            .then(|| Gateway::build(gateway_config(&config, &guarded, authority), Arc::new(guarded), reader))
             .transpose()?;
+        let quota = gateway.as_ref().map(Gateway::quota);
+        let admin = config
+            .admin
+            .address()
+            .map_err(|why| ConfigError::value("", "admin.listen", why))?;
+        let bind = |address| AdminDoor::bind(address).map_err(|source| BuildError::Admin { address, source });
+        let admin = admin.map(bind).transpose()?;
         Ok(IngestService {
             log,
             stores,
             gateway,
+            admin,
             config,
-            folder,
+            snapshots,
+            members,
             counters: Arc::default(),
+            quota,
             log_failed,
+            log_checked,
         })
     }
 
     /// The bound doors by name.
     pub fn listen(&self) -> Vec<(&'static str, SocketAddr)> {
-        self.gateway
-            .iter()
-            .map(|gateway| ("link", gateway.local_addr()))
-            .collect()
+        let link = self.gateway.iter().map(|gateway| ("link", gateway.local_addr()));
+        let http = self.admin.iter().map(|door| ("http", door.address()));
+        link.chain(http).collect()
     }
 
     /// Makes the gateway look at its certificates and its deny list at once.
@@ -129,16 +185,16 @@ impl IngestService {
 
     /// Where the log ends, for the read side.
     pub fn log_ends(&self) -> Arc<dyn LogEnds> {
-        Arc::new(EmbeddedEnds(Arc::clone(&self.log)))
+        Arc::new(EndsOf(self.log.get()))
     }
 
     pub fn partitions(&self) -> Vec<Partition> {
-        self.log.partitions()
+        self.log.get().partitions()
     }
 
     pub fn status(&self) -> StatusHandle {
         StatusHandle {
-            log: Arc::clone(&self.log) as Arc<dyn Log>,
+            log: self.log.get(),
             stores: self.stores.clone(),
             gateway: self.gateway.as_ref().map(Gateway::status),
             counters: Arc::clone(&self.counters),
@@ -146,22 +202,65 @@ impl IngestService {
     }
 
     /// Runs until told to stop, or until a writer cannot go on: then everything stops, loudly.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), RunError> {
-        check_log_reaches_cold(&(Arc::clone(&self.log) as Arc<dyn Log>), &self.stores)
-            .await
-            .map_err(RunError::Begin)?;
-        let log = Arc::clone(&self.log);
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), RunError> {
+        // Ends with this call.
+        let mut watching = JoinSet::new();
+        if let SomeLog::Kafka(kafka) = self.log.clone() {
+            let (failed, checked) = (self.log_failed.clone(), self.log_checked.clone());
+            watching.spawn(async move {
+                kafka.run(CancellationToken::new()).await;
+                // Before that, whoever waits for the log is told why it is not used.
+                if checked.is_cancelled() {
+                    failed.cancel();
+                }
+            });
+        }
+        if let Some(door) = self.admin.take() {
+            watching.spawn(door.serve(self.status()));
+        }
+        let log = self.log.get();
+        let (stores, checked) = (self.stores.clone(), self.log_checked.clone());
+        let checking = Arc::clone(&log);
+        let mut begin = Box::pin(async move {
+            checking.opened().await.map_err(RunError::Refused)?;
+            check_log_is_the_one(&checking, &stores)
+                .await
+                .map_err(RunError::Begin)?;
+            check_log_reaches_cold(&checking, &stores)
+                .await
+                .map_err(RunError::Begin)?;
+            let skips = skips(&checking, &stores).await.map_err(RunError::Begin)?;
+            checked.cancel();
+            Ok::<Skips, RunError>(skips)
+        });
+        let begun = match tokio::time::timeout(SHUT, &mut begin).await {
+            Ok(result) => Some(result?),
+            Err(_) => None,
+        };
         let (writers_stop, gateway_stop) = (CancellationToken::new(), CancellationToken::new());
-        let mut writers = self.start_writers(&writers_stop);
+        let mut writers = JoinSet::new();
+        let mut has_begun = begun.is_some();
+        if let Some(skips) = begun {
+            self.start_writers(skips, &writers_stop, &mut writers, &mut watching);
+        }
         let mut gateway = JoinSet::new();
-        if let Some(door) = self.gateway {
+        if let Some(door) = self.gateway.take() {
             gateway.spawn(door.run(gateway_stop.clone()));
         }
-        let mut result = tokio::select! {
-            () = shutdown.cancelled() => Ok(()),
-            () = self.log_failed.cancelled() => Err(RunError::Log),
-            Some(ended) = writers.join_next() => flatten(ended).and(Err(RunError::Task("a writer".to_owned()))),
-            Some(ended) = gateway.join_next() => Err(RunError::Task(ended.err().map_or("the gateway".to_owned(), |e| e.to_string()))),
+        let mut result = loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break Ok(()),
+                () = self.log_failed.cancelled() => break Err(RunError::Log),
+                checked = &mut begin, if !has_begun => match checked {
+                    Ok(skips) => {
+                        has_begun = true;
+                        self.start_writers(skips, &writers_stop, &mut writers, &mut watching);
+                    }
+                    Err(error) => break Err(error),
+                },
+                Some(ended) = writers.join_next() => break flatten(ended).and(Err(RunError::Task("a writer".to_owned()))),
+                Some(ended) = gateway.join_next() => break Err(RunError::Task(ended.err().map_or("the gateway".to_owned(), |e| e.to_string()))),
+            }
         };
         // No new batch, then the writers take in what the log has.
         gateway_stop.cancel();
@@ -176,80 +275,96 @@ impl IngestService {
         result
     }
 
-    fn start_writers(&self, stop: &CancellationToken) -> JoinSet<Result<(), RunError>> {
-        let mut writers = JoinSet::new();
-        let log: Arc<dyn Log> = Arc::clone(&self.log) as Arc<dyn Log>;
-        let quota = self.gateway.as_ref().map(Gateway::quota);
-        if self.config.roles.contains(&Role::Hot) {
-            if let Some(writer) = self.shared_writer(quota.clone()) {
-                let stop = stop.clone();
-                writers.spawn(async move {
-                    let ended = writer.run(stop).await;
-                    ended.map_err(|source| RunError::Writer { writer: "hot", source })
-                });
-            }
-            for partition in self.embedded_partitions() {
-                let writer = HotWriter {
-                    log: Arc::clone(&log),
-                    stores: self.stores.clone(),
-                    partition,
-                    limits: IpcLimits::default(),
-                    folder: self.folder.clone(),
-                    counters: Arc::clone(&self.counters),
-                    quota: quota.clone(),
-                };
-                let stop = stop.clone();
-                writers.spawn(async move {
-                    writer
-                        .run(stop)
-                        .await
-                        .map_err(|source| RunError::Writer { writer: "hot", source })
-                });
-            }
+    fn start_writers(
+        &mut self,
+        skips: Skips,
+        stop: &CancellationToken,
+        writers: &mut JoinSet<Result<(), RunError>>,
+        watching: &mut JoinSet<()>,
+    ) {
+        let has = |role| self.config.roles.contains(&role);
+        let mut log = self.log.get();
+        if !skips.is_empty() {
+            tracing::warn!(
+                records = skips.len(),
+                "records of the log are passed over, as an operator said"
+            );
+            log = Arc::new(SkippedLog { inner: log, skips });
         }
-        if self.config.roles.contains(&Role::Cold) {
-            let writer = ColdWriter {
-                log,
-                stores: self.stores.clone(),
-                limits: IpcLimits::default(),
-                folder: self.folder.clone(),
-                beside_hot: self.config.roles.contains(&Role::Hot),
-                options: cold_options(&self.config),
-                counters: Arc::clone(&self.counters),
-                quota,
-            };
-            let stop = stop.clone();
-            writers.spawn(async move {
-                writer
-                    .run(stop)
-                    .await
-                    .map_err(|source| RunError::Writer { writer: "cold", source })
-            });
-        }
-        writers
-    }
-
-    /// The partitions that have a writer each.
-    fn embedded_partitions(&self) -> Vec<Partition> {
-        match self.stores.hot {
-            Hot::Embedded(_) => self.log.partitions(),
-            Hot::ClickHouse(_) => Vec::new(),
-        }
-    }
-
-    fn shared_writer(&self, quota: Option<Arc<Quota>>) -> Option<SharedHotWriter> {
-        Some(SharedHotWriter {
-            log: Arc::clone(&self.log) as Arc<dyn Log>,
-            hot: self.stores.hot.clickhouse()?.clone(),
+        let crew = Crew {
+            log,
             stores: self.stores.clone(),
-            partitions: self.log.partitions(),
-            limits: IpcLimits::default(),
-            folder: self.folder.clone(),
-            drains: true,
+            snapshots: self.snapshots.clone(),
             counters: Arc::clone(&self.counters),
-            quota,
-            options: hot_options(&self.config),
-        })
+            quota: self.quota.clone(),
+            cold: cold_options(&self.config),
+            shared_hot: hot_options(&self.config),
+            beside_hot: has(Role::Hot),
+            drains: matches!(self.log, SomeLog::Embedded(_)),
+        };
+        let writes = self.config.log.writes.clone();
+        let all: BTreeSet<u16> = crew
+            .log
+            .partitions()
+            .into_iter()
+            .map(|partition| partition.index)
+            .collect();
+        let mut mine = |member: Option<Member>| -> Mine {
+            match (&writes, member) {
+                (_, Some(member)) => {
+                    let mine = member.partitions();
+                    watching.spawn(member.run());
+                    mine
+                }
+                (Writes::These(these), None) => watch::Sender::new(these.clone()).subscribe(),
+                (Writes::All | Writes::Group, None) => watch::Sender::new(all.clone()).subscribe(),
+            }
+        };
+        if has(Role::Hot) {
+            let run = crew.clone().run_hot(mine(self.members.hot.take()), stop.clone());
+            writers.spawn(async move { run.await.map_err(|source| RunError::Writer { writer: "hot", source }) });
+        }
+        if has(Role::Cold) {
+            let run = crew.run_cold(mine(self.members.cold.take()), stop.clone());
+            writers.spawn(async move { run.await.map_err(|source| RunError::Writer { writer: "cold", source }) });
+        }
+    }
+}
+
+fn open_log(config: &IngestConfig) -> Result<SomeLog, BuildError> {
+    match config.log.kind {
+        LogKind::Embedded => {
+            let options = EmbeddedOptions {
+                generation: config.log.generation,
+                partitions: config.log.partitions,
+                segment_bytes: config.log.segment,
+                max_envelope_bytes: config.gateway.max_batch as u32,
+                ballast_bytes: BALLAST_BYTES,
+            };
+            let log = EmbeddedLog::open(&config.data_dir.join("log"), &options)?;
+            Ok(SomeLog::Embedded(Arc::new(log)))
+        }
+        LogKind::Kafka => {
+            let kafka = &config.log.kafka;
+            let properties = kafka
+                .resolved()
+                .map_err(|(key, why)| ConfigError::value("", &key, why))?;
+            let options = KafkaOptions {
+                brokers: kafka.brokers.clone(),
+                topic: kafka.topic.clone(),
+                generation: config.log.generation,
+                partitions: config.log.partitions,
+                replication: kafka.replication,
+                min_insync: kafka.min_insync,
+                create: kafka.create,
+                unsafe_settings: kafka.unsafe_settings,
+                max_record_bytes: record_bytes(config.gateway.max_batch as u32),
+                queue_bytes: kafka.queue,
+                timeout: kafka.timeout,
+                properties,
+            };
+            Ok(SomeLog::Kafka(KafkaLog::open(options)?))
+        }
     }
 }
 
@@ -257,7 +372,7 @@ fn flatten(ended: Result<Result<(), RunError>, tokio::task::JoinError>) -> Resul
     ended.unwrap_or_else(|error| Err(RunError::Task(error.to_string())))
 }
 
-fn gateway_config(config: &IngestConfig, authority: Option<Arc<dyn Authority>>) -> GatewayConfig {
+fn gateway_config(config: &IngestConfig, log: &GuardedLog, authority: Option<Arc<dyn Authority>>) -> GatewayConfig {
     let settings = &config.gateway;
     let mut gateway = GatewayConfig::new(
         settings.listen,
@@ -269,7 +384,8 @@ fn gateway_config(config: &IngestConfig, authority: Option<Arc<dyn Authority>>) 
     gateway.authority = authority;
     gateway.grace = settings.grace;
     gateway.max_sessions = settings.max_sessions;
-    gateway.max_batch_bytes = settings.max_batch as u32;
+    let fits = log.max_envelope_bytes().unwrap_or(u32::MAX);
+    gateway.max_batch_bytes = fits.min(settings.max_batch as u32);
     gateway.max_total_bytes = settings.max_memory;
     gateway.max_edge_state = settings.max_edge_state;
     gateway.max_lag = settings.max_lag;

@@ -48,6 +48,9 @@ impl WriterCounters {
 #[derive(Clone, Debug, Serialize)]
 pub struct IngestStatus {
     pub gateway: Option<GatewayStatus>,
+    /// Why the log cannot be used at the moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_trouble: Option<String>,
     pub partitions: Vec<PartitionStatus>,
     pub hot_bytes: u64,
     pub hot_cap_bytes: u64,
@@ -113,6 +116,7 @@ impl StatusHandle {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         IngestStatus {
             gateway: self.gateway.as_ref().map(gateway::StatusHandle::snapshot),
+            log_trouble: self.log.trouble(),
             partitions,
             hot_bytes: self.stores.hot.bytes(),
             hot_cap_bytes: self.stores.hot.cap_bytes(),
@@ -166,6 +170,12 @@ impl IngestStatus {
             let labelled = |p: &PartitionStatus| Some((format!("{{partition=\"{}\"}}", p.partition), value(p)?));
             self.partitions.iter().filter_map(labelled).collect::<Vec<_>>()
         };
+        put(
+            "sluice_log_up",
+            "gauge",
+            "Whether the log can be used: 0 while it is out of reach.",
+            one(u64::from(self.log_trouble.is_none())),
+        );
         put(
             "sluice_log_end",
             "gauge",

@@ -226,7 +226,15 @@ impl Page {
             false => format!("readers behind: {}", told.join(", ")),
         };
         let parts = several(partitions.len() as u64, "partition");
-        self.line("log", &format!("{} in {parts}, {read}", bytes(log)));
+        // Not every log knows how large it is.
+        let held = match log {
+            0 => {
+                let records = |p: &Value| number(p, "/log_end").saturating_sub(number(p, "/log_first"));
+                several(partitions.iter().map(records).sum(), "record")
+            }
+            log => bytes(log),
+        };
+        self.line("log", &format!("{held} in {parts}, {read}"));
         let (hot, cap) = (number(ingest, "/hot_bytes"), number(ingest, "/hot_cap_bytes"));
         self.line("hot", &format!("{} of {}", bytes(hot), bytes(cap)));
         let (cold, files) = (number(ingest, "/cold_bytes"), number(ingest, "/cold_files"));

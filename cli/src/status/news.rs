@@ -40,6 +40,9 @@ pub(super) fn headlines(status: &Value, now_ms: u64, paint: Paint) -> String {
     }
     news.edge(status, now_ms);
     news.gateway(status);
+    if let Some(trouble) = words(&status["ingest"], "/log_trouble") {
+        news.bad(&format!("the log cannot be used: {trouble}"));
+    }
     news.completeness(&status["completeness"]);
     news.plugins(status);
     let mut counted = Vec::new();

@@ -13,7 +13,7 @@ use anyhow::Context;
 use sluice_edge::{EdgeNode, StatusHandle, program};
 use sluice_ingest::IngestService;
 use sluice_query::QueryService;
-use sluice_store::{Stores, Tables, TablesOptions};
+use sluice_store::{Lake, Stores, Tables, TablesOptions};
 use tokio::signal::unix::Signal;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -136,13 +136,17 @@ async fn follow(mut hangups: Signal, file: Option<PathBuf>, edge: StatusHandle, 
 
 async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Identity) -> anyhow::Result<Parts> {
     config.ingest.data_dir = data.to_owned();
-    config.ingest.lake = data.join("lake").display().to_string();
+    // Data are in the data folder, but for a lake in a bucket.
+    if !config.ingest.lake.contains("://") {
+        config.ingest.lake = data.join("lake").display().to_string();
+    }
     config.ingest.gateway.listen = args.address("link").unwrap_or(config.ingest.gateway.listen);
     config.ingest.gateway.certificate = identity.gateway.certificate.clone();
     config.ingest.gateway.key = identity.gateway.key.clone();
     config.ingest.gateway.ca = identity.gateway.ca.clone();
     config.ingest.gateway.deny_list = identity.deny_list.clone();
-    let stores = Stores::open_with(&config.ingest.lake, config.ingest.hot.open()?).await?;
+    let lake = Lake::open(&config.ingest.lake, &config.ingest.s3.options()?).await?;
+    let stores = Stores::open_in(&lake, config.ingest.hot.open()?).await?;
     let authority = Arc::new(LocalAuthority::new(identity.authority.clone(), config.ca));
     let ingest = IngestService::build_with(config.ingest, stores.clone(), Some(authority))?;
     let link = ingest

@@ -130,21 +130,6 @@ impl EmbeddedLog {
         self.find(partition)?.committer.skip_to(offset).await.map_err(log_error)
     }
 
-    /// When a record was taken in, in microseconds since 1970. Blocking.
-    pub fn ingested_at_us(&self, partition: Partition, offset: u64) -> Option<i64> {
-        match self.find(partition).ok()?.reader.read(offset) {
-            Ok(Some(Entry::Record(bytes))) => open_record(&bytes).map(|(at, _, _)| at),
-            _ => None,
-        }
-    }
-
-    /// Finishes what waits and gives the directories free.
-    pub async fn close(&self) {
-        for partition in &self.partitions {
-            partition.committer.clone().close().await;
-        }
-    }
-
     fn find(&self, id: Partition) -> Result<&PartitionLog, LogError> {
         let found = self.partitions.get(usize::from(id.index)).filter(|p| p.id == id);
         found.ok_or(LogError::NoPartition(id))
@@ -447,6 +432,13 @@ impl Log for EmbeddedLog {
         self.find(partition).map_or(0, |p| p.committer.bytes_on_disk())
     }
 
+    fn taken_in_us(&self, partition: Partition, offset: u64) -> Option<i64> {
+        match self.find(partition).ok()?.reader.read(offset) {
+            Ok(Some(Entry::Record(bytes))) => open_record(&bytes).map(|(at, _, _)| at),
+            _ => None,
+        }
+    }
+
     async fn trim(&self, partition: Partition, below: u64) -> Result<(), LogError> {
         self.find(partition)?
             .committer
@@ -454,6 +446,13 @@ impl Log for EmbeddedLog {
             .await
             .map(drop)
             .map_err(log_error)
+    }
+
+    /// Also gives the directories free.
+    async fn close(&self) {
+        for partition in &self.partitions {
+            partition.committer.clone().close().await;
+        }
     }
 }
 

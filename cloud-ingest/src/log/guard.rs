@@ -1,4 +1,5 @@
-//! Notices when the log has failed for good, so that the process ends instead of refusing batches for ever.
+//! The log as the gateway sees it: takes nothing before the log is checked against the stores, and notices when it has failed for
+//! good, so that the process ends instead of refusing batches for ever.
 
 use std::sync::Arc;
 
@@ -9,11 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Head, Log, LogError, LogRecord};
 
-/// A log that cancels a token at the first [`LogError::Failed`].
+/// A log that takes batches once `checked`, and cancels a token at the first [`LogError::Failed`].
 #[derive(Clone)]
 pub(crate) struct GuardedLog {
     pub(crate) inner: Arc<dyn Log>,
     pub(crate) failed: CancellationToken,
+    pub(crate) checked: CancellationToken,
 }
 
 impl GuardedLog {
@@ -39,6 +41,10 @@ impl Log for GuardedLog {
         envelope: Bytes,
         ingested_at_us: i64,
     ) -> Result<u64, LogError> {
+        if !self.checked.is_cancelled() {
+            let reason = self.inner.trouble().unwrap_or_else(|| "it is being checked".to_owned());
+            return Err(LogError::Retry { reason });
+        }
         self.seen(self.inner.append(partition, head, envelope, ingested_at_us).await)
     }
 
@@ -54,12 +60,20 @@ impl Log for GuardedLog {
         self.inner.end(partition)
     }
 
+    async fn fresh_end(&self, partition: Partition) -> Result<u64, LogError> {
+        self.seen(self.inner.fresh_end(partition).await)
+    }
+
     fn first(&self, partition: Partition) -> u64 {
         self.inner.first(partition)
     }
 
     fn bytes(&self, partition: Partition) -> u64 {
         self.inner.bytes(partition)
+    }
+
+    fn max_envelope_bytes(&self) -> Option<u32> {
+        self.inner.max_envelope_bytes()
     }
 
     async fn trim(&self, partition: Partition, below: u64) -> Result<(), LogError> {
@@ -134,7 +148,11 @@ mod tests {
                 let log = GuardedLog {
                     inner: Arc::new(Broken(error.clone())),
                     failed: CancellationToken::new(),
+                    checked: CancellationToken::new(),
                 };
+                let early = log.append(p, &head(), Bytes::new(), 0).await;
+                assert!(matches!(early, Err(LogError::Retry { .. })), "before it is checked");
+                log.checked.cancel();
                 let refused = match call {
                     0 => log.append(p, &head(), Bytes::new(), 0).await.is_err(),
                     1 => log.read(p, 0, 1).await.is_err(),

@@ -3,7 +3,9 @@
 mod embedded;
 mod guard;
 mod head;
+pub mod kafka;
 mod salvage;
+mod skipped;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,12 +14,19 @@ use sluice_wire::ids::Partition;
 pub use embedded::{EmbeddedLog, EmbeddedOptions, OpenError};
 pub(crate) use guard::GuardedLog;
 pub use head::Head;
+pub use kafka::{KafkaLog, KafkaOptions};
+pub(crate) use skipped::{SkippedLog, Skips};
 
 /// At-least-once: a batch may stand in it twice, and its identity tells. Offsets of a partition count from 0 without gaps.
 #[async_trait]
 pub trait Log: Send + Sync + 'static {
     /// All partitions of the current generation, by index.
     fn partitions(&self) -> Vec<Partition>;
+
+    /// Returns once the log answers and is what it shall be. An error is for good: as it is, this log is never used.
+    async fn opened(&self) -> Result<(), LogError> {
+        Ok(())
+    }
 
     /// Adds one record and returns its offset; durable when it returns. `head` is what the envelope says too, kept apart from it.
     async fn append(
@@ -28,7 +37,8 @@ pub trait Log: Send + Sync + 'static {
         ingested_at_us: i64,
     ) -> Result<u64, LogError>;
 
-    /// Records from `from` on, in order, at least one if there is any, else about `max_bytes`; empty if nothing is there yet.
+    /// Records from `from` on, in order, at least one if there is any, else about `max_bytes`; empty if nothing is there yet, or
+    /// if the log is out of reach: then [`Log::end`] may say that there is more.
     async fn read(&self, partition: Partition, from: u64, max_bytes: usize) -> Result<Vec<LogRecord>, LogError>;
 
     /// Returns once a record stands at `offset`, or when the log is closing.
@@ -37,18 +47,69 @@ pub trait Log: Send + Sync + 'static {
     /// The offset that the next record will get; 0 for a partition that does not exist.
     fn end(&self, partition: Partition) -> u64;
 
+    /// The same, asked for now: [`Log::end`] may be older than what others have appended and somebody has stored already.
+    async fn fresh_end(&self, partition: Partition) -> Result<u64, LogError> {
+        Ok(self.end(partition))
+    }
+
     /// The oldest offset that can still be read.
     fn first(&self, _partition: Partition) -> u64 {
         0
     }
 
-    /// Bytes that a partition takes, as far as the log knows.
+    /// Bytes that a partition takes; 0 when the log does not know.
     fn bytes(&self, _partition: Partition) -> u64 {
         0
     }
 
+    /// The largest batch that fits, when that is less than what the gateway takes.
+    fn max_envelope_bytes(&self) -> Option<u32> {
+        None
+    }
+
+    /// Whether [`Log::end`] is as of now.
+    fn is_end_known(&self) -> bool {
+        true
+    }
+
+    /// What must never change while the stores hold offsets of this log; `None` when the log looks after that by itself. Known once
+    /// it is opened.
+    fn fingerprint(&self) -> Option<String> {
+        None
+    }
+
+    /// Why the log cannot be used at the moment, for people.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// When the record at `offset` was taken in, in microseconds since 1970, or a time soon after; `None` when that is not known
+    /// without waiting.
+    fn taken_in_us(&self, _partition: Partition, _offset: u64) -> Option<i64> {
+        None
+    }
+
+    /// The first offset in `low..high` whose record arrived at or after `cutoff_us`, or `high`. Arrival times grow with the offset
+    /// but for the small steps of clocks.
+    async fn first_since(&self, partition: Partition, low: u64, high: u64, cutoff_us: i64) -> Result<u64, LogError> {
+        let (mut low, mut high) = (low, high);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let read = self.read(partition, middle, 1).await?;
+            if read.first().map_or(0, |record| record.ingested_at_us) < cutoff_us {
+                low = middle + 1
+            } else {
+                high = middle
+            }
+        }
+        Ok(low)
+    }
+
     /// Permits the log to forget everything below an offset.
     async fn trim(&self, partition: Partition, below: u64) -> Result<(), LogError>;
+
+    /// Finishes what waits; afterwards the log takes nothing.
+    async fn close(&self) {}
 }
 
 /// One record as a reader sees it.
@@ -83,6 +144,16 @@ pub enum LogError {
         wanted: u64,
         first: u64,
     },
+    /// A reader wants what the log never gave, or gives no more: it must stop loudly.
+    #[error("offset {wanted} of partition {partition} is not in the log: {what}")]
+    NotThere {
+        partition: Partition,
+        wanted: u64,
+        what: String,
+    },
+    /// The log is not what the configuration says, or would lose data; nothing was done to it.
+    #[error("{reason}")]
+    Refused { reason: String },
     /// The process must end; the next start reads again what is on disk.
     #[error("the log has failed: {reason}")]
     Failed { reason: String },

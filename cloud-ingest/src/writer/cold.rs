@@ -3,7 +3,6 @@
 //! Order of what must be durable: commit, state of duplicates, seam, and only then may hot and the log forget.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -17,12 +16,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hot::plan_all;
-use super::resume::{READ_BYTES, begin};
+use super::resume::{READ_BYTES, begin, given_up};
 use super::tidy::{Tidy, TidyOptions};
 use super::trim::{TrimOptions, trim};
-use super::{Planner, WriterError, kept};
+use super::{Planner, Snapshots, WriterError};
 use crate::dedup::Dedup;
-use crate::log::Log;
+use crate::log::{Log, LogError};
 use crate::quota::Quota;
 use crate::status::WriterCounters;
 
@@ -52,13 +51,16 @@ impl ColdWriterOptions {
     }
 }
 
-/// Writes all partitions, in one task: one commit covers them all.
+/// Writes its partitions, in one task: one commit covers them all.
 #[derive(Clone)]
 pub struct ColdWriter {
     pub log: Arc<dyn Log>,
     pub stores: Stores,
     pub limits: IpcLimits,
-    pub folder: PathBuf,
+    pub partitions: Vec<Partition>,
+    pub snapshots: Snapshots,
+    /// Takes in all that the log has before it ends; else only what it has read. A log that others append to has no end.
+    pub drains: bool,
     /// Hot is written in this process too, so the log keeps what hot has not read.
     pub beside_hot: bool,
     pub options: ColdWriterOptions,
@@ -97,7 +99,7 @@ struct Share {
 impl ColdWriter {
     /// Follows the log until told to stop; then commits what is there.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
-        let mut gathered = self.begin().await?;
+        let mut gathered = tokio::select! { begun = self.begin() => begun?, () = given_up(&shutdown) => return Ok(()) };
         // Ends with this writer.
         let mut tidying = JoinSet::new();
         tidying.spawn(self.tidy().run(shutdown.clone()));
@@ -105,13 +107,16 @@ impl ColdWriter {
         loop {
             // What is due was refused a moment ago: no more is read until it is in the table.
             let was_due = gathered.is_due(&self.options);
-            let moved = !was_due && self.gather(&mut gathered).await?;
             let stopping = shutdown.is_cancelled();
+            let moved = !was_due && (self.drains || !stopping) && self.gather(&mut gathered).await?;
+            let stopping = stopping || (self.drains && shutdown.is_cancelled());
             let drained = stopping && !moved && !was_due;
             if gathered.is_due(&self.options) || drained {
                 match self.commit(&mut gathered).await {
                     Ok(()) if drained => return Ok(()),
                     Ok(()) => {}
+                    // Another writer has stored them, and what else there is the next start finds in the log.
+                    Err(WriterError::Commit(CommitError::Overlap { .. })) if stopping => return Ok(()),
                     Err(error) if stopping => return Err(error),
                     Err(WriterError::Commit(CommitError::Overlap { .. })) => {
                         tracing::warn!("the cold table moved on by itself; cutting again from its end");
@@ -122,7 +127,16 @@ impl ColdWriter {
                     }
                     Err(WriterError::Commit(
                         error @ (CommitError::Gap { .. } | CommitError::BadRange { .. } | CommitError::Encode(_)),
-                    )) => return Err(error.into()),
+                    )) => {
+                        for (partition, share) in &gathered.partitions {
+                            let (first, next) = (share.first, share.planner.next());
+                            tracing::error!(
+                                %partition, first, next,
+                                "rows of these offsets cannot be stored; `sluice log skip` lets the writers pass over a record"
+                            );
+                        }
+                        return Err(error.into());
+                    }
                     Err(error) => {
                         tracing::error!(%error, "cold commit failed; trying again");
                         self.counters
@@ -158,9 +172,9 @@ impl ColdWriter {
 
     async fn begin(&self) -> Result<Gathered, WriterError> {
         let mut partitions = BTreeMap::new();
-        for partition in self.log.partitions() {
+        for partition in self.partitions.iter().copied() {
             let quota = self.quota.as_ref();
-            let begun = begin(&self.log, &self.stores, &self.folder, partition, &self.limits, quota).await?;
+            let begun = begin(&self.log, &self.stores, &self.snapshots, partition, &self.limits, quota).await?;
             let share = Share {
                 first: begun.planner.next(),
                 saved: begun.saved,
@@ -227,8 +241,9 @@ impl ColdWriter {
             crash_point("writer.cold.after_commit");
             for (partition, share) in &mut gathered.partitions {
                 if pending(share) {
-                    self.save_snapshot(*partition, share.planner.snapshot()).await?;
-                    share.saved = share.planner.next();
+                    let next = share.planner.next();
+                    self.snapshots.save(*partition, next, share.planner.snapshot()).await?;
+                    share.saved = next;
                 }
                 share.first = share.planner.next();
                 share.rows.clear();
@@ -270,13 +285,6 @@ impl ColdWriter {
         Ok(())
     }
 
-    async fn save_snapshot(&self, partition: Partition, bytes: Vec<u8>) -> Result<(), WriterError> {
-        let folder = self.folder.clone();
-        tokio::task::spawn_blocking(move || kept::save(&folder, partition, &bytes))
-            .await
-            .map_err(|error| WriterError::Task(error.to_string()))?
-    }
-
     async fn trim_all(&self, gathered: &Gathered) -> Result<(), WriterError> {
         let now_us = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -294,7 +302,12 @@ impl ColdWriter {
                 }
             };
             let safe = share.first.min(share.saved).min(hot);
-            trim(&self.log, *partition, safe, now_us, &self.options.trim).await?;
+            match trim(&self.log, *partition, safe, now_us, &self.options.trim).await {
+                Err(LogError::Retry { reason }) => {
+                    tracing::warn!(%partition, reason, "the log was not trimmed, it is tried again in a minute");
+                }
+                done => done?,
+            }
         }
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! The writer of one partition of the embedded hot store: whatever the log has, hot shows within moments.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 use tokio_util::sync::CancellationToken;
 
-use super::resume::{READ_BYTES, begin};
-use super::{Planner, WriterError};
+use super::resume::{READ_BYTES, begin, given_up};
+use super::{Planner, Snapshots, WriterError};
 use crate::log::{Log, LogRecord};
 use crate::quota::Quota;
 use crate::status::WriterCounters;
@@ -31,8 +30,8 @@ pub struct HotWriter {
     pub stores: Stores,
     pub partition: Partition,
     pub limits: IpcLimits,
-    /// Holds the state of duplicates that the cold writer saves.
-    pub folder: PathBuf,
+    /// Hold the state of duplicates that the cold writer saves.
+    pub snapshots: Snapshots,
     pub counters: Arc<WriterCounters>,
     /// Is told what each edge's batches cost in the state of duplicates.
     pub quota: Option<Arc<Quota>>,
@@ -49,15 +48,15 @@ impl std::fmt::Debug for HotWriter {
 impl HotWriter {
     /// Claims the partition from the end of cold and follows the log until told to stop.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
-        let begun = begin(
+        let begin = begin(
             &self.log,
             &self.stores,
-            &self.folder,
+            &self.snapshots,
             self.partition,
             &self.limits,
             self.quota.as_ref(),
-        )
-        .await?;
+        );
+        let begun = tokio::select! { begun = begin => begun?, () = given_up(&shutdown) => return Ok(()) };
         let mut planner = begun.planner;
         let from = planner.next();
         if !self.claim(from, &shutdown).await? {

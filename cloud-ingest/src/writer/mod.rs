@@ -1,23 +1,28 @@
-//! The two writers: independent readers of the log. `plan` says what a log record becomes, `hot` and `cold` put it there,
-//! `resume` says where a writer begins, `kept` what it knew then, `trim` what the log may forget, `tidy` keeps the cold table small.
+//! The two writers: independent readers of the log. `crew` runs those of one process, `plan` says what a log record becomes, `hot` and `cold` put it there,
+//! `resume` says where a writer begins, `snapshots` where the state of duplicates is kept, `kept` how in a folder,
+//! `trim` what the log may forget, `tidy` keeps the cold table small.
 
 mod cold;
+mod crew;
 mod hot;
 mod kept;
 mod plan;
 mod resume;
 mod shared;
+mod snapshots;
 mod tidy;
 mod trim;
 
 use sluice_store::hot::clickhouse::{ClickHouseError, MigrateError};
-use sluice_store::{ColdError, CommitError, HotError, SeamError};
+use sluice_store::{ColdError, CommitError, HotError, SeamError, StateError};
 
 pub use cold::{ColdWriter, ColdWriterOptions};
+pub(crate) use crew::{Crew, Mine};
 pub use hot::HotWriter;
 pub use plan::{Planned, Planner};
-pub(crate) use resume::check_log_reaches_cold;
+pub(crate) use resume::{check_log_is_the_one, check_log_reaches_cold, skips};
 pub use shared::{SharedHotOptions, SharedHotWriter};
+pub use snapshots::Snapshots;
 pub use tidy::TidyOptions;
 pub use trim::TrimOptions;
 
@@ -45,15 +50,17 @@ pub enum WriterError {
         path: std::path::PathBuf,
         source: std::io::Error,
     },
+    #[error("the state of duplicates in the lake")]
+    State(#[from] StateError),
     #[error(
         "partition {partition}: the state of duplicates is known up to offset {known}, but the log begins at {first}; \
-         restore {path} from a backup, or begin a new generation of the log"
+         restore {place} from a backup, or begin a new generation of the log"
     )]
     Forgotten {
         partition: sluice_wire::ids::Partition,
         known: u64,
         first: u64,
-        path: std::path::PathBuf,
+        place: String,
     },
     #[error(
         "partition {partition}: the log ends at offset {end}, but cold holds everything below {held}; the log was lost or is an old copy. \
@@ -72,6 +79,15 @@ pub enum WriterError {
         partition: sluice_wire::ids::Partition,
         end: u64,
         held: u64,
+    },
+    #[error(
+        "generation {generation} of the log was {noted}, and now it is {found}; the offsets in the lake are those of the first. \
+         Put it back, or begin a new log.generation with the new one"
+    )]
+    AnotherLog {
+        generation: u32,
+        noted: String,
+        found: String,
     },
     #[error("a task of the writer ended: {0}")]
     Task(String),

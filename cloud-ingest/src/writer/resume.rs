@@ -1,18 +1,32 @@
 //! Where a writer begins: the state of duplicates as of an offset, folded up to what its store holds already.
 
-use std::path::Path;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice_store::Stores;
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
+use tokio_util::sync::CancellationToken;
 
-use super::{Planner, WriterError, kept};
-use crate::log::Log;
+use super::{Planner, Snapshots, WriterError};
+use crate::log::{Log, LogError, Skips};
 use crate::quota::{Meter, Quota};
 
 /// Bytes of log records read at once.
 pub(super) const READ_BYTES: usize = 4 << 20;
+
+/// How long a writer that is told to stop while it begins may go on: a log that answers needs less.
+const BEGIN_GRACE: Duration = Duration::from_secs(5);
+
+/// Pause while the log is out of reach.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Returns when whoever is told to stop should not wait for the log any longer.
+pub(super) async fn given_up(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(BEGIN_GRACE).await;
+}
 
 /// Where a writer stands at its start.
 pub(super) struct Begin {
@@ -27,7 +41,12 @@ pub(super) struct Begin {
 pub(crate) async fn check_log_reaches_cold(log: &Arc<dyn Log>, stores: &Stores) -> Result<(), WriterError> {
     let committed = stores.cold.committed().await?;
     for partition in log.partitions() {
-        let (end, held) = (log.end(partition), committed.get(&partition).map_or(0, |last| last + 1));
+        let held = committed.get(&partition).map_or(0, |last| last + 1);
+        // Only then may the log be asked: others append to it and commit.
+        if log.end(partition) >= held {
+            continue;
+        }
+        let end = end_of(log, partition).await?;
         if end < held {
             return Err(WriterError::LogBehind { partition, end, held });
         }
@@ -35,17 +54,64 @@ pub(crate) async fn check_log_reaches_cold(log: &Arc<dyn Log>, stores: &Stores) 
     Ok(())
 }
 
+/// Refuses another log than the one whose offsets the lake holds, as far as logs can be told apart. Notes the first one.
+pub(crate) async fn check_log_is_the_one(log: &Arc<dyn Log>, stores: &Stores) -> Result<(), WriterError> {
+    let generations: BTreeSet<u32> = log.partitions().iter().map(|partition| partition.generation).collect();
+    let Some(found) = log.fingerprint() else {
+        return Ok(());
+    };
+    for generation in generations {
+        let made = stores
+            .state
+            .make(&format!("log-{generation}"), 0, found.clone().into_bytes())
+            .await?;
+        if made != found.as_bytes() {
+            let noted = String::from_utf8_lossy(&made).into_owned();
+            return Err(WriterError::AnotherLog {
+                generation,
+                noted,
+                found,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Where the log ends now; waits for a log that is out of reach.
+async fn end_of(log: &Arc<dyn Log>, partition: Partition) -> Result<u64, LogError> {
+    loop {
+        match log.fresh_end(partition).await {
+            Err(LogError::Retry { reason }) => {
+                tracing::warn!(%partition, reason, "the end of the log is not known, asking again");
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// What an operator told the writers to pass over.
+pub(crate) async fn skips(log: &Arc<dyn Log>, stores: &Stores) -> Result<Skips, WriterError> {
+    let mut skips = Skips::new();
+    for partition in log.partitions() {
+        for (offset, reason) in stores.skips.all(&partition.to_string()).await? {
+            skips.insert((partition, offset), String::from_utf8_lossy(&reason).into_owned());
+        }
+    }
+    Ok(skips)
+}
+
 /// The last snapshot, and the log's records from there to the end of cold folded in.
 pub(super) async fn begin(
     log: &Arc<dyn Log>,
     stores: &Stores,
-    folder: &Path,
+    snapshots: &Snapshots,
     partition: Partition,
     limits: &IpcLimits,
     quota: Option<&Arc<Quota>>,
 ) -> Result<Begin, WriterError> {
     // In this order: a snapshot is saved after the commit that it belongs to, so the table read next is never behind it.
-    let restored = kept::load(folder, partition)?;
+    let restored = snapshots.load(partition).await?;
     let committed = stores.cold.committed().await?;
     let first = log.first(partition);
     let next = committed.get(&partition).map_or(first, |last| last + 1);
@@ -64,12 +130,16 @@ pub(super) async fn begin(
             partition,
             known: saved,
             first,
-            path: kept::paths(folder, partition)[0].clone(),
+            place: snapshots.place(partition),
         });
     }
     let mut planner = Planner::new(dedup, limits.clone());
     while planner.next() < next {
         let records = log.read(partition, planner.next(), READ_BYTES).await?;
+        if records.is_empty() && end_of(log, partition).await? > planner.next() {
+            // It was out of reach, or what was known of it was old.
+            continue;
+        }
         if records.is_empty() {
             return Err(WriterError::LogBehind {
                 partition,

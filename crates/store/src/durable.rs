@@ -1,4 +1,4 @@
-//! Where the lake lies, and a local object store whose writes are on the disk when they return.
+//! A lake in a folder: a local object store whose writes are on the disk when they return.
 //!
 //! The local store of `object_store` never syncs: after a power cut an object may exist without its bytes. Here every object is
 //! written aside, synced, then linked or renamed into place, and the folder is synced.
@@ -10,7 +10,7 @@ use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use deltalake::logstore::{LogStoreRef, StorageConfig, logstore_for, logstore_with};
+use deltalake::logstore::{LogStoreRef, StorageConfig, logstore_with};
 use deltalake::{DeltaTableError, ensure_table_uri};
 use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
@@ -23,7 +23,7 @@ use url::Url;
 
 const STORE: &str = "durable local store";
 
-/// Opens a folder or URL. Folders are made when missing.
+/// Opens a folder, as path or URL. Folders are made when missing.
 pub(crate) fn open(location: &str) -> std::result::Result<LogStoreRef, DeltaTableError> {
     let url = match Url::parse(location) {
         Ok(url) if url.scheme() == "file" => {
@@ -34,11 +34,10 @@ pub(crate) fn open(location: &str) -> std::result::Result<LogStoreRef, DeltaTabl
         }
         _ => ensure_table_uri(location)?,
     };
-    if url.scheme() == "file" {
-        let store = Arc::new(DurableLocal::new());
-        return logstore_with(store, &url, StorageConfig::default());
+    if url.scheme() != "file" {
+        return Err(DeltaTableError::InvalidTableLocation(location.to_owned()));
     }
-    logstore_for(&url, StorageConfig::default())
+    logstore_with(Arc::new(DurableLocal::new()), &url, StorageConfig::default())
 }
 
 /// The local file system from its root, with every write synced.

@@ -4,15 +4,19 @@
 pub mod cold;
 mod durable;
 pub mod hot;
+mod lake;
 pub mod physical;
 pub mod provider;
 mod rows;
 pub mod seam;
+mod state;
 mod stores;
 
 pub use cold::{ColdError, ColdTable, CommitError};
 pub use hot::{ClickHouseHot, EmbeddedHot, Hot, HotError, HotRows};
+pub use lake::{Lake, LakeError, S3Options};
 pub use provider::{Completeness, PinError, Pinned, Scope, Tables, TablesOptions, register_views};
 pub use rows::{OffsetRange, RowsError};
 pub use seam::{Claim, Position, Seam, SeamError, SeamRecord};
+pub use state::{StateError, StateObjects};
 pub use stores::{LogEnds, StoreError, Stores};

@@ -4,7 +4,9 @@ use sluice_wire::ids::Partition;
 
 use crate::cold::{ColdError, ColdTable};
 use crate::hot::{EmbeddedHot, Hot};
+use crate::lake::{Lake, LakeError, S3Options};
 use crate::seam::{Seam, SeamError};
+use crate::state::{StateError, StateObjects};
 
 /// Where the log ends, as far as this process knows.
 pub trait LogEnds: Send + Sync {
@@ -20,28 +22,44 @@ pub struct Stores {
     pub hot: Hot,
     pub cold: ColdTable,
     pub seam: Seam,
+    pub state: StateObjects,
+    /// Offsets of the log that the writers pass over, by partition.
+    pub skips: StateObjects,
 }
 
 /// Why a lake could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    #[error(transparent)]
+    Lake(#[from] LakeError),
     #[error("the cold table of the lake")]
     Cold(#[from] ColdError),
     #[error("the seam records of the lake")]
     Seam(#[from] SeamError),
+    #[error("the state objects of the lake")]
+    State(#[from] StateError),
 }
 
 impl Stores {
-    /// Opens the lake at a folder or URL: the table stands in `events`, the seam records in `seam`. Both are made when missing.
+    /// Opens the lake at a folder or URL; a bucket is reached as the environment says.
     pub async fn open(lake: &str, hot_cap_bytes: u64) -> Result<Self, StoreError> {
         Self::open_with(lake, EmbeddedHot::new(hot_cap_bytes).into()).await
     }
 
     /// The same with any hot store.
     pub async fn open_with(lake: &str, hot: Hot) -> Result<Self, StoreError> {
-        let lake = lake.trim_end_matches('/');
-        let cold = ColdTable::open(&format!("{lake}/events")).await?;
-        let seam = Seam::open(&format!("{lake}/seam")).await?;
-        Ok(Self { hot, cold, seam })
+        Self::open_in(&Lake::open(lake, &S3Options::default()).await?, hot).await
+    }
+
+    /// Opens a lake: the table stands in `events`, the seam records in `seam`, what the writers know in `state`, what
+    /// they pass over in `skip`. All are made when missing.
+    pub async fn open_in(lake: &Lake, hot: Hot) -> Result<Self, StoreError> {
+        Ok(Self {
+            cold: ColdTable::open_in(lake, "events").await?,
+            seam: Seam::open_in(lake, "seam")?,
+            state: StateObjects::open(lake, "state")?,
+            skips: StateObjects::open(lake, "skip")?,
+            hot,
+        })
     }
 }

@@ -5,7 +5,7 @@ use sluice_wal::{Entry, WalError};
 use sluice_wire::counts::Counts;
 use sluice_wire::envelope::{self, Compression, Envelope, Header, Kind};
 
-use super::{SCAN_BYTES, SCAN_RECORDS, Spool, lock, note, record};
+use super::{SCAN_BYTES, SCAN_RECORDS, Spool, lock, mark, note, record};
 use crate::identity::EpochStart;
 use crate::link::SourceError;
 
@@ -155,10 +155,11 @@ impl Spool {
                 return Some(saved_totals.minus(&before));
             }
             let entries = self.reader.salvage_range(at, SCAN_RECORDS, SCAN_BYTES).ok()?;
-            let (_, last) = (entries.first()?, entries.last()?.0);
+            let Some((last, _)) = entries.last() else { break };
+            let last = *last;
             for (place, entry) in entries {
                 if place >= end {
-                    return None;
+                    return self.marked_counts(index, end, start.epoch.number, &before);
                 }
                 if let Entry::Record(bytes) = entry
                     && let Some((totals, envelope)) = record::decode(&bytes)
@@ -169,7 +170,26 @@ impl Spool {
             }
             at = last + 1;
         }
-        (at == *saved_next && *saved_epoch == start.epoch.number).then(|| saved_totals.minus(&before))
+        if at == *saved_next && *saved_epoch == start.epoch.number {
+            return Some(saved_totals.minus(&before));
+        }
+        self.marked_counts(index, end, start.epoch.number, &before)
+    }
+
+    /// The same where no record of the epoch follows, as it was the last one before the process was killed: what the log's marks say was
+    /// accepted until then. What of it was dropped nobody knows any more, so all of it counts as damaged.
+    fn marked_counts(&self, index: u64, end: u64, epoch: u32, before: &Counts) -> Option<Counts> {
+        let marks = self.reader.marks(index).ok()?;
+        let of_epoch = marks
+            .into_iter()
+            .filter(|(behind, _)| (index + 1..=end).contains(behind));
+        let accepted = of_epoch.filter_map(|(_, found)| mark::accepted(found, epoch)).max()?;
+        let accepted = accepted.saturating_sub(before.accepted);
+        Some(Counts {
+            accepted,
+            stored: accepted,
+            ..Counts::default()
+        })
     }
 
     /// The totals before an index at which a file begins.

@@ -7,6 +7,7 @@ mod carry;
 pub(crate) mod cursor;
 mod damage;
 pub(crate) mod given_up;
+mod mark;
 mod note;
 mod open;
 pub(crate) mod record;
@@ -250,6 +251,8 @@ impl Spool {
         for record in &records {
             writer.wal.append(record)?;
         }
+        let epoch = writer.epoch.epoch.number;
+        writer.wal.set_mark(mark::of(epoch, totals.accepted));
         writer.wal.sync()?;
         crash_point("edge.spool.synced");
         writer.totals = totals;

@@ -22,7 +22,7 @@ use crate::identity::{EpochStart, Identity, IdentityError};
 impl Spool {
     /// Opens the folder, finds out who we are and begins an epoch. Blocks.
     pub fn open(options: SpoolOptions, tenant: &TenantId, node: &NodeId) -> Result<(Spool, Opened), SpoolError> {
-        let (wal, recovery) = Wal::open(&options.data_dir.join("spool"), wal_options(&options))?;
+        let (wal, recovery) = Wal::open_marked(&options.data_dir.join("spool"), wal_options(&options))?;
         Self::on(wal, &recovery, options, tenant, node)
     }
 

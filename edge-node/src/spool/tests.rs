@@ -67,6 +67,24 @@ fn p6_a_batch_in_an_unreadable_sector_becomes_a_tombstone_after_some_attempts_an
     assert_eq!((counts.accepted, counts.dropped_rows() + counts.damaged), (50, 50));
 }
 
+/// Nothing of its epoch follows it, so no totals tell what it held: the log's marks do.
+#[test]
+fn p6_the_last_batch_of_a_killed_start_is_counted_when_it_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::<Mutex<Faults>>::default();
+    let (spool, _) = open(dir.path(), &faults);
+    (1..=3).for_each(|n| assert_eq!(spool.append(&draft(n)).unwrap(), n - 1));
+    drop(spool);
+    let (spool, _) = open(dir.path(), &faults);
+    assert_eq!(spool.append(&draft(4)).unwrap(), 3);
+    lock(&faults).unreadable = 49_152..53_248;
+    lock(&faults).failures = u64::MAX;
+    let bytes = (0..100).find_map(|_| spool.read(2).ok()).unwrap();
+    let header = Envelope::parse(bytes).unwrap().header;
+    assert_eq!((header.kind, header.id.seq), (Kind::Tombstone, 2));
+    assert_eq!((header.counts.accepted, header.counts.damaged), (10, 10));
+}
+
 #[test]
 fn p6_a_disk_that_fails_for_a_moment_costs_no_batch() {
     let dir = tempfile::tempdir().unwrap();

@@ -47,17 +47,17 @@ const POINTS: [(&str, u32); 22] = [
 
 const SEED: u64 = 20_260_101;
 /// Events that are acknowledged after the crash: the node works again.
-const AFTERWARDS: u64 = 400;
+pub(crate) const AFTERWARDS: u64 = 400;
 const EVENTS_PER_SECOND: f64 = 2_000.0;
 
-pub(super) struct Flood {
-    pub(super) oracle: Arc<Oracle>,
+pub(crate) struct Flood {
+    oracle: Arc<Oracle>,
     stop: Arc<AtomicBool>,
     load: tokio::task::JoinHandle<Result<load::LoadReport, load::ClientError>>,
 }
 
 impl Flood {
-    pub(super) fn start(node: &Node, seed: u64) -> Flood {
+    pub(crate) fn start(node: &Node, seed: u64) -> Flood {
         let oracle = Arc::new(Oracle::new(seed));
         let stop = Arc::new(AtomicBool::new(false));
         let options = LoadOptions {
@@ -78,7 +78,7 @@ impl Flood {
         Flood { oracle, stop, load }
     }
 
-    pub(super) async fn acknowledged(&self, events: u64) {
+    pub(crate) async fn acknowledged(&self, events: u64) {
         let goal = self.oracle.acknowledged_events() + events;
         let reached = || async {
             let now = self.oracle.acknowledged_events();
@@ -91,7 +91,7 @@ impl Flood {
         eventually("acknowledged events", reached).await.unwrap();
     }
 
-    pub(super) async fn audit(self, node: &mut Node) -> Audit {
+    pub(crate) async fn audit(self, node: &mut Node) -> Audit {
         self.stop.store(true, Ordering::Relaxed);
         self.load.await.unwrap().unwrap();
         Audit::run(node.process().unwrap(), &self.oracle, |_| true, SOON)

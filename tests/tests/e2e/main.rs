@@ -8,6 +8,7 @@ mod chaos;
 mod clickhouse;
 mod crash;
 mod doors;
+mod engines;
 mod hostile;
 mod hostile_sql;
 mod identical;

@@ -21,7 +21,7 @@ use super::keeper::Keeper;
 use super::standby::Standby;
 use super::start::{Start, start, usable};
 use crate::log::LogError;
-use crate::writer::resume::{READ_BYTES, begin};
+use crate::writer::resume::{READ_BYTES, begin, given_up};
 use crate::writer::{Planner, WriterError};
 
 const SAVE_EVERY: Duration = Duration::from_secs(5);
@@ -110,7 +110,10 @@ impl SharedHotWriter {
             next_audit: now + AUDIT_EVERY,
         };
         for partition in self.partitions.iter().copied() {
-            self.take(partition, &mut round).await?;
+            tokio::select! {
+                taken = self.take(partition, &mut round) => taken?,
+                () = given_up(shutdown) => return Ok(Ended::Stopped),
+            }
         }
         self.show().await;
         let ended = self.follow(&mut round, shutdown).await;
@@ -131,7 +134,7 @@ impl SharedHotWriter {
         let begun = begin(
             &writer.log,
             &writer.stores,
-            &writer.folder,
+            &writer.snapshots,
             partition,
             &writer.limits,
             quota,
@@ -160,7 +163,7 @@ impl SharedHotWriter {
                         let begun = begin(
                             &writer.log,
                             &writer.stores,
-                            &writer.folder,
+                            &writer.snapshots,
                             partition,
                             &writer.limits,
                             quota,

@@ -10,7 +10,6 @@ mod retention;
 mod standby;
 mod start;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use sluice_wire::layout::IpcLimits;
 use crate::log::Log;
 use crate::quota::Quota;
 use crate::status::WriterCounters;
+use crate::writer::Snapshots;
 
 /// Owns partitions of a hot store on a server.
 #[derive(Clone)]
@@ -31,8 +31,8 @@ pub struct SharedHotWriter {
     pub hot: ClickHouseHot,
     pub partitions: Vec<Partition>,
     pub limits: IpcLimits,
-    /// Holds the state of duplicates that the cold writer saves.
-    pub folder: PathBuf,
+    /// Hold the state of duplicates that the cold writer saves.
+    pub snapshots: Snapshots,
     /// Takes in all that the log has before it ends; else only what it has read. A log that others append to has no end.
     pub drains: bool,
     pub counters: Arc<WriterCounters>,

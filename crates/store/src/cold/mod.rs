@@ -30,7 +30,7 @@ use self::commit::Unnamed;
 pub use self::files::EncodeError;
 pub use self::maintain::{CompactOptions, CompactReport, VacuumReport};
 pub(crate) use self::version::{ColdFile, ColdVersion};
-use crate::durable;
+use crate::lake::Lake;
 use crate::physical::{DAY, Mapping};
 
 /// The table of cold rows. Clones share what was read of it.
@@ -56,6 +56,8 @@ pub struct ColdExtent {
     pub committed: BTreeMap<Partition, u64>,
     pub files: u64,
     pub bytes: u64,
+    /// As far as the files say it.
+    pub rows: u64,
 }
 
 /// Why the table could not be read.
@@ -90,7 +92,12 @@ impl std::fmt::Debug for ColdTable {
 impl ColdTable {
     /// Opens the table at a folder or URL; makes it, and adds columns that it lacks.
     pub async fn open(location: &str) -> Result<Self, ColdError> {
-        let log_store = durable::open(location)?;
+        Self::open_in(&Lake::at(location)?, "").await
+    }
+
+    /// Opens the table in a part of a lake.
+    pub async fn open_in(lake: &Lake, name: &str) -> Result<Self, ColdError> {
+        let log_store = lake.part(name)?;
         let mapping = Mapping::events();
         let schema: StructType = mapping.physical().as_ref().try_into_kernel()?;
         if !log_store.is_delta_table_location().await? {
@@ -130,6 +137,7 @@ impl ColdTable {
             committed: version.committed.clone(),
             files: version.files.len() as u64,
             bytes: version.files.iter().map(|file| file.bytes).sum(),
+            rows: version.files.iter().filter_map(|file| file.stats.rows).sum(),
         })
     }
 

@@ -18,7 +18,7 @@ use sluice_wire::ids::Partition;
 
 pub use self::position::Position;
 pub use self::spans::Span;
-use crate::durable;
+use crate::lake::Lake;
 
 const VERSION: u32 = 1;
 /// Old records that stay; a writer that was paused for longer than this many changes notices by their number.
@@ -137,7 +137,13 @@ impl SeamRecord {
 impl Seam {
     /// Opens the folder or URL that holds the records.
     pub async fn open(location: &str) -> Result<Self, SeamError> {
-        let log_store = durable::open(location).map_err(|error| SeamError::Location(Box::new(error)))?;
+        let lake = Lake::at(location).map_err(|error| SeamError::Location(Box::new(error)))?;
+        Self::open_in(&lake, "")
+    }
+
+    /// Opens the records in a part of a lake.
+    pub fn open_in(lake: &Lake, name: &str) -> Result<Self, SeamError> {
+        let log_store = lake.part(name).map_err(|error| SeamError::Location(Box::new(error)))?;
         Ok(Self {
             store: log_store.object_store(None),
         })

@@ -141,7 +141,7 @@ pub(crate) fn options(dir: &Path) -> SpoolOptions {
 pub(crate) fn open(dir: &Path, faults: &Arc<Mutex<Faults>>) -> (Spool, Opened) {
     let options = options(dir);
     let disk = Disk::new(&dir.join("spool"), faults);
-    let (wal, recovery) = Wal::open_on(disk, wal_options(&options)).unwrap();
+    let (wal, recovery) = Wal::open_marked_on(disk, wal_options(&options)).unwrap();
     let (tenant, node) = ("acme".parse().unwrap(), "site".parse().unwrap());
     Spool::on(wal, &recovery, options, &tenant, &node).unwrap()
 }
