@@ -278,14 +278,13 @@ impl Wal {
         self.mark = Some(mark);
     }
 
-    /// Closes the newest segment, so that it can be trimmed once it is read; nothing happens if it is empty. On a full disk
-    /// the ballast has room for the new one's header.
+    /// Closes the newest segment, so that it can be trimmed once it is read; nothing happens if it is empty.
     pub fn roll(&mut self) -> Result<(), WalError> {
         self.sync()?;
         if self.next == self.newest.first {
             Ok(())
         } else {
-            self.begin_on_ballast(self.next)
+            self.begin_segment(self.next)
         }
     }
 

@@ -181,7 +181,11 @@ impl Spool {
                 // All there is: a new file takes its place.
                 let mut writer = lock(&self.writer);
                 writer.set_note();
-                writer.wal.roll()?;
+                match writer.wal.roll() {
+                    // The attempt gave up the ballast, which has room for a file's header.
+                    Err(WalError::Full) => writer.wal.roll()?,
+                    other => other?,
+                }
                 writer.wal.next()
             }
         };
