@@ -37,10 +37,15 @@ pub(super) const CRASH_POINTS: [(&str, &[Who], u32); 19] = [
 
 /// Points that only a process with more around it passes: what an end-to-end test of its own hits.
 #[cfg(test)]
-const HIT_ELSEWHERE: [&str; 3] = [
+const HIT_ELSEWHERE: [&str; 8] = [
     "link.certificate.after_rename",
     "link.certificate.before_rename",
     "link.certificate.half_written",
+    "writer.hot.after_claim",
+    "writer.hot.after_insert",
+    "writer.hot.after_position",
+    "writer.hot.before_insert",
+    "writer.hot.before_position",
 ];
 
 /// A kind of trouble.
