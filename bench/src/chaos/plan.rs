@@ -41,6 +41,7 @@ const HIT_ELSEWHERE: [&str; 8] = [
     "link.certificate.after_rename",
     "link.certificate.before_rename",
     "link.certificate.half_written",
+    // With a hot store on a server.
     "writer.hot.after_claim",
     "writer.hot.after_insert",
     "writer.hot.after_position",
@@ -429,7 +430,10 @@ mod tests {
         assert_eq!(in_code, &planned | &elsewhere);
         let mut tests = Vec::new();
         sources(&root.join("tests/tests/e2e"), &mut tests);
-        let tests: String = tests.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+        let tests: String = tests
+            .iter()
+            .map(|file| std::fs::read_to_string(file).unwrap())
+            .collect();
         for point in HIT_ELSEWHERE {
             assert!(tests.contains(&format!("\"{point}\"")), "no test hits {point}");
         }
