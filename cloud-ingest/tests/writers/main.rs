@@ -11,10 +11,11 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 use bytes::Bytes;
 use sluice_ingest::config::Role;
-use sluice_ingest::log::{EmbeddedOptions, Head};
+use sluice_ingest::log::{EmbeddedOptions, Head, OpenError};
 use sluice_ingest::writer::WriterError;
 use sluice_ingest::{EmbeddedLog, IngestConfig, IngestService, IngestStatus, Log, RunError, StatusHandle};
 use sluice_store::Stores;
+use sluice_wal::WalError;
 use sluice_wire::counts::Counts;
 use sluice_wire::envelope::{Compression, Envelope, Header, Kind, seal};
 use sluice_wire::ids::{BatchId, Epoch, NodeId, Partition, StreamId, TenantId};
@@ -60,7 +61,16 @@ impl World {
             max_envelope_bytes: self.config.gateway.max_batch as u32,
             ballast_bytes: 1 << 20,
         };
-        let log = EmbeddedLog::open(&self.config.data_dir.join("log"), &options).unwrap();
+        let log = loop {
+            match EmbeddedLog::open(&self.config.data_dir.join("log"), &options) {
+                // A reader of the service that has just ended may hold it for a moment.
+                Err(OpenError::Partition {
+                    source: WalError::Locked,
+                    ..
+                }) => tokio::task::yield_now().await,
+                other => break other.unwrap(),
+            }
+        };
         for (index, envelope) in batches {
             let partition = Partition {
                 generation: 0,
