@@ -25,6 +25,11 @@ use url::Url;
 
 use super::config::{ClickHouseConfig, ConfigError};
 
+/// QUERY_WAS_CANCELLED.
+const CANCELLED: u32 = 394;
+/// Of a query that somebody cancelled before it gave a row.
+const MAX_ATTEMPTS: u32 = 3;
+
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// Below the 3 s after which older servers close an idle connection.
 const POOL_IDLE: Duration = Duration::from_secs(2);
@@ -196,7 +201,16 @@ impl Client {
             .with("timeout_overflow_mode", "throw")
             .with("cancel_http_readonly_queries_on_client_close", 1);
         let body = Bytes::from(statement.text.clone());
-        let answer = limited(SILENCE, self.send(&statement, None, body)).await?;
+        let mut attempts = 1;
+        let answer = loop {
+            match limited(SILENCE, self.send(&statement, None, body.clone())).await {
+                // Not by us, and before its first row: some servers take one connection that closes for another.
+                Err(ClickHouseError::Refused {
+                    code: Some(CANCELLED), ..
+                }) if attempts < MAX_ATTEMPTS => attempts += 1,
+                other => break other?,
+            }
+        };
         Ok(ArrowAnswer {
             body: answer.into_body(),
             decoder: StreamDecoder::new(),
