@@ -10,6 +10,7 @@ mod memory_log;
 mod peer;
 mod pki;
 mod quota;
+mod tenants;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
