@@ -19,3 +19,4 @@ mod python;
 mod quarantine;
 mod restart;
 mod siege;
+mod tenants;
