@@ -22,6 +22,8 @@ use super::refused::{Refused, Why};
 /// An HTTP/1 sender reads our answer only after its body is sent, so what is refused is read this far, and thrown away.
 const DISCARD_BYTES: usize = 8 << 20;
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+/// More than a node takes is refused by it, whatever was announced.
+const MAX_ANNOUNCED: u64 = 64 << 20;
 /// A node that does not come up asks for patience.
 const LATER: Duration = Duration::from_secs(5);
 
@@ -40,7 +42,14 @@ pub(super) fn router(front: Front, name: &str) -> Router {
         "otlp-grpc" => OtlpDoor::Grpc,
         _ => OtlpDoor::Http,
     };
-    let handle = move |State(front): State<Front>, request| async move { front.handle(door, request).await };
+    // In a task of its own: whoever goes away before the answer is charged for what was taken all the same.
+    let handle = move |State(front): State<Front>, request| async move {
+        let handled = tokio::spawn(front.handle(door, request)).await;
+        handled.unwrap_or_else(|error| {
+            tracing::error!(%error, "a request made its task fail");
+            TurnedAway::Unavailable(LATER).answer(door, "the request could not be processed")
+        })
+    };
     Router::new().fallback(handle).with_state(front)
 }
 
@@ -130,7 +139,7 @@ fn announced(headers: &HeaderMap) -> u64 {
     let length = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
-    length.unwrap_or(0)
+    length.unwrap_or(0).min(MAX_ANNOUNCED)
 }
 
 /// The same request, and how many bytes of it were read so far.

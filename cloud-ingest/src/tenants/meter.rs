@@ -112,7 +112,7 @@ impl Meter {
         }
         account.bytes.take(bytes, now.since);
         account.status.bytes_today = account.status.bytes_today.saturating_add(bytes);
-        account.status.bytes += bytes;
+        account.status.bytes = account.status.bytes.saturating_add(bytes);
         account.status.taken += 1;
         Ok(())
     }
@@ -140,7 +140,7 @@ impl Meter {
         account.bytes.take(is, now.since);
         let status = &mut account.status;
         status.bytes_today = status.bytes_today.saturating_sub(was).saturating_add(is);
-        status.bytes = status.bytes.saturating_sub(was) + is;
+        status.bytes = status.bytes.saturating_sub(was).saturating_add(is);
     }
 
     /// What was taken came to nothing.
@@ -218,7 +218,7 @@ impl Meter {
 impl Account {
     fn owe(&mut self, events: u64, now: Moment) {
         self.events.take(events, now.since);
-        self.status.events += events;
+        self.status.events = self.status.events.saturating_add(events);
     }
 
     fn hold(&mut self, who: &TenantId, limit: Limit, wait: Duration) -> Over {
