@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sluice_bench::corpus::Signal;
 use sluice_bench::load::{self, LoadOptions, LoadReport, Protocol, Target};
-use sluice_bench::process::{Process, Start, get};
+use sluice_bench::process::{Process, Start, ca, get};
 
 use crate::{Line, line};
 
@@ -165,25 +164,14 @@ impl Site {
         let gateway = cloud.address("link").unwrap();
         let data = folder.path().join("edge");
         let text = format!(
-            "data_dir = {data:?}\n{more}\n[link]\nclass = {class:?}\ngateways = [\"{gateway}\"]\nserver_name = \"localhost\"\n\
+            "{more}\n[link]\nclass = {class:?}\ngateways = [\"{gateway}\"]\nserver_name = \"localhost\"\n\
              certificate = {:?}\nkey = {:?}\nca = {:?}\n\
              [[plugin]]\nname = \"sample\"\nconfig = {{ rate = 1.0 }}\n[[plugin]]\nname = \"mask\"\n",
             files.certificate, files.key, files.ca
         );
         let config = folder.path().join("edge.toml");
         std::fs::write(&config, text).unwrap();
-        let start = Start {
-            binary: edge.to_owned(),
-            arguments: vec!["run".to_owned()],
-            environment: Vec::new(),
-            ready_file: folder.path().join("edge.json"),
-            log: folder.path().join("edge.log"),
-            deadline: Duration::from_secs(60),
-        };
-        let doors = ["otlp-grpc", "otlp-http", "http"];
-        let start = doors
-            .into_iter()
-            .fold(start.config(&config), |start, door| start.listen(door, "127.0.0.1:0"));
+        let start = Start::edge(edge, &data).config(&config);
         let edge = start.spawn().await.unwrap();
         let site = Self {
             cloud,
@@ -251,16 +239,11 @@ impl Site {
 
 /// As an operator makes them.
 fn certificate(binary: &Path, authority: &Path, out: &Path) -> Files {
-    let made = Command::new(binary)
-        .arg("ca")
-        .arg("--dir")
-        .arg(authority)
-        .args(["--json", "issue", "--tenant", "bench", "--node", "site-1", "--out"])
-        .arg(out)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let out = out.display().to_string();
+    let words = [
+        "--json", "issue", "--tenant", "bench", "--node", "site-1", "--out", &out,
+    ];
+    let made: Value = serde_json::from_str(&ca(binary, authority, &words).unwrap()).unwrap();
     let file = |name: &str| PathBuf::from(made[name].as_str().unwrap());
     Files {
         certificate: file("certificate"),
