@@ -2,7 +2,7 @@
 //! counted, told, and nothing of it is stored.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use sluice_bench::process::{Process, Start};
@@ -41,7 +41,7 @@ fn headers<const N: usize>(
 }
 
 /// An edge with a certificate, which has something to send.
-fn edge(cloud: &Cloud, name: &str, tenant: &str, certificates: &PathBuf) -> Start {
+fn edge(cloud: &Cloud, name: &str, tenant: &str, certificates: &Path) -> Start {
     let file = |kind: &str| certificates.join(format!("{tenant}.site-1.{kind}"));
     let text = format!(
         "data_dir = {:?}\n[link]\ngateways = [\"{}\"]\nserver_name = \"localhost\"\ncertificate = {:?}\nkey = {:?}\nca = {:?}\n",

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::Full;
 use serde_json::Value;
-use sluice_bench::process::{HttpAnswer, Process, Sql, Start, get, http_send};
+use sluice_bench::process::{self, HttpAnswer, Process, Sql, Start, get, http_send};
 use sluice_tests::{SOON, binary, eventually};
 
 use crate::otlp::{attribute, one_log, text};
@@ -187,10 +187,7 @@ fn hang_up(process: &Process) {
 }
 
 fn ca(dir: &Path, arguments: &[&str]) -> String {
-    run(Command::new(binary().unwrap())
-        .args(["ca", "--dir"])
-        .arg(dir)
-        .args(arguments))
+    process::ca(&binary().unwrap(), dir, arguments).unwrap()
 }
 
 fn sluice(folder: &Path, arguments: &[&str]) -> Value {
