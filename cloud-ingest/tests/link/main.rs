@@ -6,7 +6,6 @@ mod certificates;
 mod failing_log;
 mod hostile;
 mod lag;
-mod memory;
 mod memory_log;
 mod peer;
 mod pki;
