@@ -37,6 +37,8 @@ pub enum Kind {
     Execution,
     Timeout,
     MemoryLimit,
+    /// It would read more than one query may.
+    ScanLimit,
     TooManyRows,
     AnswerTooLarge,
     /// Every place is taken.
@@ -68,6 +70,7 @@ impl Kind {
             Kind::Execution => "execution",
             Kind::Timeout => "timeout",
             Kind::MemoryLimit => "memory_limit",
+            Kind::ScanLimit => "scan_limit",
             Kind::TooManyRows => "too_many_rows",
             Kind::AnswerTooLarge => "answer_too_large",
             Kind::Busy => "busy",
@@ -92,7 +95,7 @@ impl Kind {
             | Kind::UnknownFunction
             | Kind::Invalid
             | Kind::Unsupported => 400,
-            Kind::Execution | Kind::MemoryLimit | Kind::TooManyRows | Kind::AnswerTooLarge => 422,
+            Kind::Execution | Kind::MemoryLimit | Kind::ScanLimit | Kind::TooManyRows | Kind::AnswerTooLarge => 422,
             Kind::Timeout => 504,
             Kind::Busy => 429,
             Kind::NotFound => 404,
@@ -119,6 +122,7 @@ impl Kind {
             Kind::Execution => "the query failed on its data",
             Kind::Timeout => "the query took too long",
             Kind::MemoryLimit => "the query needs too much memory",
+            Kind::ScanLimit => "the query reads too much",
             Kind::TooManyRows => "the answer has too many rows",
             Kind::AnswerTooLarge => "the answer is too large",
             Kind::Busy => "too many queries at once",
@@ -195,7 +199,21 @@ impl QueryError {
     }
 }
 
-/// Memory and spill limits, however deep they are wrapped.
+/// Which limit it was. Ours name themselves, and so does what is said of them; the engine's own is the disk that a query spills to.
+fn exhausted(said: &str) -> QueryError {
+    let ours = ["limits.memory", "limits.total_memory", "limits.max_scan"];
+    let (kind, message) = match ours.iter().find(|limit| said.contains(&format!("`{limit}`"))) {
+        Some(&"limits.max_scan") => (Kind::ScanLimit, said.to_owned()),
+        Some(_) => (Kind::MemoryLimit, said.to_owned()),
+        None => (
+            Kind::MemoryLimit,
+            "the query needs more memory than `limits.memory` and more disk than `limits.spill` allow".to_owned(),
+        ),
+    };
+    QueryError::new(kind, message).hint("narrow the time range, select fewer columns, or group by fewer values")
+}
+
+/// Limits of memory, disk and reading, however deep they are wrapped.
 pub(crate) fn resource(error: &DataFusionError) -> Option<QueryError> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(e) = next {
@@ -203,14 +221,8 @@ pub(crate) fn resource(error: &DataFusionError) -> Option<QueryError> {
             e.downcast_ref::<std::sync::Arc<DataFusionError>>()
                 .map(|shared| shared.as_ref())
         });
-        if let Some(DataFusionError::ResourcesExhausted(_)) = inner {
-            return Some(
-                QueryError::new(
-                    Kind::MemoryLimit,
-                    "the query needs more memory than `limits.memory` allows one query",
-                )
-                .hint("narrow the time range, select fewer columns, or group by fewer values"),
-            );
+        if let Some(DataFusionError::ResourcesExhausted(said)) = inner {
+            return Some(exhausted(&first_line(said)));
         }
         next = e.source();
     }

@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod completeness;
+mod crowd;
+mod escapes;
+mod flight;
 mod isolation;
 mod limits;
 mod node;
