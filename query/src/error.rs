@@ -199,18 +199,37 @@ impl QueryError {
     }
 }
 
-/// Which limit it was. Ours name themselves, and so does what is said of them; the engine's own is the disk that a query spills to.
+/// Which limit it was. Ours name themselves with their value; what the engine says by itself is about the disk that a query spills to.
 fn exhausted(said: &str) -> QueryError {
-    let ours = ["limits.memory", "limits.total_memory", "limits.max_scan"];
-    let (kind, message) = match ours.iter().find(|limit| said.contains(&format!("`{limit}`"))) {
-        Some(&"limits.max_scan") => (Kind::ScanLimit, said.to_owned()),
-        Some(_) => (Kind::MemoryLimit, said.to_owned()),
-        None => (
+    let ours = ["`limits.memory`", "`limits.total_memory`", "`limits.max_scan`"];
+    let line = said.lines().find(|line| ours.iter().any(|limit| line.contains(limit)));
+    let (kind, message) = match (line, said.split_once("allowable limit of ")) {
+        (Some(line), _) if line.contains("`limits.max_scan`") => (Kind::ScanLimit, sentence(line)),
+        (Some(line), _) => (Kind::MemoryLimit, sentence(line)),
+        (None, Some((_, limit))) => {
+            let limit = limit.split(". ").next().unwrap_or(limit).trim_end_matches('.');
+            let message = format!(
+                "the query needs more memory than it may have, and more disk than `limits.spill` allows, which is {limit}"
+            );
+            (Kind::MemoryLimit, message)
+        }
+        (None, None) => (
             Kind::MemoryLimit,
-            "the query needs more memory than `limits.memory` and more disk than `limits.spill` allow".to_owned(),
+            "the query needs more memory than `limits.memory` allows, and cannot spill more of it to disk".to_owned(),
         ),
     };
     QueryError::new(kind, message).hint("narrow the time range, select fewer columns, or group by fewer values")
+}
+
+/// Ours within what the engine put around it.
+fn sentence(line: &str) -> String {
+    let begins = ["the query ", "all queries "]
+        .iter()
+        .filter_map(|begin| line.find(begin))
+        .min();
+    let line = &line[begins.unwrap_or(0)..];
+    let end = line.find(" bytes").map_or(line.len(), |at| at + " bytes".len());
+    line[..end].to_owned()
 }
 
 /// Limits of memory, disk and reading, however deep they are wrapped.
@@ -221,8 +240,13 @@ pub(crate) fn resource(error: &DataFusionError) -> Option<QueryError> {
             e.downcast_ref::<std::sync::Arc<DataFusionError>>()
                 .map(|shared| shared.as_ref())
         });
-        if let Some(DataFusionError::ResourcesExhausted(said)) = inner {
-            return Some(exhausted(&first_line(said)));
+        match inner {
+            Some(DataFusionError::ResourcesExhausted(said)) => return Some(exhausted(said)),
+            // a spill that is written as a stream of its own tells its limit as a failure to write
+            Some(DataFusionError::IoError(said)) if said.to_string().contains("allowable limit of ") => {
+                return Some(exhausted(&said.to_string()));
+            }
+            _ => {}
         }
         next = e.source();
     }

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::sql::{
@@ -28,6 +29,8 @@ use crate::error::Kind;
 /// What a call answers with piece by piece.
 pub(super) type Sent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
+/// What a client puts comes within this time.
+const PUT_WITHIN: Duration = Duration::from_secs(30);
 /// What is done by name here, and what it takes.
 const ACTIONS: [(&str, &str); 4] = [
     ("CreatePreparedStatement", "plans a query and keeps it under a handle"),
@@ -65,6 +68,33 @@ impl Service {
                 }
                 None => Err(not_a_query(other)),
             },
+        }
+    }
+}
+
+impl Service {
+    async fn put(
+        &self,
+        caller: &Caller,
+        mut stream: Streaming<FlightData>,
+    ) -> Result<Response<Sent<PutResult>>, Status> {
+        let first = stream.message().await?.ok_or_else(|| malformed("nothing was put"))?;
+        let descriptor = first.flight_descriptor.as_ref();
+        let descriptor = descriptor.ok_or_else(|| malformed("what was put does not say what it is"))?;
+        match command(&descriptor.cmd)? {
+            Command::CommandPreparedStatementQuery(query) => {
+                let handle = query.prepared_statement_handle;
+                let whole = futures::stream::iter([Ok(first)]).chain(stream);
+                self.0.bind(caller, &handle, whole).await?;
+                let result = DoPutPreparedStatementResult {
+                    prepared_statement_handle: Some(handle),
+                };
+                Ok(Response::new(one(PutResult {
+                    app_metadata: result.encode_to_vec().into(),
+                })))
+            }
+            Command::Unknown(_) => Err(malformed("what was put is nothing that Flight SQL knows")),
+            _ => Err(read_only()),
         }
     }
 }
@@ -152,25 +182,9 @@ impl FlightService for Service {
     /// Parameters of a prepared statement; everything else that is put would change something.
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         let caller = self.caller(request.metadata())?;
-        let mut stream = request.into_inner();
-        let first = stream.message().await?.ok_or_else(|| malformed("nothing was put"))?;
-        let descriptor = first.flight_descriptor.as_ref();
-        let descriptor = descriptor.ok_or_else(|| malformed("what was put does not say what it is"))?;
-        match command(&descriptor.cmd)? {
-            Command::CommandPreparedStatementQuery(query) => {
-                let handle = query.prepared_statement_handle;
-                let whole = futures::stream::iter([Ok(first)]).chain(stream);
-                self.0.bind(&caller, &handle, whole).await?;
-                let result = DoPutPreparedStatementResult {
-                    prepared_statement_handle: Some(handle),
-                };
-                Ok(Response::new(one(PutResult {
-                    app_metadata: result.encode_to_vec().into(),
-                })))
-            }
-            Command::Unknown(_) => Err(malformed("what was put is nothing that Flight SQL knows")),
-            _ => Err(read_only()),
-        }
+        let put = self.put(&caller, request.into_inner());
+        let done = tokio::time::timeout(PUT_WITHIN, put).await;
+        done.unwrap_or_else(|_| Err(malformed("what was put did not come to its end in time")))
     }
 
     async fn do_exchange(

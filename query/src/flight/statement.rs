@@ -142,6 +142,9 @@ impl Door {
 
     /// Ends the answer that this place points at, if it is on its way.
     pub(super) fn cancel(&self, caller: &Caller, info: &FlightInfo) -> Result<(), Status> {
+        if info.endpoint.is_empty() {
+            return Err(failure::malformed("no query is named"));
+        }
         let tickets = info.endpoint.iter().filter_map(|endpoint| endpoint.ticket.as_ref());
         let mut found = false;
         for ticket in tickets {

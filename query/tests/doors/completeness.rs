@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::node::{Node, ROWS_PER_BATCH};
+use super::postgres::{psql, psql_is_here};
 
 /// Of one tenant's only stream: rows in the range, batches that it touches, accepted rows of these, missing batches.
 async fn asked(node: &Node, token: &str, range: &str) -> Vec<Vec<Value>> {
@@ -63,5 +64,29 @@ async fn a_range_says_which_batches_it_touches_and_what_became_of_them() {
     ] {
         let refused = node.ask(&node.acme, wrong).await;
         assert!([400, 422].contains(&refused.refused().0), "{wrong}: {}", refused.text());
+    }
+}
+
+/// P13: whoever asks first, nobody gets the function over somebody else's rows, though all share one catalogue of Postgres.
+#[tokio::test(flavor = "multi_thread")]
+async fn p13_the_function_is_over_the_callers_own_tables_at_every_door() {
+    if !psql_is_here() {
+        return;
+    }
+    let node = Node::start().await;
+    let sql = "SELECT DISTINCT f.tenant FROM completeness('2020-01-01', '2099-01-01') f, pg_catalog.pg_class c WHERE c.relname = 'events'";
+    for (token, own) in [(&node.acme, "acme"), (&node.beta, "beta"), (&node.acme, "acme")] {
+        let said = psql(&node, token, &["-c", sql]).await;
+        assert_eq!(said.rows(), [own], "{}", said.err);
+        let plain = psql(
+            &node,
+            token,
+            &[
+                "-c",
+                "SELECT tenant, stored_rows FROM completeness('2020-01-01', '2099-01-01')",
+            ],
+        )
+        .await;
+        assert_eq!(plain.rows(), [format!("{own}|8")], "{}", plain.err);
     }
 }

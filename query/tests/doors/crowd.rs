@@ -11,18 +11,18 @@ async fn what_is_ended_names_its_limit_its_value_and_a_way_out() {
     config.limits.memory = 4 << 20;
     config.limits.total_memory = 4 << 20;
     config.limits.spill = 0;
-    config.limits.max_scan = 1 << 20;
+    config.limits.max_scan = 8 << 20;
     config.limits.max_rows = 1_000;
     config.limits.threads = 2;
     let node = Node::with(config, 4).await;
     for (question, code, says) in [
         (
-            json!({"sql": "SELECT count(*) FROM range(1000000) WHERE value % 3 = 1"}),
+            json!({"sql": "SELECT count(*) FROM range(4000000) WHERE value % 3 = 1"}),
             "scan_limit",
-            "`limits.max_scan` allows, which is 1048576 bytes",
+            "`limits.max_scan` allows, which is 8388608 bytes",
         ),
         (
-            json!({"sql": "SELECT array_agg(repeat('x', 100) || CAST(value AS VARCHAR)) FROM range(60000)"}),
+            json!({"sql": "SELECT a.value FROM range(400000) a JOIN range(400000) b ON a.value = b.value ORDER BY 1 DESC LIMIT 1"}),
             "memory_limit",
             "which is 4194304 bytes",
         ),

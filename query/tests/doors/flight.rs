@@ -1,12 +1,10 @@
-//! The door for clients of Flight SQL, asked with the client of its makers, and by peers that mean no good.
+//! The door for clients of Flight SQL, asked with the client of its makers.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Int64Type;
-use arrow::ipc::CompressionType;
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
@@ -15,28 +13,20 @@ use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{
     ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any, CommandGetCrossReference,
     CommandGetDbSchemas, CommandGetPrimaryKeys, CommandGetTables, CommandGetXdbcTypeInfo,
-    CommandPreparedStatementQuery, CommandStatementIngest, CommandStatementQuery, ProstMessageExt, SqlInfo,
-    TicketStatementQuery,
+    CommandPreparedStatementQuery, CommandStatementQuery, ProstMessageExt, SqlInfo,
 };
-use arrow_flight::{
-    Action, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightData, FlightDescriptor, FlightInfo,
-    Ticket,
-};
-use futures::{StreamExt, TryStreamExt};
+use arrow_flight::{Action, FlightData, FlightDescriptor, FlightInfo, Ticket};
+use futures::TryStreamExt;
 use prost::Message;
 use sluice_query::QueryConfig;
-use sluice_query::config::TlsConfig;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use super::node::{Node, ROWS_PER_BATCH};
 
-/// Runs until it is stopped.
-const ENDLESS: &str = "SELECT count(*) FROM range(100000000000) a WHERE a.value % 7 = 3";
-
 pub(crate) type Client = FlightSqlServiceClient<Channel>;
 
-async fn channel(node: &Node) -> Channel {
+pub(crate) async fn channel(node: &Node) -> Channel {
     let address = format!("http://{}", node.flight);
     Channel::from_shared(address).unwrap().connect().await.unwrap()
 }
@@ -48,33 +38,33 @@ pub(crate) async fn client(node: &Node, token: &str) -> Client {
 }
 
 /// The calls without the client's own help.
-struct Raw {
-    calls: FlightServiceClient<Channel>,
+pub(crate) struct Raw {
+    pub(crate) calls: FlightServiceClient<Channel>,
     token: String,
 }
 
 impl Raw {
-    async fn new(node: &Node, token: &str) -> Raw {
+    pub(crate) async fn new(node: &Node, token: &str) -> Raw {
         Raw {
             calls: FlightServiceClient::new(channel(node).await),
             token: token.to_owned(),
         }
     }
 
-    fn asked<T>(&self, message: T) -> Request<T> {
+    pub(crate) fn asked<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let bearer = format!("Bearer {}", self.token).parse().unwrap();
         request.metadata_mut().insert("authorization", bearer);
         request
     }
 
-    async fn info(&mut self, command: impl ProstMessageExt) -> Result<FlightInfo, Status> {
+    pub(crate) async fn info(&mut self, command: impl ProstMessageExt) -> Result<FlightInfo, Status> {
         let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
         let request = self.asked(descriptor);
         Ok(self.calls.get_flight_info(request).await?.into_inner())
     }
 
-    async fn query(&mut self, sql: &str) -> Result<FlightInfo, Status> {
+    pub(crate) async fn query(&mut self, sql: &str) -> Result<FlightInfo, Status> {
         self.info(CommandStatementQuery {
             query: sql.into(),
             transaction_id: None,
@@ -82,17 +72,17 @@ impl Raw {
         .await
     }
 
-    async fn fetch(&mut self, ticket: Ticket) -> Result<Vec<FlightData>, Status> {
+    pub(crate) async fn fetch(&mut self, ticket: Ticket) -> Result<Vec<FlightData>, Status> {
         let request = self.asked(ticket);
         self.calls.do_get(request).await?.into_inner().try_collect().await
     }
 
-    async fn act(&mut self, name: &str, body: Vec<u8>) -> Result<Vec<arrow_flight::Result>, Status> {
+    pub(crate) async fn act(&mut self, name: &str, body: Vec<u8>) -> Result<Vec<arrow_flight::Result>, Status> {
         let request = self.asked(Action::new(name, body));
         self.calls.do_action(request).await?.into_inner().try_collect().await
     }
 
-    async fn prepare(&mut self, sql: &str) -> Result<ActionCreatePreparedStatementResult, Status> {
+    pub(crate) async fn prepare(&mut self, sql: &str) -> Result<ActionCreatePreparedStatementResult, Status> {
         let asked = ActionCreatePreparedStatementRequest {
             query: sql.into(),
             transaction_id: None,
@@ -104,7 +94,7 @@ impl Raw {
     }
 
     /// Puts messages for a prepared statement; its command goes with the first.
-    async fn put(&mut self, handle: &[u8], mut messages: Vec<FlightData>) -> Result<(), Status> {
+    pub(crate) async fn put(&mut self, handle: &[u8], mut messages: Vec<FlightData>) -> Result<(), Status> {
         let command = CommandPreparedStatementQuery {
             prepared_statement_handle: handle.to_vec().into(),
         };
@@ -139,7 +129,7 @@ pub(crate) fn ticket(info: &FlightInfo) -> Ticket {
     info.endpoint[0].ticket.clone().unwrap()
 }
 
-async fn rows(client: &mut Client, info: FlightInfo) -> RecordBatch {
+pub(crate) async fn rows(client: &mut Client, info: FlightInfo) -> RecordBatch {
     let announced = info.clone().try_decode_schema().unwrap();
     let stream = client.do_get(ticket(&info)).await.unwrap();
     let batches: Vec<_> = stream.try_collect().await.unwrap();
@@ -148,7 +138,7 @@ async fn rows(client: &mut Client, info: FlightInfo) -> RecordBatch {
     concat_batches(&schema, &batches).unwrap()
 }
 
-fn numbers(batch: &RecordBatch, column: usize) -> Vec<i64> {
+pub(crate) fn numbers(batch: &RecordBatch, column: usize) -> Vec<i64> {
     batch.column(column).as_primitive::<Int64Type>().values().to_vec()
 }
 
@@ -275,15 +265,15 @@ async fn a_prepared_statement_is_bound_run_and_closed() {
     );
 }
 
-fn numbers_batch(value: i64) -> RecordBatch {
+pub(crate) fn numbers_batch(value: i64) -> RecordBatch {
     RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![value])) as ArrayRef)]).unwrap()
 }
 
-fn encoded(batch: &RecordBatch) -> Vec<FlightData> {
+pub(crate) fn encoded(batch: &RecordBatch) -> Vec<FlightData> {
     encoded_with(batch, IpcWriteOptions::default())
 }
 
-fn encoded_with(batch: &RecordBatch, options: IpcWriteOptions) -> Vec<FlightData> {
+pub(crate) fn encoded_with(batch: &RecordBatch, options: IpcWriteOptions) -> Vec<FlightData> {
     let stream = FlightDataEncoderBuilder::new()
         .with_options(options)
         .build(futures::stream::iter([Ok(batch.clone())]));
@@ -355,297 +345,4 @@ async fn what_there_is_can_be_listed() {
         .await
         .unwrap();
     assert!(actions.iter().all(|action| !action.r#type.contains("Transaction")));
-}
-
-/// P13: what a ticket fetches is decided by the token that shows it, and only the token that asked for it may.
-#[tokio::test(flavor = "multi_thread")]
-async fn p13_a_ticket_is_worth_nothing_to_another_tenant() {
-    let node = Node::start().await;
-    let (mut acme, mut beta) = (Raw::new(&node, &node.acme).await, Raw::new(&node, &node.beta).await);
-    let info = acme.query("SELECT body FROM events").await.unwrap();
-    assert!(!acme.fetch(ticket(&info)).await.unwrap().is_empty());
-    let refused = beta.fetch(ticket(&info)).await.unwrap_err();
-    assert_eq!(code(&refused), (Code::PermissionDenied, "forbidden".into()));
-    let cancel = CancelFlightInfoRequest::new(info.clone()).encode_to_vec();
-    assert_eq!(
-        beta.act("CancelFlightInfo", cancel).await.unwrap_err().code(),
-        Code::PermissionDenied
-    );
-    // made up, changed, or the query itself
-    let sealed: TicketStatementQuery = Any::decode(&*ticket(&info).ticket).unwrap().unpack().unwrap().unwrap();
-    let mut bytes = sealed.statement_handle.to_vec();
-    bytes[20] ^= 1;
-    for handle in [bytes, b"SELECT body FROM events".to_vec(), Vec::new(), vec![0; 50]] {
-        let forged = TicketStatementQuery {
-            statement_handle: handle.into(),
-        };
-        let refused = acme
-            .fetch(Ticket::new(forged.as_any().encode_to_vec()))
-            .await
-            .unwrap_err();
-        assert_eq!(code(&refused), (Code::PermissionDenied, "forbidden".into()));
-    }
-    for token in ["", "x", &node.acme[..node.acme.len() - 1]] {
-        let mut stranger = Raw::new(&node, token).await;
-        let refused = stranger.query("SELECT 1").await.unwrap_err();
-        assert_eq!(
-            code(&refused),
-            (Code::Unauthenticated, "unauthorized".into()),
-            "{token}"
-        );
-        assert_eq!(
-            stranger.fetch(ticket(&info)).await.unwrap_err().code(),
-            Code::Unauthenticated
-        );
-    }
-    let mut client = FlightSqlServiceClient::new(channel(&node).await);
-    assert!(client.handshake("acme", "slq_no").await.is_err());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_can_be_written() {
-    let node = Node::start().await;
-    let mut client = client(&node, &node.operator).await;
-    let read_only = (Code::PermissionDenied, "read_only".to_owned());
-    for sql in [
-        "DELETE FROM events",
-        "INSERT INTO events SELECT * FROM events",
-        "SELECT 1",
-    ] {
-        let refused = client.execute_update(sql.into(), None).await.unwrap_err();
-        assert_eq!(code(&status(refused)), read_only, "{sql}");
-    }
-    let refused = client.execute("DROP TABLE events".into(), None).await.unwrap_err();
-    assert_eq!(code(&status(refused)), read_only);
-    let ingest = CommandStatementIngest {
-        table: "events".into(),
-        ..CommandStatementIngest::default()
-    };
-    let refused = client
-        .execute_ingest(ingest, futures::stream::iter([Ok(numbers_batch(1))]))
-        .await
-        .unwrap_err();
-    assert_eq!(code(&status(refused)), read_only);
-    let refused = client.begin_transaction().await.unwrap_err();
-    assert_eq!(code(&status(refused)), read_only);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_query_ends_when_it_is_cancelled_its_time_is_up_or_its_client_goes() {
-    let mut config = QueryConfig::default();
-    config.limits.threads = 2;
-    let node = Node::with(config, 4).await;
-    let running = async || -> u64 {
-        let text = node.send(node.get("/metrics"), "").await.text();
-        let line = text.lines().find(|l| l.starts_with("sluice_query_running ")).unwrap();
-        line.rsplit(' ').next().unwrap().parse().unwrap()
-    };
-    let until = async |wanted: bool| {
-        let began = Instant::now();
-        while (running().await > 0) != wanted {
-            assert!(
-                began.elapsed().as_secs() < 20,
-                "its own time limit would end it after 30 s, which would prove nothing"
-            );
-            tokio::task::yield_now().await;
-        }
-    };
-    let mut raw = Raw::new(&node, &node.acme).await;
-    let info = raw.query(ENDLESS).await.unwrap();
-    // by its ticket, over another call
-    let fetching = {
-        let mut other = Raw::new(&node, &node.acme).await;
-        let ticket = ticket(&info);
-        tokio::spawn(async move { other.fetch(ticket).await })
-    };
-    until(true).await;
-    let body = CancelFlightInfoRequest::new(info.clone()).encode_to_vec();
-    let done = raw.act("CancelFlightInfo", body.clone()).await.unwrap();
-    let done = CancelFlightInfoResult::decode(&*done[0].body).unwrap();
-    assert_eq!(done.status, CancelStatus::Cancelled as i32);
-    assert_eq!(fetching.await.unwrap().unwrap_err().code(), Code::Cancelled);
-    until(false).await;
-    assert_eq!(
-        code(&raw.act("CancelFlightInfo", body).await.unwrap_err()),
-        (Code::NotFound, "not_found".into())
-    );
-    // by its client's deadline
-    let mut request = raw.asked(ticket(&info));
-    request.metadata_mut().insert("grpc-timeout", "300m".parse().unwrap());
-    let late = raw.calls.do_get(request).await.unwrap_err();
-    assert_eq!(code(&late), (Code::DeadlineExceeded, "timeout".into()));
-    until(false).await;
-    // by its client's going
-    let gone = {
-        let mut other = Raw::new(&node, &node.acme).await;
-        let ticket = ticket(&info);
-        tokio::spawn(async move { other.fetch(ticket).await })
-    };
-    until(true).await;
-    gone.abort();
-    until(false).await;
-}
-
-/// P15: whatever comes over the wire is answered with an error, and the next good question with its rows.
-#[tokio::test(flavor = "multi_thread")]
-async fn p15_hostile_peers_get_errors_and_nobody_else_notices() {
-    let node = Node::start().await;
-    let mut raw = Raw::new(&node, &node.acme).await;
-    let garbage: Vec<Vec<u8>> = vec![
-        Vec::new(),
-        vec![0xff; 100],
-        Any {
-            type_url: "type.googleapis.com/arrow.flight.protocol.sql.CommandStatementQuery".into(),
-            value: vec![0xff; 9].into(),
-        }
-        .encode_to_vec(),
-        Any {
-            type_url: "x".repeat(10_000),
-            value: Vec::new().into(),
-        }
-        .encode_to_vec(),
-    ];
-    for bytes in &garbage {
-        let request = raw.asked(FlightDescriptor::new_cmd(bytes.clone()));
-        assert_eq!(
-            code(&raw.calls.get_flight_info(request).await.unwrap_err()).1,
-            "bad_request"
-        );
-        assert_eq!(
-            code(&raw.fetch(Ticket::new(bytes.clone())).await.unwrap_err()).1,
-            "bad_request"
-        );
-        for action in [
-            "CreatePreparedStatement",
-            "ClosePreparedStatement",
-            "CancelQuery",
-            "CancelFlightInfo",
-        ] {
-            assert_eq!(
-                code(&raw.act(action, bytes.clone()).await.unwrap_err()).1,
-                "bad_request",
-                "{action}"
-            );
-        }
-        let put = FlightData::new().with_descriptor(FlightDescriptor::new_cmd(bytes.clone()));
-        let request = raw.asked(futures::stream::iter([put]));
-        assert!(raw.calls.do_put(request).await.is_err());
-    }
-    assert_eq!(
-        code(&raw.act(&"x".repeat(10_000), Vec::new()).await.unwrap_err()).1,
-        "unsupported"
-    );
-    let long = format!("SELECT '{}'", "x".repeat(2 << 20));
-    assert_eq!(
-        raw.query(&long).await.unwrap_err().code(),
-        Code::OutOfRange,
-        "longer than a request may be"
-    );
-
-    let handle = raw
-        .prepare("SELECT $1::bigint")
-        .await
-        .unwrap()
-        .prepared_statement_handle;
-    let good = encoded(&numbers_batch(1));
-    let compressed = IpcWriteOptions::default().try_with_compression(Some(CompressionType::ZSTD));
-    if let Ok(options) = compressed
-        && let Ok(messages) = std::panic::catch_unwind(|| encoded_with(&numbers_batch(1), options))
-    {
-        assert_eq!(code(&raw.put(&handle, messages).await.unwrap_err()).1, "bad_request");
-    }
-    let two = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)]).unwrap();
-    let text = RecordBatch::try_from_iter([("a", Arc::new(StringArray::from(vec!["no number"])) as ArrayRef)]).unwrap();
-    let wide =
-        RecordBatch::try_from_iter(["a", "b"].map(|name| (name, Arc::new(Int64Array::from(vec![1])) as ArrayRef)))
-            .unwrap();
-    for batch in [two, text, wide] {
-        assert_eq!(
-            code(&raw.put(&handle, encoded(&batch)).await.unwrap_err()).1,
-            "bad_request"
-        );
-    }
-    // every byte of what describes the rows, changed
-    let mut answered = 0;
-    for message in 0..good.len() {
-        for at in 0..good[message].data_header.len() {
-            let mut changed = good.clone();
-            let mut header = changed[message].data_header.to_vec();
-            header[at] ^= 0x55;
-            changed[message].data_header = header.into();
-            if let Err(status) = raw.put(&handle, changed).await {
-                assert_eq!(code(&status).1, "bad_request", "message {message}, byte {at}: {status}");
-                answered += 1;
-            }
-        }
-    }
-    assert!(answered > 50, "only {answered} changes were noticed");
-    let endless = futures::stream::iter(std::iter::repeat_n(good[0].clone(), 1_000));
-    let command = CommandPreparedStatementQuery {
-        prepared_statement_handle: handle.clone(),
-    };
-    let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
-    let first = good[0].clone().with_descriptor(descriptor);
-    let request = raw.asked(futures::stream::iter([first]).chain(endless));
-    let refused = match raw.calls.do_put(request).await {
-        Ok(answer) => answer.into_inner().message().await.unwrap_err(),
-        Err(status) => status,
-    };
-    assert_eq!(code(&refused).1, "bad_request");
-
-    raw.put(&handle, good).await.unwrap();
-    let info = raw.info(command).await.unwrap();
-    assert_eq!(raw.fetch(ticket(&info)).await.unwrap().len(), 2);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn with_a_certificate_the_door_speaks_tls_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let config = QueryConfig {
-        tls: Some(TlsConfig { cert, key }),
-        ..QueryConfig::default()
-    };
-    let node = Node::with(config, 4).await;
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(rustls::pki_types::CertificateDer::from(made.cert.der().to_vec()))
-        .unwrap();
-    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
-    let address = node.flight;
-    let connect = tower::service_fn(move |_: http::Uri| {
-        let connector = connector.clone();
-        async move {
-            let stream = tokio::net::TcpStream::connect(address).await?;
-            let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
-            let stream = connector.connect(name, stream).await?;
-            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
-        }
-    });
-    let channel = Channel::from_static("http://localhost")
-        .connect_with_connector(connect)
-        .await
-        .unwrap();
-    let mut client = FlightSqlServiceClient::new(channel);
-    client.set_token(node.acme.clone());
-    let info = client.execute("SELECT 40 + 2 AS n".into(), None).await.unwrap();
-    assert_eq!(numbers(&rows(&mut client, info).await, 0), [42]);
-
-    let plain = Channel::from_shared(format!("http://{}", node.flight))
-        .unwrap()
-        .timeout(Duration::from_secs(20));
-    if let Ok(plain) = plain.connect().await {
-        let mut client = FlightSqlServiceClient::new(plain);
-        client.set_token(node.acme.clone());
-        assert!(client.execute("SELECT 1".into(), None).await.is_err());
-    }
 }

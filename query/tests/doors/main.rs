@@ -6,6 +6,8 @@ mod completeness;
 mod crowd;
 mod escapes;
 mod flight;
+mod flight_peers;
+mod grafana;
 mod isolation;
 mod limits;
 mod node;

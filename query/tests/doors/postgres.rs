@@ -15,7 +15,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn rows(&self) -> Vec<&str> {
+    pub(crate) fn rows(&self) -> Vec<&str> {
         assert!(self.success, "{}", self.err);
         self.out.lines().collect()
     }
