@@ -20,6 +20,7 @@ use crate::hints::HintBoard;
 use crate::intake::{Intake, IntakeLimits, Readers};
 use crate::journal::Journal;
 use crate::link::{LinkStatus, Thrift};
+use crate::otlp::OtlpRoutes;
 use crate::recovery::{self, RecoveryError};
 use crate::sealer::{Content, Pending, Policy, Queue, Sealer, blocking};
 use crate::serve::{Door, DoorLimits};
@@ -56,6 +57,7 @@ pub(super) struct Running {
     tap: TapDoor,
     stop_watch: CancellationToken,
     watch: JoinSet<()>,
+    routes: watch::Sender<Option<OtlpRoutes>>,
 }
 
 impl Running {
@@ -71,6 +73,7 @@ impl Running {
             positions,
             uplink,
             status,
+            routes,
         } = node;
         let mut running = Running {
             config,
@@ -84,6 +87,7 @@ impl Running {
             tap,
             stop_watch: CancellationToken::new(),
             watch: JoinSet::new(),
+            routes,
         };
         // The link first: on a full disk it makes the room that recovery needs.
         if let Some(uplink) = uplink {
@@ -152,8 +156,10 @@ impl Running {
         sealing.spawn(sealer.run());
         let mut side = JoinSet::new();
         if let Some(link) = self.link.clone() {
-            let when_short = self.config.link.budget.when_short.clone();
-            side.spawn(save(self.spool.hints().clone(), link.clone(), when_short));
+            let when_short = &self.config.link.budget.when_short;
+            if !when_short.is_empty() {
+                side.spawn(save(self.spool.hints().clone(), link.clone(), when_short.clone()));
+            }
             side.spawn(report(
                 self.status.clone(),
                 link,
@@ -355,6 +361,10 @@ impl Running {
             };
             entrance.open.spawn(door.serve(router, limits, stop.clone()));
         }
+        self.routes.send_replace(Some(OtlpRoutes {
+            grpc: otlp_grpc::router(intake.clone()),
+            http: otlp_http::router(intake.clone()),
+        }));
         self.status.set_phase(Phase::Running);
     }
 
@@ -408,7 +418,7 @@ async fn save(board: Arc<HintBoard>, link: watch::Receiver<LinkStatus>, when_sho
     let (started, mut thrift) = (Instant::now(), Thrift::default());
     let mut turns = tokio::time::interval(THRIFT_INTERVAL);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !when_short.is_empty() {
+    loop {
         turns.tick().await;
         let room = link.borrow().budget.as_ref().and_then(|budget| budget.room_per_second);
         let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -21,3 +21,4 @@ mod python;
 mod quarantine;
 mod restart;
 mod siege;
+mod tenants;
