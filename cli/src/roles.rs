@@ -235,10 +235,11 @@ fn open_tokens(config: &QueryConfig) -> anyhow::Result<Tokens> {
 
 pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
     running::start_logging();
-    args.run.check_names(&["http", "pg"])?;
+    args.run.check_names(&["http", "flight", "pg"])?;
     let mut config = sluice_settings::load(&args.config, QueryConfig::from_toml)?;
     config.listen = args.run.address("http").unwrap_or(config.listen);
     config.pg = args.run.address("pg").unwrap_or(config.pg);
+    config.flight = args.run.address("flight").unwrap_or(config.flight);
     let tokens = open_tokens(&config)?;
     let shutdown = program::shutdown_on_signal()?;
     let hot = match config.hot.store {

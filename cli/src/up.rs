@@ -25,7 +25,7 @@ pub(crate) const EDGE_FOLDER: &str = "edge";
     after_help = "Examples:\n  sluice up                              data in ./sluice-data\n  \
     sluice up --config sluice.toml         with plugins and settings of your own\n  \
     sluice up --listen otlp-grpc=127.0.0.1:0 --ready-file ready.json\n\n\
-    Doors: otlp-grpc, otlp-http, http, link, pg. Certificates, tenant and token are made on the first start."
+    Doors: otlp-grpc, otlp-http, http, link, flight, pg. Certificates, tenant and token are made on the first start."
 )]
 pub(crate) struct Args {
     /// Folder of everything that is kept
@@ -41,7 +41,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     running::start_logging();
     args.run
-        .check_names(&["otlp-grpc", "otlp-http", "http", "link", "pg"])?;
+        .check_names(&["otlp-grpc", "otlp-http", "http", "link", "flight", "pg"])?;
     let config = match &args.config {
         Some(path) => UpConfig::load(path)?,
         None => UpConfig::default(),

@@ -3,18 +3,17 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider};
 use datafusion::error::Result;
 use datafusion::execution::context::SQLOptions;
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryPool};
-use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStoreRegistry, ObjectStoreUrl};
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use sluice_store::{Pinned, Scope, register_views};
 
 use crate::config::LimitsConfig;
+use crate::memory::Room;
+use crate::metered::Metering;
 use crate::position::Known;
 use crate::tokens::{Identity, Reach};
 use crate::yielding::Yielding;
@@ -29,8 +28,7 @@ const WITHHELD: [&str; 1] = ["version"];
 #[derive(Debug)]
 pub(crate) struct Catalog {
     template: SessionState,
-    memory: usize,
-    spill: u64,
+    room: Room,
 }
 
 /// Whose rows an identity may see. The only place where a token becomes a filter.
@@ -61,12 +59,12 @@ impl Catalog {
         config.options_mut().sql_parser.collect_spans = true;
         let template = SessionStateBuilder::new_with_default_features()
             .with_config(config)
+            .with_physical_optimizer_rule(Arc::new(Metering { most: limits.max_scan }))
             .with_physical_optimizer_rule(Arc::new(Yielding))
             .build();
         Catalog {
             template,
-            memory: usize::try_from(limits.memory).unwrap_or(usize::MAX),
-            spill: limits.spill,
+            room: Room::new(limits),
         }
     }
 
@@ -79,7 +77,7 @@ impl Catalog {
         datafusion::catalog::CatalogProviderList::register_catalog(&catalogs, CATALOG.to_owned(), Arc::new(catalog));
         let state = SessionStateBuilder::new_from_existing(self.template.clone())
             .with_catalog_list(Arc::new(catalogs))
-            .with_runtime_env(Arc::new(self.runtime()?))
+            .with_runtime_env(Arc::new(self.room.environment()?))
             .build();
         let ctx = SessionContext::new_with_state(state);
         for name in WITHHELD {
@@ -88,22 +86,34 @@ impl Catalog {
         register_views(&ctx, pinned, scope).await?;
         Ok(ctx)
     }
+}
 
-    /// Memory and spill space of one query. Stores of files are known only once a provider brings its own.
-    fn runtime(&self) -> Result<datafusion::execution::runtime_env::RuntimeEnv> {
-        let pool: Arc<dyn MemoryPool> = Arc::new(FairSpillPool::new(self.memory));
-        let spill = match self.spill {
-            0 => DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
-            bytes => DiskManagerBuilder::default().with_max_temp_directory_size(bytes),
-        };
-        let stores = DefaultObjectStoreRegistry::new();
-        stores.deregister_store(ObjectStoreUrl::local_filesystem().as_ref())?;
-        RuntimeEnvBuilder::new()
-            .with_memory_pool(pool)
-            .with_disk_manager_builder(spill)
-            .with_object_store_registry(Arc::new(stores))
-            .build()
+/// A table as those see it who list it.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    pub(crate) name: String,
+    pub(crate) view: bool,
+    pub(crate) schema: SchemaRef,
+}
+
+/// The tables of a session, by name.
+pub(crate) async fn tables(ctx: &SessionContext) -> Result<Vec<Table>> {
+    let mut tables = Vec::new();
+    let Some(schema) = ctx.catalog(CATALOG).and_then(|c| c.schema(SCHEMA)) else {
+        return Ok(tables);
+    };
+    for name in schema.table_names() {
+        if let Some(table) = schema.table(&name).await? {
+            // `events` is the one table, whatever it is made of; the others are ways to look at it
+            tables.push(Table {
+                view: name != "events",
+                schema: table.schema(),
+                name,
+            });
+        }
     }
+    tables.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(tables)
 }
 
 /// The names that exist in a session, for hints.

@@ -17,6 +17,8 @@ pub struct QueryConfig {
     pub listen: SocketAddr,
     /// Where clients of Postgres are served.
     pub pg: SocketAddr,
+    /// Where clients of Arrow Flight SQL are served.
+    pub flight: SocketAddr,
     /// Serve beyond loopback without TLS. Someone on the way can then read tokens and answers.
     pub insecure: bool,
     /// The file of hashed tokens.
@@ -60,9 +62,17 @@ pub struct LimitsConfig {
     /// Memory of one query; sorts and groupings beyond it spill.
     #[serde(with = "units::size")]
     pub memory: u64,
+    /// Memory of all queries together. It is less than `concurrency` times `memory`: few need all that they may have.
+    #[serde(with = "units::size")]
+    pub total_memory: u64,
     /// Disk that one query may spill to; "0 B" turns spilling off.
     #[serde(with = "units::size")]
     pub spill: u64,
+    /// Where queries spill to, in a folder of its own that is emptied at the start; empty: this machine's folder for such files.
+    pub spill_dir: PathBuf,
+    /// Bytes that one query may read of the stores, as they are in memory.
+    #[serde(with = "units::size")]
+    pub max_scan: u64,
     /// Rows of one answer.
     pub max_rows: u64,
     /// Bytes of one JSON answer, which is built before it is sent. The other formats stream.
@@ -75,6 +85,12 @@ pub struct LimitsConfig {
     pub concurrency: usize,
     /// Of these, how many one tenant may hold.
     pub tenant_concurrency: usize,
+    /// Queries that wait for their turn, of all tenants and of one; who comes then is told to come back.
+    pub queue: usize,
+    pub tenant_queue: usize,
+    /// A query that has run for this long makes room for a short one, as long as no more than half as many as `concurrency` do.
+    #[serde(with = "units::duration")]
+    pub long_after: Duration,
     /// How long a query waits for its turn before it is told to come back.
     #[serde(with = "units::duration")]
     pub queue_wait: Duration,
@@ -100,6 +116,8 @@ impl QueryConfig {
             ("limits.timeout", !l.timeout.is_zero()),
             ("limits.max_timeout", !l.max_timeout.is_zero()),
             ("limits.memory", l.memory > 0),
+            ("limits.total_memory", l.total_memory > 0),
+            ("limits.max_scan", l.max_scan > 0),
             ("limits.max_rows", l.max_rows > 0),
             ("limits.max_answer", l.max_answer > 0),
             ("limits.max_request", l.max_request > 0),
@@ -114,6 +132,9 @@ impl QueryConfig {
         }
         if l.timeout > l.max_timeout {
             return refuse("limits.timeout", "is longer than limits.max_timeout");
+        }
+        if l.queue > 65_536 {
+            return refuse("limits.queue", "goes up to 65536");
         }
         if l.concurrency > 1024 {
             return refuse("limits.concurrency", "goes up to 1024");
@@ -133,6 +154,7 @@ impl Default for QueryConfig {
         QueryConfig {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7080)),
             pg: SocketAddr::from((Ipv4Addr::LOCALHOST, 7432)),
+            flight: SocketAddr::from((Ipv4Addr::LOCALHOST, 7081)),
             insecure: false,
             tokens: PathBuf::from("sluice-data/tokens.json"),
             tenants: PathBuf::new(),
@@ -149,13 +171,19 @@ impl Default for LimitsConfig {
             timeout: Duration::from_secs(30),
             max_timeout: Duration::from_secs(300),
             memory: 512 << 20,
+            total_memory: 2 << 30,
             spill: 1 << 30,
+            spill_dir: PathBuf::new(),
+            max_scan: 1 << 40,
             max_rows: 1_000_000,
             max_answer: 64 << 20,
             max_request: 1 << 20,
             concurrency: 8,
             tenant_concurrency: 4,
-            queue_wait: Duration::from_secs(5),
+            queue: 1_024,
+            tenant_queue: 512,
+            long_after: Duration::from_secs(1),
+            queue_wait: Duration::from_secs(30),
             threads: 0,
             connections: 1024,
         }

@@ -16,8 +16,8 @@ use futures::StreamExt;
 use sluice_store::{Pinned, Scope, Tables};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
-use crate::catalog::{self, Catalog};
-use crate::completeness::{Statement, StreamsCache};
+use crate::catalog::{self, Catalog, Table};
+use crate::completeness::{Statement, StreamsCache, function};
 use crate::config::LimitsConfig;
 use crate::depth;
 use crate::error::{Kind, QueryError};
@@ -217,6 +217,15 @@ impl Engine {
             .await
             .map_err(|_| deadline.over())?
             .map_err(|_| stopped())?
+    }
+
+    /// The tables that this identity can ask.
+    pub(crate) async fn tables(&self, who: &Identity) -> Result<Vec<Table>, QueryError> {
+        let _place = self.admission.admit(who.tenant()).await?;
+        let pinned = pin(&self.shared).await?;
+        let opened = |e| QueryError::new(Kind::Unavailable, "the tables cannot be opened now").because(e);
+        let session = self.shared.catalog.session(&pinned, catalog::scope(who)).await;
+        catalog::tables(&session.map_err(opened)?).await.map_err(opened)
     }
 
     async fn start_query(&self, who: &Identity, question: Question) -> Result<Answer, QueryError> {
@@ -428,6 +437,7 @@ async fn plan(
 ) -> Result<(SessionContext, LogicalPlan), QueryError> {
     let opened = |e| QueryError::new(Kind::Unavailable, "the tables cannot be opened now").because(e);
     let ctx = shared.catalog.session(pinned, scope).await.map_err(opened)?;
+    function::register(&ctx, sql).await.map_err(opened)?;
     let (ctx, statement) = match dialect {
         Dialect::Ours => {
             let statement = guard::parse(sql, &ctx.state().config_options().sql_parser)?;

@@ -37,6 +37,8 @@ pub enum Kind {
     Execution,
     Timeout,
     MemoryLimit,
+    /// It would read more than one query may.
+    ScanLimit,
     TooManyRows,
     AnswerTooLarge,
     /// Every place is taken.
@@ -68,6 +70,7 @@ impl Kind {
             Kind::Execution => "execution",
             Kind::Timeout => "timeout",
             Kind::MemoryLimit => "memory_limit",
+            Kind::ScanLimit => "scan_limit",
             Kind::TooManyRows => "too_many_rows",
             Kind::AnswerTooLarge => "answer_too_large",
             Kind::Busy => "busy",
@@ -92,7 +95,7 @@ impl Kind {
             | Kind::UnknownFunction
             | Kind::Invalid
             | Kind::Unsupported => 400,
-            Kind::Execution | Kind::MemoryLimit | Kind::TooManyRows | Kind::AnswerTooLarge => 422,
+            Kind::Execution | Kind::MemoryLimit | Kind::ScanLimit | Kind::TooManyRows | Kind::AnswerTooLarge => 422,
             Kind::Timeout => 504,
             Kind::Busy => 429,
             Kind::NotFound => 404,
@@ -119,6 +122,7 @@ impl Kind {
             Kind::Execution => "the query failed on its data",
             Kind::Timeout => "the query took too long",
             Kind::MemoryLimit => "the query needs too much memory",
+            Kind::ScanLimit => "the query reads too much",
             Kind::TooManyRows => "the answer has too many rows",
             Kind::AnswerTooLarge => "the answer is too large",
             Kind::Busy => "too many queries at once",
@@ -195,7 +199,40 @@ impl QueryError {
     }
 }
 
-/// Memory and spill limits, however deep they are wrapped.
+/// Which limit it was. Ours name themselves with their value; what the engine says by itself is about the disk that a query spills to.
+fn exhausted(said: &str) -> QueryError {
+    let ours = ["`limits.memory`", "`limits.total_memory`", "`limits.max_scan`"];
+    let line = said.lines().find(|line| ours.iter().any(|limit| line.contains(limit)));
+    let (kind, message) = match (line, said.split_once("allowable limit of ")) {
+        (Some(line), _) if line.contains("`limits.max_scan`") => (Kind::ScanLimit, sentence(line)),
+        (Some(line), _) => (Kind::MemoryLimit, sentence(line)),
+        (None, Some((_, limit))) => {
+            let limit = limit.split(". ").next().unwrap_or(limit).trim_end_matches('.');
+            let message = format!(
+                "the query needs more memory than it may have, and more disk than `limits.spill` allows, which is {limit}"
+            );
+            (Kind::MemoryLimit, message)
+        }
+        (None, None) => (
+            Kind::MemoryLimit,
+            "the query needs more memory than `limits.memory` allows, and cannot spill more of it to disk".to_owned(),
+        ),
+    };
+    QueryError::new(kind, message).hint("narrow the time range, select fewer columns, or group by fewer values")
+}
+
+/// Ours within what the engine put around it.
+fn sentence(line: &str) -> String {
+    let begins = ["the query ", "all queries "]
+        .iter()
+        .filter_map(|begin| line.find(begin))
+        .min();
+    let line = &line[begins.unwrap_or(0)..];
+    let end = line.find(" bytes").map_or(line.len(), |at| at + " bytes".len());
+    line[..end].to_owned()
+}
+
+/// Limits of memory, disk and reading, however deep they are wrapped.
 pub(crate) fn resource(error: &DataFusionError) -> Option<QueryError> {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(e) = next {
@@ -203,14 +240,13 @@ pub(crate) fn resource(error: &DataFusionError) -> Option<QueryError> {
             e.downcast_ref::<std::sync::Arc<DataFusionError>>()
                 .map(|shared| shared.as_ref())
         });
-        if let Some(DataFusionError::ResourcesExhausted(_)) = inner {
-            return Some(
-                QueryError::new(
-                    Kind::MemoryLimit,
-                    "the query needs more memory than `limits.memory` allows one query",
-                )
-                .hint("narrow the time range, select fewer columns, or group by fewer values"),
-            );
+        match inner {
+            Some(DataFusionError::ResourcesExhausted(said)) => return Some(exhausted(said)),
+            // a spill that is written as a stream of its own tells its limit as a failure to write
+            Some(DataFusionError::IoError(said)) if said.to_string().contains("allowable limit of ") => {
+                return Some(exhausted(&said.to_string()));
+            }
+            _ => {}
         }
         next = e.source();
     }

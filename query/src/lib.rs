@@ -1,7 +1,8 @@
 //! The query layer: one SQL surface over hot and cold, inside limits, for the tenant that a token stands for.
 //!
 //! `service` composes the parts and is what a program starts; `engine` plans and runs one query; `catalog` decides what a query can
-//! see; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of its answers; `pg` is the door for clients of Postgres.
+//! see; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of its answers; `pg` is the door for clients of Postgres,
+//! `flight` the one for clients of Arrow Flight SQL.
 
 mod api;
 mod catalog;
@@ -12,14 +13,18 @@ mod encode;
 mod engine;
 pub mod error;
 mod executor;
+mod flight;
 mod guard;
 mod limits;
 mod listener;
+mod memory;
+mod metered;
 mod names;
 mod params;
 mod pg;
 mod pg_catalog;
 mod position;
+mod queue;
 mod service;
 mod shape;
 mod status;

@@ -1,102 +1,154 @@
-//! How many queries run: all together, and of one tenant, so that one busy tenant leaves room for the others.
+//! How many queries run: all together, and of one tenant. `queue` decides who is next; here they wait.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use sluice_wire::ids::TenantId;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::oneshot;
 
 use crate::config::LimitsConfig;
 use crate::error::{Kind, QueryError};
-
-/// Waiting queries per running one; beyond it a query is told at once to come back.
-const WAITING_PER_PLACE: usize = 16;
+use crate::queue::{Id, Queue, Rules};
 
 #[derive(Debug)]
 pub(crate) struct Admission {
-    all: Arc<Semaphore>,
-    tenants: Mutex<HashMap<TenantId, Arc<Semaphore>>>,
-    per_tenant: usize,
-    places: usize,
-    waiting: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+    rules: Rules,
     wait: Duration,
 }
 
-/// A place among the running queries, held until the work has really ended.
+/// A place among the running queries, or in the line before them, held until the work has really ended.
 #[derive(Debug)]
 pub(crate) struct Place {
-    _tenant: OwnedSemaphorePermit,
-    _all: OwnedSemaphorePermit,
+    shared: Arc<Shared>,
+    id: Id,
 }
 
-struct Waiting(Arc<AtomicUsize>);
+#[derive(Debug)]
+struct Shared(Mutex<State>);
 
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
+#[derive(Debug)]
+struct State {
+    queue: Queue,
+    waiting: HashMap<Id, oneshot::Sender<()>>,
+    next: Id,
 }
 
 impl Admission {
     pub(crate) fn new(limits: &LimitsConfig) -> Admission {
-        Admission {
-            all: Arc::new(Semaphore::new(limits.concurrency)),
-            tenants: Mutex::new(HashMap::new()),
-            per_tenant: limits.tenant_concurrency.min(limits.concurrency),
+        let rules = Rules {
             places: limits.concurrency,
-            waiting: Arc::new(AtomicUsize::new(0)),
+            tenant_places: limits.tenant_concurrency.min(limits.concurrency),
+            waiting: limits.queue,
+            tenant_waiting: limits.tenant_queue.min(limits.queue),
+            long_after: limits.long_after,
+        };
+        let state = State {
+            queue: Queue::new(rules),
+            waiting: HashMap::new(),
+            next: 0,
+        };
+        Admission {
+            shared: Arc::new(Shared(Mutex::new(state))),
+            rules,
             wait: limits.queue_wait,
         }
     }
 
-    /// Waits for a place, the tenant's own first: a tenant that waits for itself takes no place from others.
+    /// Waits for a place. Whoever goes away while waiting leaves the line.
     pub(crate) async fn admit(&self, tenant: &TenantId) -> Result<Place, QueryError> {
-        let queue = self.waiting.fetch_add(1, Ordering::Relaxed);
-        let _waiting = Waiting(Arc::clone(&self.waiting));
-        if queue >= self.places * WAITING_PER_PLACE {
-            return Err(self.busy());
-        }
-        let of_tenant = self.of(tenant);
-        let all = Arc::clone(&self.all);
-        let both = async {
-            let tenant = of_tenant.acquire_owned().await.ok()?;
-            let all = all.acquire_owned().await.ok()?;
-            Some(Place {
-                _tenant: tenant,
-                _all: all,
-            })
+        let Some((place, mut turn)) = self.enter(tenant) else {
+            return Err(self.busy(&format!(
+                "{} queries of this tenant or {} of all are waiting (`limits.tenant_queue`, `limits.queue`)",
+                self.rules.tenant_waiting, self.rules.waiting
+            )));
         };
-        match tokio::time::timeout(self.wait, both).await {
-            Ok(Some(place)) => Ok(place),
-            Ok(None) | Err(_) => Err(self.busy()),
+        let until = tokio::time::Instant::now() + self.wait;
+        loop {
+            let tick = self.shared.lock().queue.next_tick(Instant::now());
+            // without a tick, only somebody who leaves can make room
+            let tick = tick.map_or(until, |tick| tokio::time::Instant::from_std(tick).min(until));
+            tokio::select! {
+                biased;
+                Ok(()) = &mut turn => return Ok(place),
+                () = tokio::time::sleep_until(tick) => {
+                    self.shared.change(|queue, now| queue.tick(now));
+                    if turn.try_recv().is_ok() {
+                        return Ok(place);
+                    }
+                }
+            }
+            if tokio::time::Instant::now() >= until {
+                return Err(self.busy(&format!(
+                    "no place became free within {} ms (`limits.queue_wait`): {} queries run at once, {} of one tenant \
+                     (`limits.concurrency`, `limits.tenant_concurrency`)",
+                    self.wait.as_millis(),
+                    self.rules.places,
+                    self.rules.tenant_places
+                )));
+            }
         }
     }
 
     pub(crate) fn running(&self) -> usize {
-        self.places - self.all.available_permits()
+        self.shared.lock().queue.running()
     }
 
     pub(crate) fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Relaxed)
+        self.shared.lock().queue.waiting()
     }
 
-    /// Tenants come from the token file, so this map is as bounded as that file.
-    fn of(&self, tenant: &TenantId) -> Arc<Semaphore> {
-        let mut tenants = self.tenants.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(
-            tenants
-                .entry(tenant.clone())
-                .or_insert_with(|| Arc::new(Semaphore::new(self.per_tenant))),
-        )
+    /// `None`: too many wait.
+    fn enter(&self, tenant: &TenantId) -> Option<(Place, oneshot::Receiver<()>)> {
+        let (tell, turn) = oneshot::channel();
+        let id = {
+            let mut state = self.shared.lock();
+            state.next += 1;
+            let id = state.next;
+            state.waiting.insert(id, tell);
+            id
+        };
+        // from here on, going away leaves the line
+        let place = Place {
+            shared: Arc::clone(&self.shared),
+            id,
+        };
+        self.shared.change(|queue, now| queue.enter(id, tenant, now));
+        let state = self.shared.lock();
+        let here = state.queue.runs(id) || state.queue.waits(id);
+        drop(state);
+        here.then_some((place, turn))
     }
 
-    fn busy(&self) -> QueryError {
-        QueryError::new(
-            Kind::Busy,
-            "as many queries as `limits.concurrency` or `limits.tenant_concurrency` allows are running",
-        )
-        .retry_after(self.wait.max(Duration::from_secs(1)))
+    fn busy(&self, message: &str) -> QueryError {
+        QueryError::new(Kind::Busy, message)
+            .hint("ask again later, or fewer questions at once")
+            .retry_after(self.wait.clamp(Duration::from_secs(1), Duration::from_secs(5)))
+    }
+}
+
+impl Shared {
+    /// Changes the queue and tells those who begin to run.
+    fn change(&self, change: impl FnOnce(&mut Queue, Instant) -> Vec<Id>) {
+        let mut state = self.lock();
+        let begin = change(&mut state.queue, Instant::now());
+        for id in begin {
+            if let Some(tell) = state.waiting.remove(&id) {
+                // who does not listen any more is about to leave
+                let _ = tell.send(());
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.lock().waiting.remove(&self.id);
+        self.shared.change(|queue, now| queue.leave(self.id, now));
     }
 }

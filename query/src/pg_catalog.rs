@@ -1,6 +1,10 @@
 //! What clients of Postgres ask of its catalogue: the names and types of our tables under `pg_catalog`, the functions around them, and
 //! the SQL that they are asked in. It holds no rows of anyone, so all tenants share one.
 
+mod functions;
+mod rewrite;
+mod tables;
+
 use std::sync::Arc;
 
 use arrow::array::cast::AsArray;
@@ -31,9 +35,13 @@ use crate::guard;
 pub(crate) const SERVER_VERSION: &str = "16.6";
 const PG_CATALOG: &str = "pg_catalog";
 /// Whoever says one of these, or a word that begins with `pg_`, asks the catalogue.
-const CATALOG_WORDS: [&str; 10] = [
+const CATALOG_WORDS: [&str; 14] = [
     "current_schema",
     "current_schemas",
+    "current_setting",
+    "generate_subscripts",
+    "parse_ident",
+    "quote_ident",
     "current_database",
     "current_catalog",
     "current_user",
@@ -74,14 +82,18 @@ impl PgCatalog {
         catalogs.register_catalog(CATALOG.to_owned(), Arc::clone(&catalog));
         let state = SessionStateBuilder::new_from_existing(session.state())
             .with_catalog_list(Arc::new(catalogs))
+            // They hold the rows of whoever asked first.
+            .with_table_functions(std::collections::HashMap::new())
             .build();
         let ctx = SessionContext::new_with_state(state);
         setup_pg_catalog(&ctx, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
+        functions::register(&ctx);
         ctx.register_udf(version());
         ctx.register_udf(to_regtype());
         let tables = catalog
             .schema(PG_CATALOG)
             .ok_or_else(|| DataFusionError::Internal("the catalogue of Postgres was not made".into()))?;
+        let tables: Arc<dyn SchemaProvider> = Arc::new(tables::Tables::over(tables).await?);
         Ok(PgCatalog {
             parser: PostgresCompatibilityParser::new(),
             state: ctx.state(),
@@ -111,10 +123,15 @@ impl PgCatalog {
     }
 
     fn parse_foreign(&self, sql: &str) -> Result<Statement, QueryError> {
-        let parsed = self.parser.parse(sql);
+        let without = rewrite::without_objects(sql);
+        let parsed = self.parser.parse(without.as_deref().unwrap_or(sql));
         let mut statements = parsed.map_err(|error| crate::position::syntax(sql, &error.to_string()).because(error))?;
         let more = statements.len().saturating_sub(1);
-        let first = (!statements.is_empty()).then(|| Statement::Statement(Box::new(statements.remove(0))));
+        let first = (!statements.is_empty()).then(|| {
+            let mut first = statements.remove(0);
+            rewrite::rewrite(&mut first);
+            Statement::Statement(Box::new(first))
+        });
         guard::one(first, more)
     }
 
@@ -127,6 +144,7 @@ impl PgCatalog {
         let state = SessionStateBuilder::new_from_existing(self.state.clone())
             .with_catalog_list(catalogs)
             .with_runtime_env(session.runtime_env())
+            .with_table_functions(session.state().table_functions().clone())
             .build();
         Ok(SessionContext::new_with_state(state))
     }
@@ -136,7 +154,7 @@ fn asks_catalog(words: &[Token]) -> bool {
     words.iter().any(|token| match token {
         Token::Word(word) => {
             let word = word.value.to_ascii_lowercase();
-            word.starts_with("pg_") || CATALOG_WORDS.contains(&word.as_str())
+            word.starts_with("pg_") || word.starts_with("_pg_") || CATALOG_WORDS.contains(&word.as_str())
         }
         _ => false,
     })

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::config::QueryConfig;
 use crate::engine::Engine;
+use crate::memory::Room;
 use crate::status::{NoStatus, StatusSource};
 use crate::tls::{Tls, TlsError};
 use crate::tokens::Tokens;
-use crate::{listener, pg};
+use crate::{flight, listener, pg};
 
 /// How long answers that have begun may go on after the end was announced.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -31,6 +33,8 @@ pub struct QueryService {
     address: SocketAddr,
     pg: TcpListener,
     pg_address: SocketAddr,
+    flight: TcpListener,
+    flight_address: SocketAddr,
     tls: Option<Tls>,
     engine: Arc<Engine>,
     tokens: Tokens,
@@ -64,6 +68,8 @@ pub enum BuildError {
     },
     #[error("the certificate of the doors")]
     Tls(#[from] TlsError),
+    #[error("{} cannot be used to spill to (`limits.spill_dir`)", path.display())]
+    Spill { path: PathBuf, source: io::Error },
     #[error("the threads that compute answers cannot be started")]
     Threads(#[source] io::Error),
 }
@@ -79,7 +85,7 @@ impl QueryService {
     /// Binds, reads the certificate, prepares the engine.
     pub async fn build(config: QueryConfig, tables: Tables, tokens: Tokens) -> Result<QueryService, BuildError> {
         config.check("")?;
-        for address in [config.listen, config.pg] {
+        for address in [config.listen, config.pg, config.flight] {
             if !address.ip().is_loopback() && config.tls.is_none() && !config.insecure {
                 return Err(BuildError::Insecure { address });
             }
@@ -87,12 +93,19 @@ impl QueryService {
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         let (listener, address) = bind("the HTTP API", config.listen).await?;
         let (pg, pg_address) = bind("the door for clients of Postgres", config.pg).await?;
+        let (flight, flight_address) = bind("the door for clients of Flight SQL", config.flight).await?;
+        Room::clear(&config.limits).map_err(|source| BuildError::Spill {
+            path: config.limits.spill_dir.clone(),
+            source,
+        })?;
         let engine = Arc::new(Engine::start(tables, config.limits).map_err(BuildError::Threads)?);
         Ok(QueryService {
             listener,
             address,
             pg,
             pg_address,
+            flight,
+            flight_address,
             tls,
             engine,
             tokens,
@@ -117,7 +130,11 @@ impl QueryService {
 
     /// Every address that is bound, by name.
     pub fn listen(&self) -> Vec<(&'static str, SocketAddr)> {
-        vec![("http", self.address), ("pg", self.pg_address)]
+        vec![
+            ("http", self.address),
+            ("pg", self.pg_address),
+            ("flight", self.flight_address),
+        ]
     }
 
     /// Serves until `shutdown`, then ends what has begun. SIGHUP reads tokens and certificate again.
@@ -139,6 +156,14 @@ impl QueryService {
             DRAIN,
             shutdown.clone(),
         );
+        let flight = listener::serve(
+            self.flight,
+            self.tls.clone(),
+            flight::router(Arc::clone(&self.engine), self.tokens.clone()),
+            connections,
+            DRAIN,
+            shutdown.clone(),
+        );
         let postgres = pg::serve(
             self.pg,
             self.tls.clone(),
@@ -147,7 +172,7 @@ impl QueryService {
             DRAIN,
             shutdown,
         );
-        let serving = futures::future::join(http, postgres);
+        let serving = futures::future::join3(http, postgres, flight);
         tokio::pin!(serving);
         let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {

@@ -1,12 +1,15 @@
-"""Asks the door for clients of Postgres as people do: psycopg and SQLAlchemy, unchanged. Prints what they saw, as JSON.
+"""Asks the door for clients of Postgres as people do: psycopg, asyncpg, SQLAlchemy and pandas, unchanged. Prints what they saw, as JSON.
 
 Usage: postgres.py PORT TOKEN
 """
 
+import asyncio
 import datetime
 import json
 import sys
 
+import asyncpg
+import pandas
 import psycopg
 import sqlalchemy
 
@@ -42,11 +45,40 @@ with psycopg.connect(host="127.0.0.1", port=port, dbname="sluice", user="anyone"
 engine = sqlalchemy.create_engine(f"postgresql+psycopg://anyone:{token}@127.0.0.1:{port}/sluice")
 tables = sqlalchemy.inspect(engine)
 seen["tables"] = sorted(tables.get_table_names())
+columns = tables.get_columns("logs")[:4]
+seen["columns"] = [f"{column['name']} {column['type']}" for column in columns]
+seen["keys"] = [tables.get_pk_constraint("logs")["constrained_columns"], tables.get_foreign_keys("logs")]
+seen["schemas"] = "public" in tables.get_schema_names()
 seen["has"] = [tables.has_table("logs"), tables.has_table("nothing")]
 with engine.connect() as connection:
     logs = sqlalchemy.Table("logs", sqlalchemy.MetaData(), sqlalchemy.Column("body"), sqlalchemy.Column("severity"))
     asked = sqlalchemy.select(logs.c.body).where(logs.c.severity == 13).order_by(logs.c.body).limit(2)
+    frame = pandas.read_sql(sqlalchemy.text("SELECT body, severity FROM logs WHERE severity >= :least"), connection, params={"least": 9})
+    seen["pandas"] = [list(frame.columns), len(frame)]
     seen["orm"] = [row.body for row in connection.execute(asked)]
+
+
+
+async def by_asyncpg():
+    """Binary throughout, with a cursor and a cancelled query."""
+    connection = await asyncpg.connect(host="127.0.0.1", port=port, user="anyone", password=token, database="sluice", ssl=False)
+    rows = await connection.fetch("SELECT body FROM logs WHERE attrs['mark'] = $1 AND severity >= $2 ORDER BY body", "pg", 9)
+    seen["asyncpg"] = [row["body"] for row in rows]
+    async with connection.transaction():
+        seen["cursor"] = 0
+        async for _ in connection.cursor("SELECT value FROM range(1000)", prefetch=100):
+            seen["cursor"] += 1
+    endless = connection.fetchval("SELECT count(*) FROM range(100000000000) a WHERE a.value % 7 = 3")
+    try:
+        await asyncio.wait_for(endless, 1)
+    except asyncio.TimeoutError:
+        seen["cancelled"] = [True, await connection.fetchval("SELECT 1")]
+    row = await connection.fetchrow("SELECT stored_rows, missing_batches FROM completeness('2020-01-01', $1::text)", "2099-01-01")
+    seen["completeness"] = list(row)
+    await connection.close()
+
+
+asyncio.run(by_asyncpg())
 
 try:
     psycopg.connect(host="127.0.0.1", port=port, dbname="sluice", user="anyone", password="slq_" + "0" * 64)

@@ -84,6 +84,7 @@ impl Start {
         .listen("otlp-http", "127.0.0.1:0")
         .listen("link", "127.0.0.1:0")
         .listen("http", "127.0.0.1:0")
+        .listen("flight", "127.0.0.1:0")
         .listen("pg", "127.0.0.1:0")
     }
 

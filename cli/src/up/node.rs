@@ -172,6 +172,7 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
 
     config.query.listen = args.address("http").unwrap_or(config.query.listen);
     config.query.pg = args.address("pg").unwrap_or(config.query.pg);
+    config.query.flight = args.address("flight").unwrap_or(config.query.flight);
     let tables = Tables::new(stores, ingest.log_ends(), TablesOptions::default());
     tables.watch(&ingest.partitions());
     let reports = NodeReports::new(Some(edge.status()), Some(ingest.status()));
@@ -273,6 +274,10 @@ fn announce(data: &Path, listen: &BTreeMap<String, SocketAddr>) {
     println!(
         "  Postgres       {}   (database sluice, the password is the token)",
         at("pg")
+    );
+    println!(
+        "  Flight SQL     grpc://{}   (the token as bearer, or as password)",
+        at("flight")
     );
     let elsewhere = if data.ends_with("sluice-data") {
         String::new()

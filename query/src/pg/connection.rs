@@ -20,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use super::Door;
 use super::capped::{Capped, Frames};
 use super::failure;
-use super::handler::{Handler, Prepared};
+use super::handler::Handler;
+use super::prepared::Prepared;
 use super::startup::Startup;
 use crate::tls::Tls;
 

@@ -22,7 +22,7 @@ fn sqlstate(kind: Kind) -> &'static str {
         Kind::Execution => "22000",
         Kind::Timeout => "57014",
         Kind::MemoryLimit => "53200",
-        Kind::TooManyRows | Kind::AnswerTooLarge => "54000",
+        Kind::ScanLimit | Kind::TooManyRows | Kind::AnswerTooLarge => "54000",
         Kind::Busy => "53300",
         Kind::NotFound => "42704",
         Kind::Unavailable => "57P03",
@@ -34,6 +34,8 @@ fn sqlstate(kind: Kind) -> &'static str {
 pub(super) fn of_query(error: QueryError, sql: &str, before: &str) -> PgWireError {
     let mut info = info("ERROR", sqlstate(error.kind), &error.message);
     info.hint = error.hint;
+    // the same word as at the other doors; what psql shows with \set VERBOSITY verbose
+    info.routine = Some(error.kind.code().to_owned());
     info.position = error
         .position
         .map(|place| (before.chars().count() + character(sql, place)).to_string());

@@ -1,6 +1,7 @@
 //! The door for clients of Postgres: psql, drivers, dashboards. It speaks their protocol and asks the same engine as the other doors.
 //!
-//! `connection` serves one client; `startup` lets it in; `handler` answers its messages; `session` is what it has set; `command` tells
+//! `connection` serves one client; `startup` lets it in; `protocol` takes its messages, `handler` answers them
+//! and `prepared` is a statement that came ahead of its values; `session` is what it has set; `command` tells
 //! queries from talk about the session; `rows` and `failure` are answers and errors as Postgres has them.
 //!
 //! The password is the token, in clear text over TLS or loopback: only hashes of tokens are kept here, and SCRAM would need more.
@@ -10,6 +11,8 @@ mod command;
 mod connection;
 mod failure;
 mod handler;
+mod prepared;
+mod protocol;
 mod rows;
 mod session;
 mod startup;

@@ -10,7 +10,7 @@ use datafusion_postgres::arrow_pg::datatypes::field_into_pg_type;
 use datafusion_postgres::arrow_pg::row_encoder::RowEncoder;
 use datafusion_postgres::pgwire::api::Type;
 use datafusion_postgres::pgwire::api::portal::Format;
-use datafusion_postgres::pgwire::api::results::{FieldInfo, QueryResponse};
+use datafusion_postgres::pgwire::api::results::{DataRowEncoder, FieldFormat, FieldInfo, QueryResponse};
 use datafusion_postgres::pgwire::error::PgWireResult;
 use datafusion_postgres::pgwire::messages::data::DataRow;
 
@@ -82,6 +82,21 @@ pub(super) fn response(engine: Arc<Engine>, answer: Answer, format: &Format, sql
         }
     });
     Ok(QueryResponse::new(fields, rows))
+}
+
+/// One value under its name.
+pub(super) fn one(name: &str, value: &str, format: &Format) -> PgWireResult<QueryResponse> {
+    let fields = Arc::new(vec![named(name, format.format_for(0))]);
+    let mut encoder = DataRowEncoder::new(Arc::clone(&fields));
+    encoder.encode_field(&Some(value))?;
+    let row = encoder.take_row();
+    let mut response = QueryResponse::new(fields, futures::stream::iter([Ok(row)]));
+    response.set_command_tag("SHOW");
+    Ok(response)
+}
+
+pub(super) fn named(name: &str, format: FieldFormat) -> FieldInfo {
+    FieldInfo::new(name.to_owned(), None, None, Type::TEXT, format)
 }
 
 struct Sending {

@@ -9,7 +9,7 @@ use crate::pg_catalog::SERVER_VERSION;
 use crate::tokens::Identity;
 
 /// Prepared statements and open portals that one connection may name.
-const MAX_NAMES: usize = 1_024;
+pub(super) const MAX_NAMES: usize = 1_024;
 /// Bytes of one value.
 const MAX_VALUE: usize = 1_024;
 

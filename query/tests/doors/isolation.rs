@@ -7,7 +7,7 @@ use sluice_query::QueryConfig;
 use super::node::{Node, ROWS_PER_BATCH};
 
 /// Ways out of a scope that were tried on others. `{x}` stands for the other tenant.
-const ESCAPES: [&str; 36] = [
+pub(crate) const ESCAPES: [&str; 36] = [
     "SELECT * FROM events WHERE tenant = '{x}'",
     "SELECT * FROM events WHERE tenant = '{x}' OR 1 = 1",
     "SELECT * FROM events WHERE true OR tenant IS NOT NULL -- ",
@@ -176,12 +176,16 @@ async fn beyond_loopback_only_with_tls_or_on_purpose() {
     let mut config = QueryConfig {
         listen: "0.0.0.0:0".parse().unwrap(),
         pg: "127.0.0.1:0".parse().unwrap(),
+        flight: "127.0.0.1:0".parse().unwrap(),
         ..QueryConfig::default()
     };
     let none = sluice_query::Tokens::from_entries(&[]).unwrap();
     let refused = sluice_query::QueryService::build(config.clone(), tables.clone(), none.clone()).await;
     assert!(matches!(refused, Err(sluice_query::BuildError::Insecure { .. })));
     (config.listen, config.pg) = (config.pg, config.listen);
+    let refused = sluice_query::QueryService::build(config.clone(), tables.clone(), none.clone()).await;
+    assert!(matches!(refused, Err(sluice_query::BuildError::Insecure { .. })));
+    (config.pg, config.flight) = (config.flight, config.pg);
     let refused = sluice_query::QueryService::build(config.clone(), tables.clone(), none.clone()).await;
     assert!(matches!(refused, Err(sluice_query::BuildError::Insecure { .. })));
     config.insecure = true;

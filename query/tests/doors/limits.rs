@@ -79,6 +79,7 @@ async fn one_tenant_cannot_take_the_places_of_another_and_a_client_that_goes_giv
             l.concurrency = 2;
             l.tenant_concurrency = 1;
             l.queue_wait = Duration::from_millis(200);
+            l.long_after = Duration::from_secs(600);
             l.threads = 2;
         }),
         4,

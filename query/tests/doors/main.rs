@@ -2,6 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod answers;
+mod completeness;
+mod crowd;
+mod escapes;
+mod flight;
+mod flight_peers;
+mod grafana;
 mod isolation;
 mod limits;
 mod node;

@@ -1,6 +1,7 @@
 //! A query role on a port of its own over stores that were filled by hand: two tenants, rows of both in the same partition, half of
 //! them cold and half of them hot.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub(crate) const ROWS_PER_BATCH: usize = 4;
 pub(crate) struct Node {
     pub(crate) address: SocketAddr,
     pub(crate) pg: SocketAddr,
+    pub(crate) flight: SocketAddr,
     pub(crate) acme: String,
     pub(crate) beta: String,
     pub(crate) operator: String,
@@ -96,10 +98,11 @@ impl Node {
         let (acme, a) = mint([1; 32], "acme", &tenant("acme"), Reach::Tenant);
         let (beta, b) = mint([2; 32], "beta", &tenant("beta"), Reach::Tenant);
         let (operator, o) = mint([3; 32], "ops", &tenant("ops"), Reach::Operator);
-        let (address, pg, shutdown) = serve(config, tables, &[a, b, o]).await;
+        let (doors, shutdown) = serve(config, tables, &[a, b, o]).await;
         Node {
-            address,
-            pg,
+            address: doors["http"],
+            pg: doors["pg"],
+            flight: doors["flight"],
             acme,
             beta,
             operator,
@@ -155,15 +158,16 @@ pub(crate) async fn serve(
     mut config: QueryConfig,
     tables: Tables,
     entries: &[Entry],
-) -> (SocketAddr, SocketAddr, CancellationToken) {
+) -> (HashMap<&'static str, SocketAddr>, CancellationToken) {
     config.listen = "127.0.0.1:0".parse().unwrap();
     config.pg = "127.0.0.1:0".parse().unwrap();
+    config.flight = "127.0.0.1:0".parse().unwrap();
     let tokens = Tokens::from_entries(entries).unwrap();
     let service = QueryService::build(config, tables, tokens).await.unwrap();
-    let bound: std::collections::HashMap<_, _> = service.listen().into_iter().collect();
+    let bound = service.listen().into_iter().collect();
     let shutdown = CancellationToken::new();
     tokio::spawn(service.run(shutdown.clone()));
-    (bound["http"], bound["pg"], shutdown)
+    (bound, shutdown)
 }
 
 pub(crate) fn tenant(name: &str) -> TenantId {

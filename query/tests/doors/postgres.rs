@@ -8,21 +8,21 @@ use sluice_query::config::TlsConfig;
 use super::node::Node;
 
 /// What psql wrote and said.
-struct Said {
-    out: String,
-    err: String,
-    success: bool,
+pub(crate) struct Said {
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) success: bool,
 }
 
 impl Said {
-    fn rows(&self) -> Vec<&str> {
+    pub(crate) fn rows(&self) -> Vec<&str> {
         assert!(self.success, "{}", self.err);
         self.out.lines().collect()
     }
 }
 
 /// Whether the tests can run here. On a developer's machine without psql they say so.
-fn psql_is_here() -> bool {
+pub(crate) fn psql_is_here() -> bool {
     let found = Command::new("psql").arg("--version").stdout(Stdio::null()).status();
     let here = found.is_ok_and(|status| status.success());
     assert!(here || std::env::var_os("CI").is_none(), "psql is not installed");
@@ -33,7 +33,7 @@ fn psql_is_here() -> bool {
 }
 
 /// Runs psql with these arguments, rows only, columns apart by `|`.
-async fn psql(node: &Node, token: &str, arguments: &[&str]) -> Said {
+pub(crate) async fn psql(node: &Node, token: &str, arguments: &[&str]) -> Said {
     psql_with(node, token, &[], arguments).await
 }
 

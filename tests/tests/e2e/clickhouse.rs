@@ -267,7 +267,11 @@ async fn another_process_reads_hot_from_the_server() {
     let mut start = Start::up(&binary().unwrap(), &data.with_file_name("query"));
     start.arguments = ["query", "--lake"].map(str::to_owned).to_vec();
     let start = start.argument(data.join("lake").display().to_string());
-    let query = start.config(&file).listen("http", "127.0.0.1:0").spawn().await.unwrap();
+    let doors = ["http", "flight", "pg"];
+    let start = doors
+        .iter()
+        .fold(start.config(&file), |start, door| start.listen(door, "127.0.0.1:0"));
+    let query = start.spawn().await.unwrap();
     let token = std::fs::read_to_string(data.join("token")).unwrap();
     let url = query.url("http").unwrap();
     let sql = sluice_bench::process::Sql::new(url, token.trim().to_owned());

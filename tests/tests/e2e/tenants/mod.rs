@@ -84,6 +84,7 @@ impl Cloud {
             .argument("--lake")
             .argument(path("lake").display().to_string())
             .listen("http", "127.0.0.1:0")
+            .listen("flight", "127.0.0.1:0")
             .listen("pg", "127.0.0.1:0")
             .spawn()
             .await

@@ -1,5 +1,7 @@
 //! How much of what the log held is in an answer, said with every answer.
 
+pub(crate) mod function;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
