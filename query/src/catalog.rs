@@ -12,9 +12,10 @@ use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStor
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use sluice_store::{Pinned, Scope, register_views};
+use sluice_store::{Pinned, Scope, physical_rules, register_views};
 
 use crate::config::LimitsConfig;
+use crate::functions::{self, Plugins};
 use crate::position::Known;
 use crate::tokens::{Identity, Reach};
 use crate::yielding::Yielding;
@@ -26,9 +27,10 @@ pub(crate) const SCHEMA: &str = "public";
 const WITHHELD: [&str; 1] = ["version"];
 
 /// Makes sessions. What every session shares (functions, optimizer rules) is made once.
-#[derive(Debug)]
 pub(crate) struct Catalog {
     template: SessionState,
+    /// How plugins are run over rows, where that is possible.
+    plugins: Option<Arc<dyn Plugins>>,
     memory: usize,
     spill: u64,
 }
@@ -52,6 +54,12 @@ pub(crate) fn options() -> SQLOptions {
         .with_allow_statements(false)
 }
 
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Catalog")
+    }
+}
+
 impl Catalog {
     pub(crate) fn new(limits: &LimitsConfig) -> Catalog {
         let mut config = SessionConfig::new()
@@ -59,12 +67,14 @@ impl Catalog {
             .with_create_default_catalog_and_schema(false)
             .with_information_schema(true);
         config.options_mut().sql_parser.collect_spans = true;
-        let template = SessionStateBuilder::new_with_default_features()
+        let mut builder = SessionStateBuilder::new_with_default_features()
             .with_config(config)
-            .with_physical_optimizer_rule(Arc::new(Yielding))
-            .build();
+            .with_physical_optimizer_rules(physical_rules())
+            .with_physical_optimizer_rule(Arc::new(Yielding));
+        functions::register(&mut builder);
         Catalog {
-            template,
+            template: builder.build(),
+            plugins: None,
             memory: usize::try_from(limits.memory).unwrap_or(usize::MAX),
             spill: limits.spill,
         }
@@ -85,8 +95,16 @@ impl Catalog {
         for name in WITHHELD {
             ctx.deregister_udf(name);
         }
+        let events = pinned.events(scope.clone());
         register_views(&ctx, pinned, scope).await?;
+        for (name, function) in functions::tables(&events, self.plugins.as_ref()) {
+            ctx.register_udtf(name, function);
+        }
         Ok(ctx)
+    }
+
+    pub(crate) fn set_plugins(&mut self, plugins: Arc<dyn Plugins>) {
+        self.plugins = Some(plugins);
     }
 
     /// Memory and spill space of one query. Stores of files are known only once a provider brings its own.

@@ -1,7 +1,7 @@
 //! The query layer: one SQL surface over hot and cold, inside limits, for the tenant that a token stands for.
 //!
 //! `service` composes the parts and is what a program starts; `engine` plans and runs one query; `catalog` decides what a query can
-//! see; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of its answers; `pg` is the door for clients of Postgres.
+//! see; `functions` are those for telemetry; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of its answers; `pg` is the door for clients of Postgres.
 
 mod api;
 mod catalog;
@@ -12,6 +12,7 @@ mod encode;
 mod engine;
 pub mod error;
 mod executor;
+mod functions;
 mod guard;
 mod limits;
 mod listener;
@@ -28,6 +29,7 @@ pub mod tokens;
 mod yielding;
 
 pub use config::QueryConfig;
+pub use functions::{ApplyError, PluginCall, Plugins, applied_schema};
 pub use service::{BuildError, QueryService, RunError};
 pub use status::{NoStatus, StatusSource};
 pub use tokens::{Identity, Tokens};

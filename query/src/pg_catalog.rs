@@ -74,6 +74,8 @@ impl PgCatalog {
         catalogs.register_catalog(CATALOG.to_owned(), Arc::clone(&catalog));
         let state = SessionStateBuilder::new_from_existing(session.state())
             .with_catalog_list(Arc::new(catalogs))
+            // They hold the rows of whoever asked first.
+            .with_table_functions(std::collections::HashMap::new())
             .build();
         let ctx = SessionContext::new_with_state(state);
         setup_pg_catalog(&ctx, CATALOG, EmptyContextProvider).map_err(|error| *error)?;
@@ -127,6 +129,7 @@ impl PgCatalog {
         let state = SessionStateBuilder::new_from_existing(self.state.clone())
             .with_catalog_list(catalogs)
             .with_runtime_env(session.runtime_env())
+            .with_table_functions(session.state().table_functions().clone())
             .build();
         Ok(SessionContext::new_with_state(state))
     }
