@@ -123,9 +123,10 @@ impl Buckets {
     }
 
     fn explicit(&mut self, bounds: &[f64], counts: &[f64]) {
+        let highest = bounds.last().copied().unwrap_or(f64::NEG_INFINITY);
         for (at, count) in counts.iter().enumerate() {
             let low = match at.checked_sub(1) {
-                Some(before) => bounds.get(before).copied().unwrap_or(f64::INFINITY),
+                Some(before) => bounds.get(before).copied().unwrap_or(highest),
                 None => f64::NEG_INFINITY,
             };
             self.put(low, bounds.get(at).copied().unwrap_or(f64::INFINITY), false, *count);

@@ -49,7 +49,10 @@ pub(crate) fn spell<'a>(sql: &'a str, words: &[Token]) -> Cow<'a, str> {
 /// Writes the short forms out.
 pub(crate) fn complete(statement: &mut Statement) {
     match statement {
-        Statement::Statement(ast) => drop(ast.visit(&mut Completer)),
+        Statement::Statement(ast) => {
+            // It never breaks off.
+            let _ = ast.visit(&mut Completer);
+        }
         Statement::Explain(explain) => complete(&mut explain.statement),
         _ => {}
     }
@@ -137,7 +140,8 @@ fn written_out(function: &Function) -> Option<Expr> {
     let mut written = parser.parse_expr().ok()?;
     // What stood behind the short form stands behind each aggregate in the long one.
     let mut carry = Carry(function);
-    drop(written.visit(&mut carry));
+    // It never breaks off.
+    let _ = written.visit(&mut carry);
     Some(Expr::Nested(Box::new(written)))
 }
 

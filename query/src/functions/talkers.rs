@@ -1,5 +1,5 @@
-//! The most frequent values in bounded memory: Space-Saving, which never misses a value that is frequent enough, and says by how much a
-//! count may be too high.
+//! The most frequent values in bounded memory: the rarest ones leave when there are too many, and every count says by how much it may be
+//! too low for that.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -71,6 +71,7 @@ impl AggregateUDFImpl for TopK {
             field("counts", DataType::Int64),
             field("errors", DataType::Int64),
             field("k", DataType::Int64),
+            field("floor", DataType::Int64),
         ])
     }
 
@@ -82,7 +83,7 @@ impl AggregateUDFImpl for TopK {
 #[derive(Clone, Copy, Debug, Default)]
 struct Counted {
     count: i64,
-    /// How much of the count may belong to others.
+    /// By how much the count may be too low.
     error: i64,
 }
 
@@ -90,6 +91,8 @@ struct Counted {
 struct Talkers {
     k: usize,
     counted: HashMap<String, Counted>,
+    /// What a value may have been counted before it left, at most.
+    floor: i64,
     bytes: usize,
 }
 
@@ -114,7 +117,8 @@ impl Talkers {
             }
             None => {
                 self.bytes += value.len();
-                self.counted.insert(value.to_owned(), more);
+                let error = more.error + self.floor;
+                self.counted.insert(value.to_owned(), Counted { error, ..more });
                 // Twice as many are let in before the rarest leave together: finding the rarest one each time would cost more.
                 if self.counted.len() > 2 * self.capacity() {
                     self.shrink();
@@ -123,21 +127,14 @@ impl Talkers {
         }
     }
 
-    /// The rarest leave. Whoever comes later may have been one of them, so the highest count that left is its error.
+    /// The rarest leave. Whoever comes later may have been one of them.
     fn shrink(&mut self) {
         let mut all = self.sorted();
         let gone = all.split_off(self.capacity().min(all.len()));
-        let floor = gone.first().map_or(0, |(_, counted)| counted.count);
+        let most = gone.iter().map(|(_, counted)| counted.count + counted.error).max();
+        self.floor = self.floor.max(most.unwrap_or(0));
         self.bytes = all.iter().map(|(value, _)| value.len()).sum();
         self.counted = all.into_iter().collect();
-        self.floor(floor);
-    }
-
-    /// Counts may be too low by what left before; kept as an entry of its own, it never shows.
-    fn floor(&mut self, floor: i64) {
-        for counted in self.counted.values_mut() {
-            counted.error = counted.error.max(floor.min(counted.count));
-        }
     }
 
     /// The most frequent first; equal ones by their text.
@@ -191,6 +188,7 @@ impl Accumulator for Talkers {
             points::ints(all.iter().map(|(_, counted)| counted.count)),
             points::ints(all.iter().map(|(_, counted)| counted.error)),
             points::ints(std::iter::once(self.k as i64)),
+            points::ints(std::iter::once(self.floor)),
         ])
     }
 
@@ -208,6 +206,10 @@ impl Accumulator for Talkers {
             };
             self.add(values.value(at), counted);
         }
+        // A value that is counted here may have left there.
+        let theirs: i64 = points::flat_ints(states.get(4))?.iter().flatten().sum();
+        self.floor += theirs;
+        self.counted.values_mut().for_each(|counted| counted.error += theirs);
         Ok(())
     }
 }

@@ -65,11 +65,15 @@ async fn ask(ctx: &SessionContext, sql: &str, params: Vec<ScalarValue>) -> Resul
     Ok(pretty_format_batches(&rows).unwrap().to_string())
 }
 
+fn description() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/FUNCTIONS.md")).unwrap()
+}
+
 /// The examples of FUNCTIONS.md: a query, and what it gives.
 fn examples() -> Vec<(String, String)> {
-    let text = include_str!("../../FUNCTIONS.md");
+    let text = description();
     let mut found = Vec::new();
-    let mut rest = text;
+    let mut rest = text.as_str();
     while let Some((_, after)) = rest.split_once("```sql\n") {
         let (query, after) = after.split_once("```").unwrap();
         let answer = after
@@ -86,7 +90,7 @@ fn examples() -> Vec<(String, String)> {
 #[tokio::test]
 async fn every_example_gives_what_is_written() {
     let examples = examples();
-    assert!(examples.len() > 15);
+    assert!(examples.len() > 12);
     let mut wrong = Vec::new();
     for (query, wanted) in &examples {
         for partitions in [1, 3] {
@@ -102,7 +106,7 @@ async fn every_example_gives_what_is_written() {
 
 #[test]
 fn every_function_is_described() {
-    let text = include_str!("../../FUNCTIONS.md");
+    let text = description();
     let scalars = super::scalars().into_iter().map(|function| function.name().to_owned());
     let aggregates = super::aggregates()
         .into_iter()
@@ -136,17 +140,13 @@ async fn parameters_are_taken_everywhere() {
             vec![text("a"), ScalarValue::Int64(Some(1))],
         ),
         (
-            "SELECT CAST(wsum(duration_ns) AS BIGINT) - 3098 AS n FROM events WHERE service = $1 AND name <> $2",
+            "SELECT CAST(wsum(duration_ns) AS BIGINT) / 1500 AS n FROM events WHERE service = $1 AND name <> $2",
             vec![text("db"), text("x")],
         ),
     ] {
         let query = query.replace("trace($1)", "trace(replace($1, '-', ''))");
         let got = ask(&session(2), &query, params).await;
-        assert!(
-            got.as_ref()
-                .is_ok_and(|got| got.contains("| 2 ") || got.contains("| -98 ")),
-            "{query}\n{got:?}"
-        );
+        assert!(got.as_ref().is_ok_and(|got| got.contains("| 2 ")), "{query}\n{got:?}");
     }
 }
 

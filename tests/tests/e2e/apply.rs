@@ -6,7 +6,12 @@ use sluice_tests::Node;
 use crate::otlp::{attribute, one_log, post, text};
 
 async fn rows(node: &Node, sql: &str) -> Vec<Value> {
-    let answer = node.sql().unwrap().ask(sql).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    let answer = node
+        .sql()
+        .unwrap()
+        .ask(sql)
+        .await
+        .unwrap_or_else(|error| panic!("{sql}: {error}"));
     answer.rows.into_iter().map(Value::from).collect()
 }
 
@@ -25,7 +30,8 @@ async fn a_plugin_is_tried_on_stored_rows_and_changes_nothing() {
 
     let config = r#"{"drop": "attrs.n == \"2\" or attrs.n == \"4\"", "reason": "even"}"#;
     let asked = format!("apply('filter', 'signal = ''log'' AND attrs[''n''] <> ''0''', '{config}')");
-    let dropped = format!("SELECT applied, applied_reason, count(*), min(\"offset\") >= 0 FROM {asked} GROUP BY 1, 2 ORDER BY 1");
+    let dropped =
+        format!("SELECT applied, applied_reason, count(*), min(\"offset\") >= 0 FROM {asked} GROUP BY 1, 2 ORDER BY 1");
     assert_eq!(
         rows(&node, &dropped).await,
         [json!(["dropped", "even", 2, true]), json!(["kept", null, 3, true])]
@@ -42,19 +48,40 @@ async fn a_plugin_is_tried_on_stored_rows_and_changes_nothing() {
     let masked = "SELECT count(*) FROM apply('mask', '', '{\"card\": \"redact\"}') \
                   WHERE body NOT LIKE '%4111111111111111%' AND applied = 'kept'";
     assert_eq!(rows(&node, masked).await, [json!([6])]);
-    assert_eq!(rows(&node, "SELECT count(*) FROM logs WHERE body LIKE '%4111111111111111%'").await, [json!([6])]);
+    assert_eq!(
+        rows(&node, "SELECT count(*) FROM logs WHERE body LIKE '%4111111111111111%'").await,
+        [json!([6])]
+    );
 
     // What is wrong is told; nothing of the node can be read by a configuration or a condition.
     for (sql, what) in [
         ("SELECT * FROM apply('no-such-plugin')", "no-such-plugin"),
-        ("SELECT * FROM apply('filter', '', '{\"keep\": {\"env\": \"PATH\"}}')", "env"),
-        ("SELECT * FROM apply('filter', '', '{\"keep\": {\"file\": \"/etc/passwd\"}}')", "file"),
-        ("SELECT * FROM apply('filter', '', '{\"keep\": \"nonsense ((\"}')", "filter"),
+        (
+            "SELECT * FROM apply('filter', '', '{\"keep\": {\"env\": \"PATH\"}}')",
+            "env",
+        ),
+        (
+            "SELECT * FROM apply('filter', '', '{\"keep\": {\"file\": \"/etc/passwd\"}}')",
+            "file",
+        ),
+        (
+            "SELECT * FROM apply('filter', '', '{\"keep\": \"nonsense ((\"}')",
+            "filter",
+        ),
         ("SELECT * FROM apply('filter', 'no_column = 1')", "no_column"),
-        ("SELECT * FROM apply('filter', '1 = (SELECT count(*) FROM events)')", "there is no table"),
+        (
+            "SELECT * FROM apply('filter', '1 = (SELECT count(*) FROM events)')",
+            "there is no table",
+        ),
         ("SELECT * FROM apply('filter', '', 'no json')", "JSON"),
     ] {
-        let error = node.sql().unwrap().ask(sql).await.map(|answer| answer.rows.len()).unwrap_err();
+        let error = node
+            .sql()
+            .unwrap()
+            .ask(sql)
+            .await
+            .map(|answer| answer.rows.len())
+            .unwrap_err();
         let told = sluice_tests::error_chain(&error);
         assert!(told.contains(what), "{sql}: {told}");
     }

@@ -78,10 +78,11 @@ impl Place {
 
     /// Either store may be the one that lags, but one of them holds the end.
     fn random(rng: &mut Seeded) -> Place {
-        let far = LAST / 3 + rng.below(LAST / 2);
+        let far = LAST / 2 + rng.below(LAST / 3);
         let (cold, high) = if rng.below(2) == 0 { (LAST, far) } else { (far, LAST) };
-        let first = rng.below(cold.min(high) + 1);
-        let low = (rng.below(3) > 0).then(|| first + rng.below(cold.min(high) - first + 1));
+        let both = cold.min(high);
+        let first = 4 + rng.below(both / 2);
+        let low = (rng.below(3) > 0).then(|| first + rng.below((both - first) / 2 + 1));
         Place {
             cold: Some(cold),
             commit: 4 + rng.below(9),

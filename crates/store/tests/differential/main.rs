@@ -108,7 +108,7 @@ async fn p8_generated_queries_answer_alike_everywhere() {
     for layout in &fleet.layouts {
         let (hot, cold) = layout.tiers;
         assert!(
-            !layout.name.contains("seam") || hot >= 100 && cold >= 100,
+            !layout.name.contains("seam") || hot >= 50 && cold >= 50,
             "{}: {hot} rows in hot, {cold} in cold",
             layout.name
         );
