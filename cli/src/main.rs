@@ -1,5 +1,6 @@
 //! `sluice`: the one command. Each subcommand is a module; this file only chooses.
 
+mod applying;
 mod ca;
 mod check;
 #[path = "gen.rs"]

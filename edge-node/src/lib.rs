@@ -32,7 +32,9 @@ mod tally;
 mod tap;
 pub mod tools;
 
-pub use chain::{ChainError, ChainStatus, LoadedPlugin, PluginCheck, RefusedChain, SecretError, check_plugins};
+pub use chain::{
+    ChainError, ChainStatus, LoadedPlugin, PluginCheck, RefusedChain, SecretError, check_plugins, load_plugin,
+};
 pub use config::{ConfigError, EdgeConfig};
 pub use facts::{component_facts, package_limits, standard_kind};
 pub use node::{EdgeError, EdgeNode, NodeOptions};

@@ -9,9 +9,10 @@ use datafusion::error::Result;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use sluice_store::{Pinned, Scope, register_views};
+use sluice_store::{Pinned, Scope, physical_rules, register_views};
 
 use crate::config::LimitsConfig;
+use crate::functions::{self, Plugins};
 use crate::memory::Room;
 use crate::metered::Metering;
 use crate::position::Known;
@@ -25,10 +26,11 @@ pub(crate) const SCHEMA: &str = "public";
 const WITHHELD: [&str; 1] = ["version"];
 
 /// Makes sessions. What every session shares (functions, optimizer rules) is made once.
-#[derive(Debug)]
 pub(crate) struct Catalog {
     template: SessionState,
     room: Room,
+    /// How plugins are run over rows, where that is possible.
+    plugins: Option<Arc<dyn Plugins>>,
 }
 
 /// Whose rows an identity may see. The only place where a token becomes a filter.
@@ -50,6 +52,12 @@ pub(crate) fn options() -> SQLOptions {
         .with_allow_statements(false)
 }
 
+impl std::fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Catalog")
+    }
+}
+
 impl Catalog {
     pub(crate) fn new(limits: &LimitsConfig) -> Catalog {
         let mut config = SessionConfig::new()
@@ -57,18 +65,24 @@ impl Catalog {
             .with_create_default_catalog_and_schema(false)
             .with_information_schema(true);
         config.options_mut().sql_parser.collect_spans = true;
-        let template = SessionStateBuilder::new_with_default_features()
+        let mut builder = SessionStateBuilder::new_with_default_features()
             .with_config(config)
+            .with_physical_optimizer_rules(physical_rules())
             .with_physical_optimizer_rule(Arc::new(Metering { most: limits.max_scan }))
-            .with_physical_optimizer_rule(Arc::new(Yielding))
-            .build();
+            .with_physical_optimizer_rule(Arc::new(Yielding));
+        functions::register(&mut builder);
         Catalog {
-            template,
+            template: builder.build(),
+            plugins: None,
             room: Room::new(limits),
         }
     }
 
     /// A session that sees the tables of one scope at one point of the log.
+    pub(crate) fn set_plugins(&mut self, plugins: Arc<dyn Plugins>) {
+        self.plugins = Some(plugins);
+    }
+
     pub(crate) async fn session(&self, pinned: &Pinned, scope: Scope) -> Result<SessionContext> {
         let schema = Arc::new(MemorySchemaProvider::new());
         let catalog = MemoryCatalogProvider::new();
@@ -83,7 +97,11 @@ impl Catalog {
         for name in WITHHELD {
             ctx.deregister_udf(name);
         }
+        let events = pinned.events(scope.clone());
         register_views(&ctx, pinned, scope).await?;
+        for (name, function) in functions::tables(&events, self.plugins.as_ref()) {
+            ctx.register_udtf(name, function);
+        }
         Ok(ctx)
     }
 }

@@ -22,11 +22,12 @@ use crate::config::LimitsConfig;
 use crate::depth;
 use crate::error::{Kind, QueryError};
 use crate::executor::{AbortOnDrop, Executor};
+use crate::functions::Plugins;
 use crate::limits::{Admission, Place};
 use crate::pg_catalog::PgCatalog;
 use crate::shape::{self, Shape};
 use crate::tokens::Identity;
-use crate::{guard, position};
+use crate::{functions, guard, position};
 
 /// Batches between the threads that compute and the connection that writes.
 const BATCHES_AHEAD: usize = 2;
@@ -146,6 +147,13 @@ impl Engine {
             limits,
             counters: Counters::default(),
         })
+    }
+
+    /// Lets queries run plugins over rows; before the first query.
+    pub(crate) fn set_plugins(&mut self, plugins: Arc<dyn Plugins>) {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.catalog.set_plugins(plugins);
+        }
     }
 
     pub(crate) fn limits(&self) -> &LimitsConfig {
@@ -461,8 +469,9 @@ async fn plan(
 /// The outer error is ours, the inner one the planner's.
 async fn checked(
     ctx: &SessionContext,
-    statement: Parsed,
+    mut statement: Parsed,
 ) -> Result<Result<LogicalPlan, datafusion::error::DataFusionError>, QueryError> {
+    functions::complete(&mut statement);
     match ctx.state().statement_to_plan(statement).await {
         Ok(plan) if depth::is_too_large(&plan) => Err(QueryError::new(
             Kind::Invalid,

@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::depth::too_deep;
 use crate::error::{Kind, QueryError};
+use crate::functions;
 use crate::names;
 use crate::position::{read_only, syntax};
 
@@ -21,7 +22,8 @@ pub(crate) fn parse(sql: &str, options: &SqlParserOptions) -> Result<Statement, 
     // What cannot be cut into words is the parser's to explain.
     let words = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
     measure(&words)?;
-    let parsed = DFParserBuilder::new(sql)
+    let spelled = functions::spell(sql, &words);
+    let parsed = DFParserBuilder::new(&*spelled)
         .with_dialect(&GenericDialect {})
         .with_recursion_limit(options.recursion_limit.get())
         .build()

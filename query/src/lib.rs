@@ -1,8 +1,8 @@
 //! The query layer: one SQL surface over hot and cold, inside limits, for the tenant that a token stands for.
 //!
 //! `service` composes the parts and is what a program starts; `engine` plans and runs one query; `catalog` decides what a query can
-//! see; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of its answers; `pg` is the door for clients of Postgres,
-//! `flight` the one for clients of Arrow Flight SQL.
+//! see; `functions` are those for telemetry; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of its answers;
+//! `pg` is the door for clients of Postgres, `flight` the one for clients of Arrow Flight SQL.
 
 mod api;
 mod catalog;
@@ -14,6 +14,7 @@ mod engine;
 pub mod error;
 mod executor;
 mod flight;
+mod functions;
 mod guard;
 mod limits;
 mod listener;
@@ -33,6 +34,7 @@ pub mod tokens;
 mod yielding;
 
 pub use config::QueryConfig;
+pub use functions::{ApplyError, PluginCall, Plugins, applied_schema};
 pub use service::{BuildError, QueryService, RunError};
 pub use status::{NoStatus, StatusSource};
 pub use tokens::{Identity, Tokens};

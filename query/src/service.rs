@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, Api};
 use crate::config::QueryConfig;
 use crate::engine::Engine;
+use crate::functions::Plugins;
 use crate::memory::Room;
 use crate::status::{NoStatus, StatusSource};
 use crate::tls::{Tls, TlsError};
@@ -118,6 +119,15 @@ impl QueryService {
     #[must_use]
     pub fn with_status(mut self, status: Arc<dyn StatusSource>) -> QueryService {
         self.status = Status(status);
+        self
+    }
+
+    /// How plugins are run over rows, for `apply`. Without it there is no such function.
+    #[must_use]
+    pub fn with_plugins(mut self, plugins: Arc<dyn Plugins>) -> QueryService {
+        if let Some(engine) = Arc::get_mut(&mut self.engine) {
+            engine.set_plugins(plugins);
+        }
         self
     }
 

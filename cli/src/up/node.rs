@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::config::UpConfig;
 use super::identity::{self, Identity};
+use crate::applying::LocalPlugins;
 use crate::ca::LocalAuthority;
 use crate::reports::NodeReports;
 use crate::running::RunArgs;
@@ -168,6 +169,10 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     config.edge.link.certificate = identity.edge.certificate.clone();
     config.edge.link.key = identity.edge.key.clone();
     config.edge.link.ca = identity.edge.ca.clone();
+    let plugins = LocalPlugins::new(
+        config.edge.data_dir.join("plugins"),
+        config.edge.packages.strict_revocations,
+    );
     let edge = EdgeNode::build(config.edge).await?;
 
     config.query.listen = args.address("http").unwrap_or(config.query.listen);
@@ -183,6 +188,7 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     let query = QueryService::build(config.query, tables, tokens)
         .await?
         .with_status(reports.source())
+        .with_plugins(plugins)
         .with_routes(edge.tap_routes());
 
     let doors = edge.listen().into_iter().chain(ingest.listen()).chain(query.listen());

@@ -15,7 +15,7 @@ mod stores;
 pub use cold::{ColdError, ColdTable, CommitError};
 pub use hot::{ClickHouseHot, EmbeddedHot, Hot, HotError, HotRows};
 pub use lake::{Lake, LakeError, S3Options};
-pub use provider::{Completeness, PinError, Pinned, Scope, Tables, TablesOptions, register_views};
+pub use provider::{Completeness, PinError, Pinned, Scope, Tables, TablesOptions, physical_rules, register_views};
 pub use rows::{OffsetRange, RowsError};
 pub use seam::{Claim, Position, Seam, SeamError, SeamRecord};
 pub use state::{StateError, StateObjects};

@@ -10,9 +10,10 @@ use arrow::array::{AsArray, RecordBatch};
 use arrow::util::pretty::pretty_format_batches;
 use common::*;
 use datafusion::datasource::MemTable;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use sluice_store::cold::CompactOptions;
-use sluice_store::{OffsetRange, Pinned, Scope, Stores, Tables, TablesOptions, register_views};
+use sluice_store::{OffsetRange, Pinned, Scope, Stores, Tables, TablesOptions, physical_rules, register_views};
 use sluice_wire::ids::{Partition, TenantId};
 
 const PARTITIONS: u16 = 3;
@@ -535,4 +536,88 @@ async fn the_newest_rows_are_found_without_reading_all_files() {
             "{numbers:?}\n{analyzed}"
         );
     }
+}
+
+/// Hot alone gives the first rows of an order and nothing more, from a server and from memory.
+#[tokio::test]
+async fn hot_gives_the_newest_rows_alone() {
+    for (_folder, stores) in lakes(1 << 30).await {
+        let place = Place {
+            cold: Some(8),
+            commit: 3,
+            hot: Some((0, LAST)),
+            low: None,
+        };
+        for index in 0..PARTITIONS {
+            fill(&stores, partition(index), place).await;
+        }
+        let pinned = tables(&stores).pin().await.unwrap();
+        let config = SessionConfig::new().with_target_partitions(1).with_batch_size(4);
+        let state = SessionStateBuilder::new_with_default_features()
+            .with_config(config)
+            .with_physical_optimizer_rules(physical_rules());
+        let ctx = SessionContext::new_with_state(state.build());
+        register_views(&ctx, &pinned, Scope::All).await.unwrap();
+        let text = "SELECT \"time\", body FROM events WHERE signal = 'log' ORDER BY \"time\" DESC LIMIT 3";
+        let analyzed = ask(&ctx, &format!("EXPLAIN ANALYZE {text}")).await;
+        let hot = analyzed.lines().find(|line| line.contains("HotScan")).unwrap();
+        let number = |name: &str| -> u64 {
+            let after = hot
+                .split(name)
+                .nth(1)
+                .unwrap_or_else(|| panic!("no {name} in {analyzed}"));
+            after
+                .chars()
+                .take_while(char::is_ascii_digit)
+                .collect::<String>()
+                .parse()
+                .unwrap()
+        };
+        match stores.hot.clickhouse() {
+            Some(_) => {
+                assert!(hot.contains("ordered there, the first 3"), "{analyzed}");
+                assert_eq!(number("output_rows="), 3, "{analyzed}");
+            }
+            None => assert!(number("chunks_passed_over=") > 0, "{analyzed}"),
+        }
+    }
+}
+
+/// Where cold has nothing to say, an aggregate is one statement of the server; else each tier makes its part. EXPLAIN says which.
+#[tokio::test]
+async fn aggregates_are_made_where_the_rows_are() {
+    let Some((_folder, stores)) = lakes(1 << 30).await.into_iter().nth(1) else {
+        return;
+    };
+    let place = |cold, low| Place {
+        cold: Some(cold),
+        commit: 3,
+        hot: Some((0, LAST)),
+        low,
+    };
+    for index in 0..PARTITIONS {
+        fill(&stores, partition(index), place(8, Some(5))).await;
+    }
+    let pinned = tables(&stores).pin().await.unwrap();
+    let state = SessionStateBuilder::new_with_default_features()
+        .with_config(SessionConfig::new().with_target_partitions(2))
+        .with_physical_optimizer_rules(physical_rules());
+    let ctx = SessionContext::new_with_state(state.build());
+    register_views(&ctx, &pinned, Scope::All).await.unwrap();
+    let text = "SELECT service, count(*), avg(severity), count(DISTINCT name) FROM events";
+    let both = ask(&ctx, &format!("EXPLAIN {text} GROUP BY service")).await;
+    assert!(
+        both.contains("aggregated there") && both.contains("mode=Partial") && both.contains("ColdScan"),
+        "{both}"
+    );
+    assert!(both.contains("served by hot"), "{both}");
+    let recent = format!("{text} WHERE \"offset\" > 10 GROUP BY service");
+    let alone = ask(&ctx, &format!("EXPLAIN {recent}")).await;
+    assert!(
+        alone.contains("aggregated there; cold: 0 of")
+            && !alone.contains("mode=Partial")
+            && !alone.contains("ColdScan"),
+        "{alone}"
+    );
+    assert!(alone.contains("outside of the filters"), "{alone}");
 }

@@ -1,12 +1,14 @@
 //! What `check` says of the plugins of a configuration: each is loaded as a start would load it, and nothing is kept of it.
 
 use std::fmt;
+use std::path::Path;
 
 use serde::Serialize;
+use sluice_runtime::Chain;
 use sluice_settings::Setting;
 
-use super::{Keeper, KeeperOptions};
-use crate::config::EdgeConfig;
+use super::{ChainError, Keeper, KeeperOptions};
+use crate::config::{EdgeConfig, PluginEntry};
 use crate::node::NodeOptions;
 
 /// One entry of the chain.
@@ -61,6 +63,26 @@ pub fn check_plugins(config: &EdgeConfig, options: &NodeOptions) -> Vec<PluginCh
         }
     };
     config.plugin.iter().map(check).collect()
+}
+
+/// One plugin by its package, installed in a folder or a standard one, verified and loaded as a start would load it; for trying it on
+/// rows beside the chain. Blocks while it compiles.
+pub fn load_plugin(
+    folder: &Path,
+    options: &NodeOptions,
+    strict_revocations: bool,
+    package: &str,
+    version: Option<&str>,
+    config: toml::Table,
+) -> Result<Chain, ChainError> {
+    let keeper = Keeper::new(KeeperOptions {
+        folder: folder.to_owned(),
+        compiler: options.compiler.clone(),
+        cache: true,
+        strict_revocations,
+    });
+    keeper.set(&[PluginEntry::plain(package, version, config)])?;
+    Ok(keeper.chain().clone())
 }
 
 impl PluginCheck {

@@ -21,7 +21,7 @@ use sluice_runtime::HostError;
 
 #[cfg(test)]
 pub(crate) use builtin::STANDARD;
-pub use check::{LoadedPlugin, PluginCheck, check_plugins};
+pub use check::{LoadedPlugin, PluginCheck, check_plugins, load_plugin};
 pub(crate) use keeper::{Keeper, KeeperOptions};
 pub use secrets::SecretError;
 pub(crate) use source::wanted;

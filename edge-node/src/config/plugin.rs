@@ -109,6 +109,26 @@ fn all() -> f64 {
 }
 
 impl PluginEntry {
+    /// A package with a configuration, and everything else as it is without being named.
+    pub(crate) fn plain(package: &str, version: Option<&str>, config: toml::Table) -> PluginEntry {
+        PluginEntry {
+            // Names of packages may have a slash, those of entries do not.
+            name: package.rsplit('/').next().unwrap_or(package).to_owned(),
+            path: None,
+            unsigned: false,
+            package: Some(package.to_owned()),
+            version: version.map(str::to_owned),
+            config,
+            capabilities: None,
+            tables: BTreeMap::new(),
+            limits: PluginLimits::default(),
+            on_fault: None,
+            enabled: true,
+            signals: Vec::new(),
+            shadow: None,
+        }
+    }
+
     /// The package to look for in the store, and among the standard plugins.
     pub(crate) fn package(&self) -> &str {
         self.package.as_deref().unwrap_or(&self.name)

@@ -62,13 +62,14 @@ pub(super) fn plan(
     let stored = conjunction(filters.iter().filter_map(|filter| to_stored(filter, mapping)));
     let filter = physical(stored.clone())?;
 
-    let fits: Vec<(&Arc<ColdFile>, Fit)> = point
-        .cold
-        .files
-        .iter()
-        .map(|file| (file, fit(file, point, wanted)))
-        .filter(|(_, fit)| *fit != Fit::None)
-        .collect();
+    let mut passed = Passed::default();
+    let mut fits: Vec<(&Arc<ColdFile>, Fit)> = Vec::new();
+    for file in &point.cold.files {
+        match fit(file, point, wanted, &mut passed) {
+            Fit::None => {}
+            fit => fits.push((file, fit)),
+        }
+    }
     let pieces: Vec<&Arc<ColdFile>> = fits.iter().map(|(file, _)| *file).collect();
     let keep = prune::keep(&pieces, filter.as_ref(), mapping.physical())?;
     let kept: Vec<(&Arc<ColdFile>, Fit)> = fits.into_iter().zip(keep).filter(|(_, k)| *k).map(|(f, _)| f).collect();
@@ -84,7 +85,8 @@ pub(super) fn plan(
     let (whole, mixed): (Vec<_>, Vec<_>) = (of(Fit::All), of(Fit::Some));
 
     let (read, all) = (kept.len(), point.cold.files.len());
-    let mut label = format!("cold: {read} of {all} files, version {}", point.cold.number);
+    passed.filtered = all - read - passed.tenants - passed.hidden - passed.hot;
+    let mut label = format!("cold: {read} of {all} files{passed}, version {}", point.cold.number);
     if let Some(stored) = &stored {
         label.push_str(&format!(", filter={stored}"));
     }
@@ -219,17 +221,50 @@ fn file_groups(files: &[Arc<ColdFile>], partitions: usize) -> Vec<FileGroup> {
     groups
 }
 
-fn fit(file: &ColdFile, point: &Point, wanted: &Wanted<'_>) -> Fit {
-    let fits = [
-        fit_tenant(file, wanted),
-        fit_hidden(file, wanted),
-        fit_seam(file, point),
-    ];
-    if fits.contains(&Fit::None) {
-        Fit::None
-    } else {
-        fits.into_iter().max().unwrap_or(Fit::Some)
+/// Files that are not read, by the reason.
+#[derive(Debug, Default)]
+struct Passed {
+    tenants: usize,
+    hidden: usize,
+    hot: usize,
+    filtered: usize,
+}
+
+impl std::fmt::Display for Passed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let reasons = [
+            (self.hot, "served by hot"),
+            (self.tenants, "of other tenants"),
+            (self.hidden, "of the ledger"),
+            (self.filtered, "outside of the filters"),
+        ];
+        let told: Vec<String> = reasons
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, why)| format!("{count} {why}"))
+            .collect();
+        match told.is_empty() {
+            true => Ok(()),
+            false => write!(f, " (passed over: {})", told.join(", ")),
+        }
     }
+}
+
+fn fit(file: &ColdFile, point: &Point, wanted: &Wanted<'_>, passed: &mut Passed) -> Fit {
+    let mut worst = Fit::All;
+    let looks = [
+        (fit_tenant(file, wanted), &mut passed.tenants),
+        (fit_hidden(file, wanted), &mut passed.hidden),
+        (fit_seam(file, point), &mut passed.hot),
+    ];
+    for (fit, count) in looks {
+        if fit == Fit::None {
+            *count += 1;
+            return Fit::None;
+        }
+        worst = worst.max(fit);
+    }
+    worst
 }
 
 fn fit_tenant(file: &ColdFile, wanted: &Wanted<'_>) -> Fit {

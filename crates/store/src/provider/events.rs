@@ -12,7 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::union::UnionExec;
 
-use super::exact::is_plain;
+use super::exact::is_exact;
 use super::{Point, Scope, cold_scan, hot_scan};
 
 /// The rows of one scope.
@@ -28,7 +28,10 @@ pub(super) struct EventsProvider {
 pub(super) struct Wanted<'a> {
     /// All columns of the table.
     pub(super) schema: SchemaRef,
+    /// What is asked for, and behind it what filters need besides.
     pub(super) projection: Option<&'a Vec<usize>>,
+    /// What is asked for alone.
+    pub(super) asked: Option<&'a Vec<usize>>,
     pub(super) limit: Option<usize>,
     /// For a scan that applies all filters itself.
     pub(super) limit_if_filtered: Option<usize>,
@@ -37,7 +40,12 @@ pub(super) struct Wanted<'a> {
 }
 
 impl Wanted<'_> {
-    /// The columns that the scan returns.
+    /// The columns that a scan returns which applies all filters itself.
+    pub(super) fn asked(&self) -> Result<SchemaRef> {
+        hot_scan::project(&self.schema, self.asked)
+    }
+
+    /// The columns that any other scan returns.
     pub(super) fn projected(&self) -> Result<SchemaRef> {
         hot_scan::project(&self.schema, self.projection)
     }
@@ -86,10 +94,10 @@ impl TableProvider for EventsProvider {
         TableType::Base
     }
 
-    /// Every filter passes over what cannot match. Plain ones are applied to each row here; of the others the engine checks the rows
-    /// that remain.
+    /// Every filter passes over what cannot match, and is applied to each row here, so that limits and aggregates reach the tiers. Only
+    /// what has another value each time, or needs another table, is left to the engine.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        let kind = |filter: &&Expr| match is_plain(filter, &self.schema) {
+        let kind = |filter: &&Expr| match is_exact(filter, &self.schema) {
             true => TableProviderFilterPushDown::Exact,
             false => TableProviderFilterPushDown::Inexact,
         };
@@ -104,7 +112,7 @@ impl TableProvider for EventsProvider {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let table_schema = DFSchema::try_from(Arc::clone(&self.schema))?;
-        let plain: Vec<&Expr> = filters.iter().filter(|filter| is_plain(filter, &self.schema)).collect();
+        let plain: Vec<&Expr> = filters.iter().filter(|filter| is_exact(filter, &self.schema)).collect();
         // Other filters are checked above this scan, so cutting off rows here would be wrong.
         let limit = limit.filter(|_| plain.len() == filters.len());
         let exact = conjunction(plain.into_iter().cloned());
@@ -114,26 +122,31 @@ impl TableProvider for EventsProvider {
         let wanted = Wanted {
             schema: Arc::clone(&self.schema),
             projection: columns.as_ref(),
+            asked: projection,
             limit: limit.filter(|_| exact.is_none()),
             limit_if_filtered: limit,
             tenant: self.scope.tenant(),
             hidden: self.hidden,
         };
 
-        let filter = conjunction(filters.iter().cloned());
-        let filter = filter
-            .map(|filter| state.create_physical_expr(filter, &table_schema))
-            .transpose()?;
+        let each = filters
+            .iter()
+            .map(|filter| state.create_physical_expr(filter.clone(), &table_schema));
+        let each = each.collect::<Result<Vec<_>>>()?;
+        let all = datafusion::physical_expr::conjunction_opt(each.iter().cloned());
         let partitions = state.config().target_partitions();
-        let hot = hot_scan::plan(&self.point, &wanted, filters, filter.as_ref(), partitions)?;
-        let mut parts = vec![hot];
-        parts.extend(cold_scan::plan(&self.point, &wanted, filters, state)?);
+        let (hot, is_done) = hot_scan::plan(&self.point, &wanted, filters, &each, all.as_ref(), partitions)?;
+        let cold = cold_scan::plan(&self.point, &wanted, filters, state)?;
+        let parts = std::iter::once((hot, is_done)).chain(cold.into_iter().map(|part| (part, false)));
         let Some(exact) = exact else {
-            return UnionExec::try_new(parts);
+            return UnionExec::try_new(parts.map(|(part, _)| part).collect());
         };
         let exact = state.create_physical_expr(exact, &DFSchema::try_from(wanted.projected()?)?)?;
         let asked: Option<Vec<usize>> = projection.map(|columns| (0..columns.len()).collect());
-        let checked = parts.into_iter().map(|part| {
+        let checked = parts.map(|(part, is_done)| {
+            if is_done {
+                return Ok(part);
+            }
             let checked = FilterExecBuilder::new(Arc::clone(&exact), part)
                 .apply_projection(asked.clone())?
                 .with_batch_size(state.config().batch_size())

@@ -1,29 +1,30 @@
-//! Filters that a scan applies to every row itself, so that the engine need not look again and a limit reaches the scan.
+//! Filters that a scan applies to every row itself, so that the engine need not look again, and limits and aggregates reach the scan.
 
 use arrow::datatypes::SchemaRef;
-use datafusion::logical_expr::expr::InList;
-use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::Expr;
 
-/// Whether a filter compares plain columns with constants and nothing else.
-pub(super) fn is_plain(filter: &Expr, schema: &SchemaRef) -> bool {
-    let column = |expr: &Expr| match expr {
-        Expr::Column(column) => schema
-            .field_with_name(&column.name)
-            .is_ok_and(|field| !field.data_type().is_nested()),
-        _ => false,
-    };
-    let constant = |expr: &Expr| matches!(expr, Expr::Literal(..));
-    match filter {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => match op {
-            Operator::And | Operator::Or => is_plain(left, schema) && is_plain(right, schema),
-            Operator::Eq | Operator::NotEq | Operator::Lt | Operator::LtEq | Operator::Gt | Operator::GtEq => {
-                column(left) && constant(right) || constant(left) && column(right)
-            }
-            _ => false,
-        },
-        Expr::Between(Between { expr, low, high, .. }) => column(expr) && constant(low) && constant(high),
-        Expr::InList(InList { expr, list, .. }) => column(expr) && list.iter().all(constant),
-        Expr::IsNull(expr) | Expr::IsNotNull(expr) => column(expr),
-        _ => false,
+/// Whether a filter is decided by one row of the table alone, each time alike.
+pub(super) fn is_exact(filter: &Expr, schema: &SchemaRef) -> bool {
+    if filter.is_volatile() {
+        return false;
     }
+    let mut exact = true;
+    let visited = filter.apply(|node| {
+        exact &= match node {
+            Expr::Column(column) => schema.index_of(&column.name).is_ok(),
+            Expr::Exists(_)
+            | Expr::InSubquery(_)
+            | Expr::ScalarSubquery(_)
+            | Expr::SetComparison(_)
+            | Expr::OuterReferenceColumn(..)
+            | Expr::Placeholder(_) => false,
+            _ => true,
+        };
+        Ok(match exact {
+            true => TreeNodeRecursion::Continue,
+            false => TreeNodeRecursion::Stop,
+        })
+    });
+    visited.is_ok() && exact
 }

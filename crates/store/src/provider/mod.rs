@@ -4,6 +4,7 @@ mod cold_scan;
 mod completeness;
 mod events;
 mod exact;
+mod federate;
 mod hot_scan;
 mod newest;
 mod part_exec;
@@ -21,6 +22,7 @@ use sluice_wire::ids::{Partition, TenantId};
 
 pub use self::completeness::{Completeness, PartitionState};
 use self::events::EventsProvider;
+pub use self::federate::physical_rules;
 use self::streams::{FoldTable, Shown, Streams};
 pub use self::views::{VIEWS, register_views};
 use crate::cold::{ColdError, ColdTable, ColdVersion};

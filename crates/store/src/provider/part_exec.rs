@@ -11,6 +11,7 @@ use datafusion::common::{Result, Statistics};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::filter_pushdown::{ChildFilterDescription, FilterDescription, FilterPushdownPhase};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -63,6 +64,11 @@ impl PartExec {
             restore,
             properties: Arc::new(properties),
         }
+    }
+
+    /// What is said of a part that gives no rows.
+    pub(super) fn empty_label(&self) -> Option<String> {
+        self.input.is::<EmptyExec>().then(|| self.label.clone())
     }
 }
 

@@ -35,13 +35,23 @@ const LEDGER: &str = r#"SELECT tenant, node, stream, epoch, seq, "partition", "o
 
 const QUARANTINED: &str = "SELECT * FROM everything WHERE quarantined_by IS NOT NULL AND signal <> '_batch'";
 
+/// Rate, errors and duration: what a dashboard of services shows first.
+const SERVICE_RED: &str = r#"SELECT date_bin(INTERVAL '1 minute', "time") AS minute, service, sum(weight) AS requests,
+ sum(CASE WHEN status = 'error' THEN weight ELSE 0.0 END) AS errors,
+ sum(CASE WHEN status = 'error' THEN weight ELSE 0.0 END) / sum(weight) AS error_ratio,
+ approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ns) AS p50_ns,
+ approx_percentile_cont(0.95) WITHIN GROUP (ORDER BY duration_ns) AS p95_ns,
+ approx_percentile_cont(0.99) WITHIN GROUP (ORDER BY duration_ns) AS p99_ns
+ FROM events WHERE signal = 'span' AND kind IN ('server', 'consumer') GROUP BY date_bin(INTERVAL '1 minute', "time"), service"#;
+
 /// Name and text of every view, in terms of `events` and `everything`.
-pub const VIEWS: [(&str, &str); 5] = [
+pub const VIEWS: [(&str, &str); 6] = [
     ("logs", LOGS),
     ("spans", SPANS),
     ("metrics", METRICS),
     ("ledger", LEDGER),
     ("quarantined", QUARANTINED),
+    ("service_red", SERVICE_RED),
 ];
 
 /// Registers `events` and the views of it for one caller. The views hold the scoped tables themselves, so that nothing a caller

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arrow::array::{
-    ArrayRef, Float64Array, Int32Array, Int64Array, ListArray, MapBuilder, MapFieldNames, RecordBatch, StringArray,
-    StringBuilder, TimestampMicrosecondArray, TimestampNanosecondArray, UInt32Array, UInt64Array, new_null_array,
+    ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, ListArray, MapBuilder, MapFieldNames, RecordBatch,
+    StringArray, StringBuilder, TimestampMicrosecondArray, TimestampNanosecondArray, UInt32Array, UInt64Array,
+    new_null_array,
 };
-use arrow::datatypes::{DataType, UInt64Type};
+use arrow::datatypes::{DataType, Float64Type, UInt64Type};
 use sluice_store::hot::clickhouse::ClickHouseConfig;
 use sluice_store::{ClickHouseHot, HotError, HotRows, LogEnds, OffsetRange, Stores, Tables, TablesOptions};
 use sluice_wire::counts::Counts;
@@ -104,6 +105,7 @@ fn data_rows(id: &BatchId, p: Partition, offset: u64, rows: usize, rng: &mut See
     let (signals, services, late, jitter, levels, numbers) =
         (pick(3), pick(5), pick(40), pick(DAY_NS as u64), pick(24), pick(1 << 40));
     let quarantined = pick(10);
+    let extra = pick(1 << 40);
     // Some rows are days late, so that offsets and event times disagree.
     let times: Vec<i64> = (0..rows)
         .map(|i| {
@@ -190,6 +192,53 @@ fn data_rows(id: &BatchId, p: Partition, offset: u64, rows: usize, rng: &mut See
         "buckets",
         Arc::new(ListArray::from_iter_primitive::<UInt64Type, _, _>(buckets)),
     );
+    columns.insert(
+        "monotonic",
+        Arc::new(
+            (0..rows)
+                .map(|i| is(i, 2).then_some(extra[i] % 3 > 0))
+                .collect::<BooleanArray>(),
+        ),
+    );
+    let quarter = |i: usize| (extra[i] % 97) as f64 / 4.0;
+    columns.insert(
+        "sum",
+        Arc::new(
+            (0..rows)
+                .map(|i| is(i, 2).then(|| quarter(i)))
+                .collect::<Float64Array>(),
+        ),
+    );
+    columns.insert(
+        "max",
+        Arc::new(
+            (0..rows)
+                .map(|i| is(i, 2).then(|| if extra[i] % 5 == 0 { f64::NAN } else { quarter(i) }))
+                .collect::<Float64Array>(),
+        ),
+    );
+    let bounds = (0..rows).map(|i| {
+        let given = (0..=extra[i] % 2).map(|n| Some(n as f64 + quarter(i)));
+        (is(i, 2) && extra[i] % 7 > 0).then(|| given.collect::<Vec<_>>())
+    });
+    columns.insert(
+        "bounds",
+        Arc::new(ListArray::from_iter_primitive::<Float64Type, _, _>(bounds)),
+    );
+    let observed: Vec<Option<i64>> = (0..rows)
+        .map(|i| (extra[i] % 4 > 0).then(|| START_NS + extra[i] as i64 % 120_000_000_000))
+        .collect();
+    columns.insert(
+        "observed_time",
+        Arc::new(TimestampNanosecondArray::from(observed).with_timezone("UTC")),
+    );
+    columns.insert(
+        "resource",
+        map(rows, |i| match extra[i] % 4 {
+            0 => Vec::new(),
+            n => vec![("zone".to_owned(), format!("z{n}"))],
+        }),
+    );
     columns.insert("weight", Arc::new(Float64Array::from(vec![1.0; rows])));
     columns.insert(
         "attrs",
@@ -198,6 +247,12 @@ fn data_rows(id: &BatchId, p: Partition, offset: u64, rows: usize, rng: &mut See
                 ("route".to_owned(), format!("/r{}", numbers[i] % 4)),
                 ("n".to_owned(), levels[i].to_string()),
             ]
+            .into_iter()
+            // A key may stand twice, and be empty: the first counts.
+            .chain((extra[i] % 5 == 0).then(|| ("twice".to_owned(), "first".to_owned())))
+            .chain((extra[i] % 5 == 0).then(|| ("twice".to_owned(), "second".to_owned())))
+            .chain((extra[i] % 5 == 1).then(|| ("twice".to_owned(), String::new())))
+            .collect()
         }),
     );
     columns.insert("stream", text(&|_| Some(id.stream.to_string())));

@@ -294,29 +294,10 @@ impl ClickHouseHot {
         rows.iter().map(|row| parse_held(row)).collect()
     }
 
-    /// Begins a query of rows: `columns` in this order, that meet `conditions`.
-    pub(crate) async fn select(
-        &self,
-        columns: &[String],
-        conditions: &[String],
-        parameters: Vec<(String, String)>,
-        limit: Option<usize>,
-    ) -> Result<ArrowAnswer, ClickHouseError> {
-        let shown = match columns.is_empty() {
-            // Only how many there are.
-            true => "toUInt8(1)".to_owned(),
-            false => columns
-                .iter()
-                .map(|name| format!("`{name}`"))
-                .collect::<Vec<_>>()
-                .join(", "),
-        };
-        let mut text = format!("SELECT {shown} FROM `{TABLE}` WHERE {}", conditions.join(" AND "));
-        if let Some(limit) = limit {
-            text.push_str(&format!(" LIMIT {limit}"));
-        }
-        let mut statement = Statement::new(text).with("max_block_size", BATCH_ROWS_READ);
-        statement.parameters = parameters;
+    /// Begins a query of rows, or of what is computed of them.
+    pub(crate) async fn select(&self, asked: Asked) -> Result<ArrowAnswer, ClickHouseError> {
+        let mut statement = Statement::new(asked.text()).with("max_block_size", BATCH_ROWS_READ);
+        statement.parameters = asked.parameters;
         self.shared.client.query(statement).await
     }
 
@@ -343,6 +324,38 @@ impl ClickHouseHot {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change is complete before anything can fail.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is asked of the table. Texts of people are in the parameters alone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    /// Names, or what is computed.
+    pub(crate) columns: Vec<String>,
+    pub(crate) conditions: Vec<String>,
+    pub(crate) groups: Vec<String>,
+    pub(crate) order: Vec<String>,
+    pub(crate) limit: Option<usize>,
+    pub(crate) parameters: Vec<(String, String)>,
+}
+
+impl Asked {
+    fn text(&self) -> String {
+        let shown = match self.columns.is_empty() {
+            // Only how many there are.
+            true => "toUInt8(1)".to_owned(),
+            false => self.columns.join(", "),
+        };
+        let mut text = format!("SELECT {shown} FROM `{TABLE}` WHERE {}", self.conditions.join(" AND "));
+        for (word, list) in [("GROUP BY", &self.groups), ("ORDER BY", &self.order)] {
+            if !list.is_empty() {
+                text.push_str(&format!(" {word} {}", list.join(", ")));
+            }
+        }
+        if let Some(limit) = self.limit {
+            text.push_str(&format!(" LIMIT {limit}"));
+        }
+        text
     }
 }
 

@@ -7,8 +7,6 @@ use arrow::array::RecordBatch;
 use arrow::compute::kernels::cmp::{gt_eq, lt_eq};
 use arrow::compute::{and, filter_record_batch};
 use datafusion::common::Result;
-use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::datasource::source::DataSourceExec;
 use datafusion::error::DataFusionError;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
@@ -16,16 +14,24 @@ use datafusion::scalar::ScalarValue;
 
 use sluice_wire::ids::Partition;
 
+use super::chunks::ChunksExec;
 use crate::hot::{Chunk, Part};
 use crate::provider::events::Wanted;
-use crate::provider::part_exec::PartExec;
 use crate::provider::prune::{self, Piece};
 use crate::rows;
 
 /// A piece of memory and the offsets of it that hot serves.
-struct Served {
+#[derive(Debug)]
+pub(super) struct Served {
     part: Arc<Part>,
     range: (i64, i64),
+}
+
+/// A piece with rows that hot serves.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) piece: Served,
+    pub(super) rows: RecordBatch,
 }
 
 impl Piece for Served {
@@ -83,27 +89,17 @@ pub(super) fn plan(
         }
     }
     let keep = prune::keep(&pieces, filter, &wanted.schema)?;
-    let mut batches = Vec::new();
-    let mut kept = 0;
-    for (piece, _) in pieces.iter().zip(keep).filter(|(_, keep)| *keep) {
-        kept += 1;
-        if let Some(batch) = visible(piece)? {
-            batches.push(batch);
+    let mut held = Vec::new();
+    for (piece, _) in pieces.into_iter().zip(keep).filter(|(_, keep)| *keep) {
+        if let Some(rows) = visible(&piece)? {
+            held.push(Held { piece, rows });
         }
     }
-    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
-    let groups = group(batches, partitions.max(1), rows);
-    let source = MemorySourceConfig::try_new(&groups, Arc::clone(&wanted.schema), wanted.projection.cloned())?
-        .with_limit(wanted.limit);
-    let label = format!("hot: {kept} of {all} chunks, {rows} rows");
-    let input = DataSourceExec::from_data_source(source);
-    Ok(Arc::new(PartExec::new(
-        "HotScan",
-        label,
-        input,
-        None,
-        wanted.projected()?,
-    )))
+    // The newest first: a query for the newest rows then learns soon what it need not look at.
+    held.sort_by_key(|held| std::cmp::Reverse(held.piece.part.times.1));
+    let rows: usize = held.iter().map(|held| held.rows.num_rows()).sum();
+    let label = format!("hot: {} of {all} chunks, {rows} rows", held.len());
+    Ok(Arc::new(ChunksExec::new(label, deal(held, partitions.max(1)), wanted)?))
 }
 
 /// The rows of a piece that hot serves; a chunk may reach below L.
@@ -123,20 +119,13 @@ fn visible(piece: &Served) -> Result<Option<RecordBatch>> {
     Ok(Some(filter_record_batch(rows, &mask)?))
 }
 
-/// Neighbouring batches in groups of about equally many rows, one for each task of the query.
-fn group(batches: Vec<RecordBatch>, groups: usize, rows: usize) -> Vec<Vec<RecordBatch>> {
-    let share = rows.div_ceil(groups).max(1);
-    let mut list: Vec<Vec<RecordBatch>> = vec![Vec::new()];
-    let mut held = 0;
-    for batch in batches {
-        if held >= share {
-            list.push(Vec::new());
-            held = 0;
-        }
-        held += batch.num_rows();
-        if let Some(newest) = list.last_mut() {
-            newest.push(batch);
-        }
+/// In turn to each task of the query, so that each keeps their order.
+fn deal(held: Vec<Held>, groups: usize) -> Vec<Vec<Held>> {
+    let mut dealt: Vec<Vec<Held>> = Vec::new();
+    dealt.resize_with(groups.min(held.len()).max(1), Vec::new);
+    let count = dealt.len();
+    for (at, held) in held.into_iter().enumerate() {
+        dealt[at % count].push(held);
     }
-    list
+    dealt
 }

@@ -1,8 +1,11 @@
 //! The part of a scan that hot serves, from memory or from a server.
 
+mod chunks;
 mod memory;
+mod partial;
 mod server;
 mod sql;
+mod words;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,21 +17,24 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use sluice_wire::ids::Partition;
 
+pub(super) use self::server::ServerExec;
 use super::Point;
 use super::events::Wanted;
 use crate::hot::PinnedRows;
 
-/// Plans the scan of what is pinned. `filter` is all of `filters`.
+/// Plans the scan of what is pinned; and whether it applies all of the filters exactly. `each` are the filters one by one, and `all`
+/// is all of them.
 pub(super) fn plan(
     point: &Point,
     wanted: &Wanted<'_>,
     filters: &[Expr],
-    filter: Option<&Arc<dyn PhysicalExpr>>,
+    each: &[Arc<dyn PhysicalExpr>],
+    all: Option<&Arc<dyn PhysicalExpr>>,
     partitions: usize,
-) -> Result<Arc<dyn ExecutionPlan>> {
+) -> Result<(Arc<dyn ExecutionPlan>, bool)> {
     match &point.hot.rows {
-        PinnedRows::Memory(chunks) => memory::plan(chunks, &served(point), wanted, filter, partitions),
-        PinnedRows::Server { hot, seam } => server::plan(hot, seam, &served(point), wanted, filters),
+        PinnedRows::Memory(chunks) => Ok((memory::plan(chunks, &served(point), wanted, all, partitions)?, false)),
+        PinnedRows::Server { hot, seam } => server::plan(hot, seam, &served(point), wanted, filters, each),
     }
 }
 

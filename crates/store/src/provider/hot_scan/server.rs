@@ -1,145 +1,353 @@
-//! Rows of a ClickHouse server: one statement with the seam's offsets and generations, the tenant, and what filters it can apply.
+//! Rows of a ClickHouse server: one statement with the seam's offsets and generations, the tenant, and what of the query it can
+//! compute: filters, the first rows of an order, partial aggregates.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::compute::cast;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::Expr;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr};
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, ReplaceChildrenOptions,
+};
 use futures::stream;
 use sluice_wire::ids::Partition;
 
+use super::partial;
 use super::sql;
+use super::words::Words;
 use crate::hot::ClickHouseHot;
-use crate::hot::clickhouse::{any_of, fit_rows, rows_between, text_parameter};
+use crate::hot::clickhouse::{Asked, any_of, fit_rows, rows_between, text_parameter};
 use crate::provider::events::Wanted;
 use crate::provider::part_exec::PartExec;
 use crate::rows::LEDGER;
 use crate::seam::SeamRecord;
 
+/// Of everything that one statement computes; ClickHouse parses statements of up to 256 KiB, and parameters travel in the address.
+const MAX_WORDS_BYTES: usize = 64 << 10;
+const MAX_PARAMETER_BYTES: usize = 16 << 10;
+
 /// One statement, not yet sent.
 #[derive(Clone)]
-struct Question {
+pub(in crate::provider) struct ServerExec {
     hot: ClickHouseHot,
-    columns: Vec<String>,
-    conditions: Vec<String>,
-    parameters: Vec<(String, String)>,
-    limit: Option<usize>,
-    schema: SchemaRef,
+    asked: Asked,
+    /// Rows of the table, or states of aggregates.
+    computed: bool,
+    /// The filters of the query are all in the statement.
+    whole: bool,
+    label: String,
+    properties: Arc<PlanProperties>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
-impl fmt::Debug for Question {
+impl fmt::Debug for ServerExec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the parameters: they hold what people look for.
-        f.debug_struct("Question")
-            .field("conditions", &self.conditions)
+        f.debug_struct("ServerExec")
+            .field("conditions", &self.asked.conditions)
             .finish_non_exhaustive()
     }
 }
 
-/// Plans the scan of the offsets that hot serves.
+/// Plans the scan of the offsets that hot serves; and whether it applies all filters exactly.
 pub(super) fn plan(
     hot: &ClickHouseHot,
     seam: &BTreeMap<Partition, SeamRecord>,
     served: &BTreeMap<Partition, (u64, u64)>,
     wanted: &Wanted<'_>,
     filters: &[Expr],
-) -> Result<Arc<dyn ExecutionPlan>> {
-    let schema = wanted.projected()?;
+    physical: &[Arc<dyn PhysicalExpr>],
+) -> Result<(Arc<dyn ExecutionPlan>, bool)> {
     let places: Vec<String> = served
         .iter()
         .filter_map(|(partition, (first, last))| rows_between(*partition, seam.get(partition)?, *first, *last))
         .collect();
     if places.is_empty() {
+        let schema = wanted.projected()?;
         let input = Arc::new(EmptyExec::new(Arc::clone(&schema)));
-        return Ok(Arc::new(PartExec::new(
-            "HotScan",
-            "hot: nothing".to_owned(),
-            input,
-            None,
-            schema,
-        )));
+        let nothing = PartExec::new("HotScan", "hot: nothing".to_owned(), input, None, schema);
+        return Ok((Arc::new(nothing), false));
     }
-    let said = sql::say(filters, &wanted.schema);
-    let mut parameters = said.parameters;
-    let mut conditions = vec![any_of(places.into_iter())];
+    let mut asked = Asked {
+        conditions: vec![any_of(places.into_iter())],
+        ..Asked::default()
+    };
     if let Some(tenant) = wanted.tenant {
         let (text, parameter) = text_parameter("tenant", tenant);
-        conditions.push(format!("`tenant` = {text}"));
-        parameters.push(parameter);
+        asked.conditions.push(format!("`tenant` = {text}"));
+        asked.parameters.push(parameter);
     }
     if !wanted.hidden {
-        conditions.push(format!("`signal` != '{LEDGER}' AND `quarantined_by` IS NULL"));
+        asked
+            .conditions
+            .push(format!("`signal` != '{LEDGER}' AND `quarantined_by` IS NULL"));
     }
-    let (filtered, all) = (said.conditions.len(), filters.len());
-    conditions.extend(said.conditions);
-    let question = Question {
-        hot: hot.clone(),
-        columns: schema.fields().iter().map(|field| field.name().clone()).collect(),
-        conditions,
-        parameters,
-        limit: if said.whole {
-            wanted.limit_if_filtered
-        } else {
-            wanted.limit
-        },
-        schema: Arc::clone(&schema),
-    };
+    // What narrows, by what the server has an index for; then what decides.
+    let said = sql::say(filters, &wanted.schema);
+    let narrows = said.conditions.len();
+    asked.conditions.extend(said.conditions);
+    asked.parameters.extend(said.parameters);
+    let mut whole = said.whole;
+    if !whole {
+        whole = decide(&mut asked, &wanted.schema, physical);
+    }
+    let filtered = if whole { filters.len() } else { narrows };
     let label = format!(
-        "hot: {} partitions on the server, {filtered} of {all} filters there",
-        served.len()
+        "hot: {} partitions on the server, {filtered} of {} filters there",
+        served.len(),
+        filters.len()
     );
-    let limit = question.limit;
-    let no_orders = Vec::<datafusion::physical_expr::LexOrdering>::new();
-    let input = StreamingTableExec::try_new(
-        Arc::clone(&schema),
-        vec![Arc::new(question)],
-        None,
-        no_orders,
-        false,
-        limit,
-    )?;
-    Ok(Arc::new(PartExec::new("HotScan", label, Arc::new(input), None, schema)))
+    let schema = if whole { wanted.asked()? } else { wanted.projected()? };
+    asked.limit = if whole { wanted.limit_if_filtered } else { wanted.limit };
+    asked.columns = schema
+        .fields()
+        .iter()
+        .map(|field| format!("`{}`", field.name()))
+        .collect();
+    let exec = ServerExec {
+        hot: hot.clone(),
+        asked,
+        computed: false,
+        whole,
+        label,
+        properties: properties(schema),
+        metrics: ExecutionPlanMetricsSet::new(),
+    };
+    Ok((Arc::new(exec), whole))
 }
 
-impl PartitionStream for Question {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
+/// Says all filters exactly, if there are words for all of them.
+fn decide(asked: &mut Asked, schema: &SchemaRef, filters: &[Arc<dyn PhysicalExpr>]) -> bool {
+    let mut words = Words::new(schema, asked.parameters.len());
+    let conditions: Option<Vec<String>> = filters.iter().map(|filter| words.condition(filter)).collect();
+    let parameters = words.parameters;
+    let Some(conditions) = conditions.filter(|all| fits(all, &parameters, asked)) else {
+        return false;
+    };
+    asked.conditions.extend(conditions);
+    asked.parameters.extend(parameters);
+    true
+}
+
+fn fits(texts: &[String], parameters: &[(String, String)], asked: &Asked) -> bool {
+    let words: usize = texts.iter().chain(&asked.conditions).map(String::len).sum();
+    let values: usize = parameters
+        .iter()
+        .chain(&asked.parameters)
+        .map(|(_, value)| value.len())
+        .sum();
+    words <= MAX_WORDS_BYTES && values <= 2 * MAX_PARAMETER_BYTES
+}
+
+fn properties(schema: SchemaRef) -> Arc<PlanProperties> {
+    Arc::new(PlanProperties::new(
+        EquivalenceProperties::new(schema),
+        Partitioning::UnknownPartitioning(1),
+        EmissionType::Incremental,
+        Boundedness::Bounded,
+    ))
+}
+
+impl ServerExec {
+    /// Nothing of the query is left to be checked in these rows.
+    fn is_open(&self) -> bool {
+        self.whole && !self.computed && self.asked.limit.is_none()
+    }
+
+    /// The same, but for the first rows of an order alone; `None`: the server orders differently.
+    pub(in crate::provider) fn first(&self, order: &LexOrdering, fetch: usize) -> Option<Arc<dyn ExecutionPlan>> {
+        if !self.is_open() {
+            return None;
+        }
+        let schema = self.schema();
+        let mut words = Words::new(&schema, self.asked.parameters.len());
+        let mut by = Vec::new();
+        for sort in order.iter() {
+            // Rows that are alike up to a key without words must all come.
+            let key = words.key(&sort.expr)?;
+            let way = if sort.options.descending { "DESC" } else { "ASC" };
+            let nulls = if sort.options.nulls_first { "FIRST" } else { "LAST" };
+            by.push(format!("{} {way} NULLS {nulls}", key.text));
+        }
+        let parameters = words.parameters;
+        let mut first = self.clone();
+        if !fits(&by, &parameters, &self.asked) {
+            return None;
+        }
+        first.asked.parameters.extend(parameters);
+        first.asked.order = by;
+        first.asked.limit = Some(fetch);
+        first.label.push_str(&format!(", ordered there, the first {fetch}"));
+        first.metrics = ExecutionPlanMetricsSet::new();
+        Some(Arc::new(first))
+    }
+
+    /// The state of a partial aggregate over these rows; `expand` puts its expressions in terms of these rows.
+    pub(in crate::provider) fn aggregated(
+        &self,
+        aggregate: &AggregateExec,
+        expand: &dyn Fn(&Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>>,
+        besides: &str,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let groups = aggregate.group_expr();
+        if !self.is_open() || !(groups.is_true_no_grouping() || groups.is_single()) {
+            return Ok(None);
+        }
+        let schema = self.schema();
+        let mut words = Words::new(&schema, self.asked.parameters.len());
+        let mut columns = Vec::new();
+        for (expr, _) in groups.expr() {
+            match words.key(&expand(expr)?) {
+                Some(key) => columns.push(key.text),
+                None => return Ok(None),
+            }
+        }
+        let keys: Vec<String> = (0..columns.len()).map(|at| format!("`k {at}`")).collect();
+        let mut columns: Vec<String> = columns
+            .iter()
+            .zip(&keys)
+            .map(|(text, key)| format!("{text} AS {key}"))
+            .collect();
+        for (function, filter) in aggregate.aggr_expr().iter().zip(aggregate.filter_expr()) {
+            let args = function.expressions().iter().map(expand).collect::<Result<Vec<_>>>()?;
+            let Some(function) = function.with_new_expressions(args, Vec::new()) else {
+                return Ok(None);
+            };
+            let filter = filter.as_ref().map(expand).transpose()?;
+            match partial::state(&mut words, &function, filter.as_ref()) {
+                Some(states) => columns.extend(states),
+                None => return Ok(None),
+            }
+        }
+        let schema = aggregate.schema();
+        let parameters = words.parameters;
+        if columns.len() != schema.fields().len() || columns.is_empty() || !fits(&columns, &parameters, &self.asked) {
+            return Ok(None);
+        }
+        let mut asked = self.asked.clone();
+        asked.columns = columns;
+        asked.parameters.extend(parameters);
+        asked.groups = keys;
+        Ok(Some(Arc::new(Self {
+            hot: self.hot.clone(),
+            asked,
+            computed: true,
+            whole: true,
+            label: format!("{}, aggregated there{besides}", self.label),
+            properties: properties(schema),
+            metrics: ExecutionPlanMetricsSet::new(),
+        })))
+    }
+}
+
+impl DisplayAs for ServerExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HotScan: {}", self.label)?;
+        match self.asked.limit {
+            Some(limit) => write!(f, ", limit {limit}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl ExecutionPlan for ServerExec {
+    fn name(&self) -> &str {
+        "HotScan"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn fetch(&self) -> Option<usize> {
+        self.asked.limit
+    }
+
+    fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        let mut fewer = self.clone();
+        fewer.asked.limit = match (self.asked.limit, limit) {
+            (Some(mine), Some(theirs)) => Some(mine.min(theirs)),
+            (mine, theirs) => mine.or(theirs),
+        };
+        Some(Arc::new(fewer))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
     }
 
     /// Batches come as they are asked for; dropping the stream ends the statement.
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let question = self.clone();
+    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let (hot, asked, schema, computed) = (self.hot.clone(), self.asked.clone(), self.schema(), self.computed);
+        let metrics = BaselineMetrics::new(&self.metrics, partition);
+        let shown = Arc::clone(&schema);
         let begun = async move {
-            let answer = question
-                .hot
-                .select(
-                    &question.columns,
-                    &question.conditions,
-                    question.parameters,
-                    question.limit,
-                )
-                .await
-                .map_err(failed)?;
-            let schema = question.schema;
-            Ok::<_, DataFusionError>(stream::try_unfold((answer, schema), async |(mut answer, schema)| {
-                let Some(batch) = answer.next().await.map_err(failed)? else {
-                    return Ok(None);
-                };
-                let batch = fit_rows(&batch, &schema)?;
-                Ok(Some((batch, (answer, schema))))
-            }))
+            let answer = hot.select(asked).await.map_err(failed)?;
+            let state = (answer, schema, metrics, computed);
+            Ok::<_, DataFusionError>(stream::try_unfold(
+                state,
+                async |(mut answer, schema, metrics, computed)| {
+                    let Some(batch) = answer.next().await.map_err(failed)? else {
+                        return Ok(None);
+                    };
+                    let batch = match computed {
+                        true => states(&batch, &schema)?,
+                        false => fit_rows(&batch, &schema)?,
+                    };
+                    let batch = batch.record_output(&metrics);
+                    Ok(Some((batch, (answer, schema, metrics, computed))))
+                },
+            ))
         };
         let rows = futures::TryStreamExt::try_flatten(stream::once(begun));
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(shown, rows)))
     }
+}
+
+/// States of aggregates as the engine has them.
+fn states(answer: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = schema.fields().iter().zip(answer.columns());
+    let arrays = columns
+        .map(|(field, column)| cast(column, field.data_type()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(answer.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?)
 }
 
 fn failed(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {

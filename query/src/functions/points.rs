@@ -1,0 +1,59 @@
+//! States of aggregates as columns: lists of numbers and texts, one list per part of a state.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, StringArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, Int64Type};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::scalar::ScalarValue;
+
+pub(super) fn field(name: String, kind: DataType) -> FieldRef {
+    Arc::new(Field::new_list(name, Field::new_list_field(kind, true), true))
+}
+
+fn list(values: ArrayRef) -> ScalarValue {
+    let item = Arc::new(Field::new_list_field(values.data_type().clone(), true));
+    let offsets = OffsetBuffer::from_lengths([values.len()]);
+    ScalarValue::List(Arc::new(ListArray::new(item, offsets, values, None)))
+}
+
+pub(super) fn floats(values: impl Iterator<Item = f64>) -> ScalarValue {
+    list(Arc::new(Float64Array::from_iter_values(values)))
+}
+
+pub(super) fn ints(values: impl Iterator<Item = i64>) -> ScalarValue {
+    list(Arc::new(Int64Array::from_iter_values(values)))
+}
+
+pub(super) fn texts(values: impl Iterator<Item = String>) -> ScalarValue {
+    list(Arc::new(StringArray::from_iter_values(values)))
+}
+
+/// One part of the states that are to be merged, all lists in one.
+fn flat(states: &ArrayRef, kind: &DataType) -> Result<ArrayRef> {
+    let lists = states.as_list_opt::<i32>().ok_or_else(wrong)?;
+    let offsets = lists.value_offsets();
+    let (first, last) = (offsets[0] as usize, offsets[lists.len()] as usize);
+    Ok(cast(&lists.values().slice(first, last - first), kind)?)
+}
+
+pub(super) fn flat_floats(states: Option<&ArrayRef>) -> Result<Float64Array> {
+    let flat = flat(states.ok_or_else(wrong)?, &DataType::Float64)?;
+    Ok(flat.as_primitive::<Float64Type>().clone())
+}
+
+pub(super) fn flat_ints(states: Option<&ArrayRef>) -> Result<Int64Array> {
+    let flat = flat(states.ok_or_else(wrong)?, &DataType::Int64)?;
+    Ok(flat.as_primitive::<Int64Type>().clone())
+}
+
+pub(super) fn flat_texts(states: Option<&ArrayRef>) -> Result<StringArray> {
+    let flat = flat(states.ok_or_else(wrong)?, &DataType::Utf8)?;
+    Ok(flat.as_string::<i32>().clone())
+}
+
+fn wrong() -> DataFusionError {
+    DataFusionError::Internal("a state that is to be merged is none".into())
+}
