@@ -10,7 +10,6 @@ use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -26,7 +25,7 @@ use crate::chaos::{Processes, Programs};
 use crate::corpus::Signal;
 use crate::engines::Engines;
 use crate::load::{self, ClientError, LoadOptions, LoadReport, Observer, Protocol, Target};
-use crate::process::{Sql, Start, get};
+use crate::process::{Sql, Start, ca, get};
 
 /// Whose the edges are.
 pub const TENANT: &str = "default";
@@ -397,18 +396,8 @@ fn certificates(sluice: &Path, folder: &Path, edges: u8) -> Result<Keys> {
     }
     let authority = folder.join("ca");
     for words in commands {
-        let made = Command::new(sluice)
-            .arg("ca")
-            .arg("--dir")
-            .arg(&authority)
-            .args(&words)
-            .output()?;
-        ensure!(
-            made.status.success(),
-            "`sluice ca {}` failed: {}",
-            words.join(" "),
-            String::from_utf8_lossy(&made.stderr)
-        );
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        ca(sluice, &authority, &words)?;
     }
     fs::copy(authority.join("ca.pem"), keys.authority())?;
     Ok(keys)
