@@ -20,6 +20,9 @@ use crate::payload::Content;
 /// Everything has arrived before: this is for the answers to say so.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
+/// Of so many rows of cold one must be in hot as well. What hot has let go of because cold was ahead is not held against anything.
+const ENOUGH_OF_BOTH: u64 = 10;
+
 /// What a run of a fleet showed.
 #[derive(Clone, Debug)]
 pub struct FleetJudgement {
@@ -131,7 +134,7 @@ fn problems(judgement: &FleetJudgement, options: &FleetOptions) -> Vec<String> {
         "VACUOUS: one of the stores holds nothing".to_owned(),
     );
     wants(
-        2 * twins.alike >= twins.cold_rows,
+        twins.alike >= twins.cold_rows / ENOUGH_OF_BOTH,
         format!(
             "VACUOUS: only {} of {} rows were in both stores",
             twins.alike, twins.cold_rows

@@ -7,7 +7,7 @@ mod stage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -26,6 +26,10 @@ const EVENTS_PER_REQUEST: usize = 100;
 const EVENTS_PER_SECOND: f64 = 3_000.0;
 /// Share of the traces that the edges keep, so that the ledger has something to balance.
 pub const SAMPLE: f64 = 0.8;
+
+/// Cold stays behind hot for as long as a killed hot writer needs to come back: one that finds cold ahead leaves everything to it, and then
+/// there is less to hold against each other.
+const COMMIT_EVERY: Duration = Duration::from_secs(10);
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -56,6 +60,7 @@ pub async fn run(
     let begun = Instant::now();
     let shape = Shape {
         sample: Some(SAMPLE),
+        commit_every: COMMIT_EVERY,
         ..Shape::default()
     };
     let fleet = Fleet::start(&options.programs, engines, &shape, folder).await?;

@@ -22,10 +22,10 @@ pub(super) const PARTS: [Part; 8] = [
 /// Steps after which hot, cold and gateway are killed on purpose, between what they do and what they say of it.
 const POINTS: [(Part, &str, u32); 5] = [
     (Part::Gateway(1), "gw.after_append", 3),
-    (Part::Hot(1), "writer.hot.after_insert", 2),
+    (Part::Hot(1), "writer.hot.after_insert", 1),
     (Part::Hot(2), "writer.hot.before_position", 1),
-    (Part::Cold, "writer.cold.before_commit", 2),
-    (Part::Cold, "writer.cold.after_commit", 2),
+    (Part::Cold, "writer.cold.before_commit", 1),
+    (Part::Cold, "writer.cold.after_commit", 1),
 ];
 /// A hot writer that stands still for longer than its group waits for it is a zombie when it wakes.
 const ZOMBIE_MS: u64 = 14_000;

@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// For all that was acknowledged to be in both stores.
 const ARRIVAL_LIMIT: Duration = Duration::from_secs(300);
 /// For a process to come to a point that it need not come to.
-const POINT_LIMIT: Duration = Duration::from_secs(15);
+const POINT_LIMIT: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How often somebody who watches is told how far it is.
 const TELL_EVERY: Duration = Duration::from_secs(5);
