@@ -5,12 +5,13 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::{Keys, Places, SERVER_NAME, Shape};
+use super::keys::Keys;
+use super::{Places, SERVER_NAME, Shape};
 use crate::engines::Engines;
 
 /// One file for all roles of ingest, which differ in `--role` only. A replay window of nothing lets the log forget as soon as it may.
 pub(super) fn ingest(engines: &Engines, places: &Places, shape: &Shape, keys: &Keys, folder: &Path) -> Result<String> {
-    let [certificate, key] = keys.pair(&format!("gateway-{SERVER_NAME}"));
+    let [certificate, key] = keys.gateway();
     let (authority, deny) = (keys.authority(), folder.join("ca/deny"));
     let (data, hot) = (folder.join("ingest"), clickhouse(engines, places)?);
     let insert_rows = shape

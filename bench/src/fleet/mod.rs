@@ -2,6 +2,7 @@
 //! nobody here wrote. The demo, the tests of outages and the measurements of the cloud stand on it.
 
 mod config;
+mod keys;
 mod twins;
 
 use std::collections::BTreeMap;
@@ -16,8 +17,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use sluice_query::tokens::{self, Reach};
-use sluice_wire::ids::TenantId;
 
 pub use twins::Twins;
 
@@ -25,7 +24,7 @@ use crate::chaos::{Processes, Programs};
 use crate::corpus::Signal;
 use crate::engines::Engines;
 use crate::load::{self, ClientError, LoadOptions, LoadReport, Observer, Protocol, Target};
-use crate::process::{Sql, Start, ca, get};
+use crate::process::{Sql, Start, get};
 
 /// Whose the edges are.
 pub const TENANT: &str = "default";
@@ -150,8 +149,8 @@ impl Fleet {
     /// Makes certificates, configuration and a token below `folder`, and starts everything.
     pub async fn start(programs: &Programs, engines: &Engines, shape: &Shape, folder: &Path) -> Result<Fleet> {
         let places = Places::new(engines)?;
-        let keys = certificates(&programs.sluice, folder, shape.edges)?;
-        let (token, tokens_file) = token(folder)?;
+        let keys = keys::certificates(&programs.sluice, folder, shape.edges)?;
+        let (token, tokens_file) = keys::token(folder)?;
         let ingest = folder.join("ingest.toml");
         fs::write(&ingest, config::ingest(engines, &places, shape, &keys, folder)?)?;
         let query = folder.join("query.toml");
@@ -356,57 +355,4 @@ fn first_request(edge: u8) -> u64 {
 /// Which edge a request of a load went to.
 pub fn edge_of(request: u64) -> u8 {
     u8::try_from(request / REQUESTS_OF_AN_EDGE).map_or(u8::MAX, |edge| edge.saturating_add(1))
-}
-
-/// Where the certificates lie.
-struct Keys {
-    folder: PathBuf,
-}
-
-impl Keys {
-    fn authority(&self) -> PathBuf {
-        self.folder.join("ca.pem")
-    }
-
-    /// Certificate and key.
-    fn pair(&self, name: &str) -> [PathBuf; 2] {
-        ["pem", "key"].map(|kind| self.folder.join(format!("{name}.{kind}")))
-    }
-
-    fn edge(&self, number: u8) -> [PathBuf; 2] {
-        self.pair(&format!("{TENANT}.site-{number}"))
-    }
-}
-
-/// An authority, and certificates of it, as an operator makes them.
-fn certificates(sluice: &Path, folder: &Path, edges: u8) -> Result<Keys> {
-    let keys = Keys {
-        folder: folder.join("certificates"),
-    };
-    fs::create_dir_all(&keys.folder)?;
-    let out = keys.folder.display().to_string();
-    let mut commands = vec![vec!["init".to_owned()]];
-    let issue = |words: &[&str]| {
-        let all = [&["issue"], words, &["--out", &out]].concat();
-        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
-    };
-    commands.push(issue(&["--gateway", SERVER_NAME]));
-    for number in 1..=edges {
-        commands.push(issue(&["--tenant", TENANT, "--node", &format!("site-{number}")]));
-    }
-    let authority = folder.join("ca");
-    for words in commands {
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        ca(sluice, &authority, &words)?;
-    }
-    fs::copy(authority.join("ca.pem"), keys.authority())?;
-    Ok(keys)
-}
-
-/// A token for all rows, and the file that lets the query process know it.
-fn token(folder: &Path) -> Result<(String, PathBuf)> {
-    let file = folder.join("tokens.json");
-    let (token, entry) = tokens::mint(rand::random(), "fleet", &TenantId::new(TENANT)?, Reach::Operator);
-    tokens::save(&file, &[entry])?;
-    Ok((token, file))
 }
