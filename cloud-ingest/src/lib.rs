@@ -13,6 +13,7 @@ pub mod log;
 pub mod quota;
 pub mod service;
 pub mod status;
+pub mod tenants;
 pub mod writer;
 
 pub use config::IngestConfig;

@@ -6,10 +6,12 @@ mod certificates;
 mod failing_log;
 mod hostile;
 mod lag;
+mod memory;
 mod memory_log;
 mod peer;
 mod pki;
 mod quota;
+mod tenants;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -21,3 +21,4 @@ mod quarantine;
 mod readers;
 mod restart;
 mod siege;
+mod tenants;
