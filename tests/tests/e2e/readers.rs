@@ -1,7 +1,7 @@
 //! Readers that nobody here wrote: DuckDB, pandas and ClickHouse read the cold table from a folder and from a bucket, and count and sum
 //! the same as `sluice sql`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sluice_bench::engines::Engines;
@@ -123,7 +123,7 @@ fn sluice_sql(node: &mut Node) -> String {
     text.lines().skip(1).map(|line| format!("{line}\n")).collect()
 }
 
-fn read(python: &PathBuf, reader: &str, table: &str, environment: &[(&str, &str)]) -> String {
+fn read(python: &Path, reader: &str, table: &str, environment: &[(&str, &str)]) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/readers.py");
     let answer = Command::new(python)
         .args([script, reader, table])

@@ -44,7 +44,8 @@ pub(crate) async fn run(arguments: &Arguments, edge: &Path) -> Result<bool> {
         rounds: ROUNDS,
     };
     let begun = Instant::now();
-    let done = fleet::run(&options, &engines, folder.path(), &|line| println!("{line}")).await;
+    let tell = |line: &str| println!("{line}");
+    let done = Box::pin(fleet::run(&options, &engines, folder.path(), &tell)).await;
     let mut run = match done {
         Ok(run) => run,
         Err(error) => {

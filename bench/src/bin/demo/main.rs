@@ -67,7 +67,7 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<bool> {
     if let Some(edge) = &arguments.edge {
-        return cloud::run(&arguments, edge).await;
+        return Box::pin(cloud::run(&arguments, edge)).await;
     }
     ensure!(
         arguments.events >= 10 * EVENTS_PER_REQUEST as u64,
