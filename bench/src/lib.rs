@@ -5,6 +5,8 @@
 pub mod audit;
 pub mod chaos;
 pub mod corpus;
+pub mod engines;
+pub mod fleet;
 pub mod load;
 pub mod oracle;
 pub mod payload;

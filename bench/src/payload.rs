@@ -60,22 +60,42 @@ impl Content {
 
     /// Reads all events and compares those that belong to `requests`. No plugin that alters events may be in the chain.
     pub async fn read(sql: &Sql, corpus: &Corpus, requests: &[Request]) -> Result<Content, HttpError> {
-        let answer = sql.send(&question(), "application/x-ndjson").await?;
-        let mut stored: HashMap<String, (String, Place)> = HashMap::new();
-        for line in answer.text().lines().filter(|line| !line.is_empty()) {
-            let shape = |error: String| HttpError::Shape {
-                what: format!("{error} in {line}"),
-            };
-            let event: Stored = serde_json::from_str(line).map_err(|error| shape(error.to_string()))?;
-            let Some(id) = event.id else { continue };
-            let epoch = event.epoch.as_deref().and_then(|e| e.split('-').next()?.parse().ok());
-            let (Some(epoch), Some(seq), Some(row)) = (epoch, event.seq, event.row) else {
-                return Err(shape("an event without a place".to_owned()));
-            };
-            stored.insert(id, (event.digest, (epoch, seq, row)));
-        }
-        Ok(compare(corpus, requests, &stored))
+        let each = Content::read_each(sql, corpus, &[requests]).await?;
+        Ok(each.into_iter().next().unwrap_or_default())
     }
+
+    /// The same for several edges, whose requests are compared each for themselves.
+    pub async fn read_each(sql: &Sql, corpus: &Corpus, requests: &[&[Request]]) -> Result<Vec<Content>, HttpError> {
+        let mut stored = HashMap::new();
+        // One answer has a limited number of rows.
+        for signal in Signal::ALL {
+            stored.extend(read(sql, signal).await?);
+        }
+        Ok(requests
+            .iter()
+            .map(|requests| compare(corpus, requests, &stored))
+            .collect())
+    }
+}
+
+/// Digest and place of every event of a signal, by its id.
+async fn read(sql: &Sql, signal: Signal) -> Result<HashMap<String, (String, Place)>, HttpError> {
+    let question = format!("{} WHERE signal = '{signal}'", question());
+    let answer = sql.send(&question, "application/x-ndjson").await?;
+    let mut stored = HashMap::new();
+    for line in answer.text().lines().filter(|line| !line.is_empty()) {
+        let shape = |error: String| HttpError::Shape {
+            what: format!("{error} in {line}"),
+        };
+        let event: Stored = serde_json::from_str(line).map_err(|error| shape(error.to_string()))?;
+        let Some(id) = event.id else { continue };
+        let epoch = event.epoch.as_deref().and_then(|e| e.split('-').next()?.parse().ok());
+        let (Some(epoch), Some(seq), Some(row)) = (epoch, event.seq, event.row) else {
+            return Err(shape("an event without a place".to_owned()));
+        };
+        stored.insert(id, (event.digest, (epoch, seq, row)));
+    }
+    Ok(stored)
 }
 
 fn compare(corpus: &Corpus, requests: &[Request], stored: &HashMap<String, (String, Place)>) -> Content {

@@ -36,6 +36,8 @@ const BALLAST_BYTES: u64 = 1 << 20;
 const DAY_FILE: &str = "tenants-today.json";
 /// How long the door stays shut while the log is checked; then edges are let in and told to wait.
 const SHUT: Duration = Duration::from_secs(3);
+/// Pause while the lake is out of reach at the start.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why ingest did not come to be.
 #[derive(Debug, thiserror::Error)]
@@ -239,13 +241,16 @@ impl IngestService {
         let checking = Arc::clone(&log);
         let mut begin = Box::pin(async move {
             checking.opened().await.map_err(RunError::Refused)?;
-            check_log_is_the_one(&checking, &stores)
-                .await
-                .map_err(RunError::Begin)?;
-            check_log_reaches_cold(&checking, &stores)
-                .await
-                .map_err(RunError::Begin)?;
-            let skips = skips(&checking, &stores).await.map_err(RunError::Begin)?;
+            // Without the lake nothing is known yet, and nothing is wrong yet.
+            let skips = loop {
+                match may_begin(&checking, &stores).await {
+                    Err(error) if error.is_passing() => {
+                        tracing::warn!(%error, "ingest cannot begin yet; trying again");
+                        tokio::time::sleep(BEGIN_AGAIN).await;
+                    }
+                    done => break done.map_err(RunError::Begin)?,
+                }
+            };
             checked.cancel();
             Ok::<Skips, RunError>(skips)
         });
@@ -345,6 +350,13 @@ impl IngestService {
             writers.spawn(async move { run.await.map_err(|source| RunError::Writer { writer: "cold", source }) });
         }
     }
+}
+
+/// What must hold before anything is appended or written; the records that the writers pass over.
+async fn may_begin(log: &Arc<dyn Log>, stores: &Stores) -> Result<Skips, WriterError> {
+    check_log_is_the_one(log, stores).await?;
+    check_log_reaches_cold(log, stores).await?;
+    skips(log, stores).await
 }
 
 fn open_log(config: &IngestConfig) -> Result<SomeLog, BuildError> {

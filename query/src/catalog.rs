@@ -78,11 +78,11 @@ impl Catalog {
         }
     }
 
-    /// A session that sees the tables of one scope at one point of the log.
     pub(crate) fn set_plugins(&mut self, plugins: Arc<dyn Plugins>) {
         self.plugins = Some(plugins);
     }
 
+    /// A session that sees the tables of one scope at one point of the log.
     pub(crate) async fn session(&self, pinned: &Pinned, scope: Scope) -> Result<SessionContext> {
         let schema = Arc::new(MemorySchemaProvider::new());
         let catalog = MemoryCatalogProvider::new();

@@ -1,15 +1,18 @@
-//! Python with the OpenTelemetry SDK from its registry, in an environment of its own, made once.
+//! Python with the OpenTelemetry SDK and readers of tables from their registry, in an environment of its own, made once.
 
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
 /// The interpreter of an environment in which `tests/python/requirements.txt` is installed.
 pub fn interpreter() -> Result<PathBuf> {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let wanted = fs::read_to_string(here.join("python/requirements.txt"))?;
     let venv = env::var_os("SLUICE_VENV_DIR").map_or_else(|| here.join("../target/venv"), PathBuf::from);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::guests;
 use crate::run;
@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     /// Put the table into bench/RESULTS.md.
     #[arg(long)]
     write: bool,
-    /// Only the measurements whose name contains this: codec, log, plugins, sandbox, stages, idle, edge, outage, backlog, thin, node.
+    /// Only the measurements whose name contains this: codec, log, plugins, sandbox, stages, idle, edge, outage, backlog, thin, node, cloud.
     filter: Option<String>,
 }
 
@@ -27,6 +27,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .arg(programs.join("sluice"))
         .arg("--edge")
         .arg(programs.join("sluice-edge"))
+        .arg("--xtask")
+        .arg(std::env::current_exe().context("cannot find this program")?)
         .arg("--plugins")
         .arg(run::root().join("plugins/dist"))
         .arg("--sandbox")

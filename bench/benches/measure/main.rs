@@ -6,6 +6,7 @@
 
 mod backlog;
 mod chart;
+mod cloud;
 mod codec;
 mod edge;
 mod idle;
@@ -39,6 +40,9 @@ struct Arguments {
     /// The `sluice-edge` program.
     #[arg(long)]
     edge: Option<PathBuf>,
+    /// The `xtask` program, which runs Kafka, ClickHouse and S3 for the measurement of the cloud side.
+    #[arg(long)]
+    xtask: Option<PathBuf>,
     /// The folder of sample.wasm and mask.wasm.
     #[arg(long)]
     plugins: Option<PathBuf>,
@@ -96,6 +100,9 @@ fn main() -> ExitCode {
     }
     if let Some(binary) = &arguments.binary {
         all.push(("node", Box::new(|| node::measure(binary))));
+    }
+    if let (Some(binary), Some(edge), Some(xtask)) = (&arguments.binary, &arguments.edge, &arguments.xtask) {
+        all.push(("cloud", Box::new(|| cloud::measure(binary, edge, xtask))));
     }
     let filter = arguments.filter.unwrap_or_default();
     let mut table = String::from("| what | measured | against |\n|---|---|---|\n");

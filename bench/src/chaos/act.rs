@@ -61,11 +61,11 @@ impl Stage {
         match step.action {
             Action::Kill(who) => self.kill(who).await?,
             Action::KillAll => {
-                for who in Who::ALL {
+                for who in Who::PAIR {
                     self.world.kill(who)?;
                     self.seen.kills += 1;
                 }
-                for who in Who::ALL {
+                for who in Who::PAIR {
                     self.begin_again(who).await?;
                 }
             }
@@ -88,6 +88,7 @@ impl Stage {
                 self.seen.outages += 1;
             }
             Action::Rebind => self.world.relay.rebind().await?,
+            Action::Away { engine, .. } => bail!("there is no {engine} in this world"),
             Action::Narrow => self.world.relay.change(Weather {
                 largest: LEAST_PACKET,
                 ..self.world.relay.weather()
@@ -99,7 +100,7 @@ impl Stage {
 
     /// Nothing is done any more and everything runs: clocks are right, the link is as it was.
     pub(super) async fn calm(&mut self) -> Result<()> {
-        for who in Who::ALL {
+        for who in Who::PAIR {
             if !self.world.process(who)?.is_alive() {
                 bail!("{who} has ended by itself:\n{}", self.world.process(who)?.log_tail());
             }
@@ -182,7 +183,7 @@ impl Stage {
             self.look().await;
             let felt = match who {
                 Who::Edge => self.oracle.refused_requests() > refused,
-                Who::Cloud => self.seen.retries_asked > asked,
+                _ => self.seen.retries_asked > asked,
             };
             if felt {
                 break;
@@ -215,7 +216,7 @@ impl Stage {
                 self.world.relay.cut(true);
                 self.acknowledged(HELD_BACK).await?;
             }
-            Who::Cloud => {
+            _ => {
                 self.acknowledged(AHEAD_OF_COLD).await?;
                 self.carried().await?;
             }
@@ -255,7 +256,7 @@ impl Stage {
     }
 
     fn patient(&mut self, begun: Instant, what: &str) -> Result<()> {
-        for who in Who::ALL {
+        for who in Who::PAIR {
             let process = self.world.process(who)?;
             if !process.is_alive() {
                 bail!("{what}, because {who} has ended:\n{}", process.log_tail());
@@ -268,7 +269,7 @@ impl Stage {
     }
 
     pub(super) fn keep_disks(&mut self, folder: &Path) {
-        for who in Who::ALL {
+        for who in Who::PAIR {
             drop(self.world.kill(who));
             if self.world.disk(who).is_ok() {
                 let from = folder.join(who.to_string());

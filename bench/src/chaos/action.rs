@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use crate::engines::Engine;
+use crate::fleet::Part;
+
 /// What every way must carry for QUIC.
 pub(super) const LEAST_PACKET: usize = 1_200;
 
@@ -10,18 +13,22 @@ pub(super) const LEAST_PACKET: usize = 1_200;
 pub enum Who {
     Edge,
     Cloud,
+    /// Of a fleet.
+    Of(Part),
 }
 
 impl Who {
-    pub const ALL: [Who; 2] = [Who::Edge, Who::Cloud];
+    /// The processes of a world without a fleet.
+    pub const PAIR: [Who; 2] = [Who::Edge, Who::Cloud];
 }
 
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Who::Edge => "edge",
-            Who::Cloud => "cloud",
-        })
+        match self {
+            Who::Edge => f.write_str("edge"),
+            Who::Cloud => f.write_str("cloud"),
+            Who::Of(part) => part.fmt(f),
+        }
     }
 }
 
@@ -93,6 +100,8 @@ pub enum Action {
     Flip(Flip),
     /// Nothing gets through the link; meanwhile a process may be killed and started.
     Outage { ms: u64, kill: Option<Who> },
+    /// An engine is killed, and started again after so long; meanwhile a process may be killed, too.
+    Away { engine: Engine, ms: u64, kill: Option<Who> },
     /// The gateway sees another port.
     Rebind,
     /// Packets longer than QUIC's least vanish from now on.
@@ -109,8 +118,14 @@ pub struct Step {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "after {} events and {} ms: ", self.after_events, self.then_ms)?;
-        match self.action {
+        let (events, ms) = (self.after_events, self.then_ms);
+        write!(f, "after {events} events and {ms} ms: {}", self.action)
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
             Action::Kill(who) => write!(f, "kill -9 {who}"),
             Action::KillAll => write!(f, "kill -9 of both"),
             Action::CrashAt { who, point, passage } => write!(f, "{who} dies at {point}:{passage}"),
@@ -128,6 +143,12 @@ impl fmt::Display for Step {
             Action::Outage { ms, kill: Some(who) } => {
                 write!(f, "the link is cut for {ms} ms, and {who} is killed")
             }
+            Action::Away { engine, ms, kill: None } => write!(f, "kill -9 {engine}, away for {ms} ms"),
+            Action::Away {
+                engine,
+                ms,
+                kill: Some(who),
+            } => write!(f, "kill -9 {engine}, away for {ms} ms, and meanwhile kill -9 {who}"),
             Action::Rebind => write!(f, "the link gets another port"),
             Action::Narrow => write!(f, "packets of more than {LEAST_PACKET} bytes vanish from now on"),
         }

@@ -2,15 +2,17 @@
 //! observer that is never killed and counts every event through SQL afterwards.
 //!
 //! `plan` says what is done, as a pure function of a seed; `world` starts the processes; `act` does to them what the plan says; `judge`
-//! compares. A run that did not see what it is for proves nothing and fails, too.
+//! compares. A run that did not see what it is for proves nothing and fails, too. `fleet` does the same to a fleet on real engines.
 
 mod act;
 mod action;
 mod clock;
 mod disk;
+pub mod fleet;
 mod flip;
 mod judge;
 mod plan;
+mod processes;
 mod world;
 
 use std::path::{Path, PathBuf};
@@ -20,9 +22,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-pub use action::Step;
+pub use action::{Action, Step, Who};
 pub use judge::{Judgement, Seen};
 pub use plan::{Length, Scenario, UnknownScenario};
+pub use processes::Processes;
 pub use world::Programs;
 
 use crate::corpus::Signal;

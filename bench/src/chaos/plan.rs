@@ -253,13 +253,13 @@ fn kill(random: &mut StdRng) -> Action {
 }
 
 fn anyone(random: &mut StdRng) -> Who {
-    Who::ALL[usize::from(random.random_bool(0.4))]
+    Who::PAIR[usize::from(random.random_bool(0.4))]
 }
 
 /// Each in turn, whoever is first.
 fn turns(random: &mut StdRng, rounds: usize) -> impl Iterator<Item = Who> + use<> {
     let first = usize::from(random.random_bool(0.5));
-    (0..rounds).map(move |round| Who::ALL[(first + round) % 2])
+    (0..rounds).map(move |round| Who::PAIR[(first + round) % 2])
 }
 
 fn crash_points(random: &mut StdRng) -> Vec<Action> {
@@ -280,7 +280,7 @@ fn crash_points(random: &mut StdRng) -> Vec<Action> {
 fn clocks(random: &mut StdRng, rounds: usize) -> Vec<Action> {
     let mut actions = Vec::new();
     for round in 0..rounds {
-        let who = Who::ALL[round % 2];
+        let who = Who::PAIR[round % 2];
         let seconds = match round % 6 {
             0 | 1 => DAY_S,
             2 | 3 => 1 - DAY_S,

@@ -12,6 +12,7 @@ use super::action::{Files, Who};
 use super::clock::Clock;
 use super::disk::SmallDisk;
 use super::plan::Setup;
+use super::processes::Processes;
 use crate::process::{Process, Start, StartError, ca, get};
 use crate::relay::{Relay, Weather};
 
@@ -40,8 +41,7 @@ pub(super) enum Built {
 #[derive(Debug)]
 pub(super) struct World {
     folder: PathBuf,
-    starts: BTreeMap<Who, Start>,
-    running: BTreeMap<Who, Process>,
+    processes: Processes<Who>,
     clocks: BTreeMap<Who, Clock>,
     // Behind the processes: a disk in use is not unmounted.
     disks: BTreeMap<Who, SmallDisk>,
@@ -63,45 +63,30 @@ impl World {
         }
         let mut clocks = BTreeMap::new();
         if setup.with_clock {
-            for who in Who::ALL {
+            for who in Who::PAIR {
                 clocks.insert(who, Clock::new(folder, &who.to_string())?);
             }
         }
         let authority = data(Who::Cloud).join("ca");
         certificates(&programs.sluice, &authority, &folder.join("certificates"))?;
 
-        let mut starts = BTreeMap::new();
+        let mut processes = Processes::new();
         let config = folder.join("cloud.toml");
         fs::write(&config, cloud_config(setup))?;
         let cloud = Start::up(&programs.sluice, &data(Who::Cloud)).config(&config);
-        starts.insert(Who::Cloud, with_clock(cloud, clocks.get(&Who::Cloud)));
-        let mut running = BTreeMap::new();
-        running.insert(
-            Who::Cloud,
-            starts[&Who::Cloud].spawn().await.context("the cloud does not start")?,
-        );
-
-        let gateway = running[&Who::Cloud]
-            .address("link")
-            .context("the cloud has no gateway")?;
-        let relay = Relay::start(gateway, Weather::CLEAR).await?;
+        let cloud = with_clock(cloud, clocks.get(&Who::Cloud));
+        let gateway = processes.add(Who::Cloud, cloud).await?.address("link");
+        let relay = Relay::start(gateway.context("the cloud has no gateway")?, Weather::CLEAR).await?;
         let config = folder.join("edge.toml");
         fs::write(&config, edge_config(setup, relay.address.port(), folder))?;
         let edge = Start::edge(&programs.edge, &data(Who::Edge)).config(&config);
-        starts.insert(Who::Edge, with_clock(edge, clocks.get(&Who::Edge)));
-        running.insert(
-            Who::Edge,
-            starts[&Who::Edge].spawn().await.context("the edge does not start")?,
-        );
-        for (who, process) in &running {
-            let again = starts[who].clone().listen_as(process);
-            starts.insert(*who, again);
-        }
+        processes
+            .add(Who::Edge, with_clock(edge, clocks.get(&Who::Edge)))
+            .await?;
         relay.change(setup.weather);
         Ok(Built::World(Box::new(World {
             folder: folder.to_owned(),
-            starts,
-            running,
+            processes,
             clocks,
             disks,
             relay,
@@ -109,32 +94,22 @@ impl World {
     }
 
     pub(super) fn process(&mut self, who: Who) -> Result<&mut Process> {
-        let process = self.running.get_mut(&who);
-        process.with_context(|| format!("{who} is not running"))
+        self.processes.process_mut(who)
     }
 
     /// SIGKILL.
     pub(super) fn kill(&mut self, who: Who) -> Result<()> {
-        let process = self.running.remove(&who);
-        Ok(process.with_context(|| format!("{who} is not running"))?.kill()?)
+        self.processes.kill(who)
     }
 
     /// At the addresses that it had before.
     pub(super) async fn start(&mut self, who: Who) -> Result<()> {
-        let started = self.start_with(who, None).await;
-        started.with_context(|| format!("{who} does not start again"))
+        self.processes.start(who).await
     }
 
     /// The same; it ends by itself at the n-th passage of a point.
     pub(super) async fn start_with(&mut self, who: Who, crash_at: Option<String>) -> Result<(), StartError> {
-        // Dropping the handle ends what runs.
-        self.running.remove(&who);
-        let mut start = self.starts[&who].clone();
-        if let Some(value) = crash_at {
-            start = start.environment("SLUICE_CRASH_AT", &value);
-        }
-        self.running.insert(who, start.spawn().await?);
-        Ok(())
+        self.processes.start_with(who, crash_at).await
     }
 
     pub(super) fn set_clock(&self, who: Who, seconds: i64) -> Result<()> {
@@ -170,7 +145,7 @@ impl World {
 
     /// What the edge says of itself.
     pub(super) async fn edge_status(&self) -> Result<Value> {
-        let edge = self.running.get(&Who::Edge).context("the edge is not running")?;
+        let edge = self.processes.process(Who::Edge)?;
         let answer = get(&format!("{}/v1/status", edge.url("http")?), None).await?;
         if !answer.status.is_success() {
             bail!("the edge answers {} to /v1/status", answer.status);

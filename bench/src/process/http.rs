@@ -93,6 +93,13 @@ impl Answer {
         self.completeness.get("complete").and_then(Value::as_bool) == Some(true)
     }
 
+    /// Whoever answered knows where the log ends.
+    pub fn knows_the_end(&self) -> bool {
+        self.completeness
+            .get("missing_records")
+            .is_some_and(|records| !records.is_null())
+    }
+
     /// The only value of the only row, as a count.
     pub fn count(&self) -> Result<u64, HttpError> {
         let value = self.rows.first().and_then(|row| row.first());

@@ -151,7 +151,12 @@ impl ColdWriter {
                 return Err(WriterError::Task(error.to_string()));
             }
             if Instant::now() >= next_trim {
-                self.trim_all(&gathered).await?;
+                match self.trim_all(&gathered).await {
+                    Err(error) if error.is_passing() => {
+                        tracing::warn!(%error, "the log was not trimmed, it is tried again in a minute");
+                    }
+                    done => done?,
+                }
                 next_trim = Instant::now() + TRIM_EVERY;
             }
             if !moved {
@@ -170,7 +175,20 @@ impl ColdWriter {
         }
     }
 
+    /// Waits for a lake that is out of reach.
     async fn begin(&self) -> Result<Gathered, WriterError> {
+        loop {
+            match self.begin_once().await {
+                Err(error) if error.is_passing() => {
+                    tracing::warn!(%error, "the cold writer cannot begin yet; trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn begin_once(&self) -> Result<Gathered, WriterError> {
         let mut partitions = BTreeMap::new();
         for partition in self.partitions.iter().copied() {
             let quota = self.quota.as_ref();

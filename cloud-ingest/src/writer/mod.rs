@@ -92,3 +92,17 @@ pub enum WriterError {
     #[error("a task of the writer ended: {0}")]
     Task(String),
 }
+
+impl WriterError {
+    /// What is wrong may be over in a while: an engine is out of reach, and nothing that was read is wrong.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            WriterError::Server(_) | WriterError::Cold(_) => true,
+            WriterError::Migrate(error) => matches!(error, MigrateError::Server(_)),
+            WriterError::Seam(error) => matches!(error, SeamError::Store(_) | SeamError::Contended { .. }),
+            WriterError::State(error) => matches!(error, StateError::Store { .. }),
+            WriterError::Log(error) => matches!(error, LogError::Retry { .. }),
+            _ => false,
+        }
+    }
+}

@@ -43,7 +43,7 @@ impl ReadyFile {
                 json!({
                     "name": one.engine.name(),
                     "pid": one.running.id(),
-                    "address": one.address.to_string(),
+                    "address": one.launch.address.to_string(),
                     "data": one.data,
                     "log": one.log,
                 })

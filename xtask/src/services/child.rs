@@ -72,15 +72,20 @@ impl Running {
         }
     }
 
+    /// Without farewell.
+    pub(super) fn kill(&mut self) {
+        // An error means that it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
     /// Says farewell, waits, and kills what does not go.
     pub(super) fn stop(&mut self) {
         self.farewell();
         let begun = Instant::now();
         while self.ended().is_none() {
             if begun.elapsed() > self.patience {
-                // An error means that it has ended.
-                let _ = self.child.kill();
-                let _ = self.child.wait();
+                self.kill();
                 return;
             }
             thread::sleep(keeper::TICK);

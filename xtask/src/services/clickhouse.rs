@@ -78,6 +78,8 @@ pub(super) fn launch(installed: &Path, data: &Path) -> Result<Launch> {
     let [address] = free_ports()?;
     let mut command = isolated(&installed.join(INTERPRETER));
     command
+        // Files and tables in folders may be read where they are: the engine reads below its working folder.
+        .current_dir("/")
         .arg(run::root().join("xtask/services/clickhouse/door.py"))
         .arg("--path")
         .arg(data)

@@ -2,12 +2,14 @@
 
 use std::env;
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
 
 use super::cache::{Cache, tail};
 use super::child::Running;
@@ -127,16 +129,61 @@ pub(super) struct Launch {
     pub(super) variables: Vec<(&'static str, String)>,
 }
 
-/// An engine that answers.
+/// An engine that answered once.
 #[derive(Debug)]
 pub(super) struct Started {
     pub(super) engine: Engine,
     pub(super) running: Running,
-    pub(super) address: SocketAddr,
-    pub(super) variables: Vec<(&'static str, String)>,
+    pub(super) launch: Launch,
     pub(super) data: PathBuf,
     pub(super) log: PathBuf,
     pub(super) seconds: f64,
+    /// Ended because somebody asked for it.
+    pub(super) is_put_down: bool,
+}
+
+/// How an engine is doing.
+#[derive(Debug)]
+pub(super) enum State {
+    Answers,
+    /// With what its probe said last.
+    Starts(anyhow::Error),
+    Down,
+}
+
+impl Started {
+    /// Ends it, and waits for that; it may be started again.
+    pub(super) fn put_down(&mut self, signal: Signal) {
+        self.is_put_down = true;
+        if signal == Signal::TERM {
+            self.running.be_gentle(FAREWELL);
+            self.running.stop();
+        } else {
+            self.running.kill();
+        }
+    }
+
+    /// At its old address and on its old data; does not wait until it answers.
+    pub(super) fn start_again(&mut self) -> Result<()> {
+        if self.running.ended().is_none() {
+            bail!("{} runs", self.engine.name());
+        }
+        self.running = spawn(&self.launch, &self.log)?;
+        self.is_put_down = false;
+        Ok(())
+    }
+
+    pub(super) async fn state(&mut self) -> State {
+        if self.running.ended().is_some() {
+            return State::Down;
+        }
+        let (probe, address) = (self.launch.probe, self.launch.address);
+        match tokio::task::spawn_blocking(move || probe(address)).await {
+            Ok(Ok(())) => State::Answers,
+            Ok(Err(error)) => State::Starts(error),
+            Err(error) => State::Starts(error.into()),
+        }
+    }
 }
 
 /// Starts an engine on a free port of the loopback and waits until it answers.
@@ -146,13 +193,8 @@ pub(super) async fn start(engine: Engine, installed: &Path, data: &Path, keep: b
     let log = data.with_extension("log");
     for attempt in 1.. {
         let launch = engine.launch(installed, data)?;
-        let output = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
-        let errors = output.try_clone().context("cannot share the log")?;
-        let mut running = Running::engine(&launch.command, |outer| {
-            // A group of its own: Ctrl-C in a terminal is for us, and we stop engines when their users are gone.
-            std::os::unix::process::CommandExt::process_group(outer, 0);
-            outer.stdin(Stdio::null()).stdout(output).stderr(errors);
-        })?;
+        File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
+        let mut running = spawn(&launch, &log)?;
         if keep {
             running.be_gentle(FAREWELL);
         }
@@ -161,11 +203,11 @@ pub(super) async fn start(engine: Engine, installed: &Path, data: &Path, keep: b
                 return Ok(Started {
                     engine,
                     running,
-                    address: launch.address,
-                    variables: launch.variables,
+                    launch,
                     data: data.to_path_buf(),
                     log,
                     seconds: begun.elapsed().as_secs_f64(),
+                    is_put_down: false,
                 });
             }
             Err(error) => {
@@ -182,6 +224,18 @@ pub(super) async fn start(engine: Engine, installed: &Path, data: &Path, keep: b
         }
     }
     unreachable!("the last attempt returns")
+}
+
+/// What it says goes to the end of its log.
+fn spawn(launch: &Launch, log: &Path) -> Result<Running> {
+    let output = File::options().append(true).open(log);
+    let output = output.with_context(|| format!("cannot write {}", log.display()))?;
+    let errors = output.try_clone().context("cannot share the log")?;
+    Running::engine(&launch.command, |outer| {
+        // A group of its own: Ctrl-C in a terminal is for us, and we stop engines when their users are gone.
+        std::os::unix::process::CommandExt::process_group(outer, 0);
+        outer.stdin(Stdio::null()).stdout(output).stderr(errors);
+    })
 }
 
 /// Waits until the engine answers its probe; fails if it ends or takes too long.
@@ -211,12 +265,20 @@ async fn answers(running: &mut Running, launch: &Launch) -> Result<()> {
     }
 }
 
-/// As many free ports of the loopback, all different.
+/// As many free ports of the loopback, all different. None that the kernel gives to outgoing connections: while an engine is down, one
+/// of its own clients could get its port.
 pub(super) fn free_ports<const N: usize>() -> Result<[SocketAddr; N]> {
+    const PORTS: std::ops::Range<u64> = 12_000..32_000;
     let mut held = Vec::new();
     let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
     for address in &mut addresses {
-        let listener = TcpListener::bind(*address).context("no free port on the loopback")?;
+        let found = (0..1_000).find_map(|_| {
+            // Keyed anew each time, and so random.
+            let number = RandomState::new().build_hasher().finish();
+            let port = PORTS.start + number % (PORTS.end - PORTS.start);
+            TcpListener::bind((Ipv4Addr::LOCALHOST, u16::try_from(port).ok()?)).ok()
+        });
+        let listener = found.context("no free port on the loopback")?;
         *address = listener.local_addr().context("no free port on the loopback")?;
         held.push(listener);
     }

@@ -8,6 +8,7 @@ mod cache;
 mod check;
 mod child;
 mod clickhouse;
+mod control;
 mod engine;
 mod kafka;
 pub(crate) mod keeper;
@@ -30,6 +31,7 @@ use tokio::task::JoinSet;
 use addresses::{ReadyFile, Variables};
 use cache::Cache;
 use child::Running;
+use control::Control;
 use engine::{Engine, Started};
 use keeper::TICK;
 
@@ -45,7 +47,10 @@ Examples:
   cargo xtask services > engines.env                then, in another shell: set -a; . ./engines.env; set +a
 
 An engine whose address is in the environment (SLUICE_TEST_KAFKA_BROKERS, SLUICE_TEST_CLICKHOUSE_URL, SLUICE_TEST_S3_ENDPOINT,
-SLUICE_TEST_REGISTRY) is used and not started. Engines are kept in $SLUICE_ENGINES_DIR, or else in `engines` of cargo's target folder.")]
+SLUICE_TEST_REGISTRY) is used and not started. Engines are kept in $SLUICE_ENGINES_DIR, or else in `engines` of cargo's target folder.
+
+SLUICE_TEST_ENGINES is a door through which a test puts an engine down and starts it again: POST /kafka/kill, /kafka/stop, /kafka/start;
+GET /kafka says whether it answers.")]
 pub(crate) struct Arguments {
     /// Which engines; all of them if none is named.
     engines: Vec<Engine>,
@@ -61,6 +66,17 @@ pub(crate) struct Arguments {
     /// Run this command with the addresses in its environment, then stop. Whatever it leaves running is ended, too.
     #[arg(last = true, value_name = "CMD", conflicts_with = "check")]
     command: Vec<OsString>,
+}
+
+/// Runs a command beside the engines of a fleet.
+pub(crate) fn beside(command: Vec<OsString>) -> Result<ExitCode> {
+    run(&Arguments {
+        engines: vec![Engine::Kafka, Engine::ClickHouse, Engine::S3],
+        check: false,
+        data: None,
+        ready_file: None,
+        command,
+    })
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -90,8 +106,14 @@ async fn services(arguments: &Arguments) -> Result<ExitCode> {
         prepared = prepare(&own, arguments.check.then_some(&engines[..]), &cache, &folder) => prepared,
     };
     let (started, clients) = prepared.inspect_err(|_| folder.spare())?;
-    let mut up = Up { started };
-    let variables = up.variables(&engines);
+    let mut up = Up {
+        started,
+        control: Control::bind().await?,
+    };
+    let mut variables = up.variables(&engines);
+    if !up.started.is_empty() {
+        variables.push((control::VARIABLE, up.control.url()));
+    }
     for engine in &given {
         let address = variables
             .iter()
@@ -100,7 +122,7 @@ async fn services(arguments: &Arguments) -> Result<ExitCode> {
         eprintln!("{:<10}  given by the environment: {address}", engine.name());
     }
     for one in &up.started {
-        let (engine, address, seconds) = (one.engine.name(), one.address, one.seconds);
+        let (engine, address, seconds) = (one.engine.name(), one.launch.address, one.seconds);
         let (id, log) = (one.running.id(), one.log.display());
         eprintln!("{engine:<10}  answers on {address} after {seconds:.1} s (process {id}, log {log})");
     }
@@ -179,6 +201,7 @@ async fn serve(up: &mut Up, variables: &Variables, signals: &mut Signals) -> Res
                 eprintln!("{}: stopping", name(signal));
                 return Ok(ExitCode::SUCCESS);
             }
+            Some(stream) = up.control.next() => control::serve(stream, up).await,
             () = tokio::time::sleep(TICK) => {}
         }
         if let Some(words) = up.lost().pop() {
@@ -210,6 +233,7 @@ async fn run_command(
                     return Ok(stopped(signal));
                 }
             }
+            Some(stream) = up.control.next() => control::serve(stream, up).await,
             () = tokio::time::sleep(TICK) => {}
         }
         // Tests may kill an engine on purpose; they know best what follows from it.
@@ -254,6 +278,7 @@ async fn check_all(
 #[derive(Debug)]
 struct Up {
     started: Vec<Started>,
+    control: Control,
 }
 
 impl Up {
@@ -261,26 +286,27 @@ impl Up {
     fn variables(&self, engines: &[Engine]) -> Variables {
         let of = |engine: &Engine| {
             let started = self.started.iter().find(|one| one.engine == *engine);
-            started.map_or_else(|| engine.given().unwrap_or_default(), |one| one.variables.clone())
+            started.map_or_else(
+                || engine.given().unwrap_or_default(),
+                |one| one.launch.variables.clone(),
+            )
         };
         engines.iter().flat_map(of).collect()
     }
 
-    /// What to say of engines that ended by themselves; each is mentioned once.
+    /// What to say of engines that ended by themselves; each is mentioned once, and can be started again.
     fn lost(&mut self) -> Vec<String> {
         let mut words = Vec::new();
-        self.started.retain_mut(|one| {
-            let Some(status) = one.running.ended() else {
-                return true;
-            };
+        for one in self.started.iter_mut().filter(|one| !one.is_put_down) {
+            let Some(status) = one.running.ended() else { continue };
+            one.is_put_down = true;
             words.push(format!(
                 "{} ended with {status}. Its last words (all of them in {}):\n{}",
                 one.engine.name(),
                 one.log.display(),
                 cache::tail(&one.log, LOG_TAIL_LINES)
             ));
-            false
-        });
+        }
         words
     }
 

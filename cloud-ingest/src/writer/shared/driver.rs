@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use sluice_store::hot::clickhouse::{Audit, ClickHouseError, MigrateError};
+use sluice_store::hot::clickhouse::{Audit, ClickHouseError};
 use sluice_store::{HotError, Position, SeamError, SeamRecord};
 use sluice_wal::crash_point;
 use sluice_wire::ids::Partition;
@@ -79,7 +79,7 @@ impl SharedHotWriter {
             let why = match self.round(shutdown).await {
                 Ok(Ended::Stopped) => return Ok(()),
                 Ok(Ended::Doubt(why)) => why,
-                Err(error) if is_passing(&error) => with_source(&error),
+                Err(error) if error.is_passing() => with_source(&error),
                 Err(error) => return Err(error),
             };
             if begun.elapsed() > LONGEST_PAUSE {
@@ -299,7 +299,7 @@ impl SharedHotWriter {
                 Err(error) => tracing::warn!(error = with_source(&error), "the position in hot was not saved"),
             }
             match self.take_over(round, now).await {
-                Err(error) if is_passing(&error) => {
+                Err(error) if error.is_passing() => {
                     tracing::warn!(error = with_source(&error), "partitions of others were not looked at");
                 }
                 other => other?,
@@ -422,16 +422,6 @@ impl SharedHotWriter {
 }
 
 /// Whether trying again later may help.
-fn is_passing(error: &WriterError) -> bool {
-    match error {
-        WriterError::Server(_) | WriterError::Cold(_) => true,
-        WriterError::Migrate(error) => matches!(error, MigrateError::Server(_)),
-        WriterError::Seam(error) => matches!(error, SeamError::Store(_) | SeamError::Contended { .. }),
-        WriterError::Log(error) => matches!(error, LogError::Retry { .. }),
-        _ => false,
-    }
-}
-
 fn with_source(error: &WriterError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -1,7 +1,9 @@
 //! The demo: a node with two plugins is killed three times while it takes a flood of distinct events; then every one of
-//! them is counted.
+//! them is counted. With a broker, ClickHouse and a bucket beside it, the same for a fleet (`cloud`).
 //!
 //! What it shows is promise P2: each acknowledged event is in the tables exactly once, or counted by name as dropped.
+
+mod cloud;
 
 use std::fs;
 use std::path::PathBuf;
@@ -46,6 +48,9 @@ struct Arguments {
     /// The `sluice` program.
     #[arg(long)]
     binary: PathBuf,
+    /// The `sluice-edge` program: a fleet on the engines that the environment names, instead of one node.
+    #[arg(long)]
+    edge: Option<PathBuf>,
 }
 
 #[tokio::main]
@@ -61,6 +66,9 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<bool> {
+    if let Some(edge) = &arguments.edge {
+        return Box::pin(cloud::run(&arguments, edge)).await;
+    }
     ensure!(
         arguments.events >= 10 * EVENTS_PER_REQUEST as u64,
         "too few events to kill anything in between"

@@ -1,0 +1,206 @@
+//! Broker, ClickHouse and S3 each go away under load: edges go on accepting, status and metrics say what is wrong, and everything catches
+//! up by itself. On engines of its own, because others would feel it.
+//!
+//! An engine stays away until that is felt and said; `SLUICE_TEST_OUTAGE_SECONDS=30` keeps it away for longer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use sluice_bench::audit::Audit;
+use sluice_bench::chaos::Programs;
+use sluice_bench::engines::{Engine, Engines};
+use sluice_bench::fleet::{Fleet, Part, Shape, Twins};
+use sluice_bench::load::Observer;
+use sluice_bench::oracle::Oracle;
+use sluice_bench::process::get;
+use sluice_tests::python::must_not_skip;
+use sluice_tests::{SOON, binary, eventually, program};
+
+const SEED: u64 = 20_261_122;
+const EVENTS_PER_SECOND: f64 = 1_000.0;
+/// Events that are acknowledged to senders while an engine is away, at least.
+const MEANWHILE: u64 = 2_000;
+
+struct Site {
+    fleet: Fleet,
+    engines: Engines,
+    oracle: Arc<Oracle>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p2_p4_an_engine_that_is_away_is_noticed_and_nothing_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    if std::env::var_os("SLUICE_ENGINES_DIR").is_none() && !must_not_skip() {
+        eprintln!("NOT RUN: this test starts engines of its own, and $SLUICE_ENGINES_DIR does not say where they are");
+        return;
+    }
+    let engines = Engines::start(&program("xtask").unwrap(), folder.path()).await.unwrap();
+    let programs = Programs {
+        sluice: binary().unwrap(),
+        edge: program("sluice-edge").unwrap(),
+    };
+    let fleet = Fleet::start(&programs, &engines, &Shape::default(), folder.path()).await;
+    let mut site = Site {
+        fleet: fleet.unwrap(),
+        engines,
+        oracle: Arc::new(Oracle::new(SEED)),
+    };
+    let stop = Arc::new(AtomicBool::new(false));
+    let observer = Arc::clone(&site.oracle) as Arc<dyn Observer>;
+    let loads = site.fleet.load(SEED, EVENTS_PER_SECOND, 20, &observer, &stop).unwrap();
+    site.all_is_queryable().await;
+    for engine in Engine::ALL {
+        site.outage(engine).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for load in loads {
+        load.await.unwrap().unwrap();
+    }
+    site.fleet.arrive(&site.engines, 2 * SOON).await.unwrap();
+    let sql = site.fleet.sql().unwrap();
+    let audit = Audit::of(&sql, &site.oracle, |_| true, SOON).await.unwrap();
+    let twins = Twins::read(&site.engines, &site.fleet.places).await.unwrap();
+    eprintln!("{audit}\n{twins}");
+    assert!(audit.holds(), "{audit}");
+    assert!(twins.agree() && twins.alike > audit.rows, "{twins}");
+    assert_eq!(audit.verdict.refused_requests, 0, "an edge refused events: {audit}");
+}
+
+impl Site {
+    async fn outage(&mut self, engine: Engine) {
+        let held = std::env::var("SLUICE_TEST_OUTAGE_SECONDS").ok();
+        let held = Duration::from_secs(held.map_or(0, |seconds| seconds.parse().unwrap()));
+        let before = self.troubles(engine).await;
+        let begun = Instant::now();
+        self.engines.kill(engine).await.unwrap();
+        self.acknowledged(MEANWHILE).await;
+        match engine {
+            Engine::Kafka => self.broker_is_missed().await,
+            Engine::ClickHouse => self.clickhouse_is_missed().await,
+            Engine::S3 => {}
+        }
+        let said = || async {
+            let now = self.troubles(engine).await;
+            if now > before {
+                Ok(now)
+            } else {
+                Err(format!("{now} as before"))
+            }
+        };
+        eventually(&format!("metrics that tell that {engine} is away"), said)
+            .await
+            .unwrap();
+        if let Some(left) = held.checked_sub(begun.elapsed()) {
+            tokio::time::sleep(left).await;
+            self.acknowledged(MEANWHILE).await;
+        }
+        self.fleet.all_run().unwrap();
+        let away = begun.elapsed();
+        self.engines.start_again(engine).await.unwrap();
+        let back = Instant::now();
+        self.all_is_queryable().await;
+        self.fleet.all_run().unwrap();
+        eprintln!(
+            "{engine} was away for {:.1} s; all that had been accepted was queryable {:.1} s after it answered again",
+            away.as_secs_f64(),
+            back.elapsed().as_secs_f64()
+        );
+    }
+
+    /// What the metrics of those who need an engine count of its absence.
+    async fn troubles(&self, engine: Engine) -> f64 {
+        let names: &[(Part, &str)] = match engine {
+            Engine::Kafka => &[(Part::Gateway(1), "sluice_log_up"), (Part::Hot(1), "sluice_log_up")],
+            Engine::ClickHouse => &[
+                (Part::Hot(1), "sluice_hot_busy_total"),
+                (Part::Hot(1), "sluice_hot_doubts_total"),
+                (Part::Hot(2), "sluice_hot_busy_total"),
+                (Part::Hot(2), "sluice_hot_doubts_total"),
+            ],
+            Engine::S3 => &[(Part::Cold, "sluice_cold_failures_total")],
+        };
+        let mut sum = 0.0;
+        for (part, name) in names {
+            let value = self.fleet.metric(*part, name).await.unwrap();
+            let value = value.unwrap_or_else(|| panic!("{part} has no {name}"));
+            // Of what is up, its absence counts.
+            sum += if name.ends_with("_up") { 1.0 - value } else { value };
+        }
+        sum
+    }
+
+    /// The edges keep what the log does not take, and the gateways say why.
+    async fn broker_is_missed(&self) {
+        let says = || async {
+            let status = self
+                .fleet
+                .status(Part::Gateway(1))
+                .await
+                .map_err(|error| error.to_string())?;
+            match status.pointer("/log_trouble") {
+                Some(Value::String(why)) if !why.is_empty() => Ok(why.clone()),
+                other => Err(format!("{other:?}")),
+            }
+        };
+        let why = eventually("a gateway that says what is wrong", says).await.unwrap();
+        eprintln!("the gateway says: {why}");
+        let url = self
+            .fleet
+            .processes
+            .process(Part::Gateway(1))
+            .unwrap()
+            .url("http")
+            .unwrap();
+        let ready = get(&format!("{url}/readyz"), None).await.unwrap();
+        assert_eq!(ready.status, 503, "{}", ready.text());
+        assert!(self.fleet.held_at_edges().await.unwrap() > 0, "the edges hold nothing");
+    }
+
+    /// Queries are answered by cold alone, and say so; the gateways go on acknowledging.
+    async fn clickhouse_is_missed(&self) {
+        let sql = self.fleet.sql().unwrap();
+        let from_cold = || async {
+            let answer = sql
+                .ask("SELECT count(*) FROM events")
+                .await
+                .map_err(|error| error.to_string())?;
+            let is_said = answer.completeness.get("hot_unreachable") == Some(&Value::Bool(true));
+            match answer.count() {
+                Ok(count) if is_said && count > 0 => Ok(()),
+                other => Err(format!("{other:?}, {}", answer.completeness)),
+            }
+        };
+        eventually("an answer of cold alone", from_cold).await.unwrap();
+    }
+
+    async fn acknowledged(&self, events: u64) {
+        let goal = self.oracle.acknowledged_events() + events;
+        let reached = || async {
+            match self.oracle.acknowledged_events() {
+                now if now >= goal => Ok(()),
+                now => Err(format!("{now} of {goal}")),
+            }
+        };
+        eventually("acknowledged events", reached).await.unwrap();
+    }
+
+    /// Everything acknowledged until now is counted by the ledger.
+    async fn all_is_queryable(&self) {
+        let goal = self.oracle.acknowledged_events().max(1);
+        let sql = self.fleet.sql().unwrap();
+        let counted = || async {
+            let question = "SELECT sum(\"rows\") FROM ledger WHERE bucket = 'accepted' AND outcome <> 'duplicate'";
+            let answer = sql.ask(question).await.map_err(|error| error.to_string())?;
+            match answer.count() {
+                Ok(count) if count >= goal => Ok(()),
+                other => Err(format!("{other:?} of {goal}")),
+            }
+        };
+        // Twice, because an outage is caught up with at the speed of machines that test.
+        if eventually("all events", counted).await.is_err() {
+            eventually("all events", counted).await.unwrap();
+        }
+    }
+}
