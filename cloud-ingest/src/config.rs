@@ -1,7 +1,9 @@
 //! What an operator may set for ingest. `deploy/config/ingest.toml` shows every key with its default.
 
 mod kafka;
+mod quarantine;
 mod reference;
+mod retention;
 mod s3;
 mod writes;
 
@@ -17,7 +19,9 @@ use sluice_store::hot::clickhouse::{ClickHouseConfig, ConfigError as HotConfigEr
 use sluice_store::{ClickHouseHot, EmbeddedHot, Hot};
 
 pub use self::kafka::{KafkaSettings, Property};
+pub use self::quarantine::QuarantineSettings;
 pub use self::reference::{Env, File, Reference};
+pub use self::retention::{Keep, RetentionSettings};
 pub use self::s3::S3Settings;
 pub use self::writes::Writes;
 use crate::gateway::{DEFAULT_EDGE_STATE, DEFAULT_GRACE, DEFAULT_MAX_LAG, MIN_EDGE_STATE};
@@ -44,6 +48,8 @@ pub struct IngestConfig {
     pub admin: AdminSettings,
     pub gateway: GatewaySettings,
     pub log: LogSettings,
+    pub quarantine: QuarantineSettings,
+    pub retention: RetentionSettings,
     pub hot: HotSettings,
     pub cold: ColdSettings,
 }
@@ -216,6 +222,8 @@ impl Default for IngestConfig {
             admin: AdminSettings::default(),
             gateway: GatewaySettings::default(),
             log: LogSettings::default(),
+            quarantine: QuarantineSettings::default(),
+            retention: RetentionSettings::default(),
             hot: HotSettings::default(),
             cold: ColdSettings::default(),
         }
@@ -345,6 +353,8 @@ impl IngestConfig {
             ("gateway.max_memory", self.gateway.max_memory),
             ("gateway.max_lag", self.gateway.max_lag.as_millis() as u64),
             ("log.partitions", u64::from(self.log.partitions)),
+            ("quarantine.max_batches", self.quarantine.max_batches),
+            ("quarantine.max_size", self.quarantine.max_size),
             ("cold.commit_rows", self.cold.commit_rows as u64),
             ("cold.commit_memory", self.cold.commit_memory),
             ("hot.max_memory", self.hot.max_memory),
@@ -413,6 +423,9 @@ impl IngestConfig {
         {
             return refuse(&key, &why);
         }
+        if let Some((key, why)) = self.retention.mistake() {
+            return refuse(&key, &why);
+        }
         match &self.log.writes {
             Writes::All => {}
             _ if self.log.kind == LogKind::Embedded => {
@@ -469,6 +482,8 @@ mod tests {
         check("[admin]\nlisten = \"7080\"\n", 2, "admin.listen");
         check("[admin]\nlisten = \"0.0.0.0:7080\"\n", 2, "admin.listen");
         IngestConfig::from_toml("[admin]\nlisten = \"0.0.0.0:7080\"\ninsecure = true\n").unwrap();
+        check("[retention]\nkeep = \"5 min\"\n", 2, "retention.keep");
+        check("[retention.tenants]\nacme = \"1 min\"\n", 2, "retention.tenants.acme");
         check("[log]\nwrites = \"0-3\"\n", 2, "log.writes");
         let kafka = "[log]\nkind = \"kafka\"\npartitions = 4\n[log.kafka]\nbrokers = \"b:1\"\n";
         IngestConfig::from_toml(kafka).unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sluice_settings::ConfigError;
 use sluice_store::{LogEnds, Stores};
@@ -15,13 +15,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminDoor;
-use crate::config::{IngestConfig, LogKind, Role, Writes};
+use crate::config::{IngestConfig, Role, Writes};
 use crate::ends::{EndsOf, HotPosition};
 use crate::gateway::{Authority, Gateway, GatewayConfig, GatewayError, ReadPosition};
-use crate::log::kafka::{Member, record_bytes};
-use crate::log::{
-    EmbeddedLog, EmbeddedOptions, GuardedLog, KafkaLog, KafkaOptions, Log, LogError, OpenError, SkippedLog, Skips,
-};
+use crate::log::kafka::Member;
+use crate::log::{GuardedLog, Log, LogError, OpenError, SkippedLog, Skips};
+use crate::logs::{SomeLog, open_log, open_quarantine, quarantine_of, snapshots_of};
 use crate::quota::Quota;
 use crate::status::{StatusHandle, WriterCounters};
 use crate::writer::{
@@ -29,8 +28,6 @@ use crate::writer::{
     check_log_is_the_one, check_log_reaches_cold, skips,
 };
 
-/// Kept free in every partition's folder, so that deleting works on a full disk.
-const BALLAST_BYTES: u64 = 1 << 20;
 /// How long the door stays shut while the log is checked; then edges are let in and told to wait.
 const SHUT: Duration = Duration::from_secs(3);
 
@@ -73,6 +70,8 @@ pub enum RunError {
 #[derive(Debug)]
 pub struct IngestService {
     log: SomeLog,
+    /// Of batches that are set aside, if a role here sets any aside.
+    set_aside: Option<SomeLog>,
     stores: Stores,
     gateway: Option<Gateway>,
     admin: Option<AdminDoor>,
@@ -83,21 +82,6 @@ pub struct IngestService {
     quota: Option<Arc<Quota>>,
     log_failed: CancellationToken,
     log_checked: CancellationToken,
-}
-
-#[derive(Clone, Debug)]
-enum SomeLog {
-    Embedded(Arc<EmbeddedLog>),
-    Kafka(KafkaLog),
-}
-
-impl SomeLog {
-    fn get(&self) -> Arc<dyn Log> {
-        match self {
-            SomeLog::Embedded(log) => Arc::clone(log) as Arc<dyn Log>,
-            SomeLog::Kafka(log) => Arc::new(log.clone()),
-        }
-    }
 }
 
 /// Memberships in the groups of processes that share the partitions, if they do.
@@ -121,17 +105,19 @@ impl IngestService {
     ) -> Result<IngestService, BuildError> {
         config.check("")?;
         let log = open_log(&config)?;
-        let snapshots = match &log {
-            SomeLog::Kafka(_) => Snapshots::Lake(stores.state.clone()),
-            SomeLog::Embedded(_) => {
-                let folder = config.data_dir.join("writers");
-                std::fs::create_dir_all(&folder).map_err(|source| BuildError::Folder {
-                    path: folder.clone(),
-                    source,
-                })?;
-                Snapshots::Folder(folder)
-            }
-        };
+        let sets_aside = config
+            .roles
+            .iter()
+            .any(|role| matches!(role, Role::Gateway | Role::Cold));
+        let set_aside = sets_aside.then(|| open_quarantine(&config)).transpose()?;
+        let quarantine = set_aside.as_ref().map(|log| quarantine_of(log, &config));
+        let snapshots = snapshots_of(&log, &config, &stores);
+        if let Snapshots::Folder(folder) = &snapshots {
+            std::fs::create_dir_all(folder).map_err(|source| BuildError::Folder {
+                path: folder.clone(),
+                source,
+            })?;
+        }
         let (log_failed, log_checked) = (CancellationToken::new(), CancellationToken::new());
         let guarded = GuardedLog {
             inner: log.get(),
@@ -147,7 +133,11 @@ impl IngestService {
         }
         let reader = has(Role::Hot).then(|| Arc::new(HotPosition(stores.clone())) as Arc<dyn ReadPosition>);
         let gateway = has(Role::Gateway)
-            .then(|| Gateway::build(gateway_config(&config, &guarded, authority), Arc::new(guarded), reader))
+            .then(|| {
+                let mut settings = gateway_config(&config, &guarded, authority);
+                settings.quarantine = quarantine;
+                Gateway::build(settings, Arc::new(guarded), reader)
+            })
             .transpose()?;
         let quota = gateway.as_ref().map(Gateway::quota);
         let admin = config
@@ -158,6 +148,7 @@ impl IngestService {
         let admin = admin.map(bind).transpose()?;
         Ok(IngestService {
             log,
+            set_aside,
             stores,
             gateway,
             admin,
@@ -215,12 +206,21 @@ impl IngestService {
                 }
             });
         }
+        if let Some(set_aside @ SomeLog::Kafka(_)) = self.set_aside.clone() {
+            watching.spawn(async move { set_aside.watch(CancellationToken::new()).await });
+        }
         if let Some(door) = self.admin.take() {
             watching.spawn(door.serve(self.status()));
         }
         let log = self.log.get();
         let (stores, checked) = (self.stores.clone(), self.log_checked.clone());
         let checking = Arc::clone(&log);
+        // Whoever writes cold says for all how long rows are kept.
+        let retention = self
+            .config
+            .roles
+            .contains(&Role::Cold)
+            .then(|| self.config.retention.rules());
         let mut begin = Box::pin(async move {
             checking.opened().await.map_err(RunError::Refused)?;
             check_log_is_the_one(&checking, &stores)
@@ -229,6 +229,10 @@ impl IngestService {
             check_log_reaches_cold(&checking, &stores)
                 .await
                 .map_err(RunError::Begin)?;
+            if let Some(retention) = retention {
+                let said = stores.keep_for(&retention, now_us()).await;
+                said.map_err(|error| RunError::Begin(error.into()))?;
+            }
             let skips = skips(&checking, &stores).await.map_err(RunError::Begin)?;
             checked.cancel();
             Ok::<Skips, RunError>(skips)
@@ -272,6 +276,9 @@ impl IngestService {
             result = result.and(flatten(ended));
         }
         log.close().await;
+        if let Some(set_aside) = &self.set_aside {
+            set_aside.get().close().await;
+        }
         result
     }
 
@@ -297,6 +304,7 @@ impl IngestService {
             snapshots: self.snapshots.clone(),
             counters: Arc::clone(&self.counters),
             quota: self.quota.clone(),
+            quarantine: self.set_aside.as_ref().map(|log| quarantine_of(log, &self.config)),
             cold: cold_options(&self.config),
             shared_hot: hot_options(&self.config),
             beside_hot: has(Role::Hot),
@@ -331,41 +339,9 @@ impl IngestService {
     }
 }
 
-fn open_log(config: &IngestConfig) -> Result<SomeLog, BuildError> {
-    match config.log.kind {
-        LogKind::Embedded => {
-            let options = EmbeddedOptions {
-                generation: config.log.generation,
-                partitions: config.log.partitions,
-                segment_bytes: config.log.segment,
-                max_envelope_bytes: config.gateway.max_batch as u32,
-                ballast_bytes: BALLAST_BYTES,
-            };
-            let log = EmbeddedLog::open(&config.data_dir.join("log"), &options)?;
-            Ok(SomeLog::Embedded(Arc::new(log)))
-        }
-        LogKind::Kafka => {
-            let kafka = &config.log.kafka;
-            let properties = kafka
-                .resolved()
-                .map_err(|(key, why)| ConfigError::value("", &key, why))?;
-            let options = KafkaOptions {
-                brokers: kafka.brokers.clone(),
-                topic: kafka.topic.clone(),
-                generation: config.log.generation,
-                partitions: config.log.partitions,
-                replication: kafka.replication,
-                min_insync: kafka.min_insync,
-                create: kafka.create,
-                unsafe_settings: kafka.unsafe_settings,
-                max_record_bytes: record_bytes(config.gateway.max_batch as u32),
-                queue_bytes: kafka.queue,
-                timeout: kafka.timeout,
-                properties,
-            };
-            Ok(SomeLog::Kafka(KafkaLog::open(options)?))
-        }
-    }
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn flatten(ended: Result<Result<(), RunError>, tokio::task::JoinError>) -> Result<(), RunError> {

@@ -7,14 +7,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use sluice_wire::envelope::{Envelope, EnvelopeError};
-use sluice_wire::ids::Partition;
-use sluice_wire::layout::IpcLimits;
+use sluice_wire::ids::{BatchId, Partition};
+use sluice_wire::layout::{IpcLimits, LayoutError};
 use sluice_wire::session::frame::{FrameError, Lane, Preamble};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::admission::Admission;
 use crate::log::{Head, Log, LogError};
+use crate::quarantine::{KeepError, Quarantine};
 use crate::quota::{Quota, QuotaError, Share};
 
 /// What all sessions share.
@@ -23,6 +24,7 @@ pub(super) struct Shared {
     pub(super) log: Arc<dyn Log>,
     pub(super) limits: Arc<IpcLimits>,
     pub(super) quota: Arc<Quota>,
+    pub(super) quarantine: Option<Quarantine>,
     /// In KiB.
     pub(super) memory: Arc<Semaphore>,
     /// The part of it that backlog may take.
@@ -84,6 +86,22 @@ pub(super) enum BatchError {
     Quota(#[from] QuotaError),
     #[error("batch is not in the log")]
     Append(#[from] LogError),
+    #[error("batch can never be stored ({why}), and it is not kept")]
+    NotKept { why: String, source: KeepError },
+}
+
+impl BatchError {
+    /// Whether no setting and no other build would take the batch.
+    pub(super) fn is_for_good(&self) -> bool {
+        match self {
+            BatchError::Invalid(EnvelopeError::TooLarge { .. } | EnvelopeError::Layout(LayoutError::Limit { .. })) => {
+                false
+            }
+            BatchError::Invalid(error) => !error.needs_upgrade(),
+            BatchError::Panicked => true,
+            _ => false,
+        }
+    }
 }
 
 /// Reads the announcement of a batch.
@@ -110,16 +128,17 @@ pub(super) fn receive(
     shared: Shared,
     recv: quinn::RecvStream,
     lane: Lane,
-    length: u32,
+    (id, length): (Option<BatchId>, u32),
 ) -> impl Future<Output = Result<Validated, BatchError>> {
     let memory = Memory::take(&shared, lane, length).ok_or(BatchError::Memory(length));
-    async move { receive_into(memory?, shared, recv, length).await }
+    async move { receive_into(memory?, shared, recv, id, length).await }
 }
 
 async fn receive_into(
     memory: Memory,
     shared: Shared,
     mut recv: quinn::RecvStream,
+    id: Option<BatchId>,
     length: u32,
 ) -> Result<Validated, BatchError> {
     let bytes = timeout(shared.total_timeout, read_all(&mut recv, length, shared.stall_timeout))
@@ -131,8 +150,13 @@ async fn receive_into(
         .map_err(|_| BatchError::Panicked)?;
     let limits = Arc::clone(&shared.limits);
     // Decoding is long and may fail in ways that only a thread of its own contains.
-    let checked = tokio::task::spawn_blocking(move || validate(bytes, &limits)).await;
-    let envelope = checked.map_err(|_| BatchError::Panicked)??;
+    let batch = bytes.clone();
+    let checked = tokio::task::spawn_blocking(move || validate(batch, &limits)).await;
+    let checked = checked.map_or(Err(BatchError::Panicked), |checked| checked.map_err(BatchError::from));
+    let envelope = match checked {
+        Ok(envelope) => envelope,
+        Err(error) => return Err(set_aside(&shared, id.as_ref(), &bytes, error).await),
+    };
     Ok(Validated {
         head: Head::from(&envelope.header),
         hash: envelope.hash,
@@ -154,6 +178,32 @@ pub(super) async fn append(shared: Shared, batch: Validated, share: Share) -> Re
     share.stands_at(partition, offset);
     drop(batch.memory);
     Ok(())
+}
+
+/// Keeps a batch that is refused for good before its edge is told: then the edge may let go of it.
+async fn set_aside(shared: &Shared, id: Option<&BatchId>, bytes: &Bytes, error: BatchError) -> BatchError {
+    let (Some(quarantine), Some(id), true) = (&shared.quarantine, id, error.is_for_good()) else {
+        return error;
+    };
+    let why = with_sources(&error);
+    match quarantine.keep(id, &why, bytes, None, now_us()).await {
+        Ok(()) => error,
+        Err(source) => BatchError::NotKept { why, source },
+    }
+}
+
+pub(super) fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 fn validate(bytes: Bytes, limits: &IpcLimits) -> Result<Envelope, EnvelopeError> {

@@ -91,6 +91,7 @@ impl Gateway {
                 log,
                 limits: Arc::new(config.limits),
                 quota: Arc::new(Quota::new(config.max_edge_state)),
+                quarantine: config.quarantine,
                 memory: Arc::new(Semaphore::new(kib(config.max_total_bytes))),
                 backlog_memory: Arc::new(Semaphore::new(backlog_kib)),
                 admission,
