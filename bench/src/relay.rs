@@ -67,6 +67,8 @@ impl Weather {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     pub passed: u64,
+    /// Bytes of these towards the gateway, each packet once.
+    pub bytes_out: u64,
     pub lost: u64,
     pub repeated: u64,
     pub late: u64,
@@ -109,6 +111,7 @@ struct Way {
 #[derive(Debug, Default)]
 struct Counters {
     passed: AtomicU64,
+    bytes_out: AtomicU64,
     lost: AtomicU64,
     repeated: AtomicU64,
     late: AtomicU64,
@@ -187,6 +190,7 @@ impl Relay {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Traffic {
             passed: read(&counters.passed),
+            bytes_out: read(&counters.bytes_out),
             lost: read(&counters.lost),
             repeated: read(&counters.repeated),
             late: read(&counters.late),
@@ -220,6 +224,7 @@ async fn pass_on(way: Arc<Way>, to_gateway: mpsc::Sender<Packet>) {
         let takes = Duration::from_secs_f64(length as f64 / weather.rate as f64);
         free_at = free_at.max(Instant::now()) + takes;
         let due = free_at + weather.one_way;
+        way.counters.bytes_out.fetch_add(length as u64, Ordering::Relaxed);
         way.hand_on(&to_gateway, &weather, count, due, &packet[..length]);
     }
 }

@@ -13,7 +13,7 @@ pub(crate) struct Arguments {
     /// Put the table into bench/RESULTS.md.
     #[arg(long)]
     write: bool,
-    /// Only the measurements whose name contains this: codec, log, plugins, sandbox, stages, idle, edge, outage, node.
+    /// Only the measurements whose name contains this: codec, log, plugins, sandbox, stages, idle, edge, outage, backlog, thin, node.
     filter: Option<String>,
 }
 
@@ -31,6 +31,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .arg(run::root().join("plugins/dist"))
         .arg("--sandbox")
         .arg(sandbox);
+    measure
+        .arg("--chart")
+        .arg(run::root().join("bench/charts/thin-link.svg"));
     if arguments.write {
         measure.arg("--write").arg(run::root().join("bench/RESULTS.md"));
     }

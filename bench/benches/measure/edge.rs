@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -12,7 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sluice_bench::corpus::Signal;
 use sluice_bench::load::{self, LoadOptions, LoadReport, Protocol, Target};
-use sluice_bench::process::{Process, Start, get};
+use sluice_bench::process::{Process, Start, ca, get};
+use sluice_bench::relay::{Relay, Weather};
 
 use crate::{Line, line};
 
@@ -65,6 +65,9 @@ pub(crate) struct Site {
     pub(crate) cloud: Process,
     pub(crate) cloud_start: Start,
     pub(crate) edge: Process,
+    pub(crate) edge_start: Start,
+    /// What stands between the two, if anything does.
+    pub(crate) relay: Option<Relay>,
     folder: tempfile::TempDir,
 }
 
@@ -109,7 +112,7 @@ pub(crate) fn spread(mut values: Vec<f64>) -> String {
 }
 
 async fn run(binary: &Path, edge: &Path, case: &Case) -> Run {
-    let site = Site::start(binary, edge, case.class, "").await;
+    let site = Site::start(binary, edge, case.class, None).await;
     let first = site.load(case, 0, WARM_UP.min((case.rate * 2.0) as u64)).await;
     site.drained().await;
     let mut syncs = sync_times(&site.folder.path().join("probe"));
@@ -136,7 +139,7 @@ async fn run(binary: &Path, edge: &Path, case: &Case) -> Run {
     Run {
         cpu_seconds_per_million: cpu / (events / 1e6),
         bytes_per_event: sent as f64 / events,
-        peak_mib: site.edge.memory().unwrap().1 as f64 / f64::from(1 << 20),
+        peak_mib: site.peak_mib(),
         ack_p50_ms: report.latency_ms.p50,
         ack_p99_ms: report.latency_ms.p99,
         sync_p99_ms: syncs[syncs.len() * 99 / 100],
@@ -157,38 +160,35 @@ fn sync_times(path: &Path) -> Vec<f64> {
 }
 
 impl Site {
-    pub(crate) async fn start(binary: &Path, edge: &Path, class: &str, more: &str) -> Self {
+    pub(crate) async fn start(binary: &Path, edge: &Path, class: &str, weather: Option<Weather>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let cloud_start = Start::up(binary, &folder.path().join("cloud"));
         let cloud = cloud_start.spawn().await.unwrap();
         let files = certificate(binary, &folder.path().join("cloud/ca"), folder.path());
-        let gateway = cloud.address("link").unwrap();
+        let mut gateway = cloud.address("link").unwrap();
+        let mut relay = None;
+        if let Some(weather) = weather {
+            let started = Relay::start(gateway, weather).await.unwrap();
+            gateway = started.address;
+            relay = Some(started);
+        }
         let data = folder.path().join("edge");
         let text = format!(
-            "data_dir = {data:?}\n{more}\n[link]\nclass = {class:?}\ngateways = [\"{gateway}\"]\nserver_name = \"localhost\"\n\
+            "[link]\nclass = {class:?}\ngateways = [\"{gateway}\"]\nserver_name = \"localhost\"\n\
              certificate = {:?}\nkey = {:?}\nca = {:?}\n\
              [[plugin]]\nname = \"sample\"\nconfig = {{ rate = 1.0 }}\n[[plugin]]\nname = \"mask\"\n",
             files.certificate, files.key, files.ca
         );
         let config = folder.path().join("edge.toml");
         std::fs::write(&config, text).unwrap();
-        let start = Start {
-            binary: edge.to_owned(),
-            arguments: vec!["run".to_owned()],
-            environment: Vec::new(),
-            ready_file: folder.path().join("edge.json"),
-            log: folder.path().join("edge.log"),
-            deadline: Duration::from_secs(60),
-        };
-        let doors = ["otlp-grpc", "otlp-http", "http"];
-        let start = doors
-            .into_iter()
-            .fold(start.config(&config), |start, door| start.listen(door, "127.0.0.1:0"));
-        let edge = start.spawn().await.unwrap();
+        let edge_start = Start::edge(edge, &data).config(&config);
+        let edge = edge_start.spawn().await.unwrap();
         let site = Self {
             cloud,
             cloud_start,
             edge,
+            edge_start,
+            relay,
             folder,
         };
         site.until("the link is up", |status| status["link"]["connected"] == true)
@@ -213,12 +213,29 @@ impl Site {
             .unwrap()
     }
 
+    pub(crate) fn relay(&self) -> &Relay {
+        self.relay.as_ref().expect("started with a relay")
+    }
+
+    /// The most that the edge held of memory, since it was started.
+    pub(crate) fn peak_mib(&self) -> f64 {
+        self.edge.memory().unwrap().1 as f64 / f64::from(1 << 20)
+    }
+
+    /// Kills the edge and starts it at the same doors.
+    pub(crate) async fn restart_edge(&mut self) {
+        let again = self.edge_start.clone().listen_as(&self.edge);
+        self.edge.signal(rustix::process::Signal::KILL).unwrap();
+        self.edge.ended(DRAIN_LIMIT).await.unwrap();
+        self.edge = again.spawn().await.unwrap();
+    }
+
     pub(crate) async fn status(&self) -> Value {
         let url = format!("{}/v1/status", self.edge.url("http").unwrap());
         serde_json::from_str(&get(&url, None).await.unwrap().text()).unwrap()
     }
 
-    async fn number(&self, pointer: &str) -> u64 {
+    pub(crate) async fn number(&self, pointer: &str) -> u64 {
         let status = self.status().await;
         let found = status.pointer(pointer).and_then(Value::as_u64);
         found.unwrap_or_else(|| panic!("no {pointer} in {status}"))
@@ -236,7 +253,7 @@ impl Site {
         .await;
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) {
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) {
         let begun = Instant::now();
         loop {
             let status = self.status().await;
@@ -251,16 +268,11 @@ impl Site {
 
 /// As an operator makes them.
 fn certificate(binary: &Path, authority: &Path, out: &Path) -> Files {
-    let made = Command::new(binary)
-        .arg("ca")
-        .arg("--dir")
-        .arg(authority)
-        .args(["--json", "issue", "--tenant", "bench", "--node", "site-1", "--out"])
-        .arg(out)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let made: Value = serde_json::from_slice(&made.stdout).unwrap();
+    let out = out.display().to_string();
+    let words = [
+        "--json", "issue", "--tenant", "bench", "--node", "site-1", "--out", &out,
+    ];
+    let made: Value = serde_json::from_str(&ca(binary, authority, &words).unwrap()).unwrap();
     let file = |name: &str| PathBuf::from(made[name].as_str().unwrap());
     Files {
         certificate: file("certificate"),

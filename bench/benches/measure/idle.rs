@@ -15,19 +15,7 @@ pub(crate) fn measure(edge: &Path) -> Vec<Line> {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (memory, cpu) = runtime.block_on(async {
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("data").display().to_string();
-        let start = Start {
-            binary: edge.to_owned(),
-            arguments: ["run", "--data", &data].map(str::to_owned).to_vec(),
-            environment: Vec::new(),
-            ready_file: folder.path().join("ready.json"),
-            log: folder.path().join("log"),
-            deadline: Duration::from_secs(30),
-        };
-        let doors = ["otlp-grpc", "otlp-http", "http"];
-        let start = doors
-            .into_iter()
-            .fold(start, |start, door| start.listen(door, "127.0.0.1:0"));
+        let start = Start::edge(edge, &folder.path().join("data"));
         let process = start.spawn().await.unwrap();
         tokio::time::sleep(SETTLE).await;
         let before = process.cpu_seconds().unwrap();

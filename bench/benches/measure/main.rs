@@ -4,6 +4,8 @@
 //! `cargo xtask bench` runs it. With `--write PATH` the table is written there, too.
 #![allow(clippy::unwrap_used)]
 
+mod backlog;
+mod chart;
 mod codec;
 mod edge;
 mod idle;
@@ -13,6 +15,7 @@ mod outage;
 mod plugins;
 mod sandbox;
 mod stages;
+mod thin;
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -42,6 +45,9 @@ struct Arguments {
     /// The `sluice-sandbox` program: plugins in the sandbox against the same code native.
     #[arg(long)]
     sandbox: Option<PathBuf>,
+    /// Draw what happens on a thin link into this file.
+    #[arg(long)]
+    chart: Option<PathBuf>,
     /// Put the table into this file, between its two marks.
     #[arg(long)]
     write: Option<PathBuf>,
@@ -84,6 +90,9 @@ fn main() -> ExitCode {
     if let (Some(binary), Some(edge)) = (&arguments.binary, &arguments.edge) {
         all.push(("edge", Box::new(|| edge::measure(binary, edge))));
         all.push(("outage", Box::new(|| outage::measure(binary, edge))));
+        all.push(("backlog", Box::new(|| backlog::measure(binary, edge))));
+        let chart = arguments.chart.as_deref();
+        all.push(("thin", Box::new(move || thin::measure(binary, edge, chart))));
     }
     if let Some(binary) = &arguments.binary {
         all.push(("node", Box::new(|| node::measure(binary))));

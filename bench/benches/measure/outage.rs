@@ -32,11 +32,25 @@ struct Run {
     peak_mib: f64,
 }
 
-/// Knows which request was sent when, beside what became of it.
+/// Knows which request was sent last, beside what became of all.
 #[derive(Debug)]
-struct Watch {
-    oracle: Arc<Oracle>,
+pub(crate) struct Watch {
+    pub(crate) oracle: Arc<Oracle>,
     newest: Mutex<Option<u64>>,
+}
+
+impl Watch {
+    pub(crate) fn new(seed: u64) -> Arc<Self> {
+        Arc::new(Self {
+            oracle: Arc::new(Oracle::new(seed)),
+            newest: Mutex::new(None),
+        })
+    }
+
+    /// The number of the next request, unless one begins meanwhile.
+    pub(crate) fn next(&self) -> u64 {
+        self.newest.lock().unwrap().map_or(0, |k| k + 1)
+    }
 }
 
 impl Observer for Watch {
@@ -76,11 +90,8 @@ fn shown(down: Duration, runs: &[Run]) -> Line {
 }
 
 async fn run(binary: &Path, edge: &Path, down: Duration) -> Run {
-    let mut site = Site::start(binary, edge, "fibre", "").await;
-    let watch = Arc::new(Watch {
-        oracle: Arc::new(Oracle::new(SEED)),
-        newest: Mutex::new(None),
-    });
+    let mut site = Site::start(binary, edge, "fibre", None).await;
+    let watch = Watch::new(SEED);
     let stop = Arc::new(AtomicBool::new(false));
     let options = LoadOptions {
         target: Target::new(Protocol::Grpc, site.edge.url("otlp-grpc").unwrap()),
@@ -102,8 +113,7 @@ async fn run(binary: &Path, edge: &Path, down: Duration) -> Run {
     let returned = Instant::now();
     let behind = watch.oracle.acknowledged_events();
     let sql = cloud.sql().unwrap();
-    let last = *watch.newest.lock().unwrap();
-    let first = last.map_or(0, |k| k + 1);
+    let first = watch.next();
     let fresh_s = fresh(&sql, first, returned).await;
     let backlog_s = loop {
         assert!(returned.elapsed() < ARRIVAL_LIMIT, "the backlog never arrived");
@@ -126,7 +136,7 @@ async fn run(binary: &Path, edge: &Path, down: Duration) -> Run {
     Run {
         fresh_s,
         backlog_s,
-        peak_mib: site.edge.memory().unwrap().1 as f64 / f64::from(1 << 20),
+        peak_mib: site.peak_mib(),
     }
 }
 

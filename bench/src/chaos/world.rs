@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -13,7 +12,7 @@ use super::action::{Files, Who};
 use super::clock::Clock;
 use super::disk::SmallDisk;
 use super::plan::Setup;
-use crate::process::{Process, Start, StartError, get};
+use crate::process::{Process, Start, StartError, ca, get};
 use crate::relay::{Relay, Weather};
 
 const AUTHORITY: &str = "ca.pem";
@@ -202,31 +201,13 @@ fn with_clock(start: Start, clock: Option<&Clock>) -> Start {
 /// The authority that `sluice up` would make for itself, and a certificate of it for the edge.
 fn certificates(sluice: &Path, authority: &Path, out: &Path) -> Result<()> {
     fs::create_dir_all(out)?;
-    for words in [
-        vec!["init"],
-        vec![
-            "issue",
-            "--tenant",
-            "default",
-            "--node",
-            "site-1",
-            "--out",
-            &out.display().to_string(),
-        ],
-    ] {
-        let made = Command::new(sluice)
-            .arg("ca")
-            .arg("--dir")
-            .arg(authority)
-            .args(&words)
-            .output()?;
-        ensure!(
-            made.status.success(),
-            "`sluice ca {}` failed: {}",
-            words.join(" "),
-            String::from_utf8_lossy(&made.stderr)
-        );
-    }
+    ca(sluice, authority, &["init"])?;
+    let folder = out.display().to_string();
+    ca(
+        sluice,
+        authority,
+        &["issue", "--tenant", "default", "--node", "site-1", "--out", &folder],
+    )?;
     // The edge must not depend on the disk of the cloud.
     fs::copy(authority.join(AUTHORITY), out.join(AUTHORITY))?;
     Ok(())

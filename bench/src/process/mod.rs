@@ -2,6 +2,7 @@
 //!
 //! Whoever holds a [`Process`] owns the process; dropping the handle ends it.
 
+mod authority;
 mod http;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+pub use authority::ca;
 pub use http::{Answer, HttpAnswer, HttpError, Sql, get, http_send};
 
 /// Between two looks at something that has no way to tell that it changed: a file, the end of a process.

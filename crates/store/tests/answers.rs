@@ -103,6 +103,13 @@ async fn fill(stores: &Stores, p: Partition, place: Place) {
     }
 }
 
+/// The same place in every partition.
+async fn fill_all(stores: &Stores, place: Place) {
+    for index in 0..PARTITIONS {
+        fill(stores, partition(index), place).await;
+    }
+}
+
 fn tables(stores: &Stores) -> Tables {
     let ends = Ends::default();
     ends.0
@@ -246,19 +253,13 @@ async fn with_views(pinned: &Pinned, scope: Scope) -> SessionContext {
 #[tokio::test]
 async fn p3_the_ledger_view_balances_with_the_rows() {
     for (_folder, stores) in lakes(1 << 30).await {
-        for index in 0..PARTITIONS {
-            fill(
-                &stores,
-                partition(index),
-                Place {
-                    cold: Some(12),
-                    commit: 5,
-                    hot: Some((9, LAST)),
-                    low: Some(10),
-                },
-            )
-            .await;
-        }
+        let place = Place {
+            cold: Some(12),
+            commit: 5,
+            hot: Some((9, LAST)),
+            low: Some(10),
+        };
+        fill_all(&stores, place).await;
         let pinned = tables(&stores).pin().await.unwrap();
         for scope in [Scope::All, Scope::Tenant(tenant(1))] {
             let ctx = with_views(&pinned, scope).await;
@@ -424,19 +425,13 @@ async fn explain_says_what_was_passed_over() {
 #[tokio::test]
 async fn p13_a_tenant_sees_no_row_of_another() {
     for (_folder, stores) in lakes(1 << 30).await {
-        for index in 0..PARTITIONS {
-            fill(
-                &stores,
-                partition(index),
-                Place {
-                    cold: Some(12),
-                    commit: 13,
-                    hot: Some((8, LAST)),
-                    low: Some(7),
-                },
-            )
-            .await;
-        }
+        let place = Place {
+            cold: Some(12),
+            commit: 13,
+            hot: Some((8, LAST)),
+            low: Some(7),
+        };
+        fill_all(&stores, place).await;
         let pinned = tables(&stores).pin().await.unwrap();
         let ctx = with_views(&pinned, Scope::Tenant(tenant(2))).await;
         for table in [

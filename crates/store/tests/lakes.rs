@@ -13,9 +13,7 @@ use arrow::datatypes::Int64Type;
 use common::*;
 use datafusion::prelude::SessionContext;
 use sluice_store::cold::CompactOptions;
-use sluice_store::{
-    ColdTable, CommitError, EmbeddedHot, Lake, LakeError, OffsetRange, S3Options, Scope, Stores, Tables, TablesOptions,
-};
+use sluice_store::{ColdTable, CommitError, EmbeddedHot, Lake, LakeError, S3Options, Scope, Stores, Tables};
 use sluice_wire::ids::Partition;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -101,18 +99,6 @@ everywhere! {
     the_newest_state_is_the_one_with_the_highest_number;
 }
 
-fn range(partition: Partition, first: u64, last: u64) -> OffsetRange {
-    OffsetRange { partition, first, last }
-}
-
-fn tables(stores: &Stores) -> Tables {
-    let options = TablesOptions {
-        pin_max_age: Duration::ZERO,
-        seam_max_age: Duration::ZERO,
-    };
-    Tables::new(stores.clone(), Arc::new(Ends::default()), options)
-}
-
 /// Rows, and distinct places of rows: they differ when one is seen twice.
 async fn counts(tables: &Tables) -> (i64, i64) {
     let pinned = tables.pin().await.unwrap();
@@ -123,11 +109,6 @@ async fn counts(tables: &Tables) -> (i64, i64) {
     let rows = ctx.sql(&text).await.unwrap().collect().await.unwrap();
     let int = |column: usize| rows[0].column(column).as_primitive::<Int64Type>().value(0);
     (int(0), int(1))
-}
-
-fn rows_of(ranges: &[OffsetRange]) -> i64 {
-    let rows = ranges.iter().flat_map(|r| records(r.partition, r.first..=r.last));
-    rows.map(|batch| batch.num_rows() as i64).sum()
 }
 
 mod checks {

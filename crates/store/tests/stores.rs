@@ -13,22 +13,8 @@ use arrow::datatypes::Int64Type;
 use common::*;
 use datafusion::prelude::SessionContext;
 use sluice_store::cold::CompactOptions;
-use sluice_store::{
-    ColdTable, CommitError, HotError, OffsetRange, PinError, RowsError, Scope, Stores, Tables, TablesOptions,
-};
+use sluice_store::{ColdTable, CommitError, HotError, PinError, RowsError, Scope, Tables, TablesOptions};
 use sluice_wire::ids::Partition;
-
-fn range(partition: Partition, first: u64, last: u64) -> OffsetRange {
-    OffsetRange { partition, first, last }
-}
-
-fn tables(stores: &Stores) -> Tables {
-    let options = TablesOptions {
-        pin_max_age: Duration::ZERO,
-        seam_max_age: Duration::ZERO,
-    };
-    Tables::new(stores.clone(), Arc::new(Ends::default()), options)
-}
 
 /// Distinct places and rows of all partitions; they differ when a row is seen twice.
 async fn counts(tables: &Tables) -> (i64, i64, i64) {
@@ -40,11 +26,6 @@ async fn counts(tables: &Tables) -> (i64, i64, i64) {
     let rows = ctx.sql(&text).await.unwrap().collect().await.unwrap();
     let int = |column: usize| rows[0].column(column).as_primitive::<Int64Type>().value(0);
     (int(0), int(1), int(2))
-}
-
-fn rows_of(ranges: &[OffsetRange]) -> i64 {
-    let rows = ranges.iter().flat_map(|r| records(r.partition, r.first..=r.last));
-    rows.map(|batch| batch.num_rows() as i64).sum()
 }
 
 #[tokio::test]

@@ -325,7 +325,7 @@ impl EdgeConfig {
             ),
             ("accept.max_unsealed", self.accept.max_unsealed, 1 << 20, 1 << 32),
             ("accept.max_rows", self.accept.max_rows as u64, 1, 65_536),
-            ("accept.max_attributes", self.accept.max_attributes as u64, 1, 65_536),
+            ("accept.max_attributes", self.accept.max_attributes as u64, 16, 65_536),
             ("accept.max_depth", self.accept.max_depth as u64, 1, 128),
             ("accept.max_columns", self.accept.max_columns as u64, 1, 1024),
             ("accept.max_connections", self.accept.max_connections as u64, 1, 65_536),

@@ -152,8 +152,10 @@ impl Running {
         sealing.spawn(sealer.run());
         let mut side = JoinSet::new();
         if let Some(link) = self.link.clone() {
-            let when_short = self.config.link.budget.when_short.clone();
-            side.spawn(save(self.spool.hints().clone(), link.clone(), when_short));
+            let when_short = &self.config.link.budget.when_short;
+            if !when_short.is_empty() {
+                side.spawn(save(self.spool.hints().clone(), link.clone(), when_short.clone()));
+            }
             side.spawn(report(
                 self.status.clone(),
                 link,
@@ -408,7 +410,7 @@ async fn save(board: Arc<HintBoard>, link: watch::Receiver<LinkStatus>, when_sho
     let (started, mut thrift) = (Instant::now(), Thrift::default());
     let mut turns = tokio::time::interval(THRIFT_INTERVAL);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while !when_short.is_empty() {
+    loop {
         turns.tick().await;
         let room = link.borrow().budget.as_ref().and_then(|budget| budget.room_per_second);
         let now_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

@@ -195,6 +195,39 @@ impl Pki {
     }
 }
 
+/// A message must not take others with it that wait in the same request.
+#[test]
+fn p1_more_parameters_than_an_event_has_attributes_share_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = listening(dir.path());
+    config.accept.max_attributes = 16;
+    let node = TestNode::start(config);
+    let mut tcp = TcpStream::connect(address(&node, "tcp")).unwrap();
+    let many: Vec<String> = (0..100).map(|i| format!("p{i}=\"v {i}\"")).collect();
+    let fit: Vec<String> = (0..8).map(|i| format!("p{i}=\"v {i}\"")).collect();
+    write!(
+        tcp,
+        "<14>1 - - - - - - before\n<14>1 - - - 42 ID47 [x@1 {}] of many\n<14>1 - - - - - [x@1 {}] of few\n<14>1 - - - - - - behind\n",
+        many.join(" "),
+        fit.join(" ")
+    )
+    .unwrap();
+    drop(tcp);
+    let logs = wait_for(&node, 4);
+    find(&logs, "before");
+    find(&logs, "behind");
+    assert_eq!(find(&logs, "of few").attribute("syslog.structured_data.x@1.p7"), "v 7");
+    let crowded = find(&logs, "of many");
+    assert_eq!(crowded.attribute("syslog.structured_data.x@1.p6"), "v 6");
+    let rest = crowded.attribute("syslog.structured_data");
+    assert!(
+        rest.starts_with("x@1.p7=\"v 7\" ") && rest.ends_with(" x@1.p99=\"v 99\""),
+        "{rest}"
+    );
+    assert!(source(&node).refused.is_empty(), "{:?}", source(&node).refused);
+    node.stop();
+}
+
 fn tls_client(pki: &Pki, own: Option<(String, String)>) -> rustls::ClientConnection {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,7 +12,7 @@ use sluice_bench::audit::Audit;
 use sluice_bench::corpus::Signal;
 use sluice_bench::load::{self, LoadOptions, Protocol, Target};
 use sluice_bench::oracle::Oracle;
-use sluice_bench::process::{Process, Start, StartError, get};
+use sluice_bench::process::{self, Process, Start, StartError, get};
 use sluice_tests::{Node, SOON, binary, eventually};
 
 const SEED: u64 = 4_711;
@@ -186,14 +185,7 @@ impl Fleet {
 
 /// `sluice ca …`, which must succeed.
 fn ca(dir: &Path, arguments: &[&str]) -> String {
-    let output = Command::new(binary().unwrap())
-        .args(["ca", "--dir"])
-        .arg(dir)
-        .args(arguments)
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    process::ca(&binary().unwrap(), dir, arguments).unwrap()
 }
 
 fn list(dir: &Path) -> Vec<Value> {

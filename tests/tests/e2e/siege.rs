@@ -143,21 +143,7 @@ impl Observer for Good {
 
 async fn edge(folder: &std::path::Path) -> Process {
     let binary: PathBuf = sluice_tests::binary().unwrap().with_file_name("sluice-edge");
-    let start = Start {
-        binary,
-        arguments: ["run", "--data", &folder.join("data").display().to_string()]
-            .map(str::to_owned)
-            .to_vec(),
-        environment: Vec::new(),
-        ready_file: folder.join("ready.json"),
-        log: folder.join("log"),
-        deadline: sluice_tests::SOON,
-    };
-    let doors = ["otlp-grpc", "otlp-http", "http"];
-    let start = doors
-        .into_iter()
-        .fold(start, |start, door| start.listen(door, "127.0.0.1:0"));
-    start.spawn().await.unwrap()
+    Start::edge(&binary, &folder.join("data")).spawn().await.unwrap()
 }
 
 async fn attack(siege: Arc<Siege>, number: usize) {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, Float64Array, Int32Array, Int64Array, ListArray, MapBuilder, MapFieldNames, RecordBatch, StringArray,
@@ -10,7 +11,7 @@ use arrow::array::{
 };
 use arrow::datatypes::{DataType, UInt64Type};
 use sluice_store::hot::clickhouse::ClickHouseConfig;
-use sluice_store::{ClickHouseHot, HotError, HotRows, LogEnds, OffsetRange, Stores};
+use sluice_store::{ClickHouseHot, HotError, HotRows, LogEnds, OffsetRange, Stores, Tables, TablesOptions};
 use sluice_wire::counts::Counts;
 use sluice_wire::events::{Origin, Outcome, ledger_row, schema};
 use sluice_wire::ids::{BatchId, Epoch, NodeId, Partition, StreamId, TenantId};
@@ -336,4 +337,23 @@ pub fn drop_to(stores: &Stores, p: Partition, low: u64) {
     if let Some(hot) = stores.hot.embedded() {
         hot.drop_to(p, low);
     }
+}
+
+pub fn range(partition: Partition, first: u64, last: u64) -> OffsetRange {
+    OffsetRange { partition, first, last }
+}
+
+/// Nothing is remembered from one pin to the next.
+pub fn tables(stores: &Stores) -> Tables {
+    let options = TablesOptions {
+        pin_max_age: Duration::ZERO,
+        seam_max_age: Duration::ZERO,
+    };
+    Tables::new(stores.clone(), Arc::new(Ends::default()), options)
+}
+
+/// The rows of all records in these ranges.
+pub fn rows_of(ranges: &[OffsetRange]) -> i64 {
+    let rows = ranges.iter().flat_map(|r| records(r.partition, r.first..=r.last));
+    rows.map(|batch| batch.num_rows() as i64).sum()
 }

@@ -9,6 +9,8 @@ use crate::source::export::{Attributes, LogRecord, Request, Value};
 const DEFAULT_PRIORITY: u8 = 13;
 /// Elements of structured data with their parameters; more stay out and the message says so.
 const MAX_PARAMETERS: usize = 256;
+/// Attributes of a message beside its parameters: five of its head and end, three of its sender.
+pub(super) const OWN_ATTRIBUTES: usize = 8;
 /// RFC 5424 allows 32. The name of an element is told with each of its parameters, so it must not be long.
 const MAX_NAME_BYTES: usize = 128;
 /// A sender's clock may be ahead by so much before its message is taken to be of last year.
@@ -97,8 +99,16 @@ impl Message {
         message
     }
 
-    /// Appends it. `sender` are attributes of where it came from.
-    pub(super) fn push(&self, request: &mut Request, origin: &Origin, sender: &Attributes, is_cut: bool) {
+    /// Appends it. `sender` are attributes of where it came from. Parameters beyond what an event may have of attributes share one: a
+    /// request in which one event has too many is refused as a whole, with the messages of others in it.
+    pub(super) fn push(
+        &self,
+        request: &mut Request,
+        origin: &Origin,
+        sender: &Attributes,
+        is_cut: bool,
+        max_attributes: usize,
+    ) {
         let (number, name) = severity::of_syslog(self.priority & 7);
         let resource = resource(
             self.app.as_deref().or(origin.service.as_deref()),
@@ -115,12 +125,24 @@ impl Message {
         if let Some(id) = &self.id {
             own.text("syslog.msgid", id);
         }
-        for (element, name, value) in &self.data {
+        let most = max_attributes.saturating_sub(OWN_ATTRIBUTES);
+        let singly = if self.data.len() > most {
+            most.saturating_sub(1)
+        } else {
+            most
+        };
+        let (data, rest) = self.data.split_at(singly.min(self.data.len()));
+        for (element, name, value) in data {
             let key = match name.is_empty() {
                 true => format!("syslog.structured_data.{element}"),
                 false => format!("syslog.structured_data.{element}.{name}"),
             };
             own.text(&key, value);
+        }
+        if !rest.is_empty() {
+            let parameter = |(element, name, value): &(String, String, String)| format!("{element}.{name}={value:?}");
+            let rest: Vec<String> = rest.iter().map(parameter).collect();
+            own.text("syslog.structured_data", &rest.join(" "));
         }
         if is_cut {
             own.push("log.truncated", Value::Bool(true));

@@ -115,6 +115,7 @@ impl Outlet {
         let limits = &intake.limits.decode;
         let rows = REQUEST_ROWS.min(limits.max_rows);
         let bytes = REQUEST_BYTES.min(limits.max_bytes / 4);
+        let attributes = limits.max_attributes;
         let (give_up, closed) = (CancellationToken::new(), stop.clone());
         let last_call = async {
             closed.cancelled().await;
@@ -125,7 +126,7 @@ impl Outlet {
             let mut waiting = Vec::with_capacity(rows);
             while self.0.recv_many(&mut waiting, rows).await > 0 {
                 let batch = std::mem::replace(&mut waiting, Vec::with_capacity(rows));
-                let (deliveries, _held) = blocking(move || (make(&batch, bytes, zone), batch)).await;
+                let (deliveries, _held) = blocking(move || (make(&batch, bytes, attributes, zone), batch)).await;
                 for delivery in deliveries {
                     if deliver(intake, stats, &delivery, None, &give_up).await == Delivered::Stopped {
                         stats.refused("stopping", delivery.rows);
@@ -141,7 +142,7 @@ impl Outlet {
 }
 
 /// Requests of messages, none much larger than `max_bytes`.
-fn make(batch: &[Waiting], max_bytes: usize, zone: Zone) -> Vec<Delivery> {
+fn make(batch: &[Waiting], max_bytes: usize, max_attributes: usize, zone: Zone) -> Vec<Delivery> {
     let mut deliveries = Vec::new();
     let mut request = Request::new(SCOPE);
     let finish = |request: Request| Delivery {
@@ -166,7 +167,7 @@ fn make(batch: &[Waiting], max_bytes: usize, zone: Zone) -> Vec<Delivery> {
             sender.push("tls.established", Value::Bool(true));
         }
         let text = String::from_utf8_lossy(&waiting.bytes);
-        Message::parse(&text, context).push(&mut request, &origin, &sender, waiting.is_cut);
+        Message::parse(&text, context).push(&mut request, &origin, &sender, waiting.is_cut, max_attributes);
         if request.bytes() >= max_bytes {
             deliveries.push(finish(std::mem::replace(&mut request, Request::new(SCOPE))));
         }

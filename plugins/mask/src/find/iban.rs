@@ -97,6 +97,34 @@ const LENGTHS: &[(&[u8; 2], usize)] = &[
     (b"YE", 30),
 ];
 
+/// The check digits.
+pub(crate) const MIN_DIGITS: usize = 2;
+
+const LETTERS: usize = 26;
+
+/// Length by the places of both letters in the alphabet; 0 where there is no such country.
+const BY_COUNTRY: [u8; LETTERS * LETTERS] = {
+    let mut table = [0; LETTERS * LETTERS];
+    let mut at = 0;
+    while at < LENGTHS.len() {
+        let (country, length) = LENGTHS[at];
+        table[(country[0] - b'A') as usize * LETTERS + (country[1] - b'A') as usize] = length as u8;
+        at += 1;
+    }
+    table
+};
+
+/// How long the number is that begins with these letters, if it is one. Without case.
+fn length_of(first: u8, second: u8) -> Option<usize> {
+    let place = |letter: u8| usize::from((letter | 0x20).wrapping_sub(b'a'));
+    let (first, second) = (place(first), place(second));
+    if first >= LETTERS || second >= LETTERS {
+        return None;
+    }
+    let length = usize::from(BY_COUNTRY[first * LETTERS + second]);
+    (length > 0).then_some(length)
+}
+
 /// Hands over the account numbers in `bytes`.
 pub(crate) fn find(bytes: &[u8], mut found: impl FnMut(Range<usize>)) {
     let mut at = 0;
@@ -104,6 +132,10 @@ pub(crate) fn find(bytes: &[u8], mut found: impl FnMut(Range<usize>)) {
         // Its fourth byte is a digit, and the third of what begins one byte later is the same one.
         if !bytes[at + 3].is_ascii_digit() {
             at += 2;
+            continue;
+        }
+        if !bytes[at + 2].is_ascii_digit() {
+            at += 1;
             continue;
         }
         match at_word(bytes, at) {
@@ -122,18 +154,22 @@ pub(crate) fn before_run(bytes: &[u8], run_start: usize) -> bool {
 }
 
 /// End of the number that begins here.
+#[inline]
 pub(crate) fn at_word(bytes: &[u8], at: usize) -> Option<usize> {
     let [a, b, c, d] = *bytes.get(at..at + 4)?.first_chunk()?;
-    if !(a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && c.is_ascii_digit() && d.is_ascii_digit()) {
+    if !(c.is_ascii_digit() && d.is_ascii_digit()) {
         return None;
     }
-    let country = [a.to_ascii_uppercase(), b.to_ascii_uppercase()];
-    let place = LENGTHS.binary_search_by_key(&country, |(name, _)| **name).ok()?;
+    let length = length_of(a, b)?;
+    ends_at(bytes, at, length)
+}
+
+/// End of the number that begins here, if it has this length and the right check digits.
+fn ends_at(bytes: &[u8], at: usize, length: usize) -> Option<usize> {
     if !edge::begins(bytes, at) {
         return None;
     }
-    let length = LENGTHS[place].1;
-    let upper = a.is_ascii_uppercase();
+    let upper = bytes[at].is_ascii_uppercase();
     let separator = *bytes
         .get(at + 4)
         .filter(|byte| matches!(byte, b' ' | b'-' | b'.'))

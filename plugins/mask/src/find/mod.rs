@@ -14,6 +14,7 @@ mod phone;
 mod run;
 mod scan;
 pub(crate) mod secret;
+mod signs;
 mod token;
 pub(crate) mod value;
 mod words;
@@ -30,6 +31,7 @@ use crate::action::Marks;
 use crate::kind::{Found, Kind};
 use numbers::Numbers;
 use secret::Class;
+use signs::Signs;
 use value::Ahead;
 
 /// What stands before an access key of Amazon, which has no shape of its own.
@@ -37,6 +39,9 @@ const AMAZON: &[u8] = b"aws_secret_access_key";
 
 /// Findings in one text. Beyond, nobody goes on looking: it is a list of such values, and what is found takes memory.
 pub(crate) const MAX_FOUND: usize = 100_000;
+
+/// Digits in the number of an identity card or a passport.
+const MIN_DOCUMENT_DIGITS: usize = 3;
 
 /// What the key of a value says about the value.
 #[derive(Clone, Copy, Debug, Default)]
@@ -141,8 +146,9 @@ impl Finder {
 
     fn find_all(&mut self, text: &str, facts: Facts, out: &mut Findings<'_>) {
         let bytes = text.as_bytes();
-        self.secrets(text, facts, out);
-        if self.has(Kind::Email) {
+        let signs = Signs::of(bytes);
+        self.secrets(text, facts, signs, out);
+        if self.has(Kind::Email) && signs.at() {
             let accounts = &self.accounts;
             email::find(
                 text,
@@ -157,7 +163,8 @@ impl Finder {
             );
         }
         let mut from = 0;
-        while let Some(run) = run::next_run(bytes, from) {
+        let runs = signs.digits() >= run::MIN_DIGITS;
+        while let Some(run) = runs.then(|| run::next_run(bytes, from)).flatten() {
             from = run.end;
             numbers::scientific(text, run.clone())
                 .into_iter()
@@ -167,7 +174,7 @@ impl Finder {
                 !out.is_full()
             });
         }
-        if self.has(Kind::Ip) {
+        if self.has(Kind::Ip) && signs.colon() {
             let mut from = 0;
             while let Some(colon) = ip::next_v6(bytes, from) {
                 let (found, next) = ip::v6_around(bytes, colon);
@@ -175,13 +182,15 @@ impl Finder {
                 from = next;
             }
         }
-        iban::find(bytes, |range| {
-            out.push(Found {
-                start: range.start,
-                end: range.end,
-                kind: Kind::Iban,
-            })
-        });
+        if signs.letters() && signs.digits() >= iban::MIN_DIGITS {
+            iban::find(bytes, |range| {
+                out.push(Found {
+                    start: range.start,
+                    end: range.end,
+                    kind: Kind::Iban,
+                })
+            });
+        }
         let mut from = 0;
         while let Some(word) = token::next_word(bytes, from) {
             from = word.end;
@@ -190,11 +199,13 @@ impl Finder {
                 out.push(found);
             }
         }
-        self.documents(text, facts, out);
+        if signs.digits() >= MIN_DOCUMENT_DIGITS {
+            self.documents(text, facts, out);
+        }
     }
 
     /// Passwords, credentials and keys that stand behind a sign or a word.
-    fn secrets(&mut self, text: &str, facts: Facts, out: &mut Findings<'_>) {
+    fn secrets(&mut self, text: &str, facts: Facts, signs: Signs, out: &mut Findings<'_>) {
         let bytes = text.as_bytes();
         self.accounts.clear();
         let mut secret = |range: std::ops::Range<usize>, kind| {
@@ -210,56 +221,67 @@ impl Finder {
                 secret(range, Kind::Secret)
             });
         }
-        let mut ahead = Ahead::default();
-        for sign in memchr::memchr3_iter(b'=', b':', b'>', bytes) {
-            // An access key of Amazon has a name, and no shape.
-            let amazon = || {
-                secret::key_before(text, sign).is_some_and(|key| {
-                    let tail = key.len().saturating_sub(AMAZON.len());
-                    key.as_bytes()[tail..].eq_ignore_ascii_case(AMAZON)
-                })
-            };
-            let kind = || if amazon() { Kind::Key } else { Kind::Secret };
-            secret::assigned(text, sign, &mut ahead, |range| secret(range, kind()));
-            if bytes[sign] == b':' {
-                if let Some((range, account)) = secret::in_url(text, sign) {
-                    self.accounts.push(account);
+        if signs.assigns() {
+            let mut ahead = Ahead::default();
+            for sign in memchr::memchr3_iter(b'=', b':', b'>', bytes) {
+                // An access key of Amazon has a name, and no shape.
+                let amazon = || {
+                    secret::key_before(text, sign).is_some_and(|key| {
+                        let tail = key.len().saturating_sub(AMAZON.len());
+                        key.as_bytes()[tail..].eq_ignore_ascii_case(AMAZON)
+                    })
+                };
+                let kind = || if amazon() { Kind::Key } else { Kind::Secret };
+                secret::assigned(text, sign, &mut ahead, |range| secret(range, kind()));
+                if bytes[sign] == b':' {
+                    if let Some((range, account)) = secret::in_url(text, sign) {
+                        self.accounts.push(account);
+                        secret(range, Kind::Secret);
+                    }
+                    if let Some(range) = token::slack_hook(bytes, sign) {
+                        secret(range, Kind::Key);
+                    }
+                }
+            }
+        }
+        if signs.wide() {
+            let mut ahead = Ahead::default();
+            for sign in self.finders.wide_colon.find_iter(bytes) {
+                secret::assigned(text, sign, &mut ahead, |range| secret(range, Kind::Secret));
+            }
+        }
+        if signs.words() {
+            for at in self.finders.bearer.find_iter(bytes) {
+                if let Some(range) = secret::bearer(text, at) {
                     secret(range, Kind::Secret);
                 }
-                if let Some(range) = token::slack_hook(bytes, sign) {
-                    secret(range, Kind::Key);
+            }
+            for at in self.finders.is.find_iter(bytes) {
+                if let Some(range) = secret::told(text, at + 4) {
+                    secret(range, Kind::Secret);
                 }
             }
         }
-        let mut ahead = Ahead::default();
-        for sign in self.finders.wide_colon.find_iter(bytes) {
-            secret::assigned(text, sign, &mut ahead, |range| secret(range, Kind::Secret));
-        }
-        for at in self.finders.bearer.find_iter(bytes) {
-            if let Some(range) = secret::bearer(text, at) {
-                secret(range, Kind::Secret);
+        if signs.option() {
+            for space in self.finders.option.find_iter(bytes) {
+                if let Some(range) = command::secret(text, space) {
+                    secret(range, Kind::Secret);
+                }
             }
         }
-        for at in self.finders.is.find_iter(bytes) {
-            if let Some(range) = secret::told(text, at + 4) {
-                secret(range, Kind::Secret);
-            }
-        }
-        for space in self.finders.option.find_iter(bytes) {
-            if let Some(range) = command::secret(text, space) {
-                secret(range, Kind::Secret);
-            }
-        }
-        for quote in memchr::memchr_iter(b'\'', bytes) {
-            if quote > 0
-                && bytes[quote - 1] == b' '
-                && let Some(range) = secret::literal(text, quote - 1)
-            {
-                secret(range, Kind::Secret);
+        if signs.quoted_word() {
+            for quote in memchr::memchr_iter(b'\'', bytes) {
+                if quote > 0
+                    && bytes[quote - 1] == b' '
+                    && let Some(range) = secret::literal(text, quote - 1)
+                {
+                    secret(range, Kind::Secret);
+                }
             }
         }
         let mut from = 0;
-        while let Some(at) = bytes.get(from..).and_then(|rest| self.finders.dashes.find(rest)) {
+        let dashes = |from: usize| self.finders.dashes.find(bytes.get(from..).filter(|_| signs.dash())?);
+        while let Some(at) = dashes(from) {
             let at = from + at;
             from = at + 2;
             if let Some(range) = secret::option(text, at) {
@@ -288,7 +310,7 @@ impl Finder {
             start = at + word.len() + text[at + word.len()..].chars().next().map_or(0, char::len_utf8);
             let digits = word.bytes().filter(u8::is_ascii_digit).count();
             let shaped = (7..=10).contains(&word.len())
-                && digits >= 3
+                && digits >= MIN_DOCUMENT_DIGITS
                 && word
                     .bytes()
                     .all(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());

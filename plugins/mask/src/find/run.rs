@@ -6,6 +6,8 @@ use super::edge;
 
 /// The fewest bytes that any number of interest has: `8.8.8.8` has seven, a NINO has six digits.
 const MIN_RUN: usize = 6;
+/// Of these, digits: those of `8.8.8.8`.
+pub(crate) const MIN_DIGITS: usize = 4;
 
 /// Bytes that can stand in a run: digits, separators, and the bytes of spaces and dashes beyond ASCII.
 const IN_RUN: [bool; 256] = {
@@ -54,7 +56,7 @@ pub(crate) fn next_start(bytes: &[u8], from: usize) -> Option<usize> {
             dots += usize::from(*byte == b'.');
             end += 1;
             // Six digits, or an address such as `8.8.8.8`.
-            if end - start >= MIN_RUN && (digits >= MIN_RUN || digits >= 4 && dots >= 3) {
+            if end - start >= MIN_RUN && (digits >= MIN_RUN || digits >= MIN_DIGITS && dots >= 3) {
                 return Some(start);
             }
         }
