@@ -75,7 +75,7 @@ fn renew(bytes: Bytes, limits: &IpcLimits) -> Result<(Head, Bytes), String> {
     let hash = blake3::hash(&bytes);
     let envelope = Envelope::parse(bytes).map_err(|error| with_causes(&error))?;
     let rows = envelope.rows(limits).map_err(|error| with_causes(&error))?;
-    let mut header = envelope.header.clone();
+    let mut header = envelope.header;
     header.id = new_id(&header.id, hash.as_bytes());
     // The log of today has the generation of today.
     header.generation = 0;

@@ -25,7 +25,7 @@ pub(super) enum Rows<'a> {
     Log {
         log: Arc<dyn Log>,
         /// Stands at the next offset; absent only while a piece is planned.
-        planner: Option<Planner>,
+        planner: Option<Box<Planner>>,
         erased: Erasures,
         range: OffsetRange,
     },
@@ -68,7 +68,7 @@ impl<'a> Rows<'a> {
         }
         Ok(Rows::Log {
             log: Arc::clone(log),
-            planner: Some(planner),
+            planner: Some(Box::new(planner)),
             erased,
             range,
         })
@@ -101,8 +101,8 @@ impl<'a> Rows<'a> {
                 }
                 let mut records = read(log, partition, first).await?;
                 records.retain(|record| record.offset <= range.last);
-                let (moved, rows, last) = plan_all(held, records).await?;
-                *planner = Some(moved);
+                let (moved, rows, last) = plan_all(*held, records).await?;
+                *planner = Some(Box::new(moved));
                 let rows = erased.apply(rows)?;
                 Ok(Some((OffsetRange { partition, first, last }, rows)))
             }

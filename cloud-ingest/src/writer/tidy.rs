@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sluice_store::cold::CompactOptions;
+use sluice_store::cold::{Cleaned, CompactOptions};
 use sluice_store::erase::Place;
 use sluice_store::{ColdError, Erasures, Stores};
 use sluice_wire::ids::Partition;
@@ -53,12 +53,13 @@ impl Tidy {
     pub(super) async fn run(self, shutdown: CancellationToken) {
         let turns = async {
             let mut next_vacuum = Instant::now();
+            let mut cleaned = Cleaned::default();
             loop {
                 tokio::time::sleep(self.options.compact_every).await;
                 if let Err(error) = self.compact().await {
                     self.failed("merged", &error);
                 }
-                if let Err(error) = self.erase().await {
+                if let Err(error) = self.erase(&mut cleaned).await {
                     self.failed("rid of what is erased", &error);
                 }
                 if Instant::now() >= next_vacuum {
@@ -124,13 +125,13 @@ impl Tidy {
     }
 
     /// Takes out what is erased, and notes the rules whose rows are gone for good.
-    async fn erase(&self) -> Result<(), WriterError> {
+    async fn erase(&self, cleaned: &mut Cleaned) -> Result<(), WriterError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now_us = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
         let report = self
             .stores
             .cold
-            .erase(&self.stores.erased_for_good(now_us).await?)
+            .erase(&self.stores.erased_for_good(now_us).await?, cleaned)
             .await?;
         self.counters.erased_rows.fetch_add(report.rows, Ordering::Relaxed);
         if report.rows > 0 {
@@ -145,7 +146,8 @@ impl Tidy {
             // Clocks of gateways differ a little.
             if now_us.saturating_sub(rule.before_us) > CLOCKS_US && self.has_passed(rule.before_us).await? {
                 // Before this turn began, cold may not have had all of it.
-                let again = self.stores.cold.erase(&Erasures(vec![rule.erasure()])).await?;
+                let only = Erasures(vec![rule.erasure()]);
+                let again = self.stores.cold.erase(&only, &mut Cleaned::default()).await?;
                 self.counters.erased_rows.fetch_add(again.rows, Ordering::Relaxed);
                 self.stores.rule_is_done(Place::Cold, *number, "cold").await?;
             }

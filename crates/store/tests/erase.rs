@@ -11,6 +11,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use common::*;
 use datafusion::prelude::SessionContext;
+use sluice_store::cold::Cleaned;
 use sluice_store::{OffsetRange, Retention, Rule, Scope, Stores, Tables, TablesOptions, register_views};
 
 const LAST: u64 = 19;
@@ -167,7 +168,8 @@ async fn p3_what_is_taken_out_of_cold_is_counted_and_no_other_row_changes() {
     let rule = Rule::new(&tenant(0), ingested_at(1000), None, Some(START_NS + 8 * 1_000_000_007));
     stores.erase(&rule).await.unwrap();
     let erased = stores.erased_for_good(ingested_at(2000)).await.unwrap();
-    let report = stores.cold.erase(&erased).await.unwrap();
+    let mut cleaned = Cleaned::default();
+    let report = stores.cold.erase(&erased, &mut cleaned).await.unwrap();
     assert!(report.rows > 0 && (report.rows as i64) < before["acme"], "{report:?}");
     assert_eq!(stores.cold.extent().await.unwrap().rows, rows - report.rows);
     let after = balance(&stores, "acme").await;
@@ -176,7 +178,7 @@ async fn p3_what_is_taken_out_of_cold_is_counted_and_no_other_row_changes() {
     assert_eq!(balance(&stores, "bolt").await, balances[1]);
     assert_eq!(ask(&stores, Scope::All, others).await, theirs);
     // Once is enough.
-    assert_eq!(stores.cold.erase(&erased).await.unwrap().rows, 0);
+    assert_eq!(stores.cold.erase(&erased, &mut cleaned).await.unwrap().rows, 0);
     assert_eq!(balance(&stores, "acme").await, after);
 
     // More of the same tenant adds to the count; then nothing but its ledger is left.
@@ -185,7 +187,7 @@ async fn p3_what_is_taken_out_of_cold_is_counted_and_no_other_row_changes() {
         .await
         .unwrap();
     let erased = stores.erased_for_good(ingested_at(2000)).await.unwrap();
-    let more = stores.cold.erase(&erased).await.unwrap();
+    let more = stores.cold.erase(&erased, &mut cleaned).await.unwrap();
     assert_eq!((more.rows + report.rows) as i64, before["acme"]);
     let last = balance(&stores, "acme").await;
     assert_eq!(

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use sluice_tests::Node;
+use sluice_bench::process::{Sql, Start};
+use sluice_tests::{Node, binary, eventually};
 
 use super::crash::{AFTERWARDS, Flood};
 

@@ -24,15 +24,30 @@ pub struct EraseReport {
     pub files_after: usize,
 }
 
+/// Files that hold no erased rows, as long as the same is erased: each is read once.
+#[derive(Debug, Default)]
+pub struct Cleaned {
+    erasures: Erasures,
+    files: HashSet<Path>,
+}
+
 impl ColdTable {
     /// Takes all rows out that are erased, commit by commit. What fails or loses a race is found again by the next call.
-    pub async fn erase(&self, erasures: &Erasures) -> Result<EraseReport, CommitError> {
+    pub async fn erase(&self, erasures: &Erasures, cleaned: &mut Cleaned) -> Result<EraseReport, CommitError> {
         let mut report = EraseReport::default();
-        // Files that hold none, as this call has seen.
-        let mut clean: HashSet<Path> = HashSet::new();
+        if cleaned.erasures != *erasures {
+            *cleaned = Cleaned {
+                erasures: erasures.clone(),
+                files: HashSet::new(),
+            };
+        }
+        let clean = &mut cleaned.files;
         let mut races = 0;
         while !erasures.0.is_empty() {
             let version = self.refresh().await?;
+            // What was merged or removed is not remembered.
+            let there: HashSet<&Path> = version.files.iter().map(|file| &file.path).collect();
+            clean.retain(|path| there.contains(path));
             let mut charges = Charges::new();
             let (mut gone, mut adds, mut bytes) = (Vec::new(), Vec::new(), 0);
             let mut more = false;

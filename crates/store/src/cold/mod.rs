@@ -31,7 +31,7 @@ use tokio::sync::Mutex;
 
 pub use self::commit::CommitError;
 use self::commit::Unnamed;
-pub use self::erase::EraseReport;
+pub use self::erase::{Cleaned, EraseReport};
 pub use self::files::EncodeError;
 pub use self::maintain::{CompactOptions, CompactReport, VacuumReport};
 pub use self::replace::{ReplaceReport, Replacement};
