@@ -93,7 +93,7 @@ fn guess(file: &Path) -> RoleArg {
     let has = |keys: &[&str]| keys.iter().any(|key| table.contains_key(*key));
     if has(&["edge", "ingest", "query"]) {
         RoleArg::Up
-    } else if has(&["roles", "lake", "gateway", "log", "hot", "cold"]) {
+    } else if has(&["roles", "lake", "gateway", "otlp", "log", "hot", "cold"]) {
         RoleArg::Ingest
     } else if has(&["policy", "hosts", "dir"]) {
         RoleArg::Ca

@@ -6,7 +6,9 @@ mod erase;
 #[path = "gen.rs"]
 mod gen_load;
 mod http_client;
+mod key;
 mod log;
+mod otlp;
 mod plugin;
 mod quarantine;
 mod replay;
@@ -16,6 +18,7 @@ mod running;
 mod spool;
 mod sql;
 mod status;
+mod tenant;
 mod up;
 
 use std::process::ExitCode;
@@ -64,6 +67,10 @@ enum Command {
     Gen(gen_load::Args),
     /// The certificate authority of a fleet
     Ca(ca::command::Args),
+    /// Tenants of a cloud: who is served, and what each may use
+    Tenant(tenant::Args),
+    /// API keys of tenants: for what speaks OTLP to the cloud, and for who asks
+    Key(key::Args),
     /// Plugins: write, try, sign, publish, install, replace
     #[command(subcommand)]
     Plugin(plugin::Command),
@@ -120,6 +127,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(args) => check::run(args),
         Command::Gen(args) => gen_load::run(args).await,
         Command::Ca(args) => ca::command::run(args).await,
+        Command::Tenant(args) => tenant::run(args),
+        Command::Key(args) => key::run(args),
         Command::Plugin(command) => plugin::run(command).await,
         Command::Completions { shell } => {
             use clap::CommandFactory;

@@ -16,6 +16,7 @@ use sluice_store::{ClickHouseHot, EmbeddedHot, Lake, LakeError, LogEnds, S3Optio
 use sluice_wire::ids::Partition;
 
 use crate::ca::HttpsAuthority;
+use crate::otlp;
 use crate::reports::NodeReports;
 use crate::running::{self, RunArgs};
 
@@ -143,6 +144,7 @@ enum RoleArg {
     Gateway,
     Hot,
     Cold,
+    Otlp,
 }
 
 pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
@@ -153,7 +155,6 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
         Some(IngestCommand::Erase(args)) => return crate::erase::run(args).await,
         None => {}
     }
-    args.run.check_names(&["link", "http"])?;
     let file = args.config.context("--config FILE is missing")?;
     let mut config = sluice_settings::load(&file, IngestConfig::from_toml)?;
     if !args.role.is_empty() {
@@ -161,9 +162,14 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
             RoleArg::Gateway => Role::Gateway,
             RoleArg::Hot => Role::Hot,
             RoleArg::Cold => Role::Cold,
+            RoleArg::Otlp => Role::Otlp,
         };
         config.roles = args.role.iter().map(role).collect();
     }
+    if config.roles.contains(&Role::Otlp) {
+        return otlp::run(config, args.run).await;
+    }
+    args.run.check_names(&["link", "http"])?;
     config.gateway.listen = args.run.address("link").unwrap_or(config.gateway.listen);
     if let Some(address) = args.run.address("http") {
         config.admin.listen = address.to_string();
@@ -241,13 +247,26 @@ fn check_limits(query: &QueryConfig, ingest: &IngestConfig, file: &std::path::Pa
     Ok(())
 }
 
+/// A role with a folder of tenants may do without tokens: keys are enough.
+fn open_tokens(config: &QueryConfig) -> anyhow::Result<Tokens> {
+    let has_tenants = !config.tenants.as_os_str().is_empty();
+    let tokens = match config.tokens.exists() || !has_tenants {
+        true => Tokens::open(&config.tokens).with_context(|| "the query layer needs a token file")?,
+        false => Tokens::from_entries(&[])?,
+    };
+    match has_tenants {
+        true => Ok(tokens.with_tenants(&config.tenants)?),
+        false => Ok(tokens),
+    }
+}
+
 pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
     running::start_logging();
     args.run.check_names(&["http", "pg"])?;
     let mut config = sluice_settings::load(&args.config, QueryConfig::from_toml)?;
     config.listen = args.run.address("http").unwrap_or(config.listen);
     config.pg = args.run.address("pg").unwrap_or(config.pg);
-    let tokens = Tokens::open(&config.tokens).with_context(|| "the query layer needs a token file")?;
+    let tokens = open_tokens(&config)?;
     let shutdown = program::shutdown_on_signal()?;
     let ingest = match &args.ingest {
         Some(file) => {

@@ -1,10 +1,12 @@
 //! What an operator may set for ingest. `deploy/config/ingest.toml` shows every key with its default.
 
 mod kafka;
+mod otlp;
 mod quarantine;
 mod reference;
 mod retention;
 mod s3;
+mod tenants;
 mod writes;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,10 +21,12 @@ use sluice_store::hot::clickhouse::{ClickHouseConfig, ConfigError as HotConfigEr
 use sluice_store::{ClickHouseHot, EmbeddedHot, Hot};
 
 pub use self::kafka::{KafkaSettings, Property};
+pub use self::otlp::OtlpSettings;
 pub use self::quarantine::QuarantineSettings;
 pub use self::reference::{Env, File, Reference};
 pub use self::retention::{Keep, RetentionSettings};
 pub use self::s3::S3Settings;
+pub use self::tenants::TenantsSettings;
 pub use self::writes::Writes;
 use crate::gateway::{DEFAULT_EDGE_STATE, DEFAULT_GRACE, DEFAULT_MAX_LAG, MIN_EDGE_STATE};
 
@@ -38,7 +42,7 @@ const MIN_VACUUM_AFTER: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct IngestConfig {
-    /// Any of `gateway`, `hot`, `cold`.
+    /// Any of `gateway`, `hot`, `cold`; or `otlp` by itself.
     pub roles: Vec<Role>,
     /// Log and state of the writers.
     pub data_dir: PathBuf,
@@ -47,6 +51,8 @@ pub struct IngestConfig {
     pub s3: S3Settings,
     pub admin: AdminSettings,
     pub gateway: GatewaySettings,
+    pub tenants: TenantsSettings,
+    pub otlp: OtlpSettings,
     pub log: LogSettings,
     pub quarantine: QuarantineSettings,
     pub retention: RetentionSettings,
@@ -61,6 +67,8 @@ pub enum Role {
     Gateway,
     Hot,
     Cold,
+    /// The OTLP door of the cloud, which a program composes of edges.
+    Otlp,
 }
 
 /// Where monitors ask.
@@ -75,7 +83,7 @@ pub struct AdminSettings {
 
 impl AdminSettings {
     /// `None`: nobody asks.
-    pub(crate) fn address(&self) -> Result<Option<SocketAddr>, &'static str> {
+    pub fn address(&self) -> Result<Option<SocketAddr>, &'static str> {
         if self.listen.is_empty() {
             return Ok(None);
         }
@@ -221,6 +229,8 @@ impl Default for IngestConfig {
             s3: S3Settings::default(),
             admin: AdminSettings::default(),
             gateway: GatewaySettings::default(),
+            tenants: TenantsSettings::default(),
+            otlp: OtlpSettings::default(),
             log: LogSettings::default(),
             quarantine: QuarantineSettings::default(),
             retention: RetentionSettings::default(),
@@ -443,7 +453,24 @@ impl IngestConfig {
             Writes::Group | Writes::These(_) => {}
         }
         if self.roles.is_empty() {
-            return refuse("roles", "names no role: gateway, hot, cold");
+            return refuse("roles", "names no role: gateway, hot, cold, otlp");
+        }
+        if let Some((key, why)) = self.tenants.mistake() {
+            return refuse(key, why);
+        }
+        if self.roles.contains(&Role::Otlp) {
+            if self.roles.len() > 1 {
+                return refuse("roles", "has \"otlp\" beside others: it is a process of its own");
+            }
+            if self.tenants.dir.as_os_str().is_empty() {
+                return refuse(
+                    "tenants.dir",
+                    "is not set: the OTLP door knows tenants by the keys in it",
+                );
+            }
+            if let Some((key, why)) = self.otlp.mistake() {
+                return refuse(key, &why);
+            }
         }
         Ok(())
     }
@@ -485,6 +512,13 @@ mod tests {
         check("[retention]\nkeep = \"5 min\"\n", 2, "retention.keep");
         check("[retention.tenants]\nacme = \"1 min\"\n", 2, "retention.tenants.acme");
         check("[log]\nwrites = \"0-3\"\n", 2, "log.writes");
+        check("[tenants]\ngateways = 0\n", 2, "tenants.gateways");
+        check("roles = [\"otlp\", \"hot\"]\n", 1, "roles");
+        let otlp = "roles = [\"otlp\"]\n[tenants]\ndir = \"t\"\n[otlp]\n";
+        check(&format!("{otlp}http = \"x\"\n"), 5, "otlp.http");
+        check(&format!("{otlp}http = \"0.0.0.0:4318\"\n"), 5, "otlp.http");
+        check(&format!("{otlp}cert = \"c.pem\"\n"), 5, "otlp.cert");
+        IngestConfig::from_toml(&format!("{otlp}http = \"0.0.0.0:4318\"\ncert = \"c\"\nkey = \"k\"\n")).unwrap();
         let kafka = "[log]\nkind = \"kafka\"\npartitions = 4\n[log.kafka]\nbrokers = \"b:1\"\n";
         IngestConfig::from_toml(kafka).unwrap();
         check(

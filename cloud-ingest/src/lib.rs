@@ -17,6 +17,7 @@ pub mod quota;
 pub mod replay;
 pub mod service;
 pub mod status;
+pub mod tenants;
 mod watched;
 pub mod writer;
 

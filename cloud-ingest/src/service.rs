@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sluice_settings::ConfigError;
 use sluice_store::{LogEnds, Stores};
+use sluice_tenants::{Tenancy, TenantsError};
 use sluice_wire::ids::Partition;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -28,6 +29,8 @@ use crate::writer::{
     check_log_is_the_one, check_log_reaches_cold, skips,
 };
 
+/// In the data folder: bytes of the day by tenant.
+const DAY_FILE: &str = "tenants-today.json";
 /// How long the door stays shut while the log is checked; then edges are let in and told to wait.
 const SHUT: Duration = Duration::from_secs(3);
 
@@ -42,6 +45,10 @@ pub enum BuildError {
     Kafka(#[from] LogError),
     #[error("the gateway did not start")]
     Gateway(#[from] GatewayError),
+    #[error("the folder of tenants")]
+    Tenants(#[from] TenantsError),
+    #[error("role otlp is not a part of this: it is a process of its own")]
+    Otlp,
     #[error("cannot listen on {address} (http)")]
     Admin {
         address: SocketAddr,
@@ -104,6 +111,12 @@ impl IngestService {
         authority: Option<Arc<dyn Authority>>,
     ) -> Result<IngestService, BuildError> {
         config.check("")?;
+        if config.roles.contains(&Role::Otlp) {
+            return Err(BuildError::Otlp);
+        }
+        let tenants = (!config.tenants.dir.as_os_str().is_empty())
+            .then(|| Tenancy::open_without_keys(&config.tenants.dir).map(Arc::new))
+            .transpose()?;
         let log = open_log(&config)?;
         let sets_aside = config
             .roles
@@ -134,7 +147,7 @@ impl IngestService {
         let reader = has(Role::Hot).then(|| Arc::new(HotPosition(stores.clone())) as Arc<dyn ReadPosition>);
         let gateway = has(Role::Gateway)
             .then(|| {
-                let mut settings = gateway_config(&config, &guarded, authority);
+                let mut settings = gateway_config(&config, &guarded, authority, tenants);
                 settings.quarantine = quarantine;
                 Gateway::build(settings, Arc::new(guarded), reader)
             })
@@ -348,7 +361,12 @@ fn flatten(ended: Result<Result<(), RunError>, tokio::task::JoinError>) -> Resul
     ended.unwrap_or_else(|error| Err(RunError::Task(error.to_string())))
 }
 
-fn gateway_config(config: &IngestConfig, log: &GuardedLog, authority: Option<Arc<dyn Authority>>) -> GatewayConfig {
+fn gateway_config(
+    config: &IngestConfig,
+    log: &GuardedLog,
+    authority: Option<Arc<dyn Authority>>,
+    tenants: Option<Arc<Tenancy>>,
+) -> GatewayConfig {
     let settings = &config.gateway;
     let mut gateway = GatewayConfig::new(
         settings.listen,
@@ -365,6 +383,9 @@ fn gateway_config(config: &IngestConfig, log: &GuardedLog, authority: Option<Arc
     gateway.max_total_bytes = settings.max_memory;
     gateway.max_edge_state = settings.max_edge_state;
     gateway.max_lag = settings.max_lag;
+    gateway.day_file = tenants.is_some().then(|| config.data_dir.join(DAY_FILE));
+    gateway.tenants = tenants;
+    gateway.gateways = config.tenants.gateways;
     gateway
 }
 

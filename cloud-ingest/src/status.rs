@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use crate::gateway;
 use crate::gateway::GatewayStatus;
 use crate::log::Log;
+use crate::tenants;
 
 /// Shared by the writers: what they count, and how they wake each other.
 #[derive(Debug, Default)]
@@ -361,6 +362,15 @@ impl IngestStatus {
                 "counter",
                 "Batches held back: their edge's share of the state of duplicates is used up.",
                 one(g.quota_holds),
+            );
+            for (name, kind, help, values) in tenants::metrics(&g.tenants) {
+                put(name, kind, help, values);
+            }
+            put(
+                "sluice_gateway_tenant_refused_total",
+                "counter",
+                "Sessions refused or ended because their tenant is suspended or not known: an alarm.",
+                one(g.refused_tenant + g.cut_tenant),
             );
             put(
                 "sluice_gateway_identity_refused_total",

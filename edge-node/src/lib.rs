@@ -16,6 +16,7 @@ mod journal;
 pub mod link;
 mod metrics;
 pub mod node;
+pub mod otlp;
 mod positions;
 pub mod program;
 mod record;
@@ -35,5 +36,6 @@ pub use chain::{ChainError, ChainStatus, LoadedPlugin, PluginCheck, RefusedChain
 pub use config::{ConfigError, EdgeConfig};
 pub use facts::{component_facts, package_limits, standard_kind};
 pub use node::{EdgeError, EdgeNode, NodeOptions};
+pub use serve::{Door, DoorLimits, DoorTls};
 pub use source::stats::SourceStatus;
 pub use status::{EdgeStatus, ReloadError, StatusHandle};

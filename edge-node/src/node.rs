@@ -18,6 +18,7 @@ use crate::config::{ConfigError, EdgeConfig};
 use crate::identity::IdentityError;
 use crate::journal;
 use crate::link::{LinkError, TlsError, Uplink, certificate_identity};
+use crate::otlp::OtlpRoutes;
 use crate::positions::Positions;
 use crate::recovery::RecoveryError;
 use crate::sealer::blocking;
@@ -42,6 +43,7 @@ pub struct EdgeNode {
     positions: Arc<Positions>,
     uplink: Option<Uplink>,
     status: StatusHandle,
+    routes: watch::Sender<Option<OtlpRoutes>>,
 }
 
 /// What a program chooses for its node, beside what its operator writes.
@@ -204,7 +206,13 @@ impl EdgeNode {
             positions: Arc::new(positions),
             uplink,
             status,
+            routes: watch::Sender::new(None),
         })
+    }
+
+    /// Its OTLP doors without sockets, once it is running: for a process that knows by itself who sends.
+    pub fn otlp_routes(&self) -> watch::Receiver<Option<OtlpRoutes>> {
+        self.routes.subscribe()
     }
 
     /// Name and bound address of every door.

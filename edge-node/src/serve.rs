@@ -1,4 +1,5 @@
-//! One listening socket with limits: connections, streams, header sizes, windows, silence. Shared by all doors.
+//! One listening socket with limits: connections, streams, header sizes, windows, silence. Shared by all doors, also by those of a process
+//! that runs nodes behind doors of its own.
 
 use std::io;
 use std::net::SocketAddr;
@@ -14,8 +15,11 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +38,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A bound door that is not served yet.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub struct Door {
     pub(crate) name: &'static str,
     listener: TcpListener,
     address: SocketAddr,
@@ -42,17 +46,20 @@ pub(crate) struct Door {
 
 /// How much one door takes at once.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct DoorLimits {
-    pub(crate) connections: usize,
-    pub(crate) streams: u32,
+pub struct DoorLimits {
+    pub connections: usize,
+    pub streams: u32,
     /// From the connection to the whole head of its first request.
-    pub(crate) first_request: Duration,
+    pub first_request: Duration,
     /// Without a request, after the first.
-    pub(crate) idle: Duration,
+    pub idle: Duration,
 }
 
+/// The certificate of a door as it is now; `None`: it speaks plain text.
+pub type DoorTls = Option<watch::Receiver<Arc<ServerConfig>>>;
+
 impl Door {
-    pub(crate) async fn bind(name: &'static str, address: SocketAddr) -> io::Result<Self> {
+    pub async fn bind(name: &'static str, address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         Ok(Self {
@@ -62,12 +69,17 @@ impl Door {
         })
     }
 
-    pub(crate) fn address(&self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Accepts until `shutdown`, then lets requests at work finish.
-    pub(crate) async fn serve(self, router: Router, limits: DoorLimits, shutdown: CancellationToken) {
+    pub async fn serve(self, router: Router, limits: DoorLimits, shutdown: CancellationToken) {
+        self.serve_tls(router, limits, None, shutdown).await;
+    }
+
+    /// The same with a certificate, which may be exchanged while it serves.
+    pub async fn serve_tls(self, router: Router, limits: DoorLimits, tls: DoorTls, shutdown: CancellationToken) {
         let slots = Arc::new(Semaphore::new(limits.connections));
         let builder = Arc::new(builder(limits));
         let connections = TaskTracker::new();
@@ -84,9 +96,18 @@ impl Door {
             match accepted {
                 Ok((stream, _)) => {
                     let (builder, router, shutdown) = (builder.clone(), router.clone(), shutdown.clone());
+                    let tls = tls.as_ref().map(|tls| TlsAcceptor::from(tls.borrow().clone()));
+                    let _ = stream.set_nodelay(true);
                     connections.spawn(async move {
                         let _slot = slot;
-                        connection(&builder, stream, router, limits, shutdown).await;
+                        let Some(tls) = tls else {
+                            return connection(&builder, stream, router, limits, shutdown).await;
+                        };
+                        match tokio::time::timeout(limits.first_request, tls.accept(stream)).await {
+                            Ok(Ok(stream)) => connection(&builder, stream, router, limits, shutdown).await,
+                            Ok(Err(error)) => tracing::debug!(%error, "handshake failed"),
+                            Err(_) => tracing::debug!("handshake took too long"),
+                        }
                     });
                 }
                 Err(error) => {
@@ -122,12 +143,11 @@ fn builder(limits: DoorLimits) -> auto::Builder<TokioExecutor> {
 
 async fn connection(
     builder: &auto::Builder<TokioExecutor>,
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     router: Router,
     limits: DoorLimits,
     shutdown: CancellationToken,
 ) {
-    let _ = stream.set_nodelay(true);
     let activity = Arc::new(watch::Sender::new(Activity::default()));
     let service = Watched {
         inner: TowerToHyperService::new(router),

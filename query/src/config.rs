@@ -21,6 +21,8 @@ pub struct QueryConfig {
     pub insecure: bool,
     /// The file of hashed tokens.
     pub tokens: PathBuf,
+    /// The folder of tenants and their keys; empty: none.
+    pub tenants: PathBuf,
     /// Certificate and key of the doors; none: they speak plain text.
     pub tls: Option<TlsConfig>,
     /// Where the newest rows are. `sluice up` has its own.
@@ -133,6 +135,7 @@ impl Default for QueryConfig {
             pg: SocketAddr::from((Ipv4Addr::LOCALHOST, 7432)),
             insecure: false,
             tokens: PathBuf::from("sluice-data/tokens.json"),
+            tenants: PathBuf::new(),
             tls: None,
             hot: HotConfig::default(),
             limits: LimitsConfig::default(),

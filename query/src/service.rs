@@ -21,6 +21,8 @@ use crate::{listener, pg};
 
 /// How long answers that have begun may go on after the end was announced.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How often it is looked whether the folder of tenants changed.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The query role, bound and not yet serving.
 #[derive(Debug)]
@@ -147,9 +149,11 @@ impl QueryService {
         );
         let serving = futures::future::join(http, postgres);
         tokio::pin!(serving);
+        let mut looks = tokio::time::interval(LOOK_EVERY);
         loop {
             tokio::select! {
                 _ = &mut serving => return Ok(()),
+                _ = looks.tick() => look_at_tenants(&self.tokens),
                 Some(()) = hangups.recv() => reload(&self.tokens, self.tls.as_ref()),
             }
         }
@@ -163,7 +167,19 @@ async fn bind(door: &'static str, address: SocketAddr) -> Result<(TcpListener, S
     Ok((listener, bound))
 }
 
+fn look_at_tenants(tokens: &Tokens) {
+    match tokens.look_at_tenants() {
+        Ok(false) => {}
+        Ok(true) => tracing::info!("tenants read again"),
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(%error, cause, "tenants stay as they were");
+        }
+    }
+}
+
 fn reload(tokens: &Tokens, tls: Option<&Tls>) {
+    look_at_tenants(tokens);
     match tokens.reload() {
         Ok(count) => tracing::info!(count, "tokens read again"),
         Err(error) => tracing::error!(%error, "tokens stay as they were"),

@@ -4,6 +4,9 @@
 //! `{"version": 1, "tokens": [{"name": "ci", "hash": "<64 hex digits>", "tenant": "acme", "scope": "tenant"}]}`
 //! with scope `tenant` (the rows of that tenant) or `operator` (all rows, and the status of the whole node). A token is 256 random
 //! bits, so one keyed hash is enough to keep it; a slow hash protects what people make up themselves.
+//!
+//! Beside them stand the API keys of the folder of tenants (`sluice key`): those of scope `read` stand for their tenant. Tokens and keys of a
+//! tenant that is suspended there, or not in it, are refused; tokens of an operator are not.
 
 use std::fmt;
 use std::fs;
@@ -11,8 +14,10 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
+use sluice_tenants::{Scope, Tenancy, TenantsError, looks_like_a_key};
 use sluice_wire::ids::TenantId;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
@@ -82,6 +87,8 @@ pub enum TokensError {
     Io { path: PathBuf, source: io::Error },
     #[error("the token file {} is not what it should be: {what}", path.display())]
     Invalid { path: PathBuf, what: String },
+    #[error("the folder of tenants")]
+    Tenants(#[from] TenantsError),
 }
 
 /// The tokens that are good now. Clones share one list, so a reload reaches every door.
@@ -89,6 +96,7 @@ pub enum TokensError {
 pub struct Tokens {
     path: Option<PathBuf>,
     known: Arc<RwLock<Arc<[Known]>>>,
+    tenancy: Option<Arc<Tenancy>>,
 }
 
 struct Known {
@@ -103,6 +111,7 @@ impl Tokens {
         Ok(Tokens {
             path: Some(path.to_owned()),
             known: Arc::new(RwLock::new(known.into())),
+            tenancy: None,
         })
     }
 
@@ -112,7 +121,19 @@ impl Tokens {
         Ok(Tokens {
             path: None,
             known: Arc::new(RwLock::new(known.into())),
+            tenancy: None,
         })
+    }
+
+    /// Follows a folder of tenants and their keys, too.
+    pub fn with_tenants(self, dir: &Path) -> Result<Tokens, TokensError> {
+        let tenancy = Some(Arc::new(Tenancy::open(dir)?));
+        Ok(Tokens { tenancy, ..self })
+    }
+
+    /// Takes a changed folder of tenants into use; whatever is wrong with it, the last good one stays. Blocks for a moment.
+    pub fn look_at_tenants(&self) -> Result<bool, TokensError> {
+        Ok(self.tenancy.as_ref().map_or(Ok(false), |tenancy| tenancy.look())?)
     }
 
     /// Reads the file again. A file that cannot be used leaves the list as it was.
@@ -126,11 +147,39 @@ impl Tokens {
         Ok(count)
     }
 
-    /// Who this token stands for. Every entry is compared, in a time that does not depend on which one fits.
+    /// Who this token or key stands for, as of now.
     pub fn identify(&self, token: &str) -> Option<Identity> {
+        let now_s = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(u64::MAX, |now| now.as_secs());
+        self.identify_at(token, now_s)
+    }
+
+    fn identify_at(&self, token: &str, now_s: u64) -> Option<Identity> {
         if token.len() > MAX_TOKEN {
             return None;
         }
+        let Some(tenancy) = self.tenancy.as_ref().map(|tenancy| tenancy.current()) else {
+            return self.identify_token(token);
+        };
+        if looks_like_a_key(token) {
+            return match tenancy.identify(token, Scope::Read, now_s) {
+                Ok((_, tenant)) => Some(Identity {
+                    tenant: tenant.clone(),
+                    reach: Reach::Tenant,
+                }),
+                Err(refusal) => {
+                    tracing::debug!(%refusal, "key refused");
+                    None
+                }
+            };
+        }
+        let who = self.identify_token(token)?;
+        (who.reach == Reach::Operator || tenancy.tenants.admit(&who.tenant).is_ok()).then_some(who)
+    }
+
+    /// Every entry is compared, in a time that does not depend on which one fits.
+    fn identify_token(&self, token: &str) -> Option<Identity> {
         let hash = hash(token);
         let known = self.current();
         let mut found = Choice::from(0);
@@ -274,6 +323,55 @@ mod tests {
         ] {
             assert_eq!(tokens.identify(near), None, "{near}");
         }
+    }
+
+    #[test]
+    fn p13_a_key_of_scope_read_asks_for_its_tenant_while_that_is_served() {
+        use sluice_tenants::{Folder, Key, State, Tenant};
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::lock(dir.path()).unwrap();
+        let (mut tenants, mut keys) = (folder.tenants().unwrap(), folder.keys().unwrap());
+        let acme = tenant("acme");
+        tenants.insert(acme.clone(), Tenant::default());
+        let mut mint = |n: u8, scope, end| {
+            let (text, key) = Key::mint([n; 6], [n; 32], &acme, "k", scope, (1, end));
+            keys.add(key).unwrap();
+            text
+        };
+        let (read, write, expired) = (
+            mint(1, Scope::Read, Some(100)),
+            mint(2, Scope::Write, None),
+            mint(3, Scope::Read, Some(50)),
+        );
+        folder.save_tenants(&tenants).unwrap();
+        folder.save_keys(&keys).unwrap();
+        let (of_acme, a) = mint_token(1, "acme", Reach::Tenant);
+        let (of_beta, b) = mint_token(2, "beta", Reach::Tenant);
+        let (operator, c) = mint_token(3, "beta", Reach::Operator);
+        let plain = Tokens::from_entries(&[a, b, c]).unwrap();
+        assert!(plain.identify_at(&read, 60).is_none(), "nobody named the folder");
+        let tokens = plain.with_tenants(dir.path()).unwrap();
+        let who = |token: &str| {
+            tokens
+                .identify_at(token, 60)
+                .map(|who| (who.tenant.to_string(), who.reach))
+        };
+        assert_eq!(who(&read), Some(("acme".to_owned(), Reach::Tenant)));
+        assert!(who(&of_acme).is_some() && who(&operator).is_some());
+        assert!(
+            [&write, &expired, &of_beta]
+                .into_iter()
+                .all(|token| who(token).is_none())
+        );
+        assert!(tokens.identify_at(&read, 100).is_none());
+        tenants.get_mut(&acme).unwrap().state = State::Suspended;
+        folder.save_tenants(&tenants).unwrap();
+        assert!(tokens.look_at_tenants().unwrap());
+        assert!(who(&read).is_none() && who(&of_acme).is_none() && who(&operator).is_some());
+    }
+
+    fn mint_token(n: u8, name: &str, reach: Reach) -> (String, Entry) {
+        mint([n; 32], name, &tenant(name), reach)
     }
 
     #[test]

@@ -28,8 +28,6 @@ const LOOK: Duration = Duration::from_millis(500);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const UNANSWERED: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(1_200);
-/// Batches that are on their way take no more.
-const SMALL: u64 = 2 << 20;
 /// With the kill: so long after the return.
 const KILL_AFTER: Duration = Duration::from_secs(60);
 
@@ -116,7 +114,7 @@ async fn run(binary: &Path, edge: &Path, kill: bool) -> Seen {
     let returned = Instant::now();
     let probes = tokio::spawn(probe(site.cloud.sql().unwrap(), watch.clone(), stop.clone(), returned));
     let mut seen = Seen::default();
-    let mut killed = !kill;
+    let (mut killed, mut drains) = (!kill, false);
     let (began, mut last) = (
         site.relay().traffic().bytes_out,
         (0.0, site.relay().traffic().bytes_out),
@@ -129,12 +127,13 @@ async fn run(binary: &Path, edge: &Path, kill: bool) -> Seen {
         let share = |bytes: u64, seconds: f64| bytes as f64 / (Weather::THIN.rate as f64 * seconds);
         seen.used.push((now, share(bytes - last.1, now - last.0)));
         last = (now, bytes);
-        let waits = status["spool"]["bytes"].as_u64().unwrap();
+        let lane = |name: &str, what: &str| status["link"]["lanes"][name][what].as_u64().unwrap();
+        let waits = lane("backlog", "bytes") + lane("live", "bytes");
         seen.waiting.push((now, waits as f64 / f64::from(1 << 20)));
         seen.peak_mib = seen.peak_mib.max(site.peak_mib());
-        // What was just sealed always waits.
-        let gone = status["link"]["backlog"]["batches"] == 0 && waits < SMALL;
-        if gone && status["link"]["connected"] == true {
+        let connected = status["link"]["connected"] == true;
+        drains |= connected && lane("backlog", "batches") > 0;
+        if drains && connected && lane("backlog", "batches") == 0 {
             seen.empty_after_s = now;
             seen.used_in_all = share(bytes - began, now);
             break;
@@ -143,6 +142,8 @@ async fn run(binary: &Path, edge: &Path, kill: bool) -> Seen {
         if !killed && returned.elapsed() > KILL_AFTER {
             killed = true;
             site.restart_edge().await;
+            // Nothing waits in a lane before the link is back.
+            drains = false;
         }
     }
     stop.store(true, Ordering::Relaxed);

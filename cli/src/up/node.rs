@@ -175,7 +175,11 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     let tables = Tables::new(stores, ingest.log_ends(), TablesOptions::default());
     tables.watch(&ingest.partitions());
     let reports = NodeReports::new(Some(edge.status()), Some(ingest.status()));
-    let query = QueryService::build(config.query, tables, identity.tokens)
+    let tokens = match config.query.tenants.as_os_str().is_empty() {
+        true => identity.tokens,
+        false => identity.tokens.with_tenants(&config.query.tenants)?,
+    };
+    let query = QueryService::build(config.query, tables, tokens)
         .await?
         .with_status(reports.source())
         .with_routes(edge.tap_routes());

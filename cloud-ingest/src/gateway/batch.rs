@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use sluice_wire::envelope::{Envelope, EnvelopeError};
-use sluice_wire::ids::{BatchId, Partition};
+use sluice_wire::ids::{BatchId, Partition, TenantId};
 use sluice_wire::layout::{IpcLimits, LayoutError};
 use sluice_wire::session::frame::{FrameError, Lane, Preamble};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,6 +17,7 @@ use super::admission::Admission;
 use crate::log::{Head, Log, LogError};
 use crate::quarantine::{KeepError, Quarantine};
 use crate::quota::{Quota, QuotaError, Share};
+use crate::tenants::{Claim, Gate, Over, Quotas, Shares};
 
 /// What all sessions share.
 #[derive(Clone)]
@@ -25,12 +26,16 @@ pub(super) struct Shared {
     pub(super) limits: Arc<IpcLimits>,
     pub(super) quota: Arc<Quota>,
     pub(super) quarantine: Option<Quarantine>,
-    /// In KiB.
-    pub(super) memory: Arc<Semaphore>,
+    /// What tenants may send.
+    pub(super) quotas: Arc<Quotas>,
+    /// In KiB, shared by tenants.
+    pub(super) memory: Arc<Shares>,
     /// The part of it that backlog may take.
     pub(super) backlog_memory: Arc<Semaphore>,
     pub(super) admission: Arc<Admission>,
-    pub(super) validations: Arc<Semaphore>,
+    /// Batches that are decoded at once, and KiB that are on their way into the log at once: what waits for it waits by tenant.
+    pub(super) validations: Arc<Gate>,
+    pub(super) appends: Arc<Gate>,
     pub(super) stall_timeout: Duration,
     pub(super) total_timeout: Duration,
 }
@@ -47,22 +52,25 @@ pub(super) struct Validated {
 
 /// What a batch takes while it is here.
 pub(super) struct Memory {
-    _whole: OwnedSemaphorePermit,
+    _whole: Claim,
     _of_backlog: Option<OwnedSemaphorePermit>,
 }
 
 impl Memory {
-    fn take(shared: &Shared, lane: Lane, length: u32) -> Option<Self> {
-        let kib = length.div_ceil(1024).max(1);
-        let take = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_many_owned(kib).ok();
+    fn take(shared: &Shared, tenant: &TenantId, lane: Lane, length: u32) -> Option<Self> {
+        let kib = kib(length as usize);
         Some(Self {
             _of_backlog: match lane {
                 Lane::Live => None,
-                Lane::Backlog => Some(take(&shared.backlog_memory)?),
+                Lane::Backlog => Some(Arc::clone(&shared.backlog_memory).try_acquire_many_owned(kib).ok()?),
             },
-            _whole: take(&shared.memory)?,
+            _whole: shared.memory.take(tenant, kib.into())?,
         })
     }
+}
+
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX)
 }
 
 /// Why a batch does not go on.
@@ -72,7 +80,7 @@ pub(super) enum BatchError {
     Abandoned,
     #[error("batch did not arrive in time")]
     Slow,
-    #[error("gateway has no memory left for a batch of {0} bytes")]
+    #[error("gateway has no memory left for a batch of {0} bytes of this tenant")]
     Memory(u32),
     #[error("batch goes on after its announced {0} bytes")]
     Longer(u32),
@@ -84,6 +92,8 @@ pub(super) enum BatchError {
     Generation(u32),
     #[error(transparent)]
     Quota(#[from] QuotaError),
+    #[error(transparent)]
+    Over(#[from] Over),
     #[error("batch is not in the log")]
     Append(#[from] LogError),
     #[error("batch can never be stored ({why}), and it is not kept")]
@@ -126,28 +136,29 @@ pub(super) enum AnnounceError {
 /// at once.
 pub(super) fn receive(
     shared: Shared,
+    tenant: TenantId,
     recv: quinn::RecvStream,
     lane: Lane,
     (id, length): (Option<BatchId>, u32),
 ) -> impl Future<Output = Result<Validated, BatchError>> {
-    let memory = Memory::take(&shared, lane, length).ok_or(BatchError::Memory(length));
-    async move { receive_into(memory?, shared, recv, id, length).await }
+    let memory = Memory::take(&shared, &tenant, lane, length).ok_or(BatchError::Memory(length));
+    if memory.is_err() {
+        shared.quotas.held_for_memory(&tenant);
+    }
+    async move { receive_into(memory?, shared, &tenant, recv, (id, length)).await }
 }
 
 async fn receive_into(
     memory: Memory,
     shared: Shared,
+    tenant: &TenantId,
     mut recv: quinn::RecvStream,
-    id: Option<BatchId>,
-    length: u32,
+    (id, length): (Option<BatchId>, u32),
 ) -> Result<Validated, BatchError> {
     let bytes = timeout(shared.total_timeout, read_all(&mut recv, length, shared.stall_timeout))
         .await
         .map_err(|_| BatchError::Slow)??;
-    let _turn = Arc::clone(&shared.validations)
-        .acquire_owned()
-        .await
-        .map_err(|_| BatchError::Panicked)?;
+    let _turn = shared.validations.turn(tenant, 1, length.into()).await;
     let limits = Arc::clone(&shared.limits);
     // Decoding is long and may fail in ways that only a thread of its own contains.
     let batch = bytes.clone();
@@ -171,6 +182,9 @@ async fn receive_into(
 pub(super) async fn append(shared: Shared, batch: Validated, share: Share) -> Result<(), BatchError> {
     let log = &shared.log;
     let partition = partition_of(&log.partitions(), &batch).ok_or(BatchError::Generation(batch.generation))?;
+    let bytes = batch.bytes.len();
+    let tenant = &batch.head.id.stream.tenant;
+    let _turn = shared.appends.turn(tenant, kib(bytes).into(), bytes as u64).await;
     sluice_wal::crash_point("gw.before_append");
     let offset = log.append(partition, &batch.head, batch.bytes, now_us()).await?;
     sluice_wal::crash_point("gw.after_append");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice_tenants::Tenancy;
 use sluice_wire::layout::IpcLimits;
 
 use super::authority::Authority;
@@ -60,6 +61,15 @@ pub struct GatewayConfig {
     pub max_edge_state: u64,
     /// Backlog is taken while the oldest record that is not read yet is no older than this.
     pub max_lag: Duration,
+    /// Bytes of batches that are on their way into the log at once; what waits for it waits by tenant. Enough for a log that needs
+    /// 100 ms to take 160 MB each second.
+    pub max_append_bytes: u64,
+    /// Which tenants are served, and with which limits; without it all, without limits.
+    pub tenants: Option<Arc<Tenancy>>,
+    /// How many gateways share a tenant's limits.
+    pub gateways: u32,
+    /// Where the bytes of the day are kept over restarts.
+    pub day_file: Option<PathBuf>,
     /// What the transport may buffer for one session that was welcomed.
     pub session_window_bytes: u32,
     /// What it may buffer for all of them; a session beyond it gets the smallest window.
@@ -103,6 +113,10 @@ impl GatewayConfig {
             max_total_bytes: 128 << 20,
             max_edge_state: DEFAULT_EDGE_STATE,
             max_lag: DEFAULT_MAX_LAG,
+            max_append_bytes: 16 << 20,
+            tenants: None,
+            gateways: 1,
+            day_file: None,
             session_window_bytes: 2 << 20,
             total_window_bytes: 128 << 20,
             max_validations: std::thread::available_parallelism().map_or(2, usize::from),

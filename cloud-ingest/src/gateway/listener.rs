@@ -23,6 +23,7 @@ use super::status::{Counters, Level, StatusHandle, add};
 use super::trust::Trust;
 use crate::log::Log;
 use crate::quota::Quota;
+use crate::tenants::{Gate, Quotas, Shares};
 
 /// What the system may keep of packets while the gateway is busy: a batch that an edge sends at once over a fast link.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
@@ -74,6 +75,12 @@ impl Gateway {
         let ends = partitions.iter().map(|p| (*p, log.end(*p)));
         let admission = Arc::new(Admission::new(ends, reader, config.max_lag));
         let kib = |bytes: u64| (bytes / 1024).clamp(1, Semaphore::MAX_PERMITS as u64) as usize;
+        let quotas = Arc::new(Quotas::new(
+            config.tenants.clone(),
+            config.gateways,
+            Arc::clone(&config.clock),
+            config.day_file.clone(),
+        ));
         let backlog_kib = kib(backlog_bytes(&config));
         let context = SessionContext {
             options: ServerOptions {
@@ -92,10 +99,15 @@ impl Gateway {
                 limits: Arc::new(config.limits),
                 quota: Arc::new(Quota::new(config.max_edge_state)),
                 quarantine: config.quarantine,
-                memory: Arc::new(Semaphore::new(kib(config.max_total_bytes))),
+                quotas,
+                memory: Arc::new(Shares::new(
+                    kib(config.max_total_bytes) as u64,
+                    config.tenants.is_some(),
+                )),
                 backlog_memory: Arc::new(Semaphore::new(backlog_kib)),
                 admission,
-                validations: Arc::new(Semaphore::new(config.max_validations)),
+                validations: Gate::new(config.max_validations as u64),
+                appends: Gate::new(kib(config.max_append_bytes) as u64),
                 stall_timeout: config.stream_stall_timeout,
                 total_timeout: config.stream_timeout,
             },
@@ -131,7 +143,10 @@ impl Gateway {
     }
 
     pub fn status(&self) -> StatusHandle {
-        StatusHandle(Arc::clone(&self.context.counters))
+        StatusHandle {
+            counters: Arc::clone(&self.context.counters),
+            quotas: Some(Arc::clone(&self.context.shared.quotas)),
+        }
     }
 
     /// Makes the gateway look at its files at once.
@@ -157,7 +172,10 @@ impl Gateway {
                         error!(%error, "session failed");
                     }
                 }
-                _ = recheck.tick() => self.recheck(),
+                _ = recheck.tick() => {
+                    self.recheck();
+                    self.save_day().await;
+                }
                 () = look_again.notified() => self.recheck(),
                 () = shutdown.cancelled() => break,
             }
@@ -168,6 +186,7 @@ impl Gateway {
             warn!("gateway leaves with batches unanswered, their edges will send them again");
         }
         sessions.abort_all();
+        self.save_day().await;
         self.endpoint.close(VarInt::from_u32(0), b"gateway is leaving");
         // The close is announced once; edges that miss it notice the silence.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
@@ -226,6 +245,13 @@ impl Gateway {
         });
     }
 
+    /// A small file, in the cache of the system: soon done.
+    async fn save_day(&self) {
+        let quotas = Arc::clone(&self.context.shared.quotas);
+        // It says for itself what went wrong.
+        drop(tokio::task::spawn_blocking(move || quotas.save()).await);
+    }
+
     fn recheck(&mut self) {
         if let Some(server) = self.reload.look() {
             self.endpoint.set_server_config(Some(server));
@@ -268,6 +294,7 @@ fn check(config: &GatewayConfig) -> Result<(), GatewayError> {
         ("max_in_flight", u64::from(config.max_in_flight), 1, 4096),
         ("max_edge_state", config.max_edge_state, MIN_EDGE_STATE, u64::MAX),
         ("max_validations", config.max_validations as u64, 1, 1024),
+        ("gateways", u64::from(config.gateways), 1, 1 << 16),
         ("max_renewals", config.max_renewals as u64, 1, 1024),
         (
             "max_batch_bytes",

@@ -1,5 +1,5 @@
-//! What a gateway reads again while it runs: its certificate, the authorities of edges, the deny list. Whatever is wrong with changed
-//! files, the last good ones stay in use.
+//! What a gateway reads again while it runs: its certificate, the authorities of edges, the deny list, the tenants. Whatever is wrong with
+//! changed files, the last good ones stay in use.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use quinn::{IdleTimeout, ServerConfig, TransportConfig, VarInt};
 use sluice_settings::readable::span;
+use sluice_tenants::Snapshot;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -65,8 +66,12 @@ impl Reload {
             verifier,
             authorities: 0,
             deny: Arc::new(deny),
+            tenants: config.tenants.as_ref().map(|tenancy| tenancy.current()),
             clock: Arc::clone(&config.clock),
         };
+        if let Some(tenants) = &trust.tenants {
+            note_served(&counters, tenants);
+        }
         let reload = Self {
             config: config.clone(),
             tls,
@@ -90,6 +95,7 @@ impl Reload {
         if self.deny.changed() {
             self.look_at_deny_list();
         }
+        self.look_at_tenants();
         self.look_at_age();
         let was_suspect = std::mem::take(&mut self.is_suspect);
         if !self.tls.changed() && !was_suspect {
@@ -150,6 +156,23 @@ impl Reload {
         }
     }
 
+    fn look_at_tenants(&self) {
+        let Some(tenancy) = &self.config.tenants else {
+            return;
+        };
+        match tenancy.look() {
+            Ok(false) => {}
+            Ok(true) => {
+                let now = tenancy.current();
+                info!(tenants = now.tenants.len(), "tenants read again");
+                note_served(&self.counters, &now);
+                self.counters.set_problem("tenants", None);
+                self.trust.send_modify(|trust| trust.tenants = Some(now));
+            }
+            Err(error) => self.tell("tenants", "changed tenants are not used", &error),
+        }
+    }
+
     fn tell(&self, which: &'static str, what: &str, error: &(dyn std::error::Error + 'static)) {
         add(&self.counters.reload_failures, 1);
         let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
@@ -157,6 +180,11 @@ impl Reload {
         let text = format!("{what}, the last good one stays: {error}{cause}");
         self.counters.set_problem(which, Some(text));
     }
+}
+
+fn note_served(counters: &Counters, now: &Snapshot) {
+    let served = now.tenants.iter().filter(|(id, _)| now.tenants.admit(id).is_ok());
+    counters.tenants_served.store(served.count() as u64, Ordering::Relaxed);
 }
 
 fn server_config(config: &GatewayConfig, counters: &Counters) -> Result<Made, TlsError> {

@@ -24,8 +24,9 @@ use super::batch::{self, AnnounceError, BatchError, Shared, Validated};
 use super::identity::PeerIdentity;
 use super::renewal::{self, Answer};
 use super::status::{Counters, Level, add};
-use super::trust::{Objection, Standing, Trust};
+use super::trust::{Objection, Standing, Trust, Why};
 use crate::log::LogError;
+use crate::tenants::{Charge, Presence};
 
 /// What every session is given.
 pub(super) struct SessionContext {
@@ -62,8 +63,8 @@ const HOLD_MS: u32 = 60_000;
 const AUDIT: &str = "sluice_ingest::audit";
 
 type Announced = (RecvStream, Result<Preamble, AnnounceError>);
-type Received = (Ticket, Level, Lane, Result<Validated, BatchError>);
-type Appended = (Ticket, Level, u64, Result<(), BatchError>);
+type Received = (Ticket, Level, Lane, Charge, Result<Validated, BatchError>);
+type Appended = (Ticket, Level, u64, Charge, Result<(), BatchError>);
 
 pub(super) struct Session {
     connection: Connection,
@@ -86,6 +87,7 @@ pub(super) struct Session {
     /// Share of the windows, taken when the session is welcomed.
     window: Option<OwnedSemaphorePermit>,
     farewell: Option<(RefusedCode, String)>,
+    _presence: Presence,
 }
 
 impl Session {
@@ -109,6 +111,7 @@ impl Session {
         if standing == Ok(Standing::RenewalOnly) {
             core = core.for_renewal_only();
         }
+        let presence = context.shared.memory.enter(&peer.tenant);
         Self {
             connection,
             peer,
@@ -127,13 +130,17 @@ impl Session {
             renewals_asked: 0,
             window: None,
             farewell: None,
+            _presence: presence,
         }
     }
 
     /// Until the peer leaves, is refused, or `shutdown` and everything taken is answered.
     pub(super) async fn run(mut self, shutdown: CancellationToken) {
-        if let Err(Objection { code, reason }) = self.standing {
-            self.count_refusal(code);
+        if let Err(objection @ Objection { code, reason, .. }) = self.standing {
+            match objection.why {
+                Why::Tenant => add(&self.context.counters.refused_tenant, 1),
+                Why::Certificate => self.count_refusal(code),
+            }
             warn!(target: AUDIT, tenant = %self.peer.tenant, node = %self.peer.node, serial = %self.peer.serial, reason, "session refused");
             return self
                 .connection
@@ -276,22 +283,43 @@ impl Session {
             let _ = stream.stop(VarInt::from_u32(0));
             return;
         };
+        let charge = match self
+            .context
+            .shared
+            .quotas
+            .ask(&self.peer.tenant, preamble.length.into())
+        {
+            Ok(charge) => charge,
+            Err(over) => {
+                let _ = stream.stop(VarInt::from_u32(0));
+                return self.fail(ticket, &over.into());
+            }
+        };
         let level = Level::enter(&self.context.counters, |c| &c.batches_in_flight);
-        let lane = preamble.lane;
         let id = self.core.stream().map(|stream| BatchId {
             stream: stream.clone(),
             epoch: preamble.epoch,
             seq: preamble.seq,
         });
-        let received = batch::receive(self.context.shared.clone(), stream, lane, (id, preamble.length));
-        self.receiving
-            .push(received.map(move |result| (ticket, level, lane, result)).boxed());
+        let (lane, tenant) = (preamble.lane, self.peer.tenant.clone());
+        let received = batch::receive(self.context.shared.clone(), tenant, stream, lane, (id, preamble.length));
+        self.receiving.push(
+            received
+                .map(move |result| (ticket, level, lane, charge, result))
+                .boxed(),
+        );
     }
 
-    fn handle_received(&mut self, (ticket, level, lane, result): Received) {
+    fn handle_received(&mut self, (ticket, level, lane, mut charge, result): Received) {
         let validated = match result {
             Ok(validated) => validated,
-            Err(error) => return self.fail(ticket, &error),
+            Err(error) => {
+                // What was not worth its bytes is not given back.
+                if matches!(error, BatchError::Invalid(_) | BatchError::Panicked) {
+                    charge.keep();
+                }
+                return self.fail(ticket, &error);
+            }
         };
         add(&self.context.counters.batches_received, 1);
         add(&self.context.counters.bytes_received, validated.bytes.len() as u64);
@@ -304,15 +332,22 @@ impl Session {
                 }
             };
             let rows = validated.rows;
+            if let Err(over) = charge.events(rows) {
+                return self.fail(ticket, &over.into());
+            }
             let appended = batch::append(self.context.shared.clone(), validated, share);
-            self.appending
-                .push(appended.map(move |result| (ticket, level, rows, result)).boxed());
+            self.appending.push(
+                appended
+                    .map(move |result| (ticket, level, rows, charge, result))
+                    .boxed(),
+            );
         }
     }
 
-    fn handle_appended(&mut self, (ticket, _level, rows, result): Appended) {
+    fn handle_appended(&mut self, (ticket, _level, rows, charge, result): Appended) {
         match result {
             Ok(()) => {
+                charge.keep();
                 add(&self.context.counters.rows_acknowledged, rows);
                 self.core.handle_durable(ticket);
             }
@@ -333,6 +368,9 @@ impl Session {
             BatchError::Quota(_) | BatchError::Append(LogError::TooLarge { .. }) => Verdict::Hold { after_ms: HOLD_MS },
             BatchError::Slow | BatchError::Memory(_) | BatchError::Append(_) => Verdict::Retry {
                 after_ms: self.retry_after_ms(),
+            },
+            BatchError::Over(over) => Verdict::Retry {
+                after_ms: self.spread(over.wait.max(self.context.retry_after)),
             },
             // Whoever looks after the quarantine makes room in it.
             BatchError::Generation(_) | BatchError::NotKept { .. } => Verdict::Hold { after_ms: HOLD_MS },
@@ -360,14 +398,15 @@ impl Session {
     }
 
     fn object(&mut self) {
-        let Some(Objection { code, reason }) = self.objection() else {
+        let Some(Objection { code, reason, why }) = self.objection() else {
             return;
         };
         if self.core.stream().is_some() {
             let counters = &self.context.counters;
             add(
-                match code {
-                    RefusedCode::Revoked => &counters.cut_revoked,
+                match (why, code) {
+                    (Why::Tenant, _) => &counters.cut_tenant,
+                    (_, RefusedCode::Revoked) => &counters.cut_revoked,
                     _ => &counters.cut_expired,
                 },
                 1,

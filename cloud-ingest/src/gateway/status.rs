@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+use crate::tenants::{Quotas, TenantStatus};
+
 /// A reading of the gateway's counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct GatewayStatus {
@@ -43,8 +45,15 @@ pub struct GatewayStatus {
     pub sessions_renewal_only: u64,
     /// When the gateway's own certificate expires.
     pub certificate_expires_unix_s: u64,
+    /// Tenants of the folder that are served; 0 without a folder.
+    pub tenants_served: u64,
+    /// Sessions that were refused or ended because their tenant is suspended, or is not one of ours.
+    pub refused_tenant: u64,
+    pub cut_tenant: u64,
     /// Changed files that are not used, and why.
     pub problems: Vec<String>,
+    /// What each tenant used here, and how often it was told to wait.
+    pub tenants: BTreeMap<String, TenantStatus>,
 }
 
 macro_rules! counters {
@@ -61,6 +70,7 @@ macro_rules! counters {
                 GatewayStatus {
                     $($name: self.$name.load(Ordering::Relaxed),)*
                     problems: problems.values().cloned().collect(),
+                    tenants: BTreeMap::new(),
                 }
             }
         }
@@ -93,6 +103,9 @@ counters!(
     renewal_failures,
     sessions_renewal_only,
     certificate_expires_unix_s,
+    tenants_served,
+    refused_tenant,
+    cut_tenant,
 );
 
 impl Counters {
@@ -108,11 +121,18 @@ impl Counters {
 
 /// Reads the gateway's counters at any time, also after it ended.
 #[derive(Clone, Debug, Default)]
-pub struct StatusHandle(pub(super) Arc<Counters>);
+pub struct StatusHandle {
+    pub(super) counters: Arc<Counters>,
+    pub(super) quotas: Option<Arc<Quotas>>,
+}
 
 impl StatusHandle {
     pub fn snapshot(&self) -> GatewayStatus {
-        self.0.read()
+        let tenants = self.quotas.as_ref().map(|quotas| quotas.status());
+        GatewayStatus {
+            tenants: tenants.unwrap_or_default(),
+            ..self.counters.read()
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use sluice_tenants::Snapshot;
 use sluice_wire::session::frame::RefusedCode;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -24,6 +25,8 @@ pub(super) struct Trust {
     /// Another number where the authorities may be others.
     pub(super) authorities: u64,
     pub(super) deny: Arc<DenyList>,
+    /// Without a folder of tenants every tenant is served that a certificate names.
+    pub(super) tenants: Option<Arc<Snapshot>>,
     pub(super) clock: WallClock,
 }
 
@@ -40,20 +43,32 @@ pub(super) enum Standing {
 pub(super) struct Objection {
     pub(super) code: RefusedCode,
     pub(super) reason: &'static str,
+    pub(super) why: Why,
+}
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    Certificate,
+    /// The certificate is good; its tenant is not served.
+    Tenant,
 }
 
 impl Objection {
     pub(super) const EXPIRED: Self = Self {
         code: RefusedCode::Identity,
         reason: "certificate is expired",
+        why: Why::Certificate,
     };
     pub(super) const REVOKED: Self = Self {
         code: RefusedCode::Revoked,
         reason: "certificate is revoked",
+        why: Why::Certificate,
     };
     pub(super) const STRANGER: Self = Self {
         code: RefusedCode::Identity,
         reason: "certificate comes from an authority that is trusted no more",
+        why: Why::Certificate,
     };
 }
 
@@ -62,6 +77,13 @@ impl Trust {
     pub(super) fn standing(&self, peer: &PeerIdentity) -> Result<Standing, Objection> {
         if self.deny.contains(&peer.serial) {
             return Err(Objection::REVOKED);
+        }
+        if let Some(Err(reason)) = self.tenants.as_ref().map(|now| now.tenants.admit(&peer.tenant)) {
+            return Err(Objection {
+                code: RefusedCode::Identity,
+                reason,
+                why: Why::Tenant,
+            });
         }
         let late = unix_s(&self.clock).saturating_sub(peer.not_after);
         match late {

@@ -88,7 +88,7 @@ mod tests {
         ) {
             let note = Note::kept(&reason, hash, place);
             let record = put(&note, &batch).unwrap();
-            prop_assert_eq!(take(&record).unwrap(), (note, Bytes::from(batch.clone())));
+            prop_assert_eq!(take(&record).unwrap(), (note, Bytes::from(batch)));
             let mark = Note::Mark { resubmitted: 7, new_id: "a/b/c/1-2/0".to_owned() };
             prop_assert_eq!(take(&put(&mark, b"").unwrap()).unwrap().0, mark);
             // Whatever it is, it is told, without a panic.

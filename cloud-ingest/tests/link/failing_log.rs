@@ -7,6 +7,7 @@ use sluice_ingest::config::Role;
 use sluice_ingest::{IngestConfig, IngestService, RunError};
 use sluice_store::Stores;
 use sluice_wire::envelope::{self, Compression};
+use sluice_wire::ids::StreamId;
 use sluice_wire::session::frame::Frame;
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +16,7 @@ use crate::pki::{Pki, Spec};
 use crate::site_1;
 
 /// A batch of about 300 KB that does not compress.
-fn large(seq: u64) -> bytes::Bytes {
+pub(crate) fn large(stream: StreamId, seq: u64) -> bytes::Bytes {
     let mut state = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut letter = || {
         state ^= state << 13;
@@ -29,7 +30,7 @@ fn large(seq: u64) -> bytes::Bytes {
     columns.push(("time", small.column(1).clone(), false));
     columns.push(("body", std::sync::Arc::new(texts), true));
     let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
-    envelope::seal(&header(site_1(), seq, 3), Some(&batch), Compression::default()).unwrap()
+    envelope::seal(&header(stream, seq, 3), Some(&batch), Compression::default()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,12 +57,12 @@ async fn p4_ingest_ends_when_the_log_cannot_be_written() {
 
     let peer = Peer::new(&pki.ca, Some(&pki.issue("good", &Spec::default())));
     let mut session = peer.open(gateway, site_1()).await.unwrap();
-    session.send(&large(0)).await;
+    session.send(&large(site_1(), 0)).await;
     assert!(matches!(session.frame().await.unwrap(), Frame::Ack(_)));
     // The folder is gone: what is open can still be written, the next segment cannot be made.
     std::fs::rename(dir.path().join("data/log/g3-p0"), dir.path().join("gone")).unwrap();
     for seq in 1..20 {
-        session.send(&large(seq)).await;
+        session.send(&large(site_1(), seq)).await;
         if !matches!(session.frame().await, Ok(Frame::Ack(_))) {
             break;
         }

@@ -6,11 +6,13 @@ mod certificates;
 mod failing_log;
 mod hostile;
 mod lag;
+mod memory;
 mod memory_log;
 mod peer;
 mod pki;
 mod quarantine;
 mod quota;
+mod tenants;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -20,6 +20,7 @@ use crate::hints::HintBoard;
 use crate::intake::{Intake, IntakeLimits, Readers};
 use crate::journal::Journal;
 use crate::link::{LinkStatus, Thrift};
+use crate::otlp::OtlpRoutes;
 use crate::recovery::{self, RecoveryError};
 use crate::sealer::{Content, Pending, Policy, Queue, Sealer, blocking};
 use crate::serve::{Door, DoorLimits};
@@ -56,6 +57,7 @@ pub(super) struct Running {
     tap: TapDoor,
     stop_watch: CancellationToken,
     watch: JoinSet<()>,
+    routes: watch::Sender<Option<OtlpRoutes>>,
 }
 
 impl Running {
@@ -71,6 +73,7 @@ impl Running {
             positions,
             uplink,
             status,
+            routes,
         } = node;
         let mut running = Running {
             config,
@@ -84,6 +87,7 @@ impl Running {
             tap,
             stop_watch: CancellationToken::new(),
             watch: JoinSet::new(),
+            routes,
         };
         // The link first: on a full disk it makes the room that recovery needs.
         if let Some(uplink) = uplink {
@@ -357,6 +361,10 @@ impl Running {
             };
             entrance.open.spawn(door.serve(router, limits, stop.clone()));
         }
+        self.routes.send_replace(Some(OtlpRoutes {
+            grpc: otlp_grpc::router(intake.clone()),
+            http: otlp_http::router(intake.clone()),
+        }));
         self.status.set_phase(Phase::Running);
     }
 

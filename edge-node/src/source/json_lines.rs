@@ -10,6 +10,7 @@ use sluice_wire::Signal;
 
 use super::otlp_http::{failure, respond, take};
 use crate::intake::{Format, Intake};
+use crate::otlp::Accepted;
 use crate::refusal::Refusal;
 
 pub(super) const PATH: &str = "/v1/logs/json";
@@ -44,7 +45,9 @@ pub(super) async fn export(State(intake): State<Arc<Intake>>, request: Request<B
                 answer["rejected"] = taken.rejected.into();
                 answer["message"] = reason.as_str().into();
             }
-            respond(StatusCode::OK, Format::JsonLines, answer.to_string().into_bytes())
+            let mut response = respond(StatusCode::OK, Format::JsonLines, answer.to_string().into_bytes());
+            response.extensions_mut().insert(Accepted(taken.accepted));
+            response
         }
         Err(refusal) => failure(&intake, Format::JsonLines, &refusal),
     }

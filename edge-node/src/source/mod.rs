@@ -11,7 +11,7 @@ mod json_lines;
 pub(crate) mod otlp_grpc;
 pub(crate) mod otlp_http;
 mod prometheus;
-mod reply;
+pub(crate) mod reply;
 pub(crate) mod stats;
 pub(crate) mod syslog;
 

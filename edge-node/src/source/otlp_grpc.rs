@@ -18,6 +18,7 @@ use tonic::{Code, Status};
 use super::body;
 use super::reply::{ExportResponse, RpcStatus};
 use crate::intake::{Encoding, Format, Intake, Submission, Taken};
+use crate::otlp::Accepted;
 use crate::refusal::Refusal;
 
 const SERVICES: [(&str, Signal); 3] = [
@@ -146,5 +147,6 @@ fn success(taken: &Taken) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity,gzip,zstd"));
+    response.extensions_mut().insert(Accepted(taken.accepted));
     response
 }

@@ -15,6 +15,7 @@ use super::body;
 use super::json_lines;
 use super::reply::{ExportResponse, RpcStatus};
 use crate::intake::{Encoding, Format, Intake, Submission, Taken};
+use crate::otlp::Accepted;
 use crate::refusal::Refusal;
 use crate::source::stats::SourceStats;
 
@@ -157,7 +158,9 @@ fn success(signal: Signal, format: Format, taken: &Taken) -> Response<Body> {
         Format::Protobuf => message.encode_to_vec(),
         Format::Json | Format::JsonLines => message.to_json(signal).to_string().into_bytes(),
     };
-    respond(StatusCode::OK, format, body)
+    let mut response = respond(StatusCode::OK, format, body);
+    response.extensions_mut().insert(Accepted(taken.accepted));
+    response
 }
 
 pub(super) fn failure(intake: &Intake, format: Format, refusal: &Refusal) -> Response<Body> {

@@ -21,42 +21,42 @@ pub(super) struct PartialSuccess {
 
 /// `google.rpc.Status`
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct RpcStatus {
+pub(crate) struct RpcStatus {
     #[prost(int32, tag = "1")]
-    pub(super) code: i32,
+    pub(crate) code: i32,
     #[prost(string, tag = "2")]
-    pub(super) message: String,
+    pub(crate) message: String,
     #[prost(message, repeated, tag = "3")]
-    pub(super) details: Vec<Any>,
+    pub(crate) details: Vec<Any>,
 }
 
 /// `google.protobuf.Any`
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Any {
+pub(crate) struct Any {
     #[prost(string, tag = "1")]
-    pub(super) type_url: String,
+    pub(crate) type_url: String,
     #[prost(bytes = "vec", tag = "2")]
-    pub(super) value: Vec<u8>,
+    pub(crate) value: Vec<u8>,
 }
 
 /// `google.rpc.RetryInfo`
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct RetryInfo {
+pub(crate) struct RetryInfo {
     #[prost(message, optional, tag = "1")]
-    pub(super) retry_delay: Option<Delay>,
+    pub(crate) retry_delay: Option<Delay>,
 }
 
 /// `google.protobuf.Duration`
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Delay {
+pub(crate) struct Delay {
     #[prost(int64, tag = "1")]
-    pub(super) seconds: i64,
+    pub(crate) seconds: i64,
     #[prost(int32, tag = "2")]
-    pub(super) nanos: i32,
+    pub(crate) nanos: i32,
 }
 
 impl ExportResponse {
-    pub(super) fn new(taken: &Taken) -> Self {
+    pub(crate) fn new(taken: &Taken) -> Self {
         let is_partial = taken.rejected > 0 || taken.reason.is_some();
         Self {
             partial_success: is_partial.then(|| PartialSuccess {
@@ -67,7 +67,7 @@ impl ExportResponse {
     }
 
     /// The same in the JSON of OTLP: 64-bit numbers are text.
-    pub(super) fn to_json(&self, signal: Signal) -> serde_json::Value {
+    pub(crate) fn to_json(&self, signal: Signal) -> serde_json::Value {
         let Some(partial) = &self.partial_success else {
             return serde_json::json!({});
         };
@@ -84,7 +84,7 @@ impl ExportResponse {
 
 impl RpcStatus {
     /// With a hint when to come again.
-    pub(super) fn new(code: i32, message: String, retry_after: Option<std::time::Duration>) -> Self {
+    pub(crate) fn new(code: i32, message: String, retry_after: Option<std::time::Duration>) -> Self {
         use prost::Message;
         let details = retry_after.map(|after| Any {
             type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),

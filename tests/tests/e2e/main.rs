@@ -20,3 +20,4 @@ mod python;
 mod quarantine;
 mod restart;
 mod siege;
+mod tenants;

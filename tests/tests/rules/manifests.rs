@@ -9,11 +9,12 @@ use toml::{Table, Value};
 use super::{refuse, root};
 
 /// Our crates and which of ours each may depend on. `cli`, `tests` and `bench` may use any.
-const ALLOWED: [(&str, &[&str]); 10] = [
+const ALLOWED: [(&str, &[&str]); 11] = [
     ("sluice-settings", &[]),
     ("sluice-wire", &[]),
     ("sluice-wal", &[]),
     ("sluice-package", &["sluice-settings"]),
+    ("sluice-tenants", &["sluice-settings", "sluice-wire"]),
     ("sluice-runtime", &["sluice-wire"]),
     ("sluice-store", &["sluice-wire"]),
     (
@@ -28,11 +29,23 @@ const ALLOWED: [(&str, &[&str]); 10] = [
     ),
     (
         "sluice-ingest",
-        &["sluice-settings", "sluice-wire", "sluice-wal", "sluice-store"],
+        &[
+            "sluice-settings",
+            "sluice-tenants",
+            "sluice-wire",
+            "sluice-wal",
+            "sluice-store",
+        ],
     ),
     (
         "sluice-query",
-        &["sluice-settings", "sluice-store", "sluice-wire", "sluice-runtime"],
+        &[
+            "sluice-settings",
+            "sluice-store",
+            "sluice-tenants",
+            "sluice-wire",
+            "sluice-runtime",
+        ],
     ),
     ("xtask", &[]),
 ];
