@@ -3,6 +3,7 @@
 mod applying;
 mod ca;
 mod check;
+mod erase;
 #[path = "gen.rs"]
 mod gen_load;
 mod http_client;
@@ -11,6 +12,7 @@ mod log;
 mod otlp;
 mod plugin;
 mod quarantine;
+mod replay;
 mod reports;
 mod roles;
 mod running;
@@ -54,7 +56,7 @@ enum Command {
     /// Look into the data folder of an edge, check it, take events out of it
     #[command(subcommand)]
     Spool(sluice_edge::tools::SpoolCommand),
-    /// Events that a plugin failed on: what there is, and sending it in again
+    /// Events that a plugin failed on, and batches that ingest set aside: what there is, and sending it in again
     #[command(subcommand)]
     Quarantine(quarantine::Command),
     /// Records of the log that the writers cannot write

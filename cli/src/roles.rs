@@ -8,11 +8,11 @@ use anyhow::Context;
 use clap::ValueEnum;
 use sluice_edge::{EdgeConfig, EdgeError, program};
 use sluice_ingest::config::Role;
-use sluice_ingest::{IngestConfig, IngestService};
+use sluice_ingest::{IngestConfig, IngestService, WatchedLog};
 use sluice_query::{QueryConfig, QueryService, Tokens};
 use sluice_settings::ConfigError;
 use sluice_store::hot::HotStore;
-use sluice_store::{ClickHouseHot, EmbeddedHot, Lake, LakeError, LogEnds, Stores, Tables, TablesOptions};
+use sluice_store::{ClickHouseHot, EmbeddedHot, Lake, LakeError, LogEnds, S3Options, Stores, Tables, TablesOptions};
 use sluice_wire::ids::Partition;
 
 use crate::ca::HttpsAuthority;
@@ -100,6 +100,10 @@ pub(crate) struct IngestArgs {
 enum IngestCommand {
     /// Create the tables of the hot store in ClickHouse, or bring them up to date
     Migrate(MigrateArgs),
+    /// Make rows of a time again: hot or cold from the log, or hot from cold
+    Replay(crate::replay::ReplayArgs),
+    /// Take rows of a tenant out of the tables, at once and for good
+    Erase(crate::erase::EraseArgs),
 }
 
 /// `sluice ingest migrate`.
@@ -145,8 +149,11 @@ enum RoleArg {
 
 pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
     running::start_logging();
-    if let Some(IngestCommand::Migrate(args)) = args.command {
-        return migrate(args).await;
+    match args.command {
+        Some(IngestCommand::Migrate(args)) => return migrate(args).await,
+        Some(IngestCommand::Replay(args)) => return crate::replay::run(args).await,
+        Some(IngestCommand::Erase(args)) => return crate::erase::run(args).await,
+        None => {}
     }
     let file = args.config.context("--config FILE is missing")?;
     let mut config = sluice_settings::load(&file, IngestConfig::from_toml)?;
@@ -193,16 +200,21 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
 #[derive(clap::Args)]
 #[command(
     after_help = "It reads the cold table of the lake, and hot when that is a ClickHouse server (hot.store = \"clickhouse\"). The rows of\n\
-    the embedded hot store live in the memory of the process that runs ingest, so they are seen through `sluice up` only. Answers\n\
-    say that the end of the log is not known."
+    the embedded hot store live in the memory of the process that runs ingest, so they are seen through `sluice up` only. With --ingest it\n\
+    finds lake, bucket, hot and a log in Kafka as ingest does, and answers say what of the log is not stored yet; else they say that\n\
+    the end of the log is not known."
 )]
 pub(crate) struct QueryArgs {
     /// Settings (deploy/config/query.toml shows them all)
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Folder or URL of the lake; a bucket (s3://bucket/prefix) is reached as the variables AWS_… say
-    #[arg(long, value_name = "LAKE", default_value = "sluice-data/lake")]
-    lake: String,
+    /// Settings of the ingest whose stores are read, of which `lake`, [s3], [log] and [hot] count; [hot] of --config does not then
+    #[arg(long, value_name = "FILE")]
+    ingest: Option<PathBuf>,
+    /// Folder or URL of the lake, if it is another than --ingest says, or than sluice-data/lake without that; a bucket
+    /// (s3://bucket/prefix) is reached as [s3] of --ingest and the variables AWS_… say
+    #[arg(long, value_name = "LAKE")]
+    lake: Option<String>,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -218,6 +230,21 @@ impl LogEnds for UnknownEnds {
     fn oldest_unread_us(&self, _: Partition, _: u64) -> Option<i64> {
         None
     }
+}
+
+/// Refuses a query role whose queries may outlive what hot keeps for them.
+fn check_limits(query: &QueryConfig, ingest: &IngestConfig, file: &std::path::Path) -> Result<(), ConfigError> {
+    let (longest, kept) = (query.limits.max_timeout, ingest.hot.clickhouse.query_limit);
+    if ingest.hot.store == HotStore::ClickHouse && longest > kept {
+        let why = format!(
+            "is {}, longer than hot.clickhouse.query_limit ({}) in {}: hot may delete what such a query still reads",
+            sluice_settings::units::show_duration(longest),
+            sluice_settings::units::show_duration(kept),
+            file.display()
+        );
+        return Err(ConfigError::value("", "limits.max_timeout", why));
+    }
+    Ok(())
 }
 
 /// A role with a folder of tenants may do without tokens: keys are enough.
@@ -242,12 +269,34 @@ pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
     config.flight = args.run.address("flight").unwrap_or(config.flight);
     let tokens = open_tokens(&config)?;
     let shutdown = program::shutdown_on_signal()?;
+    let ingest = match &args.ingest {
+        Some(file) => {
+            let ingest = sluice_settings::load(file, IngestConfig::from_toml)?;
+            check_limits(&config, &ingest, file)?;
+            (config.hot.store, config.hot.clickhouse) = (ingest.hot.store, ingest.hot.clickhouse.server());
+            Some(ingest)
+        }
+        None => None,
+    };
     let hot = match config.hot.store {
         HotStore::Embedded => EmbeddedHot::new(0).into(),
         HotStore::ClickHouse => ClickHouseHot::new(&config.hot.clickhouse)?.into(),
     };
-    let stores = Stores::open_with(&args.lake, hot).await?;
-    let tables = Tables::new(stores, Arc::new(UnknownEnds), TablesOptions::default());
+    let (lake, bucket) = match &ingest {
+        Some(ingest) => (ingest.lake.as_str(), ingest.s3.options()?),
+        None => ("sluice-data/lake", S3Options::default()),
+    };
+    let lake = Lake::open(args.lake.as_deref().unwrap_or(lake), &bucket).await?;
+    let stores = Stores::open_in(&lake, hot).await?;
+    let log = ingest.as_ref().map(WatchedLog::open).transpose()?.flatten();
+    let ends = log
+        .as_ref()
+        .map_or_else(|| Arc::new(UnknownEnds) as _, WatchedLog::ends);
+    let tables = Tables::new(stores, ends, TablesOptions::default());
+    if let Some(log) = log {
+        tables.watch(&log.partitions());
+        tokio::spawn(log.run(shutdown.clone()));
+    }
     let reports = NodeReports::new(None, None);
     let service = QueryService::build(config, tables, tokens)
         .await?

@@ -2,7 +2,9 @@
 
 mod kafka;
 mod otlp;
+mod quarantine;
 mod reference;
+mod retention;
 mod s3;
 mod tenants;
 mod writes;
@@ -20,7 +22,9 @@ use sluice_store::{ClickHouseHot, EmbeddedHot, Hot};
 
 pub use self::kafka::{KafkaSettings, Property};
 pub use self::otlp::OtlpSettings;
+pub use self::quarantine::QuarantineSettings;
 pub use self::reference::{Env, File, Reference};
+pub use self::retention::{Keep, RetentionSettings};
 pub use self::s3::S3Settings;
 pub use self::tenants::TenantsSettings;
 pub use self::writes::Writes;
@@ -50,6 +54,8 @@ pub struct IngestConfig {
     pub tenants: TenantsSettings,
     pub otlp: OtlpSettings,
     pub log: LogSettings,
+    pub quarantine: QuarantineSettings,
+    pub retention: RetentionSettings,
     pub hot: HotSettings,
     pub cold: ColdSettings,
 }
@@ -226,6 +232,8 @@ impl Default for IngestConfig {
             tenants: TenantsSettings::default(),
             otlp: OtlpSettings::default(),
             log: LogSettings::default(),
+            quarantine: QuarantineSettings::default(),
+            retention: RetentionSettings::default(),
             hot: HotSettings::default(),
             cold: ColdSettings::default(),
         }
@@ -355,6 +363,8 @@ impl IngestConfig {
             ("gateway.max_memory", self.gateway.max_memory),
             ("gateway.max_lag", self.gateway.max_lag.as_millis() as u64),
             ("log.partitions", u64::from(self.log.partitions)),
+            ("quarantine.max_batches", self.quarantine.max_batches),
+            ("quarantine.max_size", self.quarantine.max_size),
             ("cold.commit_rows", self.cold.commit_rows as u64),
             ("cold.commit_memory", self.cold.commit_memory),
             ("hot.max_memory", self.hot.max_memory),
@@ -421,6 +431,9 @@ impl IngestConfig {
         if self.log.kind == LogKind::Kafka
             && let Some((key, why)) = self.log.kafka.mistake()
         {
+            return refuse(&key, &why);
+        }
+        if let Some((key, why)) = self.retention.mistake() {
             return refuse(&key, &why);
         }
         match &self.log.writes {
@@ -496,6 +509,8 @@ mod tests {
         check("[admin]\nlisten = \"7080\"\n", 2, "admin.listen");
         check("[admin]\nlisten = \"0.0.0.0:7080\"\n", 2, "admin.listen");
         IngestConfig::from_toml("[admin]\nlisten = \"0.0.0.0:7080\"\ninsecure = true\n").unwrap();
+        check("[retention]\nkeep = \"5 min\"\n", 2, "retention.keep");
+        check("[retention.tenants]\nacme = \"1 min\"\n", 2, "retention.tenants.acme");
         check("[log]\nwrites = \"0-3\"\n", 2, "log.writes");
         check("[tenants]\ngateways = 0\n", 2, "tenants.gateways");
         check("roles = [\"otlp\", \"hot\"]\n", 1, "roles");

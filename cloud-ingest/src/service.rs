@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sluice_settings::ConfigError;
-use sluice_store::{LogEnds, Stores};
+use sluice_store::{LogEnds, Retention, Stores};
 use sluice_tenants::{Tenancy, TenantsError};
 use sluice_wire::ids::Partition;
 use tokio::sync::{Notify, watch};
@@ -16,13 +16,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::AdminDoor;
-use crate::config::{IngestConfig, LogKind, Role, Writes};
+use crate::config::{IngestConfig, Role, Writes};
 use crate::ends::{EndsOf, HotPosition};
 use crate::gateway::{Authority, Gateway, GatewayConfig, GatewayError, ReadPosition};
-use crate::log::kafka::{Member, record_bytes};
-use crate::log::{
-    EmbeddedLog, EmbeddedOptions, GuardedLog, KafkaLog, KafkaOptions, Log, LogError, OpenError, SkippedLog, Skips,
-};
+use crate::log::kafka::Member;
+use crate::log::{GuardedLog, Log, LogError, OpenError, SkippedLog, Skips};
+use crate::logs::{SomeLog, open_log, open_quarantine, quarantine_of, snapshots_of};
 use crate::quota::Quota;
 use crate::status::{StatusHandle, WriterCounters};
 use crate::writer::{
@@ -30,8 +29,6 @@ use crate::writer::{
     check_log_is_the_one, check_log_reaches_cold, skips,
 };
 
-/// Kept free in every partition's folder, so that deleting works on a full disk.
-const BALLAST_BYTES: u64 = 1 << 20;
 /// In the data folder: bytes of the day by tenant.
 const DAY_FILE: &str = "tenants-today.json";
 /// How long the door stays shut while the log is checked; then edges are let in and told to wait.
@@ -82,6 +79,8 @@ pub enum RunError {
 #[derive(Debug)]
 pub struct IngestService {
     log: SomeLog,
+    /// Of batches that are set aside, if a role here sets any aside.
+    set_aside: Option<SomeLog>,
     stores: Stores,
     gateway: Option<Gateway>,
     admin: Option<AdminDoor>,
@@ -92,21 +91,6 @@ pub struct IngestService {
     quota: Option<Arc<Quota>>,
     log_failed: CancellationToken,
     log_checked: CancellationToken,
-}
-
-#[derive(Clone, Debug)]
-enum SomeLog {
-    Embedded(Arc<EmbeddedLog>),
-    Kafka(KafkaLog),
-}
-
-impl SomeLog {
-    fn get(&self) -> Arc<dyn Log> {
-        match self {
-            SomeLog::Embedded(log) => Arc::clone(log) as Arc<dyn Log>,
-            SomeLog::Kafka(log) => Arc::new(log.clone()),
-        }
-    }
 }
 
 /// Memberships in the groups of processes that share the partitions, if they do.
@@ -136,17 +120,19 @@ impl IngestService {
             .then(|| Tenancy::open_without_keys(&config.tenants.dir).map(Arc::new))
             .transpose()?;
         let log = open_log(&config)?;
-        let snapshots = match &log {
-            SomeLog::Kafka(_) => Snapshots::Lake(stores.state.clone()),
-            SomeLog::Embedded(_) => {
-                let folder = config.data_dir.join("writers");
-                std::fs::create_dir_all(&folder).map_err(|source| BuildError::Folder {
-                    path: folder.clone(),
-                    source,
-                })?;
-                Snapshots::Folder(folder)
-            }
-        };
+        let sets_aside = config
+            .roles
+            .iter()
+            .any(|role| matches!(role, Role::Gateway | Role::Cold));
+        let set_aside = sets_aside.then(|| open_quarantine(&config)).transpose()?;
+        let quarantine = set_aside.as_ref().map(|log| quarantine_of(log, &config));
+        let snapshots = snapshots_of(&log, &config, &stores);
+        if let Snapshots::Folder(folder) = &snapshots {
+            std::fs::create_dir_all(folder).map_err(|source| BuildError::Folder {
+                path: folder.clone(),
+                source,
+            })?;
+        }
         let (log_failed, log_checked) = (CancellationToken::new(), CancellationToken::new());
         let guarded = GuardedLog {
             inner: log.get(),
@@ -163,7 +149,8 @@ impl IngestService {
         let reader = has(Role::Hot).then(|| Arc::new(HotPosition(stores.clone())) as Arc<dyn ReadPosition>);
         let gateway = has(Role::Gateway)
             .then(|| {
-                let settings = gateway_config(&config, &guarded, authority, tenants);
+                let mut settings = gateway_config(&config, &guarded, authority, tenants);
+                settings.quarantine = quarantine;
                 Gateway::build(settings, Arc::new(guarded), reader)
             })
             .transpose()?;
@@ -176,6 +163,7 @@ impl IngestService {
         let admin = admin.map(bind).transpose()?;
         Ok(IngestService {
             log,
+            set_aside,
             stores,
             gateway,
             admin,
@@ -233,17 +221,26 @@ impl IngestService {
                 }
             });
         }
+        if let Some(set_aside @ SomeLog::Kafka(_)) = self.set_aside.clone() {
+            watching.spawn(async move { set_aside.watch(CancellationToken::new()).await });
+        }
         if let Some(door) = self.admin.take() {
             watching.spawn(door.serve(self.status()));
         }
         let log = self.log.get();
         let (stores, checked) = (self.stores.clone(), self.log_checked.clone());
         let checking = Arc::clone(&log);
+        // Whoever writes cold says for all how long rows are kept.
+        let retention = self
+            .config
+            .roles
+            .contains(&Role::Cold)
+            .then(|| self.config.retention.rules());
         let mut begin = Box::pin(async move {
             checking.opened().await.map_err(RunError::Refused)?;
             // Without the lake nothing is known yet, and nothing is wrong yet.
             let skips = loop {
-                match may_begin(&checking, &stores).await {
+                match may_begin(&checking, &stores, retention.as_ref()).await {
                     Err(error) if error.is_passing() => {
                         tracing::warn!(%error, "ingest cannot begin yet; trying again");
                         tokio::time::sleep(BEGIN_AGAIN).await;
@@ -293,6 +290,9 @@ impl IngestService {
             result = result.and(flatten(ended));
         }
         log.close().await;
+        if let Some(set_aside) = &self.set_aside {
+            set_aside.get().close().await;
+        }
         result
     }
 
@@ -318,6 +318,7 @@ impl IngestService {
             snapshots: self.snapshots.clone(),
             counters: Arc::clone(&self.counters),
             quota: self.quota.clone(),
+            quarantine: self.set_aside.as_ref().map(|log| quarantine_of(log, &self.config)),
             cold: cold_options(&self.config),
             shared_hot: hot_options(&self.config),
             beside_hot: has(Role::Hot),
@@ -352,48 +353,20 @@ impl IngestService {
     }
 }
 
-/// What must hold before anything is appended or written; the records that the writers pass over.
-async fn may_begin(log: &Arc<dyn Log>, stores: &Stores) -> Result<Skips, WriterError> {
+/// What must hold before anything is appended or written; the records that the writers pass over. Says how long rows are kept, if that is
+/// for this process to say.
+async fn may_begin(log: &Arc<dyn Log>, stores: &Stores, retention: Option<&Retention>) -> Result<Skips, WriterError> {
     check_log_is_the_one(log, stores).await?;
     check_log_reaches_cold(log, stores).await?;
+    if let Some(retention) = retention {
+        stores.keep_for(retention, now_us()).await?;
+    }
     skips(log, stores).await
 }
 
-fn open_log(config: &IngestConfig) -> Result<SomeLog, BuildError> {
-    match config.log.kind {
-        LogKind::Embedded => {
-            let options = EmbeddedOptions {
-                generation: config.log.generation,
-                partitions: config.log.partitions,
-                segment_bytes: config.log.segment,
-                max_envelope_bytes: config.gateway.max_batch as u32,
-                ballast_bytes: BALLAST_BYTES,
-            };
-            let log = EmbeddedLog::open(&config.data_dir.join("log"), &options)?;
-            Ok(SomeLog::Embedded(Arc::new(log)))
-        }
-        LogKind::Kafka => {
-            let kafka = &config.log.kafka;
-            let properties = kafka
-                .resolved()
-                .map_err(|(key, why)| ConfigError::value("", &key, why))?;
-            let options = KafkaOptions {
-                brokers: kafka.brokers.clone(),
-                topic: kafka.topic.clone(),
-                generation: config.log.generation,
-                partitions: config.log.partitions,
-                replication: kafka.replication,
-                min_insync: kafka.min_insync,
-                create: kafka.create,
-                unsafe_settings: kafka.unsafe_settings,
-                max_record_bytes: record_bytes(config.gateway.max_batch as u32),
-                queue_bytes: kafka.queue,
-                timeout: kafka.timeout,
-                properties,
-            };
-            Ok(SomeLog::Kafka(KafkaLog::open(options)?))
-        }
-    }
+fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn flatten(ended: Result<Result<(), RunError>, tokio::task::JoinError>) -> Result<(), RunError> {

@@ -24,6 +24,9 @@ pub struct WriterCounters {
     pub(crate) merged_files: AtomicU64,
     pub(crate) removed_files: AtomicU64,
     pub(crate) tidy_failures: AtomicU64,
+    pub(crate) erased_rows: AtomicU64,
+    /// Batches that can neither be stored nor set aside, because there is no room.
+    pub(crate) not_set_aside: AtomicU64,
     /// Of a shared hot store: rows inserted, claims made, times that it took nothing, that an outcome was unknown, that rows it had
     /// acknowledged were gone, and that rows of lost claims were deleted.
     pub(crate) hot_rows: AtomicU64,
@@ -72,6 +75,10 @@ pub struct IngestStatus {
     pub merged_files: u64,
     pub removed_files: u64,
     pub tidy_failures: u64,
+    /// Rows taken out of cold because they were erased, or older than their tenant's retention.
+    pub erased_rows: u64,
+    /// Batches that could neither be stored nor set aside: an alarm.
+    pub not_set_aside: u64,
 }
 
 /// How far one partition is. Ends are next offsets.
@@ -135,6 +142,8 @@ impl StatusHandle {
             merged_files: load(&self.counters.merged_files),
             removed_files: load(&self.counters.removed_files),
             tidy_failures: load(&self.counters.tidy_failures),
+            erased_rows: load(&self.counters.erased_rows),
+            not_set_aside: load(&self.counters.not_set_aside),
         }
     }
 
@@ -297,6 +306,18 @@ impl IngestStatus {
             "counter",
             "Times that merging or removing cold files failed.",
             one(self.tidy_failures),
+        );
+        put(
+            "sluice_erased_rows_total",
+            "counter",
+            "Rows taken out of cold because they were erased or too old.",
+            one(self.erased_rows),
+        );
+        put(
+            "sluice_not_set_aside_total",
+            "counter",
+            "Batches that could neither be stored nor set aside: an alarm.",
+            one(self.not_set_aside),
         );
         if let Some(g) = &self.gateway {
             put("sluice_gateway_sessions", "gauge", "Edges connected.", one(g.sessions));

@@ -37,10 +37,14 @@ pub(super) const CRASH_POINTS: [(&str, &[Who], u32); 19] = [
 
 /// Points that only a process with more around it passes: what an end-to-end test of its own hits.
 #[cfg(test)]
-const HIT_ELSEWHERE: [&str; 8] = [
+const HIT_ELSEWHERE: [&str; 11] = [
     "link.certificate.after_rename",
     "link.certificate.before_rename",
     "link.certificate.half_written",
+    // Of commands.
+    "replay.cold.before_swap",
+    "replay.hot.before_audit",
+    "replay.hot.before_swap",
     // With a hot store on a server.
     "writer.hot.after_claim",
     "writer.hot.after_insert",

@@ -1,10 +1,12 @@
-//! `sluice quarantine`: events that a plugin failed on, and the way back through a door.
+//! `sluice quarantine`: events that a plugin failed on, and the way back through a door; whole batches that ingest set aside (`batches`).
 
+mod batches;
 mod rows;
 mod send;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -23,7 +25,7 @@ const MOST_ERROR: usize = 1 << 20;
 /// Where a door is when no node says.
 const DEFAULT_DOOR: &str = "http://127.0.0.1:4318";
 
-/// Events that a plugin failed on: what there is, and sending it in again
+/// Events that a plugin failed on, and batches that ingest set aside: what there is, and sending it in again
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// How many events each plugin failed on, why and when
@@ -61,6 +63,9 @@ pub(crate) struct ListArgs {
     /// For scripts
     #[arg(long)]
     json: bool,
+    /// Instead, the whole batches that could not be stored: settings of the ingest that set them aside
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plugin", "reason", "from", "until"])]
+    batches: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -87,6 +92,10 @@ pub(crate) struct ResubmitArgs {
     /// Only tell how many would be sent
     #[arg(long)]
     dry_run: bool,
+    /// Instead, put the whole batches that ingest set aside through its log again, as new ones: settings of that ingest. With the
+    /// embedded log it must not be running. What this program cannot read either stays
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plugin", "reason", "from", "until", "to", "again"])]
+    batches: Option<PathBuf>,
 }
 
 fn parse_time(text: &str) -> Result<String, String> {
@@ -130,6 +139,9 @@ pub(crate) async fn run(command: Command) -> Result<ExitCode> {
 }
 
 async fn list(args: ListArgs) -> Result<ExitCode> {
+    if let Some(config) = &args.batches {
+        return batches::list(config, args.json).await;
+    }
     let client = args.connect.client()?;
     let (condition, params) = args.which.condition();
     let sql = format!(
@@ -182,6 +194,9 @@ fn show(rows: &[Value]) -> String {
 }
 
 async fn resubmit(args: ResubmitArgs) -> Result<ExitCode> {
+    if let Some(config) = &args.batches {
+        return batches::put_back(config, args.limit, args.dry_run).await;
+    }
     let client = args.connect.client()?;
     let (condition, params) = args.which.condition();
     let done = if args.again {

@@ -19,6 +19,8 @@ pub struct KafkaSettings {
     /// `host:port` of some brokers, with commas between.
     pub brokers: String,
     pub topic: String,
+    /// Of batches that are set aside; empty: the name of the topic and `-quarantine`.
+    pub quarantine_topic: String,
     /// Copies of each record, and how many of them must have it before it is acknowledged.
     pub replication: u16,
     pub min_insync: u16,
@@ -54,6 +56,7 @@ impl Default for KafkaSettings {
         KafkaSettings {
             brokers: String::new(),
             topic: "sluice-events".to_owned(),
+            quarantine_topic: String::new(),
             replication: 3,
             min_insync: 2,
             create: true,
@@ -77,6 +80,13 @@ impl KafkaSettings {
         if self.topic.is_empty() || self.topic.len() > MAX_TOPIC_BYTES || !self.topic.chars().all(is_plain) {
             return of("topic", "is up to 249 letters, digits, dots, lines and underlines");
         }
+        let quarantine = self.quarantine_topic();
+        if quarantine == self.topic || quarantine.len() > MAX_TOPIC_BYTES || !quarantine.chars().all(is_plain) {
+            return of(
+                "quarantine_topic",
+                "is another topic than log.kafka.topic, and has a name of the same kind",
+            );
+        }
         if self.group.is_empty() {
             return of("group", "must have a name");
         }
@@ -94,6 +104,14 @@ impl KafkaSettings {
             format!("log.kafka.properties.{reserved}"),
             "cannot be set here: the promises rest on it, or another key says it".to_owned(),
         ))
+    }
+
+    /// The topic of batches that are set aside.
+    pub(crate) fn quarantine_topic(&self) -> String {
+        match self.quarantine_topic.as_str() {
+            "" => format!("{}-quarantine", self.topic),
+            topic => topic.to_owned(),
+        }
     }
 
     /// Every property with its value; the key of one that cannot be had, and why.

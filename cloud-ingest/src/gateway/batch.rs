@@ -7,14 +7,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use sluice_wire::envelope::{Envelope, EnvelopeError};
-use sluice_wire::ids::{Partition, TenantId};
-use sluice_wire::layout::IpcLimits;
+use sluice_wire::ids::{BatchId, Partition, TenantId};
+use sluice_wire::layout::{IpcLimits, LayoutError};
 use sluice_wire::session::frame::{FrameError, Lane, Preamble};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::admission::Admission;
 use crate::log::{Head, Log, LogError};
+use crate::quarantine::{KeepError, Quarantine};
 use crate::quota::{Quota, QuotaError, Share};
 use crate::tenants::{Claim, Gate, Over, Quotas, Shares};
 
@@ -24,6 +25,7 @@ pub(super) struct Shared {
     pub(super) log: Arc<dyn Log>,
     pub(super) limits: Arc<IpcLimits>,
     pub(super) quota: Arc<Quota>,
+    pub(super) quarantine: Option<Quarantine>,
     /// What tenants may send.
     pub(super) quotas: Arc<Quotas>,
     /// In KiB, shared by tenants.
@@ -94,6 +96,22 @@ pub(super) enum BatchError {
     Over(#[from] Over),
     #[error("batch is not in the log")]
     Append(#[from] LogError),
+    #[error("batch can never be stored ({why}), and it is not kept")]
+    NotKept { why: String, source: KeepError },
+}
+
+impl BatchError {
+    /// Whether no setting and no other build would take the batch.
+    pub(super) fn is_for_good(&self) -> bool {
+        match self {
+            BatchError::Invalid(EnvelopeError::TooLarge { .. } | EnvelopeError::Layout(LayoutError::Limit { .. })) => {
+                false
+            }
+            BatchError::Invalid(error) => !error.needs_upgrade(),
+            BatchError::Panicked => true,
+            _ => false,
+        }
+    }
 }
 
 /// Reads the announcement of a batch.
@@ -121,13 +139,13 @@ pub(super) fn receive(
     tenant: TenantId,
     recv: quinn::RecvStream,
     lane: Lane,
-    length: u32,
+    (id, length): (Option<BatchId>, u32),
 ) -> impl Future<Output = Result<Validated, BatchError>> {
     let memory = Memory::take(&shared, &tenant, lane, length).ok_or(BatchError::Memory(length));
     if memory.is_err() {
         shared.quotas.held_for_memory(&tenant);
     }
-    async move { receive_into(memory?, shared, &tenant, recv, length).await }
+    async move { receive_into(memory?, shared, &tenant, recv, (id, length)).await }
 }
 
 async fn receive_into(
@@ -135,7 +153,7 @@ async fn receive_into(
     shared: Shared,
     tenant: &TenantId,
     mut recv: quinn::RecvStream,
-    length: u32,
+    (id, length): (Option<BatchId>, u32),
 ) -> Result<Validated, BatchError> {
     let bytes = timeout(shared.total_timeout, read_all(&mut recv, length, shared.stall_timeout))
         .await
@@ -143,8 +161,13 @@ async fn receive_into(
     let _turn = shared.validations.turn(tenant, 1, length.into()).await;
     let limits = Arc::clone(&shared.limits);
     // Decoding is long and may fail in ways that only a thread of its own contains.
-    let checked = tokio::task::spawn_blocking(move || validate(bytes, &limits)).await;
-    let envelope = checked.map_err(|_| BatchError::Panicked)??;
+    let batch = bytes.clone();
+    let checked = tokio::task::spawn_blocking(move || validate(batch, &limits)).await;
+    let checked = checked.map_or(Err(BatchError::Panicked), |checked| checked.map_err(BatchError::from));
+    let envelope = match checked {
+        Ok(envelope) => envelope,
+        Err(error) => return Err(set_aside(&shared, id.as_ref(), &bytes, error).await),
+    };
     Ok(Validated {
         head: Head::from(&envelope.header),
         hash: envelope.hash,
@@ -169,6 +192,32 @@ pub(super) async fn append(shared: Shared, batch: Validated, share: Share) -> Re
     share.stands_at(partition, offset);
     drop(batch.memory);
     Ok(())
+}
+
+/// Keeps a batch that is refused for good before its edge is told: then the edge may let go of it.
+async fn set_aside(shared: &Shared, id: Option<&BatchId>, bytes: &Bytes, error: BatchError) -> BatchError {
+    let (Some(quarantine), Some(id), true) = (&shared.quarantine, id, error.is_for_good()) else {
+        return error;
+    };
+    let why = with_sources(&error);
+    match quarantine.keep(id, &why, bytes, None, now_us()).await {
+        Ok(()) => error,
+        Err(source) => BatchError::NotKept { why, source },
+    }
+}
+
+pub(super) fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
 }
 
 fn validate(bytes: Bytes, limits: &IpcLimits) -> Result<Envelope, EnvelopeError> {

@@ -12,6 +12,7 @@ use super::authority::Authority;
 use super::clock::{SystemClock, WallClock};
 use super::deny::DenyError;
 use super::tls::TlsError;
+use crate::quarantine::Quarantine;
 
 /// An edge that starts every day for 89 years, in some 8 MiB.
 pub(crate) const DEFAULT_EDGE_STATE: u64 = 65_536;
@@ -37,6 +38,8 @@ pub struct GatewayConfig {
     pub deny_list: Option<PathBuf>,
     /// Who signs new certificates of edges; without it they are not renewed over the link.
     pub authority: Option<Arc<dyn Authority>>,
+    /// Where what is refused for good is kept; without it only its edge's tombstone tells of it.
+    pub quarantine: Option<Quarantine>,
     /// How long after its end a certificate may still be renewed; zero: not at all.
     pub grace: Duration,
     /// What certificates are judged by.
@@ -98,6 +101,7 @@ impl GatewayConfig {
             client_ca,
             deny_list: None,
             authority: None,
+            quarantine: None,
             grace: DEFAULT_GRACE,
             clock: Arc::new(SystemClock),
             max_renewals: 16,

@@ -98,6 +98,7 @@ impl Gateway {
                 log,
                 limits: Arc::new(config.limits),
                 quota: Arc::new(Quota::new(config.max_edge_state)),
+                quarantine: config.quarantine,
                 quotas,
                 memory: Arc::new(Shares::new(
                     kib(config.max_total_bytes) as u64,

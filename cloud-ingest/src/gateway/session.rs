@@ -10,8 +10,7 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
-use sluice_wire::envelope::EnvelopeError;
-use sluice_wire::layout::LayoutError;
+use sluice_wire::ids::BatchId;
 use sluice_wire::session::frame::{Frame, FrameError, Lane, Preamble, RefusedCode, Verdict};
 use sluice_wire::session::server::{Action, Server, Ticket};
 use sluice_wire::session::{ServerOptions, frame};
@@ -297,8 +296,13 @@ impl Session {
             }
         };
         let level = Level::enter(&self.context.counters, |c| &c.batches_in_flight);
+        let id = self.core.stream().map(|stream| BatchId {
+            stream: stream.clone(),
+            epoch: preamble.epoch,
+            seq: preamble.seq,
+        });
         let (lane, tenant) = (preamble.lane, self.peer.tenant.clone());
-        let received = batch::receive(self.context.shared.clone(), tenant, stream, lane, preamble.length);
+        let received = batch::receive(self.context.shared.clone(), tenant, stream, lane, (id, preamble.length));
         self.receiving.push(
             received
                 .map(move |result| (ticket, level, lane, charge, result))
@@ -356,7 +360,7 @@ impl Session {
     }
 
     fn fail(&mut self, ticket: Ticket, error: &BatchError) {
-        let reason = with_sources(error);
+        let reason = batch::with_sources(error);
         let verdict = match error {
             BatchError::Abandoned => return self.core.handle_abandoned(ticket),
             BatchError::Longer(_) => return self.core.refuse(RefusedCode::Protocol, &reason),
@@ -368,13 +372,11 @@ impl Session {
             BatchError::Over(over) => Verdict::Retry {
                 after_ms: self.spread(over.wait.max(self.context.retry_after)),
             },
-            BatchError::Generation(_) => Verdict::Hold { after_ms: HOLD_MS },
+            // Whoever looks after the quarantine makes room in it.
+            BatchError::Generation(_) | BatchError::NotKept { .. } => Verdict::Hold { after_ms: HOLD_MS },
+            _ if error.is_for_good() => Verdict::Permanent,
             // Another build or another setting would take it.
-            BatchError::Invalid(error) if error.needs_upgrade() => Verdict::Hold { after_ms: HOLD_MS },
-            BatchError::Invalid(EnvelopeError::TooLarge { .. } | EnvelopeError::Layout(LayoutError::Limit { .. })) => {
-                Verdict::Hold { after_ms: HOLD_MS }
-            }
-            BatchError::Invalid(_) | BatchError::Panicked => Verdict::Permanent,
+            BatchError::Invalid(_) | BatchError::Panicked => Verdict::Hold { after_ms: HOLD_MS },
         };
         self.core.handle_failed(ticket, verdict, &reason);
     }
@@ -526,20 +528,6 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => futures::future::pending().await,
     }
-}
-
-fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }
 
 /// Distinct within a process and almost surely between processes; only for people who compare logs.

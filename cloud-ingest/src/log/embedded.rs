@@ -31,6 +31,8 @@ const READ_PAUSE: Duration = Duration::from_millis(250);
 const PROBE: &str = "disk.probe";
 /// Records in one answer.
 const MAX_READ_RECORDS: usize = 4096;
+/// Of one step of a look.
+const LOOK_BYTES: usize = 16 << 20;
 
 /// Shape and limits of an embedded log.
 #[derive(Clone, Debug)]
@@ -295,6 +297,24 @@ impl PartitionLog {
                 .collect())
         }
     }
+}
+
+/// All records of one partition of a log, without touching it: whoever has it open goes on.
+pub(crate) fn look_into(dir: &Path, id: Partition, mut each: impl FnMut(&LogRecord)) -> Result<(), WalError> {
+    let path = dir.join(format!("g{}-p{}", id.generation, id.index));
+    let reader = sluice_wal::look(&path)?.reader;
+    let mut next = reader.first();
+    while next < reader.synced() {
+        let entries = reader.read_range(next, MAX_READ_RECORDS, LOOK_BYTES)?;
+        if entries.is_empty() {
+            break;
+        }
+        next += entries.len() as u64;
+        for (offset, entry) in entries {
+            each(&record(id, offset, entry, None));
+        }
+    }
+    Ok(())
 }
 
 /// A sector that stays unreadable is damage of the records in it; at first it may be a mood of the disk. A disk that takes

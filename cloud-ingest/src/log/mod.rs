@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use sluice_wire::ids::Partition;
 
+pub(crate) use embedded::look_into;
 pub use embedded::{EmbeddedLog, EmbeddedOptions, OpenError};
 pub(crate) use guard::GuardedLog;
 pub use head::Head;

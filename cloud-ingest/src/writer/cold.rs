@@ -16,12 +16,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::hot::plan_all;
+use super::plan::Aside;
 use super::resume::{READ_BYTES, begin, given_up};
 use super::tidy::{Tidy, TidyOptions};
 use super::trim::{TrimOptions, trim};
 use super::{Planner, Snapshots, WriterError};
 use crate::dedup::Dedup;
 use crate::log::{Log, LogError};
+use crate::quarantine::{KeepError, Quarantine};
 use crate::quota::Quota;
 use crate::status::WriterCounters;
 
@@ -63,6 +65,8 @@ pub struct ColdWriter {
     pub drains: bool,
     /// Hot is written in this process too, so the log keeps what hot has not read.
     pub beside_hot: bool,
+    /// Where batches go that cannot be stored, before the log may forget them.
+    pub quarantine: Option<Quarantine>,
     pub options: ColdWriterOptions,
     pub counters: Arc<WriterCounters>,
     /// Is told what each edge's batches cost in the state of duplicates.
@@ -82,6 +86,8 @@ struct Gathered {
     partitions: BTreeMap<Partition, Share>,
     rows: usize,
     bytes: usize,
+    /// Batches of the log that are in no table.
+    aside: Vec<Aside>,
     since: Option<Instant>,
     /// Hot has no room: drop all that may go.
     pressed: bool,
@@ -193,10 +199,14 @@ impl ColdWriter {
         for partition in self.partitions.iter().copied() {
             let quota = self.quota.as_ref();
             let begun = begin(&self.log, &self.stores, &self.snapshots, partition, &self.limits, quota).await?;
+            let mut planner = begun.planner;
+            if self.quarantine.is_some() {
+                planner.set_aside();
+            }
             let share = Share {
-                first: begun.planner.next(),
+                first: planner.next(),
                 saved: begun.saved,
-                planner: begun.planner,
+                planner,
                 rows: Vec::new(),
             };
             partitions.insert(partition, share);
@@ -205,6 +215,7 @@ impl ColdWriter {
             partitions,
             rows: 0,
             bytes: 0,
+            aside: Vec::new(),
             since: None,
             pressed: false,
         })
@@ -221,7 +232,10 @@ impl ColdWriter {
             moved = true;
             // Moved, not copied: the state of duplicates may be large. An error ends the writer, and with it the empty one.
             let planner = std::mem::replace(&mut share.planner, Planner::new(Dedup::default(), self.limits.clone()));
-            let (planner, rows, _) = plan_all(planner, records).await?;
+            let (mut planner, rows, _) = plan_all(planner, records).await?;
+            let aside = planner.take_aside();
+            gathered.bytes += aside.iter().map(|aside| aside.batch.len()).sum::<usize>();
+            gathered.aside.extend(aside);
             share.planner = planner;
             gathered.rows += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
             gathered.bytes += rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
@@ -236,7 +250,37 @@ impl ColdWriter {
         Ok(moved)
     }
 
+    /// Keeps what is in no table, so that the log may forget it. A quarantine without room is an alarm and stops nothing else.
+    async fn keep_aside(&self, gathered: &mut Gathered) -> Result<(), WriterError> {
+        let Some(quarantine) = &self.quarantine else {
+            return Ok(());
+        };
+        while let Some(aside) = gathered.aside.last() {
+            let kept = quarantine.keep(
+                &aside.id,
+                &aside.why,
+                &aside.batch,
+                Some(aside.place),
+                aside.ingested_at_us,
+            );
+            match kept.await {
+                Ok(()) => {}
+                Err(KeepError::Log(error)) => return Err(error.into()),
+                Err(error @ (KeepError::Full { .. } | KeepError::Note(_))) => {
+                    let (partition, offset) = aside.place;
+                    self.counters
+                        .not_set_aside
+                        .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    tracing::error!(%partition, offset, %error, "a batch that cannot be stored stays in the log alone, for as long as that has it");
+                }
+            }
+            gathered.aside.pop();
+        }
+        Ok(())
+    }
+
     async fn commit(&self, gathered: &mut Gathered) -> Result<(), WriterError> {
+        self.keep_aside(gathered).await?;
         let pending = |share: &Share| share.planner.next() > share.first;
         let ranges: Vec<_> = gathered
             .partitions
@@ -320,8 +364,8 @@ impl ColdWriter {
                 }
             };
             let safe = share.first.min(share.saved).min(hot);
-            match trim(&self.log, *partition, safe, now_us, &self.options.trim).await {
-                Err(LogError::Retry { reason }) => {
+            match trim(&self.log, &self.snapshots, *partition, safe, now_us, &self.options.trim).await {
+                Err(WriterError::Log(LogError::Retry { reason })) => {
                     tracing::warn!(%partition, reason, "the log was not trimmed, it is tried again in a minute");
                 }
                 done => done?,

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ColdWriter, ColdWriterOptions, HotWriter, SharedHotOptions, SharedHotWriter, Snapshots, WriterError};
 use crate::log::Log;
+use crate::quarantine::Quarantine;
 use crate::quota::Quota;
 use crate::status::WriterCounters;
 
@@ -23,6 +24,7 @@ pub(crate) struct Crew {
     pub(crate) snapshots: Snapshots,
     pub(crate) counters: Arc<WriterCounters>,
     pub(crate) quota: Option<Arc<Quota>>,
+    pub(crate) quarantine: Option<Quarantine>,
     pub(crate) cold: ColdWriterOptions,
     pub(crate) shared_hot: SharedHotOptions,
     /// Both are written here.
@@ -171,6 +173,7 @@ impl Crew {
             snapshots: self.snapshots.clone(),
             drains: self.drains,
             beside_hot: self.beside_hot,
+            quarantine: self.quarantine.clone(),
             options: self.cold.clone(),
             counters: Arc::clone(&self.counters),
             quota: self.quota.clone(),

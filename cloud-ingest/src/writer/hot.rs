@@ -132,7 +132,7 @@ impl HotWriter {
 
 /// Plans on a thread for blocking work, as decoding and folding take milliseconds, and stops early when the rows grow large: a
 /// few bytes of log can hold many rows. Returns the planner moved on, the rows, and the last offset that is in them.
-pub(super) async fn plan_all(
+pub(crate) async fn plan_all(
     mut planner: Planner,
     records: Vec<LogRecord>,
 ) -> Result<(Planner, Vec<RecordBatch>, u64), WriterError> {

@@ -4,29 +4,28 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sluice_wal::cursor;
-use sluice_wire::ids::Partition;
 
 use super::WriterError;
 use crate::dedup::Dedup;
 
-/// The files that hold the state of duplicates of a partition. Twice, because once the log has forgotten what it covers, one flipped bit
+/// The files that hold a state of duplicates. Twice, because once the log has forgotten what it covers, one flipped bit
 /// would cost all of it.
-pub(super) fn paths(folder: &Path, partition: Partition) -> [PathBuf; 2] {
-    ["", ".copy"].map(|suffix| folder.join(format!("duplicates-{partition}{suffix}")))
+pub(super) fn paths(folder: &Path, name: &str) -> [PathBuf; 2] {
+    ["", ".copy"].map(|suffix| folder.join(format!("{name}{suffix}")))
 }
 
 /// Saves the state of duplicates; it counts as saved when both files hold it. Blocking.
-pub(super) fn save(folder: &Path, partition: Partition, snapshot: &[u8]) -> Result<(), WriterError> {
-    for path in paths(folder, partition) {
+pub(super) fn save(folder: &Path, name: &str, snapshot: &[u8]) -> Result<(), WriterError> {
+    for path in paths(folder, name) {
         cursor::save(&path, snapshot).map_err(|source| WriterError::Snapshot { path, source })?;
     }
     Ok(())
 }
 
 /// The newer one of the two; `None` when there is no snapshot that can be used. Whether the log can stand in for it, its first offset says.
-pub(super) fn load(folder: &Path, partition: Partition) -> Result<Option<Dedup>, WriterError> {
+pub(super) fn load(folder: &Path, name: &str) -> Result<Option<Dedup>, WriterError> {
     let mut newest: Option<Dedup> = None;
-    for path in paths(folder, partition) {
+    for path in paths(folder, name) {
         let unusable = |error: &dyn std::fmt::Display| {
             tracing::warn!(path = %path.display(), %error, "state of duplicates cannot be used");
         };
@@ -62,12 +61,12 @@ mod tests {
     /// P6, P16: one damaged or lost file costs nothing; an older copy, of a process that ended between the two, is the second choice.
     #[test]
     fn p6_p16_the_state_of_duplicates_survives_damage_to_either_of_its_files() {
-        let partition = Partition::default();
-        let next = |folder: &Path| load(folder, partition).unwrap().map(|dedup| dedup.next());
+        let name = "duplicates-0";
+        let next = |folder: &Path| load(folder, name).unwrap().map(|dedup| dedup.next());
         for hit in 0..2 {
             for is_gone in [true, false] {
                 let folder = tempfile::tempdir().unwrap();
-                let paths = paths(folder.path(), partition);
+                let paths = paths(folder.path(), name);
                 let hurt = |path: &Path| match is_gone {
                     true => std::fs::remove_file(path).unwrap(),
                     false => {
@@ -76,7 +75,7 @@ mod tests {
                         std::fs::write(path, bytes).unwrap();
                     }
                 };
-                save(folder.path(), partition, &upto(5)).unwrap();
+                save(folder.path(), name, &upto(5)).unwrap();
                 hurt(&paths[hit]);
                 assert_eq!(next(folder.path()), Some(5));
                 cursor::save(&paths[hit], &upto(7)).unwrap();

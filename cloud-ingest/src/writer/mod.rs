@@ -13,18 +13,22 @@ mod snapshots;
 mod tidy;
 mod trim;
 
+use sluice_store::erase::EraseError;
 use sluice_store::hot::clickhouse::{ClickHouseError, MigrateError};
 use sluice_store::{ColdError, CommitError, HotError, SeamError, StateError};
 
 pub use cold::{ColdWriter, ColdWriterOptions};
 pub(crate) use crew::{Crew, Mine};
 pub use hot::HotWriter;
+pub(crate) use hot::plan_all;
 pub use plan::{Planned, Planner};
+pub(crate) use resume::READ_BYTES;
 pub(crate) use resume::{check_log_is_the_one, check_log_reaches_cold, skips};
 pub use shared::{SharedHotOptions, SharedHotWriter};
 pub use snapshots::Snapshots;
 pub use tidy::TidyOptions;
 pub use trim::TrimOptions;
+pub(crate) use trim::base;
 
 use crate::log::LogError;
 
@@ -50,6 +54,8 @@ pub enum WriterError {
         path: std::path::PathBuf,
         source: std::io::Error,
     },
+    #[error("what is erased")]
+    Erased(#[from] EraseError),
     #[error("the state of duplicates in the lake")]
     State(#[from] StateError),
     #[error(
@@ -100,7 +106,9 @@ impl WriterError {
             WriterError::Server(_) | WriterError::Cold(_) => true,
             WriterError::Migrate(error) => matches!(error, MigrateError::Server(_)),
             WriterError::Seam(error) => matches!(error, SeamError::Store(_) | SeamError::Contended { .. }),
-            WriterError::State(error) => matches!(error, StateError::Store { .. }),
+            WriterError::State(error) | WriterError::Erased(EraseError::State(error)) => {
+                matches!(error, StateError::Store { .. })
+            }
             WriterError::Log(error) => matches!(error, LogError::Retry { .. }),
             _ => false,
         }

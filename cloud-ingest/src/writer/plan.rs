@@ -2,6 +2,7 @@
 //! write the same and replaying the log gives the same tables.
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use sluice_wire::counts::Counts;
 use sluice_wire::envelope::{Envelope, Kind};
 use sluice_wire::events::{self, Origin, Outcome};
@@ -24,6 +25,17 @@ pub struct Planner {
     dedup: Dedup,
     limits: IpcLimits,
     meter: Option<Meter>,
+    aside: Option<Vec<Aside>>,
+}
+
+/// A record whose batch is in no table, though there is one.
+#[derive(Clone, Debug)]
+pub(super) struct Aside {
+    pub(super) id: BatchId,
+    pub(super) place: (Partition, u64),
+    pub(super) why: String,
+    pub(super) ingested_at_us: i64,
+    pub(super) batch: Bytes,
 }
 
 /// What one log record becomes.
@@ -48,6 +60,7 @@ impl Planner {
             dedup,
             limits,
             meter: None,
+            aside: None,
         }
     }
 
@@ -57,6 +70,28 @@ impl Planner {
             meter.planned(self.dedup.next(), edge, pieces);
         }
         self.meter = Some(meter);
+    }
+
+    /// Remembers from now on the batches that cannot be stored, until they are taken.
+    pub(super) fn set_aside(&mut self) {
+        self.aside = Some(Vec::new());
+    }
+
+    /// The batches that could not be stored since the last time.
+    pub(super) fn take_aside(&mut self) -> Vec<Aside> {
+        self.aside.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn put_aside(&mut self, record: &LogRecord, id: &BatchId, why: &str) {
+        if let Some(aside) = &mut self.aside {
+            aside.push(Aside {
+                id: id.clone(),
+                place: (record.partition, record.offset),
+                why: why.to_owned(),
+                ingested_at_us: record.ingested_at_us,
+                batch: record.envelope.clone(),
+            });
+        }
     }
 
     /// The offset of the record to plan next.
@@ -124,6 +159,7 @@ impl Planner {
                     "the identity of an earlier batch with other content, {} rows",
                     header.rows
                 );
+                self.put_aside(record, &header.id, &detail);
                 return ledger(Outcome::Quarantined, &Counts::default(), &detail);
             }
         }
@@ -138,6 +174,7 @@ impl Planner {
                 }
                 Err(what) => {
                     tracing::error!(stream = %header.id.stream, seq = header.id.seq, %what, "a batch in the log has no rows");
+                    self.put_aside(record, &header.id, &what);
                     ledger(Outcome::Quarantined, &lost(&header.counts), &what)
                 }
             },

@@ -14,7 +14,7 @@ use crate::log::{Log, LogError, Skips};
 use crate::quota::{Meter, Quota};
 
 /// Bytes of log records read at once.
-pub(super) const READ_BYTES: usize = 4 << 20;
+pub(crate) const READ_BYTES: usize = 4 << 20;
 
 /// How long a writer that is told to stop while it begins may go on: a log that answers needs less.
 const BEGIN_GRACE: Duration = Duration::from_secs(5);

@@ -1,20 +1,32 @@
 //! Keeping the cold table small, by schedule and beside the commits: small files become larger ones, and files that no version, no
-//! query and no paused writer needs are removed.
+//! query and no paused writer needs are removed; what was erased, or is older than its tenant's retention, is taken out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sluice_store::cold::CompactOptions;
-use sluice_store::{ColdError, Stores};
+use sluice_store::cold::{Cleaned, CompactOptions};
+use sluice_store::erase::Place;
+use sluice_store::{ColdError, Erasures, Stores};
 use sluice_wire::ids::Partition;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::WriterError;
 use crate::log::Log;
+use crate::replay::{Progress, replay_tail};
 use crate::status::WriterCounters;
+
+/// Gateways' clocks agree to this, in microseconds.
+const CLOCKS_US: i64 = 60_000_000;
+
+/// Nobody watches.
+struct Unseen;
+
+impl Progress for Unseen {
+    fn step(&self, _: u64, _: u64) {}
+}
 
 /// When to look, and what may go.
 #[derive(Clone, Debug)]
@@ -41,10 +53,14 @@ impl Tidy {
     pub(super) async fn run(self, shutdown: CancellationToken) {
         let turns = async {
             let mut next_vacuum = Instant::now();
+            let mut cleaned = Cleaned::default();
             loop {
                 tokio::time::sleep(self.options.compact_every).await;
                 if let Err(error) = self.compact().await {
                     self.failed("merged", &error);
+                }
+                if let Err(error) = self.erase(&mut cleaned).await {
+                    self.failed("rid of what is erased", &error);
                 }
                 if Instant::now() >= next_vacuum {
                     match self.vacuum().await {
@@ -106,6 +122,85 @@ impl Tidy {
             );
         }
         Ok(settled)
+    }
+
+    /// Takes out what is erased, and notes the rules whose rows are gone for good.
+    async fn erase(&self, cleaned: &mut Cleaned) -> Result<(), WriterError> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_us = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+        let report = self
+            .stores
+            .cold
+            .erase(&self.stores.erased_for_good(now_us).await?, cleaned)
+            .await?;
+        self.counters.erased_rows.fetch_add(report.rows, Ordering::Relaxed);
+        if report.rows > 0 {
+            tracing::info!(
+                rows = report.rows,
+                files = report.files_before,
+                "erased rows were taken out of cold"
+            );
+        }
+        let (rules, done) = (self.stores.rules().await?, self.stores.rules_done(Place::Cold).await?);
+        for (number, rule) in rules.iter().filter(|(number, _)| !done.contains_key(number)) {
+            // Clocks of gateways differ a little.
+            if now_us.saturating_sub(rule.before_us) > CLOCKS_US && self.has_passed(rule.before_us).await? {
+                // Before this turn began, cold may not have had all of it.
+                let only = Erasures(vec![rule.erasure()]);
+                let again = self.stores.cold.erase(&only, &mut Cleaned::default()).await?;
+                self.counters.erased_rows.fetch_add(again.rows, Ordering::Relaxed);
+                self.stores.rule_is_done(Place::Cold, *number, "cold").await?;
+            }
+        }
+        self.erase_hot().await
+    }
+
+    /// Whether cold holds everything that was taken in before a time.
+    async fn has_passed(&self, before_us: i64) -> Result<bool, WriterError> {
+        let committed = self.stores.cold.committed().await?;
+        for partition in self.log.partitions() {
+            let (first, end) = (self.log.first(partition), self.log.fresh_end(partition).await?);
+            let next = committed.get(&partition).map_or(first, |last| last + 1);
+            if next < self.log.first_since(partition, first, end, before_us).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What cold is rid of leaves hot, too.
+    async fn erase_hot(&self) -> Result<(), WriterError> {
+        let stores = &self.stores;
+        let (cold, hot) = (
+            stores.rules_done(Place::Cold).await?,
+            stores.rules_done(Place::Hot).await?,
+        );
+        let left: Vec<u64> = cold
+            .keys()
+            .filter(|number| !hot.contains_key(number))
+            .copied()
+            .collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        if let Some(hot) = stores.hot.embedded() {
+            // Another process may have it, and drops it with what cold has.
+            for partition in hot.partitions() {
+                if let Some(low) = stores.cold.committed().await?.get(&partition).copied() {
+                    if stores.seam.load(partition).await?.low.is_none_or(|held| held < low) {
+                        stores.seam.advance(partition, low).await?;
+                    }
+                    hot.drop_to(partition, low);
+                }
+            }
+        } else {
+            let made = replay_tail(stores, &Unseen).await;
+            made.map_err(|error| WriterError::Task(format!("hot was not made again without what is erased: {error}")))?;
+        }
+        for number in left {
+            stores.rule_is_done(Place::Hot, number, "hot").await?;
+        }
+        Ok(())
     }
 
     async fn vacuum(&self) -> Result<(), ColdError> {

@@ -1,12 +1,16 @@
 //! What the log may forget: what cold holds, what a durable state of duplicates covers, and what is older than the
-//! replay window.
+//! replay window. Before it does, the state of duplicates as of where it will begin is saved, so that it can be replayed from there.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use sluice_wire::ids::Partition;
+use sluice_wire::layout::IpcLimits;
 
-use crate::log::{Log, LogError};
+use super::resume::READ_BYTES;
+use super::{Planner, Snapshots, WriterError};
+use crate::dedup::Dedup;
+use crate::log::{Log, LogError, LogRecord};
 
 /// How long and how much of what is safe elsewhere stays for replays.
 #[derive(Clone, Debug)]
@@ -19,11 +23,12 @@ pub struct TrimOptions {
 /// Forgets what it may. Everything below `safe` is in cold and covered by a durable state of duplicates.
 pub(super) async fn trim(
     log: &Arc<dyn Log>,
+    snapshots: &Snapshots,
     partition: Partition,
     safe: u64,
     now_us: i64,
     options: &TrimOptions,
-) -> Result<(), LogError> {
+) -> Result<(), WriterError> {
     let first = log.first(partition);
     if safe <= first {
         return Ok(());
@@ -36,7 +41,146 @@ pub(super) async fn trim(
         below = below.max(first + (safe - first).div_ceil(2));
     }
     if below > first {
+        save_base(log, snapshots, partition, below).await?;
         log.trim(partition, below).await?;
     }
     Ok(())
+}
+
+/// The state of duplicates as of an offset of the log; `None`: the log was trimmed before such states were kept.
+pub(crate) async fn base(
+    log: &Arc<dyn Log>,
+    snapshots: &Snapshots,
+    partition: Partition,
+) -> Result<Option<Dedup>, WriterError> {
+    let first = log.first(partition);
+    let kept = snapshots
+        .load_base(partition)
+        .await?
+        .filter(|base| base.next() >= first);
+    Ok(kept.or_else(|| (first == 0).then(Dedup::default)))
+}
+
+/// Folds the records below an offset into the state that the log begins with.
+async fn save_base(
+    log: &Arc<dyn Log>,
+    snapshots: &Snapshots,
+    partition: Partition,
+    below: u64,
+) -> Result<(), WriterError> {
+    let Some(base) = base(log, snapshots, partition).await? else {
+        return Ok(());
+    };
+    let mut planner = Planner::new(base, IpcLimits::default());
+    while planner.next() < below {
+        let records = log.read(partition, planner.next(), READ_BYTES).await?;
+        if records.is_empty() {
+            let reason = "what is to be trimmed cannot be read".to_owned();
+            return Err(LogError::Retry { reason }.into());
+        }
+        let known = records.into_iter().take_while(|record| record.offset < below);
+        planner = fold(planner, known.collect()).await?;
+    }
+    snapshots.save_base(partition, planner.next(), planner.snapshot()).await
+}
+
+/// Checking hashes takes a while.
+async fn fold(mut planner: Planner, records: Vec<LogRecord>) -> Result<Planner, WriterError> {
+    let folded = tokio::task::spawn_blocking(move || {
+        records.iter().for_each(|record| planner.pass(record));
+        planner
+    });
+    folded.await.map_err(|error| WriterError::Task(error.to_string()))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use bytes::Bytes;
+    use sluice_wire::counts::Counts;
+    use sluice_wire::envelope::{Compression, Header, Kind, seal};
+    use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
+
+    use super::*;
+    use crate::log::{EmbeddedLog, EmbeddedOptions, Head};
+
+    fn tombstone(seq: u64) -> (Head, Bytes) {
+        let stream = StreamId {
+            tenant: TenantId::new("acme").unwrap(),
+            node: NodeId::new("site-1").unwrap(),
+            spool: [1; 16],
+        };
+        let header = Header {
+            id: BatchId {
+                stream,
+                epoch: Epoch { number: 1, random: 7 },
+                seq,
+            },
+            generation: 0,
+            kind: Kind::Tombstone,
+            rows: 0,
+            counts: Counts {
+                accepted: 1,
+                damaged: 1,
+                ..Counts::default()
+            },
+            journal_upto: 0,
+            time_min_ns: 0,
+            time_max_ns: 0,
+            sealed_at_ns: 0,
+            detail: "x".repeat(300),
+        };
+        (
+            Head::from(&header),
+            seal(&header, None, Compression::default()).unwrap(),
+        )
+    }
+
+    /// P16: what is planned from where a trimmed log begins is what was planned when it was whole.
+    #[tokio::test]
+    async fn p16_a_trimmed_log_is_replayed_with_the_same_outcomes() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = EmbeddedOptions {
+            generation: 0,
+            partitions: 1,
+            segment_bytes: 2000,
+            max_envelope_bytes: 1 << 20,
+            ballast_bytes: 0,
+        };
+        let log: Arc<dyn Log> = Arc::new(EmbeddedLog::open(&folder.path().join("log"), &options).unwrap());
+        let p = Partition::default();
+        // Each number comes twice, far apart.
+        for n in 0..60u64 {
+            let (head, envelope) = tombstone((n * 7) % 30);
+            log.append(p, &head, envelope, n as i64).await.unwrap();
+        }
+        let snapshots = Snapshots::Folder(folder.path().to_owned());
+        let outcomes = async |from: Dedup| {
+            let mut planner = Planner::new(from, IpcLimits::default());
+            let mut outcomes = Vec::new();
+            while planner.next() < 60 {
+                for record in log.read(p, planner.next(), READ_BYTES).await.unwrap() {
+                    outcomes.push((record.offset, planner.plan(&record).outcome));
+                }
+            }
+            outcomes
+        };
+        let whole = outcomes(base(&log, &snapshots, p).await.unwrap().unwrap()).await;
+        let keep_nothing = TrimOptions {
+            replay_window: Duration::ZERO,
+            max_bytes: u64::MAX,
+        };
+        for safe in [20, 41] {
+            trim(&log, &snapshots, p, safe, 1000, &keep_nothing).await.unwrap();
+            assert!(log.first(p) > 0, "nothing was trimmed");
+            let base = base(&log, &snapshots, p).await.unwrap().unwrap();
+            assert_eq!(base.next(), safe);
+            assert_eq!(outcomes(base).await, whole[safe as usize..]);
+        }
+        // Without it the log says nothing about copies, and nobody may pretend that it does.
+        std::fs::remove_file(folder.path().join("base-0")).unwrap();
+        std::fs::remove_file(folder.path().join("base-0.copy")).unwrap();
+        assert!(base(&log, &snapshots, p).await.unwrap().is_none());
+        log.close().await;
+    }
 }

@@ -4,6 +4,7 @@
 
 mod broker;
 mod contract;
+mod quarantine;
 mod shared;
 mod topics;
 mod unreliable;

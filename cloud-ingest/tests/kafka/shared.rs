@@ -24,7 +24,7 @@ const PARTITIONS: u16 = 4;
 const ROWS: u64 = 3;
 
 /// Three log records of one edge.
-fn batch(index: u16, seq: u64) -> Bytes {
+pub(crate) fn batch(index: u16, seq: u64) -> Bytes {
     let stream = StreamId {
         tenant: TenantId::new("acme").unwrap(),
         node: NodeId::new(&format!("site-{index}")).unwrap(),

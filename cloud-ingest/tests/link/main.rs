@@ -9,6 +9,7 @@ mod lag;
 mod memory_log;
 mod peer;
 mod pki;
+mod quarantine;
 mod quota;
 mod tenants;
 

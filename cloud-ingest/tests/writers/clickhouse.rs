@@ -16,7 +16,7 @@ use crate::{ROWS, World, batch};
 const PARTITIONS: u16 = 3;
 
 /// A world whose hot store has a database of its own; `None` without an engine, which is a failure where all must be tested.
-fn world(roles: &[Role]) -> Option<World> {
+pub(crate) fn world(roles: &[Role]) -> Option<World> {
     let Some(url) = std::env::var("SLUICE_TEST_CLICKHOUSE_URL")
         .ok()
         .filter(|url| !url.is_empty())

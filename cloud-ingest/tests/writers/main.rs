@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod clickhouse;
+mod erase;
+mod replay;
+mod set_aside;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use sluice_ingest::config::Role;
 use sluice_ingest::log::{EmbeddedOptions, Head, OpenError};
 use sluice_ingest::writer::WriterError;
 use sluice_ingest::{EmbeddedLog, IngestConfig, IngestService, IngestStatus, Log, RunError, StatusHandle};
-use sluice_store::Stores;
+use sluice_store::{Lake, Stores};
 use sluice_wal::WalError;
 use sluice_wire::counts::Counts;
 use sluice_wire::envelope::{Compression, Envelope, Header, Kind, seal};
@@ -30,6 +33,8 @@ const ROWS: u64 = 3;
 struct World {
     dir: tempfile::TempDir,
     config: IngestConfig,
+    /// Elsewhere than in the folder.
+    lake: Option<Lake>,
 }
 
 struct Running {
@@ -49,11 +54,17 @@ impl World {
         config.log.partitions = partitions;
         // Nothing happens by itself unless a test says so.
         config.cold.commit_every = Duration::from_secs(3600);
-        Self { dir, config }
+        let lake = None;
+        Self { dir, config, lake }
     }
 
     /// Puts batches into the log while nothing runs.
     async fn append(&self, batches: &[(u16, Bytes)]) {
+        self.append_at(batches, now_us()).await;
+    }
+
+    /// As if they had been taken in at another time.
+    async fn append_at(&self, batches: &[(u16, Bytes)], at_us: i64) {
         let options = EmbeddedOptions {
             generation: 0,
             partitions: self.config.log.partitions,
@@ -77,16 +88,24 @@ impl World {
                 index: *index,
             };
             let head = Head::from(&Envelope::parse(envelope.clone()).unwrap().header);
-            log.append(partition, &head, envelope.clone(), now_us()).await.unwrap();
+            log.append(partition, &head, envelope.clone(), at_us).await.unwrap();
         }
         log.close().await;
     }
 
-    async fn start(&self) -> Running {
-        let lake = self.dir.path().join("lake");
+    async fn stores(&self) -> Stores {
         let hot = self.config.hot.open().unwrap();
-        let stores = Stores::open_with(lake.to_str().unwrap(), hot).await.unwrap();
-        let service = IngestService::build(self.config.clone(), stores).unwrap();
+        match &self.lake {
+            Some(lake) => Stores::open_in(lake, hot).await.unwrap(),
+            None => {
+                let lake = self.dir.path().join("lake");
+                Stores::open_with(lake.to_str().unwrap(), hot).await.unwrap()
+            }
+        }
+    }
+
+    async fn start(&self) -> Running {
+        let service = IngestService::build(self.config.clone(), self.stores().await).unwrap();
         let (status, stop) = (service.status(), CancellationToken::new());
         let task = tokio::spawn(service.run(stop.clone()));
         Running { status, stop, task }
@@ -137,10 +156,14 @@ fn now_us() -> i64 {
 
 /// Three log records of `bytes` of text each.
 fn batch(node: u16, seq: u64, bytes: usize) -> Bytes {
+    batch_of("acme", node, seq, bytes)
+}
+
+fn batch_of(tenant: &str, node: u16, seq: u64, bytes: usize) -> Bytes {
     let header = Header {
         id: BatchId {
             stream: StreamId {
-                tenant: TenantId::new("acme").unwrap(),
+                tenant: TenantId::new(tenant).unwrap(),
                 node: NodeId::new(&format!("site-{node}")).unwrap(),
                 spool: [1; 16],
             },

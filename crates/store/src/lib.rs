@@ -3,6 +3,7 @@
 
 pub mod cold;
 mod durable;
+pub mod erase;
 pub mod hot;
 mod lake;
 pub mod physical;
@@ -13,6 +14,7 @@ mod state;
 mod stores;
 
 pub use cold::{ColdError, ColdTable, CommitError};
+pub use erase::{Erasures, Retention, Rule};
 pub use hot::{ClickHouseHot, EmbeddedHot, Hot, HotError, HotRows};
 pub use lake::{Lake, LakeError, S3Options};
 pub use provider::{Completeness, PinError, Pinned, Scope, Tables, TablesOptions, physical_rules, register_views};

@@ -79,6 +79,20 @@ impl StateObjects {
         }
     }
 
+    /// Makes the object `number` of something, which never changes; false: it is there already.
+    pub async fn create(&self, name: &str, number: u64, bytes: Vec<u8>) -> Result<bool, StateError> {
+        let options = PutOptions::from(PutMode::Create);
+        let path = path(name, number);
+        match self.store.put_opts(&path, PutPayload::from(bytes), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(source) => Err(StateError::Store {
+                name: name.to_owned(),
+                source,
+            }),
+        }
+    }
+
     /// All objects of something, by number.
     pub async fn all(&self, name: &str) -> Result<BTreeMap<u64, Bytes>, StateError> {
         let failed = |source| StateError::Store {

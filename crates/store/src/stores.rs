@@ -25,6 +25,8 @@ pub struct Stores {
     pub state: StateObjects,
     /// Offsets of the log that the writers pass over, by partition.
     pub skips: StateObjects,
+    /// What operators erased.
+    pub erasures: StateObjects,
 }
 
 /// Why a lake could not be opened.
@@ -52,13 +54,14 @@ impl Stores {
     }
 
     /// Opens a lake: the table stands in `events`, the seam records in `seam`, what the writers know in `state`, what
-    /// they pass over in `skip`. All are made when missing.
+    /// they pass over in `skip`, what is erased in `erase`. All are made when missing.
     pub async fn open_in(lake: &Lake, hot: Hot) -> Result<Self, StoreError> {
         Ok(Self {
             cold: ColdTable::open_in(lake, "events").await?,
             seam: Seam::open_in(lake, "seam")?,
             state: StateObjects::open(lake, "state")?,
             skips: StateObjects::open(lake, "skip")?,
+            erasures: StateObjects::open(lake, "erase")?,
             hot,
         })
     }

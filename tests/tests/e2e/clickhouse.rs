@@ -21,7 +21,7 @@ const POINTS: [(&str, u32); 6] = [
 ];
 
 /// A configuration with a database of its own; `None` without an engine, which is a failure where all must be tested.
-fn config(commit_every: &str) -> Option<String> {
+pub(crate) fn config(commit_every: &str) -> Option<String> {
     let Some(url) = std::env::var("SLUICE_TEST_CLICKHOUSE_URL")
         .ok()
         .filter(|url| !url.is_empty())

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use sluice_tests::Node;
+use sluice_bench::process::{Sql, Start};
+use sluice_tests::{Node, binary, eventually};
 
 use super::crash::{AFTERWARDS, Flood};
 
@@ -49,6 +50,69 @@ fn config() -> Option<(String, [(String, String); 2])> {
     let keys =
         ["S3_ACCESS_KEY", "S3_SECRET_KEY"].map(|key| (format!("SLUICE_TEST_{key}"), variable(key).unwrap_or_default()));
     Some((text, keys))
+}
+
+/// A query process that knows ingest's file finds the bucket and the log, and says what of the log it cannot show yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_process_finds_lake_and_log_by_the_file_of_ingest() {
+    let Some((config, keys)) = config() else { return };
+    let config = config.replace("commit_every = \"1 s\"", "commit_every = \"1 h\"");
+    let keys: Vec<(&str, &str)> = keys
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    let mut node = Node::prepare(&config).unwrap();
+    node.start_with(&keys).await.unwrap();
+    let flood = Flood::start(&node, SEED + 1);
+    flood.acknowledged(300).await;
+    let audit = flood.audit(&mut node).await;
+    assert!(audit.holds(), "{audit}");
+
+    let data = node.data();
+    let beside = |name: &str| data.with_file_name(name);
+    let ingest = config.replace("[ingest]\n", "").replace("[ingest.", "[");
+    std::fs::write(beside("ingest.toml"), ingest).unwrap();
+    let tokens = data.join("tokens.json");
+    std::fs::write(beside("query.toml"), format!("tokens = {tokens:?}\n")).unwrap();
+    let mut start = Start::up(&binary().unwrap(), &beside("query"));
+    start.arguments = ["query", "--ingest"].map(str::to_owned).to_vec();
+    for (name, value) in &keys {
+        start = start.environment(name, value);
+    }
+    let start = start.argument(beside("ingest.toml").display().to_string());
+    let query = start.config(&beside("query.toml")).listen("http", "127.0.0.1:0");
+    let query = query.spawn().await.unwrap();
+    let token = std::fs::read_to_string(data.join("token")).unwrap();
+    let sql = Sql::new(query.url("http").unwrap(), token.trim().to_owned());
+    // The rows are in the memory of the node alone: they are missing, and known to be.
+    let lacking = || async {
+        let answer = sql
+            .ask("SELECT count(*) FROM events")
+            .await
+            .map_err(|error| error.to_string())?;
+        let (complete, missing) = (
+            &answer.completeness["complete"],
+            answer.completeness["missing"].as_u64(),
+        );
+        match (complete.as_bool(), missing) {
+            (Some(false), Some(1..)) => Ok(()),
+            _ => Err(answer.completeness.to_string()),
+        }
+    };
+    eventually("what is missing is known", lacking).await.unwrap();
+    // A writer that ends commits what it has read.
+    node.stop().await.unwrap();
+    let whole = || async {
+        let answer = sql
+            .ask("SELECT count(*) FROM events")
+            .await
+            .map_err(|error| error.to_string())?;
+        match (answer.is_complete(), answer.count()) {
+            (true, Ok(300..)) => Ok(()),
+            other => Err(format!("{other:?}: {}", answer.completeness)),
+        }
+    };
+    eventually("everything is there", whole).await.unwrap();
 }
 
 /// P2 on Kafka and S3: killed at named points and at random moments on the same data, every acknowledged event is there once.

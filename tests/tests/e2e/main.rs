@@ -1,6 +1,7 @@
 //! End to end: real processes, asked as a user asks them.
 #![allow(clippy::unwrap_used)]
 
+mod again;
 mod apply;
 mod authors;
 mod canary;

@@ -224,7 +224,7 @@ fn is_settled(file: &ColdFile, options: &CompactOptions) -> bool {
     })
 }
 
-fn read(mapping: &Mapping, file: Bytes, rows: &mut Vec<RecordBatch>) -> Result<(), EncodeError> {
+pub(super) fn read(mapping: &Mapping, file: Bytes, rows: &mut Vec<RecordBatch>) -> Result<(), EncodeError> {
     let all: Vec<usize> = (0..mapping.logical().fields().len()).collect();
     for stored in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
         let stored = adapt(&stored?, mapping.physical())?;

@@ -5,9 +5,13 @@
 //! so no number of writers, retries or lost answers makes a row appear twice or leaves one out.
 
 mod commit;
+mod erase;
 mod files;
 mod maintain;
+mod replace;
+mod scan;
 mod stats;
+mod swap;
 mod version;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,8 +31,11 @@ use tokio::sync::Mutex;
 
 pub use self::commit::CommitError;
 use self::commit::Unnamed;
+pub use self::erase::{Cleaned, EraseReport};
 pub use self::files::EncodeError;
 pub use self::maintain::{CompactOptions, CompactReport, VacuumReport};
+pub use self::replace::{ReplaceReport, Replacement};
+pub use self::scan::ScanError;
 pub(crate) use self::version::{ColdFile, ColdVersion};
 use crate::lake::Lake;
 use crate::physical::{DAY, Mapping};

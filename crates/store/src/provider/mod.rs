@@ -15,7 +15,7 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use datafusion::catalog::TableProvider;
 use sluice_wire::ids::{Partition, TenantId};
@@ -26,6 +26,7 @@ pub use self::federate::physical_rules;
 use self::streams::{FoldTable, Shown, Streams};
 pub use self::views::{VIEWS, register_views};
 use crate::cold::{ColdError, ColdTable, ColdVersion};
+use crate::erase::{EraseError, Erasures};
 use crate::hot::{HotPin, Tail};
 use crate::seam::rule::{ColdBehind, Ends, Share};
 use crate::seam::{SeamError, SeamRecord};
@@ -87,6 +88,7 @@ struct Shared {
     watched: Mutex<BTreeSet<Partition>>,
     pinned: tokio::sync::Mutex<Option<(Instant, Pinned)>>,
     seam: tokio::sync::Mutex<Option<(Instant, BTreeMap<Partition, SeamRecord>)>>,
+    hidden: tokio::sync::Mutex<Option<(Instant, Arc<Erasures>)>>,
     streams: Arc<Streams>,
 }
 
@@ -102,6 +104,8 @@ pub(crate) struct Point {
     pub(crate) hot: HotPin,
     pub(crate) cold: Arc<ColdVersion>,
     pub(crate) table: ColdTable,
+    /// Rows that nobody may see.
+    pub(crate) hidden: Arc<Erasures>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -120,6 +124,8 @@ pub enum PinError {
     Seam(#[from] SeamError),
     #[error("the cold table cannot be read")]
     Cold(#[from] ColdError),
+    #[error("what is erased cannot be read, so nothing can be shown")]
+    Erased(#[from] EraseError),
     #[error("partition {partition} has a hole between hot and cold")]
     Hole { partition: Partition, source: ColdBehind },
 }
@@ -151,6 +157,7 @@ impl Tables {
             watched: Mutex::default(),
             pinned: tokio::sync::Mutex::default(),
             seam: tokio::sync::Mutex::default(),
+            hidden: tokio::sync::Mutex::default(),
             streams: Arc::default(),
         };
         Self {
@@ -188,6 +195,7 @@ impl Tables {
         let mut known = watched.lock().unwrap_or_else(PoisonError::into_inner).clone();
         known.extend(stores.hot.partitions());
         let mut log_ends: BTreeMap<Partition, Option<u64>> = known.iter().map(|p| (*p, ends.end(*p))).collect();
+        let hidden = self.hidden().await?;
         let seam = self.seam_records().await?;
         let hot = stores.hot.pin(&seam).await;
         let mut cold = stores.cold.refresh().await?;
@@ -231,9 +239,25 @@ impl Tables {
                 hot,
                 cold,
                 table: stores.cold.clone(),
+                hidden,
             }),
             streams: Arc::clone(&self.shared.streams),
         })
+    }
+
+    async fn hidden(&self) -> Result<Arc<Erasures>, EraseError> {
+        let mut cached = self.shared.hidden.lock().await;
+        if let Some((at, hidden)) = cached.as_ref()
+            && at.elapsed() < self.shared.options.seam_max_age
+        {
+            return Ok(Arc::clone(hidden));
+        }
+        let at = Instant::now();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_us = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+        let hidden = Arc::new(self.shared.stores.hidden(now_us).await?);
+        *cached = Some((at, Arc::clone(&hidden)));
+        Ok(hidden)
     }
 
     async fn seam_records(&self) -> Result<BTreeMap<Partition, SeamRecord>, SeamError> {

@@ -48,6 +48,9 @@ pub struct SeamRecord {
     /// Where hot is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
+    /// The highest generation that was given to a replay; claims get higher ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reserved: Option<u64>,
 }
 
 /// From which offset on the rows of which generation count.
@@ -78,12 +81,32 @@ pub enum SeamError {
         held: u64,
         asked: u64,
     },
+    #[error("partition {partition} was claimed meanwhile: replay again")]
+    Overtaken { partition: Partition },
+    #[error(
+        "partition {partition}: offsets {first} to {last} would leave a hole in hot, whose rows begin above {low:?}"
+    )]
+    Hole {
+        partition: Partition,
+        first: u64,
+        last: u64,
+        low: Option<u64>,
+    },
 }
 
 impl SeamRecord {
     /// The generation of the last claim.
     pub fn generation(&self) -> u64 {
         self.claims.last().map_or(0, |claim| claim.generation)
+    }
+
+    /// The highest generation that decides or decided anything: rows of a higher one are of a claim or replay still to come.
+    pub fn highest_generation(&self) -> u64 {
+        self.claims.iter().map(|claim| claim.generation).max().unwrap_or(0)
+    }
+
+    fn next_generation(&self) -> u64 {
+        self.highest_generation().max(self.reserved.unwrap_or(0)) + 1
     }
 
     /// The last claim.
@@ -95,7 +118,7 @@ impl SeamRecord {
         if self.claims.is_empty() {
             self.begin = from;
         }
-        let generation = self.generation() + 1;
+        let generation = self.next_generation();
         // A claim that begins no later decides instead of these everywhere.
         self.claims.retain(|claim| claim.from < from);
         self.claims.push(Claim { from, generation });
@@ -107,6 +130,44 @@ impl SeamRecord {
             self.claims.remove(0);
         }
         self.endpoint = Some(endpoint.to_owned());
+        Ok(())
+    }
+
+    /// Lets a reserved generation decide from `first` to `last`, and behind it whoever did.
+    fn replay(&mut self, partition: Partition, first: u64, last: u64, generation: u64) -> Result<(), SeamError> {
+        if self.reserved.is_none_or(|reserved| reserved < generation) || self.highest_generation() >= generation {
+            return Err(SeamError::Overtaken { partition });
+        }
+        let goes_back = self.low.is_some_and(|low| first <= low);
+        if last < first || (goes_back && self.low.is_some_and(|low| last < low)) {
+            let low = self.low;
+            return Err(SeamError::Hole {
+                partition,
+                first,
+                last,
+                low,
+            });
+        }
+        let behind = self.generation_at(last + 1);
+        let mut claims: Vec<Claim> = self.claims.iter().filter(|claim| claim.from < first).copied().collect();
+        claims.push(Claim {
+            from: first,
+            generation,
+        });
+        if let Some(generation) = behind {
+            claims.push(Claim {
+                from: last + 1,
+                generation,
+            });
+        }
+        claims.extend(self.claims.iter().filter(|claim| claim.from > last + 1));
+        if claims.len() > MAX_CLAIMS {
+            return Err(SeamError::TooManyClaims { partition });
+        }
+        self.claims = claims;
+        if goes_back {
+            self.low = first.checked_sub(1);
+        }
         Ok(())
     }
 
@@ -202,6 +263,39 @@ impl Seam {
     /// Says durably that hot may delete everything at and below `low`, which cold must already hold.
     pub async fn advance(&self, partition: Partition, low: u64) -> Result<SeamRecord, SeamError> {
         self.change(partition, |record| record.advance(partition, low)).await
+    }
+
+    /// Gives out a generation that no claim will get; its rows count once [`Seam::replay`] says so.
+    pub async fn reserve(&self, partition: Partition) -> Result<u64, SeamError> {
+        let reserved = self.change(partition, |record| {
+            record.reserved = Some(record.next_generation());
+            Ok(())
+        });
+        Ok(reserved.await?.reserved.unwrap_or(0))
+    }
+
+    /// What the record would be with a reserved generation that decides from `first` to `last`.
+    pub fn with_replay(
+        record: &SeamRecord,
+        partition: Partition,
+        (first, last): (u64, u64),
+        generation: u64,
+    ) -> Result<SeamRecord, SeamError> {
+        let mut record = record.clone();
+        record.replay(partition, first, last, generation)?;
+        Ok(record)
+    }
+
+    /// From now on rows of a reserved generation count from `first` to `last`; hot holds all of them. Refused when somebody claimed
+    /// the partition since it was reserved.
+    pub async fn replay(
+        &self,
+        partition: Partition,
+        (first, last): (u64, u64),
+        generation: u64,
+    ) -> Result<SeamRecord, SeamError> {
+        self.change(partition, |record| record.replay(partition, first, last, generation))
+            .await
     }
 
     async fn change(

@@ -115,6 +115,54 @@ mod tests {
         }
     }
 
+    proptest! {
+        /// A replay decides in its range and nowhere else, whatever was claimed before and is claimed afterwards, and no two ever share a
+        /// generation.
+        #[test]
+        fn a_replay_decides_in_its_range_and_nowhere_else(
+            froms in proptest::collection::vec(0u64..30, 1..6), low in proptest::option::of(0u64..20), first in 0u64..30, more in 0u64..20,
+            during in proptest::option::of(0u64..40), later in 0u64..40,
+        ) {
+            let mut record = SeamRecord::default();
+            for from in &froms {
+                record.claim(P, *from, "test").unwrap();
+            }
+            record.low = low;
+            record.reserved = Some(record.next_generation());
+            let generation = record.reserved.unwrap();
+            if let Some(from) = during {
+                record.claim(P, from, "test").unwrap();
+                prop_assert!(record.generation() > generation);
+                prop_assert!(record.clone().replay(P, first, first + more, generation).is_err());
+                return Ok(());
+            }
+            let (before, last) = (record.clone(), first + more);
+            if record.replay(P, first, last, generation).is_err() {
+                prop_assert!(low.is_some_and(|low| first <= low && last < low));
+                return Ok(());
+            }
+            for offset in 0..60 {
+                let expected = match (first..=last).contains(&offset) {
+                    true => Some(generation),
+                    false => before.generation_at(offset),
+                };
+                prop_assert_eq!(record.generation_at(offset), expected, "{} {:?} {:?}", offset, &before, &record);
+            }
+            let low_after = match low {
+                Some(low) if first <= low => first.checked_sub(1),
+                low => low,
+            };
+            prop_assert_eq!(record.low, low_after);
+            // Whoever wrote behind it still does.
+            if last + 1 >= froms.iter().copied().max().unwrap_or(0) {
+                prop_assert_eq!(record.generation(), before.generation());
+            }
+            record.claim(P, later, "test").unwrap();
+            prop_assert!(record.generation() > generation && record.generation() == record.highest_generation());
+            prop_assert!(record.clone().replay(P, first, last, generation).is_err(), "it cannot be used twice");
+        }
+    }
+
     #[test]
     fn claims_that_decide_nothing_make_room_and_others_are_kept() {
         let mut record = SeamRecord::default();

@@ -35,6 +35,32 @@ impl ClickHouseHot {
         self.count(partition, record, first, last).await
     }
 
+    /// How many rows count at some offsets, and a sum over the hashes of all that they say: equal for equal rows, whoever wrote them.
+    pub async fn digest(
+        &self,
+        partition: Partition,
+        record: &SeamRecord,
+        (first, last): (u64, u64),
+    ) -> Result<(u64, u64), ClickHouseError> {
+        let condition = visible::between(partition, record, first, last).unwrap_or_else(|| "0".to_owned());
+        let schema = sluice_wire::events::schema();
+        let columns: Vec<String> = schema
+            .fields()
+            .iter()
+            .map(|field| format!("`{}`", field.name()))
+            .collect();
+        let text = format!(
+            "SELECT count(), sum(cityHash64(toString(tuple({})))) FROM `{TABLE}` WHERE {condition}",
+            columns.join(", ")
+        );
+        let rows = self.shared.client.run(Statement::new(text), MIGRATE_WITHIN).await?;
+        let numbers: Vec<u64> = rows.iter().flatten().filter_map(|text| text.parse().ok()).collect();
+        match numbers[..] {
+            [rows, sum] => Ok((rows, sum)),
+            _ => Err(ClickHouseError::Answer("a digest gave no two numbers".to_owned())),
+        }
+    }
+
     async fn count(
         &self,
         partition: Partition,

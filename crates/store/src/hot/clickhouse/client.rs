@@ -1,7 +1,8 @@
 //! ClickHouse's HTTP interface, as little of it as hot needs: statements, inserts in Arrow, answers in Arrow.
 //!
 //! Nothing is ever sent twice by itself. Texts travel as parameters in hexadecimal, because each way into a server unescapes
-//! parameters in its own way.
+//! parameters in its own way. Not by the crate `clickhouse`, which tells the server's error code as text alone and takes the body of an error
+//! whole, however long a peer makes it.
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -101,12 +101,22 @@ impl ClickHouseHot {
 
 /// Rows above L that do not count and never will. Those of a claim that these records do not know yet are not among them.
 fn has_dead_rows(record: &SeamRecord, held: &Held) -> bool {
-    if held.generation > record.generation() || record.low.is_some_and(|low| held.last <= low) {
+    if held.generation > record.highest_generation() || record.low.is_some_and(|low| held.last <= low) {
         return false;
     }
-    let span = record
-        .spans()
-        .into_iter()
-        .find(|span| span.generation == held.generation);
-    span.is_none_or(|span| span.last.is_some_and(|last| held.last > last))
+    // Each offset has one ledger row. Beside a replay a generation decides in two places, and its rows between them are dead.
+    let between = |first: u64, last: u64| last.checked_sub(first).map_or(0, |more| more + 1);
+    let spans = record.spans();
+    let alive: u64 = spans
+        .iter()
+        .filter(|span| span.generation == held.generation)
+        .map(|span| {
+            between(
+                span.first.max(held.first),
+                span.last.unwrap_or(held.last).min(held.last),
+            )
+        })
+        .sum();
+    let below = record.low.map_or(0, |low| between(held.first, low.min(held.last)));
+    held.ledger_rows > alive + below
 }

@@ -9,6 +9,7 @@ mod config;
 mod decode;
 mod encode;
 mod keep;
+mod replay;
 mod schema;
 mod visible;
 
@@ -168,6 +169,18 @@ impl ClickHouseHot {
         let (generations, last_day) = self.check_slices(slices)?;
         let generation = |partition: Partition| generations.get(&partition).copied().unwrap_or(0);
         let block = encode::block(slices, generation, last_day)?;
+        self.send(block).await?;
+        let mut state = self.lock();
+        for slice in slices {
+            if let Some(owned) = state.owned.get_mut(&slice.range.partition) {
+                owned.next = slice.range.last + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// One insert, which is one part.
+    async fn send(&self, block: Option<encode::Block>) -> Result<(), HotError> {
         if let Some(block) = block {
             let columns: Vec<String> = block.columns.iter().map(|name| format!("`{name}`")).collect();
             let text = format!("INSERT INTO `{TABLE}` ({}) FORMAT ArrowStream", columns.join(","));
@@ -184,12 +197,6 @@ impl ClickHouseHot {
             sent.map_err(outcome)?;
             let mut state = self.lock();
             state.last_day = state.last_day.max(block.day);
-        }
-        let mut state = self.lock();
-        for slice in slices {
-            if let Some(owned) = state.owned.get_mut(&slice.range.partition) {
-                owned.next = slice.range.last + 1;
-            }
         }
         Ok(())
     }

@@ -1,0 +1,142 @@
+//! Where rows are taken from: the log, planned as the writers plan it, or cold.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use sluice_store::{Erasures, OffsetRange, Stores};
+use sluice_wire::ids::Partition;
+use sluice_wire::layout::IpcLimits;
+
+use super::ReplayError;
+use crate::log::{Log, LogError};
+use crate::writer::{Planner, READ_BYTES, Snapshots, base, plan_all};
+
+/// Which of the two.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    #[default]
+    Log,
+    /// For hot alone.
+    Cold,
+}
+
+/// Rows of consecutive offsets, one piece after the other.
+pub(super) enum Rows<'a> {
+    Log {
+        log: Arc<dyn Log>,
+        /// Stands at the next offset; absent only while a piece is planned.
+        planner: Option<Box<Planner>>,
+        erased: Erasures,
+        range: OffsetRange,
+    },
+    Cold {
+        stores: &'a Stores,
+        step: u64,
+        next: u64,
+        range: OffsetRange,
+    },
+}
+
+impl<'a> Rows<'a> {
+    /// Folds the log up to where the range begins.
+    pub(super) async fn of_log(
+        log: &Arc<dyn Log>,
+        snapshots: &Snapshots,
+        erased: Erasures,
+        range: OffsetRange,
+        to_hot: bool,
+    ) -> Result<Rows<'a>, ReplayError> {
+        let OffsetRange { partition, first, .. } = range;
+        let Some(base) = base(log, snapshots, partition).await? else {
+            return Err(ReplayError::NoBase { partition });
+        };
+        if base.next() > first {
+            return Err(ReplayError::TooOld {
+                partition,
+                wanted: first,
+                possible: base.next(),
+                to_hot,
+            });
+        }
+        let mut planner = Planner::new(base, IpcLimits::default());
+        while planner.next() < first {
+            let records = read(log, partition, planner.next()).await?;
+            records
+                .iter()
+                .take_while(|record| record.offset < first)
+                .for_each(|record| planner.pass(record));
+        }
+        Ok(Rows::Log {
+            log: Arc::clone(log),
+            planner: Some(Box::new(planner)),
+            erased,
+            range,
+        })
+    }
+
+    pub(super) async fn of_cold(stores: &'a Stores, range: OffsetRange) -> Result<Rows<'a>, ReplayError> {
+        Ok(Rows::Cold {
+            stores,
+            step: stores.step_of_cold().await?,
+            next: range.first,
+            range,
+        })
+    }
+
+    /// The next rows with the offsets that they are all rows of; `None` when the range is through.
+    pub(super) async fn next(&mut self) -> Result<Option<(OffsetRange, Vec<RecordBatch>)>, ReplayError> {
+        match self {
+            Rows::Log {
+                log,
+                planner,
+                erased,
+                range,
+            } => {
+                let Some(held) = planner.take() else {
+                    return Ok(None);
+                };
+                let (partition, first) = (range.partition, held.next());
+                if first > range.last {
+                    return Ok(None);
+                }
+                let mut records = read(log, partition, first).await?;
+                records.retain(|record| record.offset <= range.last);
+                let (moved, rows, last) = plan_all(*held, records).await?;
+                *planner = Some(Box::new(moved));
+                let rows = erased.apply(rows)?;
+                Ok(Some((OffsetRange { partition, first, last }, rows)))
+            }
+            Rows::Cold {
+                stores,
+                step,
+                next,
+                range,
+            } => {
+                let (partition, first) = (range.partition, *next);
+                if first > range.last {
+                    return Ok(None);
+                }
+                let last = first.saturating_add(*step - 1).min(range.last);
+                let piece = OffsetRange { partition, first, last };
+                let rows = stores.rows_of_cold(piece).await?;
+                *next = last + 1;
+                Ok(Some((piece, rows)))
+            }
+        }
+    }
+}
+
+async fn read(log: &Arc<dyn Log>, partition: Partition, from: u64) -> Result<Vec<crate::log::LogRecord>, LogError> {
+    for _ in 0..READ_ATTEMPTS {
+        let records = log.read(partition, from, READ_BYTES).await?;
+        if !records.is_empty() {
+            return Ok(records);
+        }
+    }
+    Err(LogError::Retry {
+        reason: format!("offset {from} of partition {partition} does not come"),
+    })
+}
+
+/// Of reads that each wait for seconds.
+const READ_ATTEMPTS: u32 = 10;

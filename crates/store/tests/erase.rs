@@ -1,0 +1,198 @@
+//! What is erased is invisible in every store, whatever is asked; and gone from cold with its counts kept.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::Int64Type;
+use common::*;
+use datafusion::prelude::SessionContext;
+use sluice_store::cold::Cleaned;
+use sluice_store::{OffsetRange, Retention, Rule, Scope, Stores, Tables, TablesOptions, register_views};
+
+const LAST: u64 = 19;
+const LAST_COLD: u64 = 11;
+
+async fn ask(stores: &Stores, scope: Scope, sql: &str) -> Vec<RecordBatch> {
+    let options = TablesOptions {
+        pin_max_age: Duration::ZERO,
+        seam_max_age: Duration::ZERO,
+    };
+    let tables = Tables::new(stores.clone(), Arc::new(Ends::default()), options);
+    let pinned = tables.pin().await.unwrap();
+    let ctx = SessionContext::new();
+    register_views(&ctx, &pinned, scope.clone()).await.unwrap();
+    ctx.register_table("everything", pinned.everything(scope)).unwrap();
+    ctx.sql(sql).await.unwrap().collect().await.unwrap()
+}
+
+async fn number(stores: &Stores, scope: Scope, sql: &str) -> i64 {
+    let rows = ask(stores, scope, sql).await;
+    let column = rows[0].column(0);
+    if column.is_null(0) {
+        return 0;
+    }
+    column.as_primitive::<Int64Type>().value(0)
+}
+
+/// Data rows of each tenant, quarantined ones included.
+async fn by_tenant(stores: &Stores) -> BTreeMap<String, i64> {
+    let sql = "SELECT arrow_cast(tenant, 'Utf8'), count(*) FROM everything WHERE signal <> '_batch' GROUP BY tenant";
+    let mut counts = BTreeMap::new();
+    for batch in ask(stores, Scope::All, sql).await {
+        for row in 0..batch.num_rows() {
+            let tenant = batch.column(0).as_string::<i32>().value(row).to_owned();
+            counts.insert(tenant, batch.column(1).as_primitive::<Int64Type>().value(row));
+        }
+    }
+    counts
+}
+
+/// P3: accepted = stored + dropped + quarantined + damaged + erased, per tenant.
+async fn balance(stores: &Stores, tenant: &str) -> BTreeMap<String, i64> {
+    let sql = format!("SELECT bucket, sum(\"rows\") FROM ledger WHERE tenant = '{tenant}' GROUP BY bucket");
+    let mut buckets = BTreeMap::new();
+    for batch in ask(stores, Scope::All, &sql).await {
+        for row in 0..batch.num_rows() {
+            let bucket = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8).unwrap();
+            let bucket = bucket.as_string::<i32>().value(row).to_owned();
+            buckets.insert(bucket, batch.column(1).as_primitive::<Int64Type>().value(row));
+        }
+    }
+    let of = |name: &str| buckets.get(name).copied().unwrap_or(0);
+    let named = of("stored") + of("quarantined") + of("damaged") + of("dropped") + of("erased");
+    assert_eq!(of("accepted"), named, "{buckets:?}");
+    buckets
+}
+
+async fn filled(stores: &Stores) {
+    let p = partition(0);
+    claim(stores, p, 0).await;
+    insert(stores, p, 0..=LAST).await.unwrap();
+    for (first, last) in [(0, 5), (6, LAST_COLD)] {
+        let range = OffsetRange {
+            partition: p,
+            first,
+            last,
+        };
+        stores.cold.commit(&[range], records(p, first..=last)).await.unwrap();
+    }
+    // Hot serves the rest.
+    stores.seam.advance(p, 5).await.unwrap();
+    drop_to(stores, p, 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_erased_is_invisible_in_hot_and_cold_and_nothing_else_is() {
+    for (_folder, stores) in lakes(1 << 30).await {
+        filled(&stores).await;
+        let before = by_tenant(&stores).await;
+        assert_eq!(before.len(), 3);
+        let ledger = "SELECT count(*) FROM everything WHERE signal = '_batch'";
+        assert_eq!(number(&stores, Scope::All, ledger).await, LAST as i64 + 1);
+        let acme = Scope::Tenant(tenant(0));
+
+        // Half of the time, then all of it, up to a record in the middle.
+        let middle = START_NS + 6 * 1_000_000_007;
+        let upto = ingested_at(15);
+        let expected = "SELECT count(*) FROM everything WHERE signal <> '_batch' AND tenant = 'acme' AND";
+        let part = format!("{expected} NOT (\"time\" < TIMESTAMP '2025-11-21T04:40:06.000000042' AND \"offset\" < 15)");
+        let left = number(&stores, Scope::All, &part).await;
+        stores
+            .erase(&Rule::new(&tenant(0), upto, None, Some(middle)))
+            .await
+            .unwrap();
+        assert!(left < before["acme"]);
+        assert_eq!(by_tenant(&stores).await["acme"], left);
+        stores.erase(&Rule::new(&tenant(0), upto, None, None)).await.unwrap();
+        let after = by_tenant(&stores).await;
+        let late = format!("{expected} \"offset\" >= 15");
+        let late = number(&stores, Scope::All, &late).await;
+        assert_eq!(after.get("acme").copied().unwrap_or(0), late);
+        for name in ["bolt", "core"] {
+            assert_eq!(after[name], before[name], "{name}");
+        }
+        // Whatever is asked: without columns, with a limit, by other columns.
+        for sql in [
+            "SELECT count(*) FROM everything WHERE \"offset\" < 15 AND signal <> '_batch'",
+            "SELECT count(body) FROM (SELECT body FROM events WHERE \"offset\" < 15 LIMIT 3)",
+            "SELECT count(*) FROM (SELECT trace_id FROM events WHERE \"offset\" < 15 ORDER BY \"time\" DESC LIMIT 5)",
+            "SELECT count(*) FROM quarantined WHERE \"offset\" < 15",
+        ] {
+            assert_eq!(number(&stores, acme.clone(), sql).await, 0, "{sql}");
+        }
+        assert_eq!(number(&stores, Scope::All, ledger).await, LAST as i64 + 1);
+        let none = "SELECT count(*) FROM events WHERE tenant <> 'bolt'";
+        assert_eq!(number(&stores, Scope::Tenant(tenant(1)), none).await, 0);
+
+        // Retention by the time of taking in, for all but those that have their own.
+        let since = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        let age = since.as_micros() as i64 - ingested_at(10);
+        let retention = Retention::new(age, [("bolt".to_owned(), 0)].into());
+        stores.keep_for(&retention, 1).await.unwrap();
+        let kept = by_tenant(&stores).await;
+        assert_eq!(kept["bolt"], before["bolt"]);
+        let young = "SELECT count(*) FROM everything WHERE signal <> '_batch' AND tenant = 'core' AND \"offset\" > 10";
+        let young = number(&stores, Scope::All, young).await;
+        assert_eq!(kept.get("core").copied().unwrap_or(0), young);
+        assert!(young < before["core"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_what_is_taken_out_of_cold_is_counted_and_no_other_row_changes() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = lake(&folder, 1 << 30).await;
+    let p = partition(0);
+    for first in [0, 7, 14] {
+        let range = OffsetRange {
+            partition: p,
+            first,
+            last: first + 6,
+        };
+        let rows = records(p, first..=first + 6);
+        stores.cold.commit(&[range], rows).await.unwrap();
+    }
+    let before = by_tenant(&stores).await;
+    let rows = stores.cold.extent().await.unwrap().rows;
+    let balances = [balance(&stores, "acme").await, balance(&stores, "bolt").await];
+    let others = "SELECT * FROM everything WHERE tenant <> 'acme' ORDER BY \"offset\", \"row\"";
+    let theirs = ask(&stores, Scope::All, others).await;
+
+    let rule = Rule::new(&tenant(0), ingested_at(1000), None, Some(START_NS + 8 * 1_000_000_007));
+    stores.erase(&rule).await.unwrap();
+    let erased = stores.erased_for_good(ingested_at(2000)).await.unwrap();
+    let mut cleaned = Cleaned::default();
+    let report = stores.cold.erase(&erased, &mut cleaned).await.unwrap();
+    assert!(report.rows > 0 && (report.rows as i64) < before["acme"], "{report:?}");
+    assert_eq!(stores.cold.extent().await.unwrap().rows, rows - report.rows);
+    let after = balance(&stores, "acme").await;
+    assert_eq!(after["erased"], report.rows as i64);
+    assert_eq!(after["accepted"], balances[0]["accepted"]);
+    assert_eq!(balance(&stores, "bolt").await, balances[1]);
+    assert_eq!(ask(&stores, Scope::All, others).await, theirs);
+    // Once is enough.
+    assert_eq!(stores.cold.erase(&erased, &mut cleaned).await.unwrap().rows, 0);
+    assert_eq!(balance(&stores, "acme").await, after);
+
+    // More of the same tenant adds to the count; then nothing but its ledger is left.
+    stores
+        .erase(&Rule::new(&tenant(0), ingested_at(1000), None, None))
+        .await
+        .unwrap();
+    let erased = stores.erased_for_good(ingested_at(2000)).await.unwrap();
+    let more = stores.cold.erase(&erased, &mut cleaned).await.unwrap();
+    assert_eq!((more.rows + report.rows) as i64, before["acme"]);
+    let last = balance(&stores, "acme").await;
+    assert_eq!(
+        (last["stored"], last["quarantined"], last["erased"]),
+        (0, 0, before["acme"])
+    );
+    assert_eq!(ask(&stores, Scope::All, others).await, theirs);
+}
