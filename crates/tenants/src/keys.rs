@@ -164,9 +164,10 @@ impl Keys {
         hex::decode_to_slice(&key.hash, &mut digest).map_err(|_| what("the hash is not 64 hex digits".to_owned()))?;
         let tenant = TenantId::new(&key.tenant).map_err(|error| what(error.to_string()))?;
         let place = (self.keys.len(), digest, tenant);
-        if self.by_id.insert(key.id.clone(), place).is_some() {
+        if self.by_id.contains_key(&key.id) {
             return Err(what("is there twice".to_owned()));
         }
+        self.by_id.insert(key.id.clone(), place);
         self.keys.push(key);
         Ok(())
     }
