@@ -180,7 +180,7 @@ mod tests {
     #[test]
     fn a_query_is_held_to_its_own_limit_and_to_that_of_all() {
         let room = room(1_500);
-        let pool = |room: &Room| room.environment().unwrap().memory_pool.clone();
+        let pool = |room: &Room| room.environment().unwrap().memory_pool;
         let (first, second) = (pool(&room), pool(&room));
         let one = MemoryConsumer::new("one").register(&first);
         let two = MemoryConsumer::new("two").register(&second);
