@@ -197,7 +197,7 @@ impl Site {
         Drain {
             rows_per_second: rows as f64 / seconds,
             cpu_seconds_per_million: cpu / (BACKLOG as f64 / 1e6),
-            file_rows_per_second: self.from_file(&folder.join("rows.arrow")).await,
+            file_rows_per_second: self.load_file(&folder.join("rows.arrow")).await,
         }
     }
 
@@ -214,7 +214,7 @@ impl Site {
     }
 
     /// Rows in a second into a table of the same making.
-    async fn from_file(&self, path: &Path) -> f64 {
+    async fn load_file(&self, path: &Path) -> f64 {
         let (database, path) = (&self.fleet.places.database, path.display());
         let ask = async |statement: String| self.engines.clickhouse(&statement).await.unwrap();
         ask(format!(
