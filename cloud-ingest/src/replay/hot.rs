@@ -119,10 +119,11 @@ async fn range(
     if next <= first {
         return Ok(None);
     }
-    let last = record
-        .low
-        .filter(|low| first <= *low)
-        .map_or(next - 1, |low| low.max(next - 1));
+    // Up to L, and up to where the first claim begins: no offset between may be nobody's.
+    let begin = record.claims.iter().map(|claim| claim.from).min();
+    let before_begin = begin.filter(|begin| first < *begin).map(|begin| begin - 1);
+    let at_least = [record.low.filter(|low| first <= *low), before_begin];
+    let last = at_least.into_iter().flatten().fold(next - 1, u64::max);
     Ok(Some(OffsetRange { partition, first, last }))
 }
 

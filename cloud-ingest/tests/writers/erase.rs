@@ -132,7 +132,7 @@ async fn p3_erased_rows_leave_a_hot_store_on_a_server() {
     world
         .append_at(&[(0, batch(0, 0, 10)), (0, batch_of("bolt", 0, 0, 10))], then)
         .await;
-    world.run().await;
+    world.run_hot_first().await;
     let stores = world.stores().await;
     stores
         .erase(&Rule::new(&acme(), then + HOUR_US / 2, None, None))

@@ -119,6 +119,16 @@ impl World {
         running.end().await.unwrap();
         status.snapshot().await
     }
+
+    /// The same, hot before cold: a hot writer that begins when cold has everything leaves it there.
+    async fn run_hot_first(&mut self) {
+        let all = self.config.roles.clone();
+        for role in [Role::Hot, Role::Cold] {
+            self.config.roles = vec![role];
+            self.run().await;
+        }
+        self.config.roles = all;
+    }
 }
 
 impl Running {

@@ -151,7 +151,7 @@ impl Accumulator for Talkers {
             return plan_err!("approx_top_k(value, k)");
         };
         let (texts, k) = (texts.as_string::<i32>(), k.as_primitive::<Int64Type>());
-        if self.k == 0 && k.len() > 0 && k.is_valid(0) {
+        if self.k == 0 && !k.is_empty() && k.is_valid(0) {
             self.set_k(k.value(0))?;
         }
         for text in texts.iter().flatten() {

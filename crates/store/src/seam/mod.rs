@@ -81,6 +81,14 @@ pub enum SeamError {
         held: u64,
         asked: u64,
     },
+    #[error(
+        "partition {partition}: what hot holds begins at offset {begin}, so a replay that ends at {last} would leave a gap: replay up to there"
+    )]
+    Gap {
+        partition: Partition,
+        last: u64,
+        begin: u64,
+    },
     #[error("partition {partition} was claimed meanwhile: replay again")]
     Overtaken { partition: Partition },
     #[error(
@@ -149,6 +157,14 @@ impl SeamRecord {
             });
         }
         let behind = self.generation_at(last + 1);
+        if behind.is_none() && !self.claims.is_empty() {
+            // Whoever wrote begins further on, and the offsets between would be nobody's.
+            return Err(SeamError::Gap {
+                partition,
+                last,
+                begin: self.claims.iter().map(|claim| claim.from).min().unwrap_or(last),
+            });
+        }
         let mut claims: Vec<Claim> = self.claims.iter().filter(|claim| claim.from < first).copied().collect();
         claims.push(Claim {
             from: first,

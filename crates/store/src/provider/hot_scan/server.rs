@@ -39,6 +39,9 @@ use crate::seam::SeamRecord;
 const MAX_WORDS_BYTES: usize = 64 << 10;
 const MAX_PARAMETER_BYTES: usize = 16 << 10;
 
+/// Puts an expression in terms of the rows of a scan.
+type Expand<'a> = dyn Fn(&Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> + 'a;
+
 /// One statement, not yet sent.
 #[derive(Clone)]
 pub(in crate::provider) struct ServerExec {
@@ -199,7 +202,7 @@ impl ServerExec {
     pub(in crate::provider) fn aggregated(
         &self,
         aggregate: &AggregateExec,
-        expand: &dyn Fn(&Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>>,
+        expand: &Expand<'_>,
         besides: &str,
     ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
         let groups = aggregate.group_expr();
