@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use arrow::array::{Array, AsArray};
 use sluice_ingest::config::{Keep, Role};
-use sluice_ingest::offline::Offline;
 use sluice_ingest::replay::replay_cold;
 use sluice_store::erase::Place;
 use sluice_store::{OffsetRange, Rule, Stores};
@@ -86,7 +85,7 @@ async fn p3_erased_rows_leave_by_themselves_and_a_replay_does_not_bring_them_bac
     assert_eq!(seen(&stores, "bolt").await, (4 * ROWS, [4 * ROWS, 4 * ROWS, 0]));
 
     let before = rows_of_cold(&stores).await;
-    let offline = Offline::open(&world.config).await.unwrap();
+    let offline = world.offline().await;
     for _ in 0..2 {
         replay_cold(&offline, &stores, ALL, &Silent).await.unwrap();
         assert_eq!(rows_of_cold(&stores).await, before);

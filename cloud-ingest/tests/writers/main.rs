@@ -15,6 +15,7 @@ use arrow::datatypes::DataType;
 use bytes::Bytes;
 use sluice_ingest::config::Role;
 use sluice_ingest::log::{EmbeddedOptions, Head, OpenError};
+use sluice_ingest::offline::{Offline, OfflineError};
 use sluice_ingest::writer::WriterError;
 use sluice_ingest::{EmbeddedLog, IngestConfig, IngestService, IngestStatus, Log, RunError, StatusHandle};
 use sluice_store::{Lake, Stores};
@@ -120,7 +121,17 @@ impl World {
         status.snapshot().await
     }
 
-    /// The same, hot before cold: a hot writer that begins when cold has everything leaves it there.
+    /// What the service leaves when it rests. A reader of one that has just ended may hold the log for a moment.
+    async fn offline(&self) -> Offline {
+        loop {
+            match Offline::open(&self.config).await {
+                Err(OfflineError::InUse { .. }) => tokio::task::yield_now().await,
+                other => break other.unwrap(),
+            }
+        }
+    }
+
+    /// Runs hot before cold: a hot writer that begins when cold has everything leaves it there.
     async fn run_hot_first(&mut self) {
         let all = self.config.roles.clone();
         for role in [Role::Hot, Role::Cold] {

@@ -5,7 +5,6 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::TimestampMicrosecondType;
 use arrow::record_batch::RecordBatch;
 use sluice_ingest::config::Role;
-use sluice_ingest::offline::Offline;
 use sluice_ingest::replay::{Progress, ReplayError, Report, When, replay_cold, replay_hot};
 use sluice_store::hot::clickhouse::Audit;
 use sluice_store::{Lake, OffsetRange, S3Options, Stores};
@@ -46,7 +45,7 @@ pub(crate) async fn rows_of_cold(stores: &Stores) -> Vec<RecordBatch> {
 }
 
 async fn replay_into_cold(world: &World, when: When) -> Result<Report, ReplayError> {
-    let offline = Offline::open(&world.config).await.unwrap();
+    let offline = world.offline().await;
     let done = replay_cold(&offline, &world.stores().await, when, &Silent).await;
     offline.close().await;
     done
@@ -57,7 +56,7 @@ async fn replay_into_hot(world: &World, when: When, from_log: bool) -> Result<Re
     if !from_log {
         return replay_hot(None, &stores, when, &Silent).await;
     }
-    let offline = Offline::open(&world.config).await.unwrap();
+    let offline = world.offline().await;
     let done = replay_hot(Some(&offline), &stores, when, &Silent).await;
     offline.close().await;
     done
@@ -210,7 +209,8 @@ async fn p8_a_hot_store_that_was_lost_is_the_same_again() {
             assert_eq!(digests(&world).await, before, "from the log: {from_log}");
         }
     }
-    // The writer goes on where it was.
+    // The writer goes on where it was; cold, which could be first, waits.
+    world.config.roles = vec![Role::Hot];
     world.append(&[(0, batch(0, 7, 10)), (1, batch(1, 7, 10))]).await;
     let after = world.run().await;
     assert_eq!((after.hot_rows, after.hot_losses), (2 * (ROWS + 1), 0), "{after:?}");
@@ -233,14 +233,18 @@ async fn p8_rows_below_the_seam_come_back_while_the_writer_goes_on() {
     replay_into_hot(&world, ALL, true).await.unwrap();
     assert_eq!(low(world.stores().await).await, None);
     assert_eq!(digests(&world).await, before);
+    world.config.roles = vec![Role::Hot];
     // Beside a writer that runs: from cold, which needs no log of this machine.
     world.append(&[(0, batch(0, 7, 10))]).await;
     let running = world.start().await;
     running.until(|status| status.hot_rows == ROWS + 1).await;
     replay_into_hot(&world, ALL, false).await.unwrap();
-    let status = running.status.clone();
-    running.end().await.unwrap();
-    let status = status.snapshot().await;
+    // Whoever holds a handle of the status holds the log.
+    let status = {
+        let handle = running.status.clone();
+        running.end().await.unwrap();
+        handle.snapshot().await
+    };
     assert_eq!((status.hot_losses, status.hot_doubts), (0, 0), "{status:?}");
     world.append(&[(0, batch(0, 8, 10))]).await;
     let after = world.run().await;

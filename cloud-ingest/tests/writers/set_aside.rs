@@ -30,7 +30,7 @@ async fn p2_another_content_under_a_known_id_is_set_aside_and_comes_back_under_a
     );
     // Twice, as after an answer that was lost.
     for _ in 0..2 {
-        let offline = Offline::open(&world.config).await.unwrap();
+        let offline = world.offline().await;
         let quarantine = offline.quarantine();
         let became = resubmit(&quarantine, &offline.log(), kept, &IpcLimits::default(), now_us()).await;
         assert!(matches!(became, Ok(Resubmitted::Done { .. })), "{became:?}");

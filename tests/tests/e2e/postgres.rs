@@ -171,7 +171,7 @@ async fn jdbc_connects_lists_and_asks() {
         .unwrap();
     for line in [
         "bodies [hello 1 13 true pg, hello 2 13 true pg]",
-        "tables [events, ledger, logs, metrics, plugins, quarantined, spans, streams]",
+        "tables [events, ledger, logs, metrics, plugins, quarantined, service_red, spans, streams]",
         "columns [time, tenant, node, service]",
         "schemas true",
         "fetched 1000",
