@@ -1,5 +1,6 @@
 """The embedded engine as the door uses it: a connection per request, sessions by name, rows and inserts as streams."""
 
+import itertools
 import os
 import tempfile
 import threading
@@ -17,6 +18,9 @@ SESSION_SECONDS_LIMIT = 3600  # the server's default
 PIPE_BYTES = 1 << 20
 READ_BYTES = 1 << 18
 KILL_SECONDS = 0.2  # between attempts to end a query that nobody waits for
+
+
+ANSWERS = itertools.count(1)
 
 
 def quoted(value):
@@ -78,7 +82,7 @@ class Engine:
     def kill(self, mark):
         """Ends the queries that have this in their text."""
         with self._fresh() as connection:
-            run(connection, f"KILL QUERY WHERE position(query, {quoted(mark + chr(39))}) > 0 AND query_id != queryID() ASYNC")
+            run(connection, f"KILL QUERY WHERE position(query, {quoted(mark)}) > 0 AND query_id != queryID() ASYNC")
 
     @contextmanager
     def _fresh(self):
@@ -133,13 +137,16 @@ def rows(engine, connection, parsed, default_format, result):
     An error comes out after the pieces that were written before it. `result` gets the engine's counts at the end."""
     read, write = os.pipe()
     _widen(write)
+    # Of this query alone: the number of a pipe is that of another one as soon as it is closed.
+    mark = f"/* answer {next(ANSWERS)} */"
     outcome = []
 
     def work():
         try:
             answer = parsed.format or default_format
-            text = b"%s\nINTO OUTFILE '/dev/fd/%d' APPEND FORMAT %s%s" % (
+            text = b"%s\n%s INTO OUTFILE '/dev/fd/%d' APPEND FORMAT %s%s" % (
                 parsed.body,
+                mark.encode(),
                 write,
                 answer.encode(),
                 parsed.tail,
@@ -159,7 +166,7 @@ def rows(engine, connection, parsed, default_format, result):
         os.close(read)
         # Nobody reads the answer of a query that still runs, which the engine does not notice by itself. It may not have begun yet.
         while worker.is_alive():
-            engine.kill(f"/dev/fd/{write}")
+            engine.kill(mark)
             worker.join(KILL_SECONDS)
     if isinstance(outcome[0], Exception):
         raise outcome[0]
