@@ -92,7 +92,7 @@ async fn another_process_finds_lake_and_log_by_the_file_of_ingest() {
             .map_err(|error| error.to_string())?;
         let (complete, missing) = (
             &answer.completeness["complete"],
-            answer.completeness["missing"].as_u64(),
+            answer.completeness["missing_records"].as_u64(),
         );
         match (complete.as_bool(), missing) {
             (Some(false), Some(1..)) => Ok(()),
