@@ -152,12 +152,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             if tenants.remove(&id).is_none() {
                 return Err(unknown(&dir, &id));
             }
-            folder.save_tenants(&tenants)?;
+            // First the keys: if this ends in between, none of them opens a tenant of that name that is added again.
             let mut keys = folder.keys()?;
             let forgotten = keys.forget(&id);
             if forgotten > 0 {
                 folder.save_keys(&keys)?;
             }
+            folder.save_tenants(&tenants)?;
             say(
                 json,
                 &json!({ "tenant": id.to_string(), "keys_forgotten": forgotten }),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use sluice_settings::ConfigError;
 use sluice_store::{LogEnds, Retention, Stores};
@@ -359,14 +359,9 @@ async fn may_begin(log: &Arc<dyn Log>, stores: &Stores, retention: Option<&Reten
     check_log_is_the_one(log, stores).await?;
     check_log_reaches_cold(log, stores).await?;
     if let Some(retention) = retention {
-        stores.keep_for(retention, now_us()).await?;
+        stores.keep_for(retention).await?;
     }
     skips(log, stores).await
-}
-
-fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn flatten(ended: Result<Result<(), RunError>, tokio::task::JoinError>) -> Result<(), RunError> {

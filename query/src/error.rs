@@ -186,6 +186,11 @@ impl QueryError {
         if let Some(kind) = resource(&error) {
             return kind.because(error);
         }
+        // However deep it lies: some writers of spilled rows tell it as any other failure to write.
+        let said = error.to_string();
+        if said.contains("disk space during the spilling process") {
+            return exhausted(&said).because(error);
+        }
         let root = error.find_root();
         let (kind, message) = match root {
             DataFusionError::ObjectStore(e) => (Kind::Unavailable, e.to_string()),

@@ -22,7 +22,9 @@ pub(crate) fn parse(sql: &str, options: &SqlParserOptions) -> Result<Statement, 
     // What cannot be cut into words is the parser's to explain.
     let words = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
     measure(&words)?;
-    let spelled = functions::spell(sql, &words);
+    // As it was written: what stands in quotes keeps its escapes.
+    let raw = Tokenizer::new(&GenericDialect {}, sql).with_unescape(false).tokenize();
+    let spelled = functions::spell(sql, &raw.unwrap_or_default());
     let parsed = DFParserBuilder::new(&*spelled)
         .with_dialect(&GenericDialect {})
         .with_recursion_limit(options.recursion_limit.get())

@@ -191,7 +191,9 @@ impl Fleet {
         let start = role(Part::Cold, &["ingest", "--role", "cold"], &ingest)?;
         fleet.processes.add(Part::Cold, start).await?;
         let lake = fleet.places.lake.clone();
-        let start = role(Part::Query, &["query", "--lake", &lake], &query)?.listen("pg", "127.0.0.1:0");
+        let start = role(Part::Query, &["query", "--lake", &lake], &query)?
+            .listen("pg", "127.0.0.1:0")
+            .listen("flight", "127.0.0.1:0");
         fleet.processes.add(Part::Query, start).await?;
         for number in 1..=shape.edges {
             let part = Part::Edge(number);

@@ -16,7 +16,7 @@ pub use embedded::{EmbeddedLog, EmbeddedOptions, OpenError};
 pub(crate) use guard::GuardedLog;
 pub use head::Head;
 pub use kafka::{KafkaLog, KafkaOptions};
-pub(crate) use skipped::{SkippedLog, Skips};
+pub(crate) use skipped::{SkippedLog, Skips, is_passed_over};
 
 /// At-least-once: a batch may stand in it twice, and its identity tells. Offsets of a partition count from 0 without gaps.
 #[async_trait]

@@ -14,6 +14,14 @@ use super::{Head, Log, LogError, LogRecord};
 /// Offsets that are passed over, with the reason.
 pub(crate) type Skips = BTreeMap<(Partition, u64), String>;
 
+/// How the damage begins of a record that is passed over.
+const PASSED_OVER: &str = "passed over by an operator: ";
+
+/// Whether a record is damage because somebody said so, for the writers as for everybody who reads the log again.
+pub(crate) fn is_passed_over(record: &LogRecord) -> bool {
+    record.damaged.as_ref().is_some_and(|why| why.starts_with(PASSED_OVER))
+}
+
 /// A log without what its records at some offsets hold.
 pub(crate) struct SkippedLog {
     pub(crate) inner: Arc<dyn Log>,
@@ -46,7 +54,7 @@ impl Log for SkippedLog {
                 ingested_at_us: left.as_ref().map_or(0, |record| record.ingested_at_us),
                 envelope: Bytes::new(),
                 head: left.and_then(|record| record.head),
-                damaged: Some(format!("passed over by an operator: {reason}")),
+                damaged: Some(format!("{PASSED_OVER}{reason}")),
             }]);
         }
         let mut records = self.inner.read(partition, from, max_bytes).await?;

@@ -35,7 +35,8 @@ pub async fn resubmit(
     };
     let limits = limits.clone();
     // Decoding is long and may fail in ways that only a thread of its own contains.
-    let made = tokio::task::spawn_blocking(move || renew(bytes, &limits)).await;
+    let said = (kept.tenant.clone(), kept.node.clone(), kept.seq);
+    let made = tokio::task::spawn_blocking(move || renew(bytes, &limits, &said)).await;
     let (head, envelope) = match made {
         Ok(Ok(made)) => made,
         Ok(Err(why)) => return Ok(Resubmitted::Refused { why }),
@@ -61,8 +62,8 @@ fn partition_of(log: &dyn Log, id: &BatchId) -> Result<Partition, LogError> {
     found.ok_or(LogError::NoPartition(Partition::default()))
 }
 
-/// The same rows and counts under the new id.
-fn renew(bytes: Bytes, limits: &IpcLimits) -> Result<(Head, Bytes), String> {
+/// The same rows and counts under the new id. Whose it is was said by whoever let it in; what it says of itself must be the same.
+fn renew(bytes: Bytes, limits: &IpcLimits, said: &(String, String, u64)) -> Result<(Head, Bytes), String> {
     let with_causes = |error: &dyn std::error::Error| {
         let mut text = error.to_string();
         let mut cause = error.source();
@@ -76,6 +77,13 @@ fn renew(bytes: Bytes, limits: &IpcLimits) -> Result<(Head, Bytes), String> {
     let envelope = Envelope::parse(bytes).map_err(|error| with_causes(&error))?;
     let rows = envelope.rows(limits).map_err(|error| with_causes(&error))?;
     let mut header = envelope.header;
+    let id = &header.id;
+    if (id.stream.tenant.as_str(), id.stream.node.as_str(), id.seq) != (said.0.as_str(), said.1.as_str(), said.2) {
+        return Err(format!(
+            "it says that it is of {}/{}, number {}, and it is not",
+            id.stream.tenant, id.stream.node, id.seq
+        ));
+    }
     header.id = new_id(&header.id, hash.as_bytes());
     // The log of today has the generation of today.
     header.generation = 0;

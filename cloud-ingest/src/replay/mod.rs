@@ -63,6 +63,15 @@ pub enum ReplayError {
         "partition {partition}: this log was trimmed before the state of duplicates at its beginning was kept, so it cannot be replayed"
     )]
     NoBase { partition: Partition },
+    #[error(
+        "partition {partition}: the log is damaged at offset {offset} ({why}); what the stores hold of it stays. Replay a time before or behind it, or \
+         take the rows of hot from cold (--source cold)"
+    )]
+    Damaged {
+        partition: Partition,
+        offset: u64,
+        why: String,
+    },
     #[error("partition {partition}: no writer has written hot yet, so there is nothing to make again; start ingest")]
     Unwritten { partition: Partition },
     #[error("partition {partition}: the rows that were made again are not whole in hot, and count nowhere: {what}")]

@@ -8,7 +8,7 @@ use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 
 use super::ReplayError;
-use crate::log::{Log, LogError};
+use crate::log::{Log, LogError, LogRecord, is_passed_over};
 use crate::writer::{Planner, READ_BYTES, Snapshots, base, plan_all};
 
 /// Which of the two.
@@ -46,7 +46,7 @@ impl<'a> Rows<'a> {
         range: OffsetRange,
         to_hot: bool,
     ) -> Result<Rows<'a>, ReplayError> {
-        let OffsetRange { partition, first, .. } = range;
+        let OffsetRange { partition, first, last } = range;
         let Some(base) = base(log, snapshots, partition).await? else {
             return Err(ReplayError::NoBase { partition });
         };
@@ -60,7 +60,7 @@ impl<'a> Rows<'a> {
         }
         let mut planner = Planner::new(base, IpcLimits::default());
         while planner.next() < first {
-            let records = read(log, partition, planner.next()).await?;
+            let records = read(log, partition, planner.next(), last).await?;
             records
                 .iter()
                 .take_while(|record| record.offset < first)
@@ -99,7 +99,7 @@ impl<'a> Rows<'a> {
                 if first > range.last {
                     return Ok(None);
                 }
-                let mut records = read(log, partition, first).await?;
+                let mut records = read(log, partition, first, range.last).await?;
                 records.retain(|record| record.offset <= range.last);
                 let (moved, rows, last) = plan_all(*held, records).await?;
                 *planner = Some(Box::new(moved));
@@ -126,16 +126,26 @@ impl<'a> Rows<'a> {
     }
 }
 
-async fn read(log: &Arc<dyn Log>, partition: Partition, from: u64) -> Result<Vec<crate::log::LogRecord>, LogError> {
+/// Records that are all intact: one that was damaged since the writers took it in must not take the place of its rows, and what comes
+/// behind it could be taken for new.
+async fn read(log: &Arc<dyn Log>, partition: Partition, from: u64, last: u64) -> Result<Vec<LogRecord>, ReplayError> {
     for _ in 0..READ_ATTEMPTS {
         let records = log.read(partition, from, READ_BYTES).await?;
+        let hurt = |record: &&LogRecord| record.offset <= last && record.damaged.is_some() && !is_passed_over(record);
+        if let Some(record) = records.iter().find(hurt) {
+            return Err(ReplayError::Damaged {
+                partition,
+                offset: record.offset,
+                why: record.damaged.clone().unwrap_or_default(),
+            });
+        }
         if !records.is_empty() {
             return Ok(records);
         }
     }
-    Err(LogError::Retry {
+    Err(ReplayError::Log(LogError::Retry {
         reason: format!("offset {from} of partition {partition} does not come"),
-    })
+    }))
 }
 
 /// Of reads that each wait for seconds.

@@ -168,6 +168,31 @@ async fn lost_files_of_cold_are_made_again() {
     assert_eq!(rows_of_cold(&world.stores().await).await, before);
 }
 
+/// A log that was damaged since takes no rows from cold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_a_damaged_record_of_the_log_takes_no_rows_from_cold() {
+    let world = World::new(&[Role::Cold], 1);
+    world.append(&[(0, batch(0, 0, 10)), (0, batch(0, 1, 10))]).await;
+    world.run().await;
+    let before = rows_of_cold(&world.stores().await).await;
+    let files = std::fs::read_dir(world.config.data_dir.join("log/g0-p0")).unwrap();
+    let used_of = |path: &std::path::PathBuf| {
+        let bytes = std::fs::read(path).unwrap();
+        bytes.iter().rposition(|byte| *byte != 0).unwrap_or(0)
+    };
+    let path = files.map(|file| file.unwrap().path()).max_by_key(used_of).unwrap();
+    let used = used_of(&path);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[used * 3 / 4] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let refused = replay_into_cold(&world, ALL).await;
+    assert!(
+        matches!(refused, Err(ReplayError::Damaged { offset: 1, .. })),
+        "{refused:?}"
+    );
+    assert_eq!(rows_of_cold(&world.stores().await).await, before);
+}
+
 /// Row for row what hot holds of the partitions, wherever it came from.
 async fn digests(world: &World) -> Vec<(u64, u64)> {
     let stores = world.stores().await;

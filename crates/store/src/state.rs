@@ -57,6 +57,12 @@ impl StateObjects {
         Ok(())
     }
 
+    /// Puts the state that comes after the newest one; false: somebody else put one there first.
+    pub async fn append(&self, name: &str, bytes: Vec<u8>) -> Result<bool, StateError> {
+        let newest = self.numbers(name).await?.into_iter().max();
+        self.create(name, newest.map_or(1, |number| number + 1), bytes).await
+    }
+
     /// Makes the object `number` of something, which never changes; returns what stands there afterwards, whoever made it.
     pub async fn make(&self, name: &str, number: u64, bytes: Vec<u8>) -> Result<Bytes, StateError> {
         let failed = |source| StateError::Store {

@@ -135,7 +135,7 @@ async fn what_is_erased_is_invisible_in_hot_and_cold_and_nothing_else_is() {
             .unwrap();
         let age = since.as_micros() as i64 - ingested_at(10);
         let retention = Retention::new(age, [("bolt".to_owned(), 0)].into());
-        stores.keep_for(&retention, 1).await.unwrap();
+        stores.keep_for(&retention).await.unwrap();
         let kept = by_tenant(&stores).await;
         assert_eq!(kept["bolt"], before["bolt"]);
         let young = "SELECT count(*) FROM everything WHERE signal <> '_batch' AND tenant = 'core' AND \"offset\" > 10";

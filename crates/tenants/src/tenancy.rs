@@ -62,8 +62,9 @@ impl Tenancy {
         if now == *seen {
             return Ok(false);
         }
-        *seen = now;
         let snapshot = read(&self.dir, self.with_keys)?;
+        // Only then: what could not be read is tried again.
+        *seen = now;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(snapshot);
         Ok(true)
     }

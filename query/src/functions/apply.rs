@@ -24,7 +24,11 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
     ReplaceChildrenOptions,
 };
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 use futures::StreamExt;
+
+use crate::guard;
 
 /// Columns behind those of `events`.
 const APPLIED: &str = "applied";
@@ -80,6 +84,13 @@ impl Apply {
         let Some(state) = session.as_any().downcast_ref::<SessionState>() else {
             return plan_err!("apply cannot read a condition here");
         };
+        // A text within the text of the query, which was one word to whoever measured that.
+        let words = Tokenizer::new(&GenericDialect {}, condition)
+            .tokenize()
+            .unwrap_or_default();
+        if let Err(error) = guard::measure(&words) {
+            return plan_err!("the condition of apply: {error}");
+        }
         let schema = DFSchema::try_from(sluice_wire::events::schema())?;
         let condition = state.create_logical_expr(condition, &schema)?;
         let mut own = true;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use sluice_bench::corpus::Signal;
-use sluice_tests::{Node, binary};
+use sluice_tests::{Node, binary, eventually};
 
 use crate::otlp::{attribute, one_log, post, text};
 
@@ -177,24 +177,30 @@ async fn p12_a_plugin_in_rust_from_nothing_to_a_running_node() {
     assert_eq!(kept.rows.len(), 1);
     let shown = "SELECT 1 FROM plugins WHERE plugin = 'demo' AND version = '0.1.0' AND kind = 'filter'";
     node.rows(shown, 1).await.unwrap();
-    let data = node.data();
-    let status = tokio::task::spawn_blocking(move || {
-        let words = ["status", "--data", data.to_str().unwrap()];
-        Command::new(binary().unwrap()).args(words).output().unwrap()
-    });
-    let status = String::from_utf8(status.await.unwrap().stdout).unwrap();
-    for known in [
-        "● ready",
-        "\nedge ",
-        "default/local, up for",
-        "1 log, 0 spans",
-        "link ",
-        " live 127.0.0.1:",
-        "\ningest",
-        "1 partition",
-    ] {
-        assert!(status.contains(known), "{known:?} is not in\n{status}");
-    }
+    let shown = || async {
+        let data = node.data();
+        let status = tokio::task::spawn_blocking(move || {
+            let words = ["status", "--data", data.to_str().unwrap()];
+            Command::new(binary().unwrap()).args(words).output().unwrap()
+        });
+        let status = String::from_utf8(status.await.unwrap().stdout).unwrap();
+        let known = [
+            "● ready",
+            "\nedge ",
+            "default/local, up for",
+            "1 log, 0 spans",
+            "link ",
+            " live 127.0.0.1:",
+            "\ningest",
+            "1 partition",
+        ];
+        match known.into_iter().find(|known| !status.contains(known)) {
+            Some(missing) => Err(format!("{missing:?} is not in\n{status}")),
+            None => Ok(status),
+        }
+    };
+    // What it shows may be a moment old.
+    let status = eventually("the status shows all of it", shown).await.unwrap();
     let row = status
         .lines()
         .find(|line| line.starts_with("  demo "))

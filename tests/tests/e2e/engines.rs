@@ -80,7 +80,11 @@ async fn another_process_finds_lake_and_log_by_the_file_of_ingest() {
         start = start.environment(name, value);
     }
     let start = start.argument(beside("ingest.toml").display().to_string());
-    let query = start.config(&beside("query.toml")).listen("http", "127.0.0.1:0");
+    let doors = ["http", "flight", "pg"];
+    let start = start.config(&beside("query.toml"));
+    let query = doors
+        .iter()
+        .fold(start, |start, door| start.listen(door, "127.0.0.1:0"));
     let query = query.spawn().await.unwrap();
     let token = std::fs::read_to_string(data.join("token")).unwrap();
     let sql = Sql::new(query.url("http").unwrap(), token.trim().to_owned());

@@ -182,14 +182,16 @@ impl Stores {
         Ok(retention)
     }
 
-    /// Says how long rows are kept from now on; `now_us` orders what several processes say.
-    pub async fn keep_for(&self, retention: &Retention, now_us: i64) -> Result<(), EraseError> {
-        if self.retention().await? == *retention {
-            return Ok(());
-        }
+    /// Says how long rows are kept from now on: whoever says it last. No clock orders it, as one that was ahead once would be right for ever.
+    pub async fn keep_for(&self, retention: &Retention) -> Result<(), EraseError> {
         let text = serde_json::to_vec(retention).map_err(EraseError::Write)?;
-        let number = u64::try_from(now_us).unwrap_or_default();
-        Ok(self.state.save(RETENTION, number, text).await?)
+        for _ in 0..MAX_RACES {
+            if self.retention().await? == *retention {
+                return Ok(());
+            }
+            self.state.append(RETENTION, text.clone()).await?;
+        }
+        Err(EraseError::Contended)
     }
 
     /// All that no query may see.

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::{DFSchema, Result};
 use datafusion::datasource::listing::PartitionedFile;
@@ -49,6 +50,16 @@ impl Piece for &Arc<ColdFile> {
     }
 }
 
+/// Whether a filter is on a column of floats.
+fn of_floats(filter: &Expr, schema: &SchemaRef) -> bool {
+    let is_float = |name: &str| {
+        schema
+            .field_with_name(name)
+            .is_ok_and(|field| field.data_type().is_floating())
+    };
+    filter.column_refs().iter().any(|column| is_float(&column.name))
+}
+
 /// Plans the scan of the pinned version's files.
 pub(super) fn plan(
     point: &Point,
@@ -59,7 +70,13 @@ pub(super) fn plan(
     let mapping = point.table.mapping();
     let stored_schema = DFSchema::try_from(Arc::clone(mapping.physical()))?;
     let physical = |expr: Option<Expr>| expr.map(|e| state.create_physical_expr(e, &stored_schema)).transpose();
-    let stored = conjunction(filters.iter().filter_map(|filter| to_stored(filter, mapping)));
+    // Least and greatest values of a file leave out NaN, which is greater than all here.
+    let ordered = |filter: &&Expr| !of_floats(filter, &wanted.schema);
+    let stored = filters
+        .iter()
+        .filter(ordered)
+        .filter_map(|filter| to_stored(filter, mapping));
+    let stored = conjunction(stored);
     let filter = physical(stored.clone())?;
 
     let mut passed = Passed::default();
@@ -102,7 +119,8 @@ pub(super) fn plan(
     }
     if !mixed.is_empty() {
         let rule = row_rule(point, wanted);
-        let both = physical(conjunction(stored.into_iter().chain(rule.clone())))?;
+        // The rule first: rows of others must not even reach a filter, which may say in an error what they hold.
+        let both = physical(conjunction(rule.clone().into_iter().chain(stored)))?;
         let input = scan.read_checked(&mixed, both, rule)?;
         parts.push(scan.restore(format!("{label}, {} of them by row", mixed.len()), input)?);
     }
@@ -129,7 +147,7 @@ impl Scan<'_> {
         self.point.table.mapping().physical_indices(&self.logical())
     }
 
-    fn stored_schema(&self) -> Result<arrow::datatypes::SchemaRef> {
+    fn stored_schema(&self) -> Result<SchemaRef> {
         Ok(Arc::new(
             self.point.table.mapping().physical().project(&self.columns())?,
         ))

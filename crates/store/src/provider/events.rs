@@ -112,9 +112,9 @@ impl TableProvider for EventsProvider {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let table_schema = DFSchema::try_from(Arc::clone(&self.schema))?;
-        // What is erased decides each row here, as exact filters do.
+        // What is erased decides each row here, as exact filters do, and before any other.
         let hidden = self.point.hidden.conditions(self.scope.tenant());
-        let filters = &[filters, &hidden].concat();
+        let filters = &[&hidden, filters].concat();
         let plain: Vec<&Expr> = filters.iter().filter(|filter| is_exact(filter, &self.schema)).collect();
         // Other filters are checked above this scan, so cutting off rows here would be wrong.
         let limit = limit.filter(|_| plain.len() == filters.len());
