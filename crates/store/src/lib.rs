@@ -21,4 +21,4 @@ pub use provider::{Completeness, PinError, Pinned, Scope, Tables, TablesOptions,
 pub use rows::{OffsetRange, RowsError};
 pub use seam::{Claim, Position, Seam, SeamError, SeamRecord};
 pub use state::{StateError, StateObjects};
-pub use stores::{LogEnds, StoreError, Stores};
+pub use stores::{LogEnds, Skip, StoreError, Stores};
