@@ -343,7 +343,8 @@ fn count(
     if has_ledger {
         for entry in entries(piece)? {
             if is_in(entry.partition, entry.offset) {
-                counted.entry(entry.offset).or_default().entry = Some(entry);
+                let offset = entry.offset;
+                counted.entry(offset).or_default().entry = Some(entry);
             }
         }
     }
