@@ -20,7 +20,7 @@ print("ready", flush=True)
 for line in sys.stdin:
     begun = time.perf_counter()
     try:
-        connection.execute(line).fetch_arrow_table()
+        connection.execute(line).to_arrow_table()
         print((time.perf_counter() - begun) * 1e3, flush=True)
     except Exception as error:
         print(str(error).replace("\n", " "), flush=True)
