@@ -316,7 +316,7 @@ async fn p13_t1_t2_who_lies_over_the_link_is_refused_counted_and_told_and_stores
             "a gateway's certificate",
             Some("certificates/gateway-localhost"),
             stream("acme", "otlp", 1),
-            "handshakes_failed",
+            "refused_identity",
         ),
     ];
     for (what, files, stream, counter) in liars {
@@ -359,8 +359,8 @@ async fn p13_t1_t2_who_lies_over_the_link_is_refused_counted_and_told_and_stores
     let page = sluice_bench::process::get(&metrics, None).await.unwrap().text();
     for line in [
         "sluice_gateway_foreign_refused_total 2",
-        "sluice_gateway_identity_refused_total 2",
-        "sluice_gateway_handshakes_failed_total 2",
+        "sluice_gateway_identity_refused_total 3",
+        "sluice_gateway_handshakes_failed_total 1",
     ] {
         assert!(page.contains(line), "{line} in {page}");
     }
