@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 use sluice_bench::process::{Process, Start, ca, get};
 use sluice_tests::{SOON, binary, eventually};
@@ -77,7 +78,7 @@ async fn gateway(folder: &Path, sessions: usize) -> Process {
     start.listen("http", "127.0.0.1:0").spawn().await.unwrap()
 }
 
-/// So many sessions, each with a spool of its own.
+/// So many sessions, each with a spool of its own, in this order.
 async fn open(peer: &Arc<Peer>, gateway: &Process, spools: std::ops::Range<usize>) -> Vec<Session> {
     let (address, turns) = (gateway.address("link").unwrap(), Arc::new(Semaphore::new(AT_ONCE)));
     let mut opening = JoinSet::new();
@@ -88,22 +89,24 @@ async fn open(peer: &Arc<Peer>, gateway: &Process, spools: std::ops::Range<usize
             let mut refused = Vec::new();
             for _ in 0..ATTEMPTS {
                 match peer.open(address, stream("acme", "site-1", spool as u64)).await {
-                    Ok(session) => return session,
+                    Ok(session) => return (spool, session),
                     Err(why) => refused.push(why),
                 }
             }
             panic!("session {spool}: {refused:?}");
         });
     }
-    opening.join_all().await
+    let mut all = opening.join_all().await;
+    all.sort_unstable_by_key(|(spool, _)| *spool);
+    all.into_iter().map(|(_, session)| session).collect()
 }
 
 /// Sends and takes acknowledgements; what it is told to send again, it does.
-async fn work(mut session: Session, rows: Arc<Rows>) -> Session {
+async fn work(mut session: Session, batches: Vec<Bytes>) -> Session {
     let (mut next, mut acked) = (0, 0);
     while acked < SENT {
         while next < SENT && next - acked < ON_THEIR_WAY {
-            session.send(next, &rows).await;
+            session.send(next, &batches[next as usize]).await;
             next += 1;
         }
         match session.frame().await.unwrap() {
@@ -113,7 +116,7 @@ async fn work(mut session: Session, rows: Arc<Rows>) -> Session {
                     panic!("{nack:?}")
                 };
                 tokio::time::sleep(Duration::from_millis(after_ms.into())).await;
-                session.send(nack.seq, &rows).await;
+                session.send(nack.seq, &batches[nack.seq as usize]).await;
             }
             other => panic!("{other:?}"),
         }
@@ -134,6 +137,13 @@ async fn p15_memory_is_bounded_with_many_sessions_at_rest_and_some_at_work() {
     let files = folder.path().join("certificates/acme.site-1");
     let peer = Arc::new(Peer::new(&folder.path().join("ca/ca.pem"), Some(&files)));
     let at_start = gateway.memory().unwrap().1;
+    // Sealed before, so that nothing else keeps the sessions' heartbeats waiting.
+    let rows = Rows::new(ROWS);
+    let seal = |spool: usize| -> Vec<Bytes> {
+        let stream = stream("acme", "site-1", spool as u64);
+        (0..SENT).map(|seq| rows.sealed(stream.clone(), seq)).collect()
+    };
+    let batches: Vec<_> = (idle..idle + busy).map(seal).collect();
 
     let resting = open(&peer, &gateway, 0..idle).await;
     let (at_rest, peak) = gateway.memory().unwrap();
@@ -145,10 +155,9 @@ async fn p15_memory_is_bounded_with_many_sessions_at_rest_and_some_at_work() {
         at_start >> 20
     );
     let working = open(&peer, &gateway, idle..idle + busy).await;
-    let rows = Arc::new(Rows::new(ROWS));
     let mut work_of_all = JoinSet::new();
-    for session in working {
-        work_of_all.spawn(work(session, Arc::clone(&rows)));
+    for (session, batches) in working.into_iter().zip(batches) {
+        work_of_all.spawn(work(session, batches));
     }
     let working = work_of_all.join_all().await;
     let all_sessions = || async {

@@ -335,14 +335,14 @@ async fn p13_t1_t2_who_lies_over_the_link_is_refused_counted_and_told_and_stores
         .into_iter()
         .enumerate()
     {
-        session.send_of(of, seq as u64, &rows).await;
+        session.send(seq as u64, &rows.sealed(of, seq as u64)).await;
         let answer = session.frame().await.unwrap();
         assert!(
             matches!(&answer, Frame::Nack(nack) if matches!(nack.verdict, Verdict::Hold { .. })),
             "{answer:?}"
         );
     }
-    session.send(2, &rows).await;
+    session.send(2, &rows.sealed(stream("acme", "otlp", 1), 2)).await;
     let answer = session.frame().await.unwrap();
     assert!(matches!(answer, Frame::Ack(_)), "{answer:?}");
     let status = super::status(&cloud.ingest).await;
