@@ -116,7 +116,7 @@ fn tell_where(path: PathBuf, listen: &BTreeMap<String, SocketAddr>, token_file: 
     }))
 }
 
-/// Reads the plugins of the configuration again on SIGHUP, and whether the tap is open. What cannot be loaded changes nothing.
+/// Reads the plugins and sources of the configuration again on SIGHUP, and whether the tap is open. What cannot be loaded changes nothing.
 async fn follow(mut hangups: Signal, file: Option<PathBuf>, edge: StatusHandle, gateway: Option<Arc<Notify>>) {
     while hangups.recv().await.is_some() {
         edge.look_at_certificates();
