@@ -89,14 +89,15 @@ async fn open(peer: &Arc<Peer>, gateway: &Process, spools: std::ops::Range<usize
             let mut refused = Vec::new();
             for _ in 0..ATTEMPTS {
                 match peer.open(address, stream("acme", "site-1", spool as u64)).await {
-                    Ok(session) => return (spool, session),
+                    Ok(session) => return Ok((spool, session)),
                     Err(why) => refused.push(why),
                 }
             }
-            panic!("session {spool}: {refused:?}");
+            Err(format!("session {spool}: {refused:?}"))
         });
     }
-    let mut all = opening.join_all().await;
+    let all: Result<Vec<_>, String> = opening.join_all().await.into_iter().collect();
+    let mut all = all.unwrap_or_else(|why| panic!("{why}; the gateway says:\n{}", gateway.log_tail()));
     all.sort_unstable_by_key(|(spool, _)| *spool);
     all.into_iter().map(|(_, session)| session).collect()
 }
