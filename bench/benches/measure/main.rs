@@ -12,6 +12,7 @@ mod edge;
 mod idle;
 mod log;
 mod node;
+mod noisy;
 mod outage;
 mod plugins;
 mod query;
@@ -106,6 +107,7 @@ fn main() -> ExitCode {
     }
     if let Some(binary) = &arguments.binary {
         all.push(("node", Box::new(|| node::measure(binary))));
+        all.push(("noisy", Box::new(|| noisy::measure(binary))));
     }
     if let (Some(binary), Some(edge), Some(xtask)) = (&arguments.binary, &arguments.edge, &arguments.xtask) {
         all.push(("cloud", Box::new(|| cloud::measure(binary, edge, xtask))));
