@@ -24,8 +24,6 @@ use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, Partitioning, PlanProperties,
     ReplaceChildrenOptions,
 };
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::Tokenizer;
 use futures::StreamExt;
 
 use crate::guard;
@@ -85,10 +83,7 @@ impl Apply {
             return plan_err!("apply cannot read a condition here");
         };
         // A text within the text of the query, which was one word to whoever measured that.
-        let words = Tokenizer::new(&GenericDialect {}, condition)
-            .tokenize()
-            .unwrap_or_default();
-        if let Err(error) = guard::measure(&words) {
+        if let Err(error) = guard::measure(&guard::words(condition)) {
             return plan_err!("the condition of apply: {error}");
         }
         let schema = DFSchema::try_from(sluice_wire::events::schema())?;

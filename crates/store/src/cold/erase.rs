@@ -232,7 +232,7 @@ fn may_hold(file: &ColdFile, owners: Option<&Owners>, erasures: &[Erasure]) -> b
         return false;
     }
     let tenants = file.stats.texts("tenant");
-    let (times, oldest) = (file.stats.times_us(), file.stats.oldest_taken_in_us());
+    let (times, oldest) = (file.stats.times_us(), file.stats.oldest_us());
     erasures.iter().any(|erasure| {
         let by_tenant = match (&erasure.whose, tenants) {
             (Whose::Tenant(tenant), Some((low, high))) => low <= tenant.as_str() && tenant.as_str() <= high,

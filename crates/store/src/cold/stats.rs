@@ -114,19 +114,18 @@ impl FileStats {
 
     /// The smallest and largest `time` in microseconds.
     pub(crate) fn times_us(&self) -> Option<(i64, i64)> {
-        self.micros("time")
-    }
-
-    /// When the first of the rows was taken in, in microseconds; unknown in files of older programs.
-    pub(crate) fn oldest_taken_in_us(&self) -> Option<i64> {
-        self.micros("ingested_at").map(|(oldest, _)| oldest)
-    }
-
-    fn micros(&self, name: &str) -> Option<(i64, i64)> {
-        match self.bounds.get(name)? {
+        match self.bounds.get("time")? {
             (ScalarValue::TimestampMicrosecond(Some(low), _), ScalarValue::TimestampMicrosecond(Some(high), _)) => {
                 Some((*low, *high))
             }
+            _ => None,
+        }
+    }
+
+    /// When the first row was taken in, in microseconds since 1970, where the file says it.
+    pub(crate) fn oldest_us(&self) -> Option<i64> {
+        match (self.bounds.get("ingested_at")?, self.nulls.get("ingested_at")?) {
+            ((ScalarValue::TimestampMicrosecond(Some(low), _), _), 0) => Some(*low),
             _ => None,
         }
     }
