@@ -16,6 +16,9 @@ use crate::tenant::{FolderArgs, say, unknown};
 
 /// For people; longer ones are typing errors.
 const MAX_NAME: usize = 64;
+/// How long a key that opens nothing is kept, so that whoever still comes with it is told from one who made a key up: longer than a
+/// sender that was forgotten goes unnoticed.
+const DEAD_FOR: Duration = Duration::from_secs(90 * 86_400);
 
 /// API keys: what speaks OTLP to the cloud, and who asks, comes with one.
 #[derive(clap::Args)]
@@ -56,6 +59,12 @@ enum Command {
     },
     /// Revoke by id, or by TENANT/NAME all of that name: refused within seconds
     Revoke { which: String },
+    /// Forget keys that were revoked or expired long ago; whoever makes a key does so, too
+    Prune {
+        /// For how long they have opened nothing, such as "0 s"
+        #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "90 d")]
+        dead_for: Duration,
+    },
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -88,6 +97,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
                 return Err(unknown(&dir, &id));
             }
             let mut keys = folder.keys()?;
+            keys.prune(now_s, DEAD_FOR.as_secs());
             let end = expires.map(|life| now_s.saturating_add(life.as_secs()));
             let (secret, key) = Key::mint(rand::random(), rand::random(), &id, &name, scope, (now_s, end));
             keys.add(key.clone()).map_err(anyhow::Error::msg)?;
@@ -125,6 +135,18 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
             say(json, &revoked.iter().map(value).collect(), || {
                 let lines = revoked.iter().map(|key| format!("revoked {}", line(key, now_s)));
                 lines.collect::<Vec<_>>().join("\n")
+            });
+        }
+        Command::Prune { dead_for } => {
+            let folder = Folder::lock(&dir)?;
+            let mut keys = folder.keys()?;
+            let forgotten = keys.prune(now_s, dead_for.as_secs());
+            if forgotten > 0 {
+                folder.save_keys(&keys)?;
+            }
+            let left = keys.iter().count();
+            say(json, &json!({ "forgotten": forgotten, "left": left }), || {
+                format!("forgot {forgotten} keys that opened nothing any more, {left} are left")
             });
         }
     }

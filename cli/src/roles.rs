@@ -9,10 +9,13 @@ use clap::ValueEnum;
 use sluice_edge::{EdgeConfig, EdgeError, program};
 use sluice_ingest::config::Role;
 use sluice_ingest::{IngestConfig, IngestService, WatchedLog};
+use sluice_query::config::CacheConfig;
 use sluice_query::{QueryConfig, QueryService, Tokens};
 use sluice_settings::ConfigError;
 use sluice_store::hot::HotStore;
-use sluice_store::{ClickHouseHot, EmbeddedHot, Lake, LakeError, LogEnds, S3Options, Stores, Tables, TablesOptions};
+use sluice_store::{
+    Caches, ClickHouseHot, EmbeddedHot, Lake, LakeError, LogEnds, S3Options, Stores, Tables, TablesOptions,
+};
 use sluice_wire::ids::Partition;
 
 use crate::applying::LocalPlugins;
@@ -261,6 +264,12 @@ fn open_tokens(config: &QueryConfig) -> anyhow::Result<Tokens> {
     }
 }
 
+/// What queries keep of cold files, with what an earlier process left on disk.
+pub(crate) fn open_caches(config: &CacheConfig) -> anyhow::Result<Caches> {
+    let why = || format!("{} cannot keep parts of cold files (`cache.dir`)", config.dir.display());
+    Caches::open(&config.options()).with_context(why)
+}
+
 pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
     running::start_logging();
     args.run.check_names(&["http", "flight", "pg"])?;
@@ -293,7 +302,8 @@ pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
     let ends = log
         .as_ref()
         .map_or_else(|| Arc::new(UnknownEnds) as _, WatchedLog::ends);
-    let tables = Tables::new(stores, ends, TablesOptions::default());
+    let caches = open_caches(&config.cache)?;
+    let tables = Tables::with_caches(stores, ends, TablesOptions::default(), caches);
     if let Some(log) = log {
         tables.watch(&log.partitions());
         tokio::spawn(log.run(shutdown.clone()));

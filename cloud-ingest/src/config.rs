@@ -535,6 +535,16 @@ mod tests {
         let properties = |line: &str| format!("{kafka}[log.kafka.properties]\n{line}\n");
         let acks = IngestConfig::from_toml(&properties("acks = \"1\"")).unwrap_err();
         assert_eq!(acks.key.as_deref(), Some("log.kafka.properties.acks"), "{acks}");
+        for (line, key) in [
+            ("\"security.protocol\" = \"SASL_SSL\"", "security.protocol"),
+            ("\"sasl.mechanism\" = \"SCRAM-SHA-512\"", "sasl.mechanism"),
+            ("\"ssl.ca.location\" = \"/ca.pem\"", "ssl.ca.location"),
+        ] {
+            let error = IngestConfig::from_toml(&properties(line)).unwrap_err();
+            assert_eq!(error.key, Some(format!("log.kafka.properties.{key}")), "{error}");
+            assert!(error.to_string().contains("TLS"), "{error}");
+        }
+        IngestConfig::from_toml(&properties("\"security.protocol\" = \"sasl_plaintext\"")).unwrap();
         let secret = "\"sasl.mechanism\" = \"PLAIN\"\n\"sasl.password\" = { env = \"PATH\" }";
         let read = IngestConfig::from_toml(&properties(secret))
             .unwrap()

@@ -379,6 +379,30 @@ impl IngestStatus {
                 one(g.refused_identity),
             );
             put(
+                "sluice_gateway_foreign_refused_total",
+                "counter",
+                "Batches that said they are of another tenant or node than their session: an alarm.",
+                one(g.refused_foreign),
+            );
+            put(
+                "sluice_gateway_handshakes_failed_total",
+                "counter",
+                "Peers whose certificate no authority of ours vouches for, is expired or is missing.",
+                one(g.handshakes_failed),
+            );
+            put(
+                "sluice_gateway_overload_refused_total",
+                "counter",
+                "Connections refused because there are as many as there may be.",
+                one(g.refused_overload),
+            );
+            put(
+                "sluice_gateway_protocol_refused_total",
+                "counter",
+                "Peers that do not speak as LINK.md has it.",
+                one(g.refused_protocol),
+            );
+            put(
                 "sluice_gateway_revoked_refused_total",
                 "counter",
                 "Peers with a revoked certificate.",

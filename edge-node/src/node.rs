@@ -23,8 +23,8 @@ use crate::positions::Positions;
 use crate::recovery::RecoveryError;
 use crate::sealer::blocking;
 use crate::serve::Door;
+use crate::source::at_work::{Built, SourceRefused};
 use crate::source::stats::Sources;
-use crate::source::{self, Source};
 use crate::spool::{Spool, SpoolError, SpoolOptions, is_full};
 use crate::status::{Phase, Recovered, State, StatusHandle, StatusShared};
 use crate::tap::{TapDoor, TokenError};
@@ -39,7 +39,7 @@ pub struct EdgeNode {
     plugins: Arc<Keeper>,
     tap: TapDoor,
     doors: Vec<Door>,
-    sources: Vec<Source>,
+    sources: Built,
     positions: Arc<Positions>,
     uplink: Option<Uplink>,
     status: StatusHandle,
@@ -106,6 +106,12 @@ pub enum EdgeError {
     Part(String),
 }
 
+impl From<SourceRefused> for EdgeError {
+    fn from(SourceRefused { name, source }: SourceRefused) -> Self {
+        Self::Source { name, source }
+    }
+}
+
 impl EdgeError {
     /// The exit code of a process that ends with it: 3 configuration refused, 4 data on disk refused, 1 anything else.
     pub fn exit_code(&self) -> u8 {
@@ -133,7 +139,7 @@ impl EdgeNode {
         config.check("")?;
         let (tenant, node) = names(&config)?;
         let doors = bind(&config).await?;
-        let (sources, stats) = source::build(&config.source).await?;
+        let sources = Built::of(&config.source).await?;
         let plugins = Arc::new(Keeper::new(KeeperOptions {
             folder: config.data_dir.join("plugins"),
             compiler: options.compiler,
@@ -171,7 +177,7 @@ impl EdgeNode {
         let shared = StatusShared {
             started: Instant::now(),
             counters: Arc::default(),
-            sources: Arc::new(Sources::new(stats)),
+            sources: Arc::new(Sources::new(sources.stats())),
             spool: spool.clone(),
             plugins: plugins.clone(),
             tap: tap.clone(),
@@ -182,6 +188,7 @@ impl EdgeNode {
             data_dir: config.data_dir.clone(),
             deciding: Default::default(),
             dropping: Default::default(),
+            source_settings: watch::Sender::new(config.source.clone()),
             phase: watch::Sender::new(Phase::Starting),
             state: State {
                 recovered,

@@ -37,8 +37,8 @@ impl ProgramError {
     }
 }
 
-/// Runs a node until a signal ends it. SIGHUP reads `path` again and takes over the plugin chain and whether the tap is open; the link looks
-/// at its certificates.
+/// Runs a node until a signal ends it. SIGHUP reads `path` again and takes over the plugin chain, the sources and whether the tap is open;
+/// the link looks at its certificates.
 pub async fn run(config: EdgeConfig, path: Option<PathBuf>, ready_file: Option<PathBuf>) -> Result<(), ProgramError> {
     let (shutdown, hangups) = (shutdown_on_signal()?, hangups()?);
     // As the file has it, without what the command line says instead.
@@ -112,7 +112,7 @@ async fn reload_on_hangup(
                     .unwrap_or_default();
                 if !keys.is_empty() {
                     tracing::warn!(
-                        "SIGHUP takes over plugins, the tap and certificate files; the next start takes over {}",
+                        "SIGHUP takes over plugins, sources, the tap and certificate files; the next start takes over {}",
                         keys.join(", ")
                     );
                 }
@@ -128,7 +128,15 @@ async fn reload_on_hangup(
 fn needs_start(written: &EdgeConfig, now: &EdgeConfig) -> Vec<String> {
     let all = |config: &EdgeConfig| {
         let settings = sluice_settings::explain(config, "").into_iter();
-        settings.filter(|setting| setting.key != "plugin" && setting.key != "admin.tap")
+        settings.filter(|setting| {
+            let taken_over = ["plugin", "source", "admin.tap"];
+            !taken_over.iter().any(|key| {
+                setting
+                    .key
+                    .strip_prefix(key)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
+        })
     };
     let before: BTreeMap<String, String> = all(written).map(|setting| (setting.key, setting.value)).collect();
     all(now)

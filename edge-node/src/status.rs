@@ -13,7 +13,7 @@ use sluice_wire::counts::{Counts, Dropped};
 use tokio::sync::{Notify, watch};
 
 use crate::chain::{ChainError, ChainStatus, Keeper};
-use crate::config::{EdgeConfig, OnFull};
+use crate::config::{EdgeConfig, OnFull, SourceSettings};
 use crate::journal::Journal;
 use crate::link::LinkStatus;
 use crate::sealer::{Sealed, blocking};
@@ -238,6 +238,8 @@ pub(crate) struct StatusShared {
     pub(crate) deciding: Mutex<()>,
     /// Held while the oldest batches are dropped.
     pub(crate) dropping: Mutex<()>,
+    /// What the sources are to be.
+    pub(crate) source_settings: watch::Sender<SourceSettings>,
     pub(crate) phase: watch::Sender<Phase>,
     pub(crate) state: RwLock<State>,
 }
@@ -332,10 +334,16 @@ impl StatusHandle {
         }
     }
 
-    /// Takes over from a configuration what needs no restart: whether the tap is open, and the plugin chain. New versions are compiled
-    /// and started while the old ones run; a chain that cannot be loaded leaves the one from before.
+    /// Takes over from a configuration what needs no restart: whether the tap is open, the plugin chain, and the sources. New versions of
+    /// plugins are compiled and started while the old ones run; a chain that cannot be loaded leaves the one from before. Sources change
+    /// once the node serves, whole or not at all; the log and `problem` of a source tell if not.
     pub async fn reload(&self, config: &EdgeConfig) -> Result<(), ReloadError> {
         let (shared, entries, open) = (self.shared.clone(), config.plugin.clone(), config.admin.tap);
+        self.shared.source_settings.send_if_modified(|settings| {
+            let is_other = *settings != config.source;
+            settings.clone_from(&config.source);
+            is_other
+        });
         blocking(move || {
             let tap = shared.tap.set(open, &shared.data_dir);
             if let Err(error) = &tap {

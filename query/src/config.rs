@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sluice_settings::{ConfigError, units};
+use sluice_store::CacheOptions;
 use sluice_store::hot::HotStore;
 use sluice_store::hot::clickhouse::ClickHouseConfig;
 
@@ -32,6 +33,38 @@ pub struct QueryConfig {
     /// What `apply` may run. `sluice up` has its own.
     pub plugins: PluginsConfig,
     pub limits: LimitsConfig,
+    pub cache: CacheConfig,
+}
+
+/// What is kept so that it need not be read or computed again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// Memory for the parsed footers of cold files.
+    #[serde(with = "units::size")]
+    pub footers: u64,
+    /// Memory for answers that are given again while nothing that they read has changed; "0 B": none.
+    #[serde(with = "units::size")]
+    pub answers: u64,
+    /// How much of that one tenant may fill.
+    #[serde(with = "units::size")]
+    pub tenant_answers: u64,
+    /// Disk for parts of cold files that lie in a bucket.
+    #[serde(with = "units::size")]
+    pub disk: u64,
+    /// Where those are, in a folder of its own; empty: nowhere.
+    pub dir: PathBuf,
+}
+
+impl CacheConfig {
+    /// What of it the stores keep.
+    pub fn options(&self) -> CacheOptions {
+        let is_used = self.disk > 0 && !self.dir.as_os_str().is_empty();
+        CacheOptions {
+            footers: self.footers,
+            disk: is_used.then(|| (self.dir.clone(), self.disk)),
+        }
+    }
 }
 
 /// The packages that `apply` runs over stored rows.
@@ -174,6 +207,19 @@ impl Default for QueryConfig {
             hot: HotConfig::default(),
             plugins: PluginsConfig::default(),
             limits: LimitsConfig::default(),
+            cache: CacheConfig::default(),
+        }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        CacheConfig {
+            footers: 256 << 20,
+            answers: 64 << 20,
+            tenant_answers: 32 << 20,
+            disk: 4 << 30,
+            dir: PathBuf::new(),
         }
     }
 }

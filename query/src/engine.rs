@@ -13,12 +13,13 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement as Parsed;
 use futures::StreamExt;
-use sluice_store::{Pinned, Scope, Tables};
+use sluice_store::{Pinned, Reads, Scope, Tables};
 use tokio::sync::{OnceCell, mpsc, oneshot};
 
+use crate::cache::{Answers, Asked};
 use crate::catalog::{self, Catalog, Table};
 use crate::completeness::{Statement, StreamsCache, function};
-use crate::config::LimitsConfig;
+use crate::config::{CacheConfig, LimitsConfig};
 use crate::depth;
 use crate::error::{Kind, QueryError};
 use crate::executor::{AbortOnDrop, Executor};
@@ -113,6 +114,7 @@ pub(crate) struct Engine {
 struct Shared {
     tables: Tables,
     catalog: Catalog,
+    answers: Arc<Answers>,
     streams: StreamsCache,
     /// Made when it is first asked for.
     postgres: OnceCell<PgCatalog>,
@@ -134,11 +136,12 @@ pub(crate) struct Counters {
 }
 
 impl Engine {
-    pub(crate) fn start(tables: Tables, limits: LimitsConfig) -> std::io::Result<Engine> {
+    pub(crate) fn start(tables: Tables, limits: LimitsConfig, cache: &CacheConfig) -> std::io::Result<Engine> {
         Ok(Engine {
             shared: Arc::new(Shared {
                 tables,
                 catalog: Catalog::new(&limits),
+                answers: Answers::new(cache),
                 streams: StreamsCache::default(),
                 postgres: OnceCell::new(),
             }),
@@ -158,6 +161,18 @@ impl Engine {
 
     pub(crate) fn limits(&self) -> &LimitsConfig {
         &self.limits
+    }
+
+    /// Answers that were given again, those that had to be made, and the bytes of what is kept.
+    pub(crate) fn answers(&self) -> (u64, u64, u64) {
+        let answers = &self.shared.answers;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (of(&answers.hits), of(&answers.misses), answers.bytes())
+    }
+
+    /// What was read of cold files.
+    pub(crate) fn reads(&self) -> Reads {
+        self.shared.tables.reads()
     }
 
     pub(crate) fn running(&self) -> usize {
@@ -413,13 +428,14 @@ async fn open(
     let pinned = pin(shared).await?;
     let (ctx, plan) = plan(shared, &pinned, scope.clone(), time, &question.sql, question.dialect).await?;
     let from_stores = shape::reads_stores(&plan);
+    let asked = Asked::of(&scope, question, &plan);
     let frame = DataFrame::new(ctx.state(), plan);
     let frame = match question.params.is_empty() {
         true => Ok(frame),
         false => frame.with_param_values(question.params.clone()),
     };
     let started = match frame {
-        Ok(frame) => frame.execute_stream().await,
+        Ok(frame) => shared.answers.answer(asked, &frame).await,
         Err(error) => Err(error),
     };
     let stream = match started {

@@ -19,8 +19,7 @@ pub(crate) fn parse(sql: &str, options: &SqlParserOptions) -> Result<Statement, 
     if sql.trim().is_empty() {
         return Err(QueryError::new(Kind::NotOneStatement, "the query is empty"));
     }
-    // What cannot be cut into words is the parser's to explain.
-    let words = Tokenizer::new(&GenericDialect {}, sql).tokenize().unwrap_or_default();
+    let words = words(sql);
     measure(&words)?;
     let spelled = functions::spell(sql);
     let parsed = DFParserBuilder::new(&*spelled)
@@ -34,6 +33,13 @@ pub(crate) fn parse(sql: &str, options: &SqlParserOptions) -> Result<Statement, 
     })?;
     let first = statements.pop_front();
     one(first, statements.len())
+}
+
+/// The words of a text as they were written: what stands in quotes keeps its escapes. What cannot be cut into words has none, and is the
+/// parser's to explain.
+pub(crate) fn words(sql: &str) -> Vec<Token> {
+    let cut = Tokenizer::new(&GenericDialect {}, sql).with_unescape(false).tokenize();
+    cut.unwrap_or_default()
 }
 
 /// Refuses what would take the parser or the planner too long.

@@ -1,10 +1,11 @@
 //! The query layer: one SQL surface over hot and cold, inside limits, for the tenant that a token stands for.
 //!
 //! `service` composes the parts and is what a program starts; `engine` plans and runs one query; `catalog` decides what a query can
-//! see; `functions` are those for telemetry; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of its answers;
+//! see; `cache` gives answers again; `functions` are those for telemetry; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of its answers;
 //! `pg` is the door for clients of Postgres, `flight` the one for clients of Arrow Flight SQL.
 
 mod api;
+mod cache;
 mod catalog;
 pub mod completeness;
 pub mod config;

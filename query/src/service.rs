@@ -99,7 +99,7 @@ impl QueryService {
             path: config.limits.spill_dir.clone(),
             source,
         })?;
-        let engine = Arc::new(Engine::start(tables, config.limits).map_err(BuildError::Threads)?);
+        let engine = Arc::new(Engine::start(tables, config.limits, &config.cache).map_err(BuildError::Threads)?);
         Ok(QueryService {
             listener,
             address,

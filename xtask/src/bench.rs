@@ -13,8 +13,14 @@ pub(crate) struct Arguments {
     /// Put the table into bench/RESULTS.md.
     #[arg(long)]
     write: bool,
-    /// Only the measurements whose name contains this: codec, log, plugins, sandbox, stages, idle, edge, outage, backlog, thin, node, cloud.
+    /// Only the measurements whose name contains this: codec, log, plugins, sandbox, stages, idle, edge, outage, backlog, thin, node, cloud, query.
     filter: Option<String>,
+    /// Rows that `query` asks of hot; 20 million unless said.
+    #[arg(long)]
+    hot: Option<u64>,
+    /// Rows that `query` asks of cold; 50 million unless said. They are kept in target/measure.
+    #[arg(long)]
+    cold: Option<u64>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -38,6 +44,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .arg(run::root().join("bench/charts/thin-link.svg"));
     if arguments.write {
         measure.arg("--write").arg(run::root().join("bench/RESULTS.md"));
+    }
+    for (name, rows) in [("--hot", arguments.hot), ("--cold", arguments.cold)] {
+        if let Some(rows) = rows {
+            measure.args([name, &rows.to_string()]);
+        }
     }
     measure.args(&arguments.filter);
     run::run(&mut measure)

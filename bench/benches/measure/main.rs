@@ -12,8 +12,10 @@ mod edge;
 mod idle;
 mod log;
 mod node;
+mod noisy;
 mod outage;
 mod plugins;
+mod query;
 mod sandbox;
 mod stages;
 mod thin;
@@ -49,6 +51,11 @@ struct Arguments {
     /// The `sluice-sandbox` program: plugins in the sandbox against the same code native.
     #[arg(long)]
     sandbox: Option<PathBuf>,
+    /// Rows that are asked of hot and of cold.
+    #[arg(long, default_value_t = 20_000_000)]
+    hot: u64,
+    #[arg(long, default_value_t = 50_000_000)]
+    cold: u64,
     /// Draw what happens on a thin link into this file.
     #[arg(long)]
     chart: Option<PathBuf>,
@@ -100,9 +107,17 @@ fn main() -> ExitCode {
     }
     if let Some(binary) = &arguments.binary {
         all.push(("node", Box::new(|| node::measure(binary))));
+        all.push(("noisy", Box::new(|| noisy::measure(binary))));
     }
     if let (Some(binary), Some(edge), Some(xtask)) = (&arguments.binary, &arguments.edge, &arguments.xtask) {
         all.push(("cloud", Box::new(|| cloud::measure(binary, edge, xtask))));
+    }
+    if let Some(xtask) = &arguments.xtask {
+        let sizes = query::Sizes {
+            hot: arguments.hot,
+            cold: arguments.cold,
+        };
+        all.push(("query", Box::new(move || query::measure(xtask, sizes))));
     }
     let filter = arguments.filter.unwrap_or_default();
     let mut table = String::from("| what | measured | against |\n|---|---|---|\n");

@@ -89,13 +89,13 @@ fn shown(down: Duration, runs: &[Run]) -> Line {
     )
 }
 
-async fn run(binary: &Path, edge: &Path, down: Duration) -> Run {
-    let mut site = Site::start(binary, edge, "fibre", None).await;
-    let watch = Watch::new(SEED);
-    let stop = Arc::new(AtomicBool::new(false));
+type Load = tokio::task::JoinHandle<Result<load::LoadReport, load::ClientError>>;
+
+/// 2,000 events a second until it is told to stop.
+pub(crate) fn steady(site: &Site, watch: &Arc<Watch>, seed: u64, stop: &Arc<AtomicBool>) -> Load {
     let options = LoadOptions {
         target: Target::new(Protocol::Grpc, site.edge.url("otlp-grpc").unwrap()),
-        seed: SEED,
+        seed,
         signals: vec![Signal::Log],
         first_request: 0,
         batch: ROWS,
@@ -104,7 +104,14 @@ async fn run(binary: &Path, edge: &Path, down: Duration) -> Run {
         rate: Some(RATE),
         concurrency: 4,
     };
-    let load = tokio::spawn(load::run(options, watch.clone(), stop.clone()));
+    tokio::spawn(load::run(options, watch.clone(), stop.clone()))
+}
+
+async fn run(binary: &Path, edge: &Path, down: Duration) -> Run {
+    let mut site = Site::start(binary, edge, "fibre", None).await;
+    let watch = Watch::new(SEED);
+    let stop = Arc::new(AtomicBool::new(false));
+    let load = steady(&site, &watch, SEED, &stop);
     tokio::time::sleep(BEFORE).await;
     let again = site.cloud_start.clone().listen_as(&site.cloud);
     site.cloud.kill().unwrap();

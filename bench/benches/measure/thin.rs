@@ -8,19 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sluice_bench::audit::Audit;
-use sluice_bench::corpus::Signal;
-use sluice_bench::load::{self, LoadOptions, Protocol, Target};
 use sluice_bench::process::Sql;
 use sluice_bench::relay::Weather;
 
 use crate::chart::{self, Chart};
 use crate::edge::Site;
-use crate::outage::Watch;
+use crate::outage::{Watch, steady};
 use crate::{Line, line};
 
 const SEED: u64 = 12;
-const RATE: f64 = 2_000.0;
-const ROWS: usize = 200;
 const BEFORE: Duration = Duration::from_secs(10);
 const DOWN: Duration = Duration::from_secs(600);
 /// Between two looks at how the backlog goes, and between two questions for an event.
@@ -95,18 +91,7 @@ async fn run(binary: &Path, edge: &Path, kill: bool) -> Seen {
     let mut site = Site::start(binary, edge, "lte", Some(Weather::THIN)).await;
     let watch = Watch::new(SEED);
     let stop = Arc::new(AtomicBool::new(false));
-    let options = LoadOptions {
-        target: Target::new(Protocol::Grpc, site.edge.url("otlp-grpc").unwrap()),
-        seed: SEED,
-        signals: vec![Signal::Log],
-        first_request: 0,
-        batch: ROWS,
-        count: u64::MAX,
-        until_accepted: false,
-        rate: Some(RATE),
-        concurrency: 4,
-    };
-    let load = tokio::spawn(load::run(options, watch.clone(), stop.clone()));
+    let load = steady(&site, &watch, SEED, &stop);
     tokio::time::sleep(BEFORE).await;
     site.relay().cut(true);
     tokio::time::sleep(DOWN).await;

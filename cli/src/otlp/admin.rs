@@ -6,16 +6,16 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header;
+use http::{StatusCode, header};
 use serde_json::{Value, json};
 
 use super::door::Front;
+use super::health::Chain;
 
 pub(super) fn router(front: Front) -> Router {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
-        // The doors are open before this one is; a tenant whose chain does not run is told by its own answers.
-        .route("/readyz", get(|| async { "ready\n" }))
+        .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .with_state(front)
@@ -26,16 +26,32 @@ async fn look<T: Send + 'static>(front: Front, look: fn(&Front) -> T) -> Option<
     tokio::task::spawn_blocking(move || look(&front)).await.ok()
 }
 
+/// Whether data moves. What is wrong with one tenant is told, and is no reason to send the others elsewhere.
+async fn ready(State(front): State<Front>) -> Response {
+    let health = look(front, |front| front.edges.look().health())
+        .await
+        .unwrap_or_default();
+    let status = match health.is_ready {
+        true => StatusCode::OK,
+        false => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, health.line()).into_response()
+}
+
 async fn status(State(front): State<Front>) -> Response {
     axum::Json(look(front, whole).await.unwrap_or_default()).into_response()
 }
 
 fn whole(front: &Front) -> Value {
+    let look = front.edges.look();
+    let health = look.health();
     json!({
+        "ready": health.is_ready,
+        "degraded": health.degraded,
         "refused": front.refused.counts(),
         "alarms": front.refused.alarms(),
         "tenants": front.quotas.status(),
-        "edges": front.edges.status(),
+        "edges": look.nodes,
     })
 }
 
@@ -50,8 +66,9 @@ fn page(front: &Front) -> String {
     let refused = refused
         .iter()
         .map(|(reason, count)| (format!("{{reason=\"{reason}\"}}"), *count));
-    let nodes = front.edges.status();
-    let running = nodes.values().filter(|status| status["problem"].is_null()).count() as u64;
+    let chains = front.edges.look().chains;
+    let count =
+        |is: fn(&Chain) -> bool| vec![(String::new(), chains.values().filter(|chain| is(chain)).count() as u64)];
     let own = [
         (
             "sluice_otlp_refused_total",
@@ -63,13 +80,37 @@ fn page(front: &Front) -> String {
             "sluice_otlp_chains",
             "gauge",
             "Tenants whose chain runs here.",
-            vec![(String::new(), running)],
+            count(|chain| matches!(chain, Chain::Runs { .. } | Chain::Starts)),
+        ),
+        (
+            "sluice_otlp_chains_full",
+            "gauge",
+            "Those of them that take no events now, because there is no room.",
+            count(|chain| matches!(chain, Chain::Runs { takes: false, .. })),
+        ),
+        (
+            "sluice_otlp_chains_unlinked",
+            "gauge",
+            "Those of them without a link to a gateway: what they take stays on the disk.",
+            count(|chain| matches!(chain, Chain::Runs { is_linked: false, .. })),
         ),
         (
             "sluice_otlp_chains_failed",
             "gauge",
             "Tenants whose chain does not run: an alarm.",
-            vec![(String::new(), nodes.len() as u64 - running)],
+            count(|chain| *chain == Chain::Failed),
+        ),
+        (
+            "sluice_otlp_chains_waiting",
+            "gauge",
+            "Tenants that left something on the disk, which waits for its turn.",
+            count(|chain| *chain == Chain::Waits),
+        ),
+        (
+            "sluice_otlp_chains_stranded",
+            "gauge",
+            "Tenants that left something on the disk and are not served any more: an alarm.",
+            count(|chain| *chain == Chain::Stranded),
         ),
     ];
     let of_tenants = sluice_ingest::tenants::metrics(&front.quotas.status());

@@ -1,7 +1,6 @@
 //! What happens to a request before its tenant's node sees it: who sends, may it, and is there something left of its limits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
@@ -10,13 +9,14 @@ use axum::extract::State;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
 use http_body_util::BodyExt;
-use sluice_edge::otlp::{Accepted, OtlpDoor, TurnedAway};
+use sluice_edge::otlp::{OtlpDoor, TurnedAway};
 use sluice_ingest::tenants::Quotas;
 use sluice_tenants::{KeyRefusal, Scope, Tenancy};
 use sluice_wire::ids::TenantId;
 use tower::ServiceExt;
 
 use super::edges::Edges;
+use super::metered::metered;
 use super::refused::{Refused, Why};
 
 /// An HTTP/1 sender reads our answer only after its body is sent, so what is refused is read this far, and thrown away.
@@ -69,7 +69,7 @@ impl Front {
             }
         };
         let announced = announced(request.headers());
-        let mut charge = match self.quotas.ask(&tenant, announced) {
+        let charge = match self.quotas.ask(&tenant, announced) {
             Ok(charge) => charge,
             Err(over) => {
                 self.refused.note(Why::Over(over.limit));
@@ -89,14 +89,15 @@ impl Front {
             OtlpDoor::Grpc => routes.grpc,
             OtlpDoor::Http => routes.http,
         };
-        let (request, read) = counted(request);
+        let (request, cost) = metered(request, charge);
         let Ok(response) = router.oneshot(request).await;
-        if let Some(Accepted(events)) = response.extensions().get() {
-            charge.took(*events);
-            charge.bytes(read.load(Ordering::Relaxed));
-            charge.keep();
+        match cost.settle(&response) {
+            Ok(()) => response,
+            Err(over) => {
+                self.refused.note(Why::Over(over.limit));
+                TurnedAway::OverQuota(over.wait).answer(door, &over.to_string())
+            }
         }
-        response
     }
 
     /// The tenant comes from the key. Whatever else names one is not looked at.
@@ -142,22 +143,8 @@ fn announced(headers: &HeaderMap) -> u64 {
     length.unwrap_or(0).min(MAX_ANNOUNCED)
 }
 
-/// The same request, and how many bytes of it were read so far.
-fn counted(request: Request<Body>) -> (Request<Body>, Arc<AtomicU64>) {
-    let read = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&read);
-    let request = request.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            let bytes = frame.data_ref().map_or(0, Bytes::len);
-            count.fetch_add(bytes as u64, Ordering::Relaxed);
-            frame
-        }))
-    });
-    (request, read)
-}
-
 /// Reads on and throws away, within bounds.
-async fn discard(mut body: Body) {
+pub(super) async fn discard(mut body: Body) {
     let reading = async {
         let mut seen = 0;
         while let Some(Ok(frame)) = body.frame().await

@@ -1,22 +1,30 @@
-//! The nodes of the tenants: started when their tenant first sends, or when an earlier life left something; stopped with the process.
+//! The nodes of the tenants: started when their tenant sends, or when something is left of an earlier life; stopped when their place is
+//! needed by others, when their tenant is not served any more, and with the process. Who runs is decided by `turns`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use futures::future::join_all;
+use serde_json::Value;
 use sluice_edge::otlp::OtlpRoutes;
-use sluice_edge::{EdgeConfig, EdgeNode, StatusHandle};
+use sluice_edge::{EdgeConfig, EdgeNode};
+use sluice_tenants::Tenancy;
 use sluice_wire::ids::TenantId;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-/// A node that could not be started, or ended, is started again after this.
-const PAUSE: Duration = Duration::from_secs(5);
+use super::health::{Chain, Health};
+use super::place::{Place, Places, Running};
+use super::turns::{self, Facts, Step};
+
 /// How long a request waits for a node that is sealing what an earlier life accepted.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whose turn it is.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Others may be quicker to take a seat that was given up.
+const SEAT_ATTEMPTS: usize = 3;
 
 /// What stands for a tenant's name in the paths of its certificate and key.
 pub(super) const TENANT: &str = "{tenant}";
@@ -31,61 +39,101 @@ pub(super) struct EdgesSettings {
 
 pub(super) struct Edges {
     settings: EdgesSettings,
-    places: Mutex<BTreeMap<TenantId, Arc<Place>>>,
+    tenancy: Arc<Tenancy>,
+    places: Mutex<Places>,
+    seats: Arc<Semaphore>,
+    /// When it was found last that nobody gives up a seat.
+    full: Mutex<Option<Instant>>,
     stop: CancellationToken,
 }
 
-/// Of one tenant.
-#[derive(Default)]
-struct Place {
-    /// Held while its node is being started: whoever comes meanwhile waits.
-    starting: tokio::sync::Mutex<()>,
-    state: Mutex<PlaceState>,
-}
-
-#[derive(Default)]
-enum PlaceState {
-    #[default]
-    Empty,
-    Running(Running),
-    Failed {
-        why: String,
-        at: Instant,
-    },
-}
-
-struct Running {
-    routes: watch::Receiver<Option<OtlpRoutes>>,
-    status: StatusHandle,
-    task: JoinHandle<Result<(), String>>,
+/// All nodes at one look.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    pub(super) chains: BTreeMap<String, Chain>,
+    /// What each says of itself.
+    pub(super) nodes: BTreeMap<String, Value>,
 }
 
 impl Edges {
-    pub(super) fn new(settings: EdgesSettings) -> Self {
+    /// With everything that earlier lives left in the folder.
+    pub(super) fn open(settings: EdgesSettings, tenancy: Arc<Tenancy>) -> Self {
+        let left = names_in(&settings.folder).into_iter();
+        let places = left.map(|tenant| (tenant, Arc::new(Place::with_something_left())));
         Self {
+            places: Mutex::new(places.collect()),
+            seats: Arc::new(Semaphore::new(settings.max_tenants)),
             settings,
-            places: Mutex::default(),
+            tenancy,
+            full: Mutex::default(),
             stop: CancellationToken::new(),
         }
     }
 
-    /// Starts the nodes that an earlier life had. One that does not start is told, and no reason not to serve the others.
-    pub(super) async fn resume(&self) {
-        for tenant in names_in(&self.settings.folder) {
-            if let Err(problem) = self.routes(&tenant).await {
-                tracing::error!(%tenant, problem, "what was accepted of a tenant waits on the disk");
+    /// Carries on what earlier lives accepted, whoever sends now, and ends the nodes of tenants that are not served any more; until the
+    /// process ends.
+    pub(super) async fn keep(self: Arc<Self>) {
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                _ = looks.tick() => self.look_after().await,
+            }
+        }
+    }
+
+    async fn look_after(&self) {
+        for place in self.all().into_values() {
+            if let Ok(_changing) = place.changing.try_lock() {
+                // One that ended by itself is noted; it said why.
+                drop(place.current().await);
+            }
+        }
+        let steps = turns::steps(&self.facts().await)
+            .into_iter()
+            .map(|step| self.perform(step));
+        join_all(steps).await;
+        let mut places = self.lock();
+        // Nobody else has it, and nobody can get it meanwhile.
+        places.retain(|_, place| Arc::strong_count(place) > 1 || !place.is_empty());
+    }
+
+    async fn perform(&self, step: Step) {
+        let (Step::Stop(who) | Step::Carry(who)) = &step;
+        let Some(place) = self.lock().get(who).cloned() else {
+            return;
+        };
+        // Somebody asks for it at the moment: it is looked at again.
+        let Ok(_changing) = place.changing.try_lock() else {
+            return;
+        };
+        match &step {
+            Step::Stop(_) => place.stop().await,
+            Step::Carry(_) => {
+                if let Ok(None) = place.current().await {
+                    // It says for itself what went wrong.
+                    drop(self.start(who, &place, None).await);
+                }
             }
         }
     }
 
     /// The doors of a tenant's node, which is started if it is not there; else why there is none.
     pub(super) async fn routes(&self, tenant: &TenantId) -> Result<OtlpRoutes, String> {
-        let place = self.place(tenant)?;
+        let place = Arc::clone(self.lock().entry(tenant.clone()).or_default());
+        place.note_asked();
         let mut routes = {
-            let _starting = place.starting.lock().await;
-            match place.running().await? {
-                Some(routes) => routes,
-                None => self.start(tenant, &place).await?,
+            let _changing = place.changing.lock().await;
+            match place.current().await? {
+                Some((routes, true)) => routes,
+                Some((routes, false)) => {
+                    place.take_seat(self.seat().await?);
+                    routes
+                }
+                None => {
+                    let seat = self.seat().await?;
+                    self.start(tenant, &place, Some(seat)).await?
+                }
             }
         };
         let ready = routes.wait_for(Option::is_some);
@@ -96,27 +144,36 @@ impl Edges {
         }
     }
 
-    fn place(&self, tenant: &TenantId) -> Result<Arc<Place>, String> {
-        let mut places = self.lock();
-        if let Some(place) = places.get(tenant) {
-            return Ok(Arc::clone(place));
+    /// A free seat, or that of a tenant that does not need it.
+    async fn seat(&self) -> Result<OwnedSemaphorePermit, String> {
+        for _ in 0..SEAT_ATTEMPTS {
+            if let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() {
+                return Ok(seat);
+            }
+            let looked = *self.full();
+            if looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
+                break;
+            }
+            let Some(who) = turns::gives_way(&self.facts().await) else {
+                *self.full() = Some(Instant::now());
+                break;
+            };
+            tracing::info!(tenant = %who, "gives its seat to one that sends");
+            self.perform(Step::Stop(who)).await;
         }
-        // One that failed makes room for others.
-        if places.len() >= self.settings.max_tenants {
-            places.retain(|_, place| !place.has_failed());
-        }
-        if places.len() >= self.settings.max_tenants {
-            let max = self.settings.max_tenants;
-            return Err(format!(
-                "{max} tenants are served here already: raise otlp.max_tenants, or send elsewhere"
-            ));
-        }
-        let place = Arc::new(Place::default());
-        places.insert(tenant.clone(), Arc::clone(&place));
-        Ok(place)
+        let max = self.settings.max_tenants;
+        Err(format!(
+            "{max} tenants are served here already: raise otlp.max_tenants, or send elsewhere"
+        ))
     }
 
-    async fn start(&self, tenant: &TenantId, place: &Place) -> Result<watch::Receiver<Option<OtlpRoutes>>, String> {
+    /// Whoever calls holds `changing` of the place.
+    async fn start(
+        &self,
+        tenant: &TenantId,
+        place: &Place,
+        seat: Option<OwnedSemaphorePermit>,
+    ) -> Result<watch::Receiver<Option<OtlpRoutes>>, String> {
         if self.stop.is_cancelled() {
             return Err("the process is ending".to_owned());
         }
@@ -125,17 +182,20 @@ impl Edges {
             Err(error) => {
                 let why = format!("the tenant's chain does not start: {:#}", anyhow::Error::from(error));
                 tracing::error!(%tenant, why);
-                place.set(PlaceState::Failed {
-                    why: why.clone(),
-                    at: Instant::now(),
-                });
+                place.failed(why.clone());
                 return Err(why);
             }
         };
-        let (routes, status, stop, who) = (node.otlp_routes(), node.status(), self.stop.clone(), tenant.clone());
+        let (routes, status, stop, who) = (
+            node.otlp_routes(),
+            node.status(),
+            self.stop.child_token(),
+            tenant.clone(),
+        );
+        let told = stop.clone();
         let task = tokio::spawn(async move {
             let ended = node
-                .run(stop)
+                .run(told)
                 .await
                 .map_err(|error| format!("{:#}", anyhow::Error::from(error)));
             if let Err(error) = &ended {
@@ -143,96 +203,76 @@ impl Edges {
             }
             ended
         });
-        place.set(PlaceState::Running(Running {
+        place.runs(Running {
             routes: routes.clone(),
             status,
             task,
-        }));
+            stop,
+            seat,
+            since: Instant::now(),
+        });
         Ok(routes)
     }
 
     /// Ends all nodes: what was accepted is sealed, and sent as far as the gateways take it soon.
     pub(super) async fn stop(&self) {
         self.stop.cancel();
-        let places: Vec<_> = std::mem::take(&mut *self.lock()).into_values().collect();
-        for place in places {
-            if let PlaceState::Running(running) = place.take() {
-                // It says for itself what went wrong.
-                drop(running.task.await);
+        let all = self.all();
+        join_all(all.values().map(|place| async move {
+            let _changing = place.changing.lock().await;
+            place.stop().await;
+        }))
+        .await;
+    }
+
+    /// Blocks for a moment.
+    pub(super) fn look(&self) -> Look {
+        let mut look = Look::default();
+        for (who, place) in self.all() {
+            if let Some((chain, node)) = place.status(self.is_served(&who)) {
+                look.chains.insert(who.to_string(), chain);
+                look.nodes.insert(who.to_string(), node);
             }
         }
+        look
     }
 
-    /// What each node says of itself.
-    pub(super) fn status(&self) -> BTreeMap<String, Value> {
-        let places: Vec<_> = self
-            .lock()
-            .iter()
-            .map(|(who, place)| (who.clone(), Arc::clone(place)))
-            .collect();
-        places
+    /// Reads counters of nodes, which may wait for a lock that a disk holds.
+    async fn facts(&self) -> BTreeMap<TenantId, Facts> {
+        let all: Vec<_> = self
+            .all()
             .into_iter()
-            .map(|(who, place)| (who.to_string(), place.status()))
-            .collect()
+            .map(|(who, place)| (self.is_served(&who), who, place))
+            .collect();
+        let facts = tokio::task::spawn_blocking(move || -> BTreeMap<TenantId, Facts> {
+            let of = |(served, who, place): (bool, TenantId, Arc<Place>)| (who, place.facts(served));
+            all.into_iter().map(of).collect()
+        });
+        // Nothing is known, so nothing is done.
+        facts.await.unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<TenantId, Arc<Place>>> {
+    fn is_served(&self, tenant: &TenantId) -> bool {
+        self.tenancy.current().tenants.admit(tenant).is_ok()
+    }
+
+    fn all(&self) -> Places {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
         // Each change is complete before anything can fail.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn full(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-impl Place {
-    /// Its doors if it has any; an error while it is too early to try again.
-    async fn running(&self) -> Result<Option<watch::Receiver<Option<OtlpRoutes>>>, String> {
-        let ended = {
-            let mut state = self.lock();
-            match &*state {
-                PlaceState::Empty => return Ok(None),
-                PlaceState::Failed { why, at } if at.elapsed() < PAUSE => return Err(why.clone()),
-                PlaceState::Failed { .. } => return Ok(None),
-                PlaceState::Running(running) if !running.task.is_finished() => return Ok(Some(running.routes.clone())),
-                PlaceState::Running(_) => std::mem::take(&mut *state),
-            }
-        };
-        let why = match ended {
-            PlaceState::Running(running) => match running.task.await {
-                Ok(Err(why)) => why,
-                other => format!("{other:?}"),
-            },
-            _ => String::new(),
-        };
-        let why = format!("the tenant's chain ended: {why}");
-        self.set(PlaceState::Failed {
-            why: why.clone(),
-            at: Instant::now(),
-        });
-        Err(why)
-    }
-
-    fn has_failed(&self) -> bool {
-        matches!(&*self.lock(), PlaceState::Failed { .. })
-    }
-
-    fn status(&self) -> Value {
-        let handle = match &*self.lock() {
-            PlaceState::Running(running) => running.status.clone(),
-            PlaceState::Failed { why, .. } => return json!({ "problem": why }),
-            PlaceState::Empty => return json!({ "problem": "is starting" }),
-        };
-        serde_json::to_value(handle.snapshot()).unwrap_or_default()
-    }
-
-    fn set(&self, state: PlaceState) {
-        *self.lock() = state;
-    }
-
-    fn take(&self) -> PlaceState {
-        std::mem::take(&mut *self.lock())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, PlaceState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Look {
+    pub(super) fn health(&self) -> Health {
+        Health::of(&self.chains)
     }
 }
 

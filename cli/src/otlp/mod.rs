@@ -11,14 +11,19 @@
 //! * A gateway believes certificates and nothing else. Each node shows one of its tenant, so this process can send for the tenants that
 //!   somebody certified it for and for nobody else, and a revoked one ends that.
 //!
-//! The price is a journal and a spool for each tenant that sends; `otlp.max_tenants` bounds it. The tenant comes from the key alone:
+//! The price is a journal and a spool for each tenant that sends; `otlp.max_tenants` bounds how many run at once. What an earlier life accepted
+//! goes on its way beside them, a few tenants at a time, while the doors are open already. The tenant comes from the key alone:
 //! headers and payloads that name one are not looked at.
 
 mod admin;
 mod door;
 mod edges;
+mod health;
+mod metered;
+mod place;
 mod refused;
 mod tls;
+mod turns;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -80,11 +85,12 @@ pub(crate) async fn run(mut config: IngestConfig, args: RunArgs) -> anyhow::Resu
         Arc::new(SystemClock),
         Some(config.data_dir.join(DAY_FILE)),
     ));
-    let edges = Arc::new(Edges::new(EdgesSettings {
+    let settings = EdgesSettings {
         template,
         folder: config.data_dir.join(FOLDER),
         max_tenants: config.otlp.max_tenants,
-    }));
+    };
+    let edges = Arc::new(Edges::open(settings, Arc::clone(&tenancy)));
     let front = Front {
         tenancy: Arc::clone(&tenancy),
         quotas: Arc::clone(&quotas),
@@ -93,8 +99,8 @@ pub(crate) async fn run(mut config: IngestConfig, args: RunArgs) -> anyhow::Resu
     };
     let bound = bind(&config).await?;
     let listen: Vec<_> = bound.iter().map(|(name, door)| (*name, door.address())).collect();
-    // What an earlier life accepted goes on its way, whoever sends now.
-    edges.resume().await;
+    // What an earlier life accepted goes on its way, whoever sends now. It ends with the nodes.
+    tokio::spawn(Arc::clone(&edges).keep());
     let stop_doors = CancellationToken::new();
     let mut doors = JoinSet::new();
     for (name, door) in bound {

@@ -24,6 +24,7 @@ use super::identity::{self, Identity};
 use crate::applying::LocalPlugins;
 use crate::ca::LocalAuthority;
 use crate::reports::NodeReports;
+use crate::roles::open_caches;
 use crate::running::RunArgs;
 
 /// Where `sluice sql` and `sluice status` look for a running node.
@@ -116,7 +117,7 @@ fn tell_where(path: PathBuf, listen: &BTreeMap<String, SocketAddr>, token_file: 
     }))
 }
 
-/// Reads the plugins of the configuration again on SIGHUP, and whether the tap is open. What cannot be loaded changes nothing.
+/// Reads the plugins and sources of the configuration again on SIGHUP, and whether the tap is open. What cannot be loaded changes nothing.
 async fn follow(mut hangups: Signal, file: Option<PathBuf>, edge: StatusHandle, gateway: Option<Arc<Notify>>) {
     while hangups.recv().await.is_some() {
         edge.look_at_certificates();
@@ -178,7 +179,8 @@ async fn build(data: &Path, mut config: UpConfig, args: &RunArgs, identity: Iden
     config.query.listen = args.address("http").unwrap_or(config.query.listen);
     config.query.pg = args.address("pg").unwrap_or(config.query.pg);
     config.query.flight = args.address("flight").unwrap_or(config.query.flight);
-    let tables = Tables::new(stores, ingest.log_ends(), TablesOptions::default());
+    let caches = open_caches(&config.query.cache)?;
+    let tables = Tables::with_caches(stores, ingest.log_ends(), TablesOptions::default(), caches);
     tables.watch(&ingest.partitions());
     let reports = NodeReports::new(Some(edge.status()), Some(ingest.status()));
     let tokens = match config.query.tenants.as_os_str().is_empty() {

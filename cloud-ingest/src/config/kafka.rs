@@ -99,11 +99,14 @@ impl KafkaSettings {
         if self.timeout < Duration::from_secs(1) {
             return of("timeout", "is at least 1 s");
         }
-        let reserved = self.properties.keys().find(|name| RESERVED.contains(&name.as_str()))?;
-        Some((
-            format!("log.kafka.properties.{reserved}"),
-            "cannot be set here: the promises rest on it, or another key says it".to_owned(),
-        ))
+        let (name, why) = self.properties.iter().find_map(|(name, property)| {
+            let why = match RESERVED.contains(&name.as_str()) {
+                true => Some("cannot be set here: the promises rest on it, or another key says it"),
+                false => not_built(name, property),
+            };
+            why.map(|why| (name, why))
+        })?;
+        Some((format!("log.kafka.properties.{name}"), why.to_owned()))
     }
 
     /// The topic of batches that are set aside.
@@ -126,5 +129,25 @@ impl KafkaSettings {
             Ok((name.clone(), value))
         };
         self.properties.iter().map(resolve).collect()
+    }
+}
+
+/// What the client library of this build cannot do, of what a property asks for: it is built without TLS, and all SASL but PLAIN needs
+/// what TLS brings. Said here, with the line, and not by a client that is made later.
+fn not_built(name: &str, property: &Property) -> Option<&'static str> {
+    let is = |known: &[&str]| match property {
+        Property::Text(text) => known.iter().any(|known| text.eq_ignore_ascii_case(known)),
+        // What a reference says is seen by the client.
+        Property::Reference(_) => true,
+    };
+    match name {
+        "security.protocol" if !is(&["plaintext", "sasl_plaintext"]) => Some(
+            "asks for TLS, which this build does not speak to brokers: PLAINTEXT or SASL_PLAINTEXT, and a proxy for TLS beside Sluice",
+        ),
+        "sasl.mechanism" | "sasl.mechanisms" if !is(&["plain"]) => {
+            Some("is not in this build: only PLAIN is; the others need a library with TLS")
+        }
+        _ if name.starts_with("ssl.") => Some("is about TLS, which this build does not speak to brokers"),
+        _ => None,
     }
 }

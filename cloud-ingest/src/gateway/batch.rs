@@ -101,6 +101,14 @@ pub(super) enum BatchError {
 }
 
 impl BatchError {
+    /// Whether the bytes of the batch were looked at and found wanting: that is work, which somebody has to pay for.
+    pub(super) fn was_decoded(&self) -> bool {
+        matches!(
+            self,
+            BatchError::Invalid(_) | BatchError::Panicked | BatchError::NotKept { .. }
+        )
+    }
+
     /// Whether no setting and no other build would take the batch.
     pub(super) fn is_for_good(&self) -> bool {
         match self {

@@ -10,7 +10,7 @@ use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{BoxStream, FuturesUnordered, StreamExt};
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
-use sluice_wire::ids::BatchId;
+use sluice_wire::ids::{BatchId, StreamId};
 use sluice_wire::session::frame::{Frame, FrameError, Lane, Preamble, RefusedCode, Verdict};
 use sluice_wire::session::server::{Action, Server, Ticket};
 use sluice_wire::session::{ServerOptions, frame};
@@ -314,37 +314,53 @@ impl Session {
         let validated = match result {
             Ok(validated) => validated,
             Err(error) => {
-                // What was not worth its bytes is not given back.
-                if matches!(error, BatchError::Invalid(_) | BatchError::Panicked) {
-                    charge.keep();
+                // What was decoded is paid for, whatever it was worth.
+                if error.was_decoded() {
+                    charge.refused(false);
                 }
                 return self.fail(ticket, &error);
             }
         };
         add(&self.context.counters.batches_received, 1);
         add(&self.context.counters.bytes_received, validated.bytes.len() as u64);
-        if self.core.handle_batch(ticket, &validated.head.id, validated.hash) {
-            let share = match self.context.shared.quota.admit(&validated.head.id, lane) {
-                Ok(share) => share,
-                Err(error) => {
-                    add(&self.context.counters.quota_holds, 1);
-                    return self.fail(ticket, &error.into());
-                }
-            };
-            let rows = validated.rows;
-            if let Err(over) = charge.events(rows) {
-                return self.fail(ticket, &over.into());
+        if !self.core.handle_batch(ticket, &validated.head.id, validated.hash) {
+            // A session that is over has answered nothing, and its edge sends again.
+            if let Some(stream) = self.core.stream() {
+                self.note_foreign(stream, &validated.head.id);
+                charge.refused(false);
             }
-            let appended = batch::append(self.context.shared.clone(), validated, share);
-            self.appending.push(
-                appended
-                    .map(move |result| (ticket, level, rows, charge, result))
-                    .boxed(),
-            );
+            return;
+        }
+        let share = match self.context.shared.quota.admit(&validated.head.id, lane) {
+            Ok(share) => share,
+            Err(error) => {
+                add(&self.context.counters.quota_holds, 1);
+                charge.refused(false);
+                return self.fail(ticket, &error.into());
+            }
+        };
+        let rows = validated.rows;
+        if let Err(over) = charge.events(rows) {
+            charge.refused(true);
+            return self.fail(ticket, &over.into());
+        }
+        let appended = batch::append(self.context.shared.clone(), validated, share);
+        self.appending.push(
+            appended
+                .map(move |result| (ticket, level, rows, charge, result))
+                .boxed(),
+        );
+    }
+
+    /// A batch that says it is of another stream than its session's: of a tenant or node that this peer is not.
+    fn note_foreign(&self, stream: &StreamId, id: &BatchId) {
+        if *stream != id.stream {
+            add(&self.context.counters.refused_foreign, 1);
+            warn!(target: AUDIT, tenant = %self.peer.tenant, node = %self.peer.node, serial = %self.peer.serial, claimed = %id.stream, "batch of another stream refused");
         }
     }
 
-    fn handle_appended(&mut self, (ticket, _level, rows, charge, result): Appended) {
+    fn handle_appended(&mut self, (ticket, _level, rows, mut charge, result): Appended) {
         match result {
             Ok(()) => {
                 charge.keep();

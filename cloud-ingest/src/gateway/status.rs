@@ -19,6 +19,8 @@ pub struct GatewayStatus {
     pub refused_identity: u64,
     pub refused_revoked: u64,
     pub refused_protocol: u64,
+    /// Batches inside a session that say they are of another stream: of another tenant or node.
+    pub refused_foreign: u64,
     pub batches_in_flight: u64,
     pub batches_received: u64,
     pub bytes_received: u64,
@@ -84,6 +86,7 @@ counters!(
     refused_identity,
     refused_revoked,
     refused_protocol,
+    refused_foreign,
     batches_in_flight,
     batches_received,
     bytes_received,

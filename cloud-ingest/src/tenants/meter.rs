@@ -7,9 +7,9 @@ use serde::Serialize;
 use sluice_tenants::Tenant;
 use sluice_wire::ids::TenantId;
 
-use super::bucket::Bucket;
+use super::account::{Account, Entry};
 
-const DAY_S: u64 = 86_400;
+pub(super) const DAY_S: u64 = 86_400;
 
 /// Now, by the two clocks that matter: a monotonic one for rates, and the time of day for the day.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +68,9 @@ pub struct TenantStatus {
     pub held_bytes_per_day: u64,
     /// Those that were told to wait because others have a right to the memory.
     pub held_memory: u64,
+    /// Those that were looked at and are not taken, and their bytes, which were worth the work: they count for the rate.
+    pub refused: u64,
+    pub refused_bytes: u64,
 }
 
 /// All tenants that were ever heard of: as many as somebody certified or listed.
@@ -76,14 +79,7 @@ pub(super) struct Meter {
     /// Limits are divided by this.
     gateways: u64,
     accounts: BTreeMap<TenantId, Account>,
-}
-
-#[derive(Debug, Default)]
-struct Account {
-    events: Bucket,
-    bytes: Bucket,
-    day: u64,
-    status: TenantStatus,
+    next_entry: u64,
 }
 
 impl Meter {
@@ -91,30 +87,51 @@ impl Meter {
         Self {
             gateways: u64::from(gateways.max(1)),
             accounts: BTreeMap::new(),
+            next_entry: 0,
         }
     }
 
     /// So many bytes want to come. They are taken, or not, before anybody knows how many events they hold.
-    pub(super) fn ask(&mut self, who: &TenantId, limits: &Tenant, bytes: u64, now: Moment) -> Result<(), Over> {
+    pub(super) fn ask(&mut self, who: &TenantId, limits: &Tenant, bytes: u64, now: Moment) -> Result<Entry, Over> {
         let per_day = self.share(limits.bytes_per_day);
+        let number = self.next_entry;
         let account = self.account(who, limits, now);
-        let over_day = per_day > 0 && account.status.bytes_today >= per_day;
-        let midnight = Duration::from_secs(DAY_S - now.unix_s % DAY_S);
-        let waits = [
-            (Limit::Day, if over_day { midnight } else { Duration::ZERO }),
-            (Limit::Bytes, account.bytes.wait(now.since)),
-            (Limit::Events, account.events.wait(now.since)),
-        ];
-        // Whoever waits for the longest has waited for all.
-        let longest = waits.into_iter().max_by_key(|(_, wait)| *wait);
-        if let Some((limit, wait)) = longest.filter(|(_, wait)| *wait > Duration::ZERO) {
+        if let Some((limit, wait)) = account.over(per_day, now) {
             return Err(account.hold(who, limit, wait));
         }
-        account.bytes.take(bytes, now.since);
-        account.status.bytes_today = account.status.bytes_today.saturating_add(bytes);
-        account.status.bytes = account.status.bytes.saturating_add(bytes);
+        account.take_bytes(bytes, now);
         account.status.taken += 1;
+        let day = account.day;
+        self.next_entry += 1;
+        Ok(Entry { number, day })
+    }
+
+    /// So many bytes more have come of what was asked for: nobody knew how many there would be. Over the limit one goes on, as one whose
+    /// size is known may be larger than what is left; the others have to wait.
+    pub(super) fn more(
+        &mut self,
+        who: &TenantId,
+        limits: &Tenant,
+        (entry, bytes): (Entry, u64),
+        now: Moment,
+    ) -> Result<(), Over> {
+        let per_day = self.share(limits.bytes_per_day);
+        let account = self.account(who, limits, now);
+        if let Some((limit, wait)) = account.over(per_day, now) {
+            if account.debtor.is_some_and(|debtor| debtor != entry.number) {
+                return Err(account.hold(who, limit, wait));
+            }
+            account.debtor = Some(entry.number);
+        }
+        account.take_bytes(bytes, now);
         Ok(())
+    }
+
+    /// Nothing more comes of it.
+    pub(super) fn ended(&mut self, who: &TenantId, entry: Entry) {
+        if let Some(account) = self.accounts.get_mut(who) {
+            account.debtor = account.debtor.filter(|debtor| *debtor != entry.number);
+        }
     }
 
     /// The bytes turned out to hold so many events. Of several that were let in together, some may still have to wait.
@@ -134,25 +151,36 @@ impl Meter {
     }
 
     /// What was taken as so many bytes is another number of them.
-    pub(super) fn settle(&mut self, who: &TenantId, limits: &Tenant, (was, is): (u64, u64), now: Moment) {
+    pub(super) fn settle(&mut self, who: &TenantId, limits: &Tenant, entry: Entry, (was, is): (u64, u64), now: Moment) {
         let account = self.account(who, limits, now);
         account.bytes.give_back(was);
         account.bytes.take(is, now.since);
+        account.uncount(entry, was.saturating_sub(is));
         let status = &mut account.status;
-        status.bytes_today = status.bytes_today.saturating_sub(was).saturating_add(is);
+        status.bytes_today = status.bytes_today.saturating_add(is.saturating_sub(was));
         status.bytes = status.bytes.saturating_sub(was).saturating_add(is);
     }
 
     /// What was taken came to nothing.
-    pub(super) fn give_back(&mut self, who: &TenantId, bytes: u64, events: u64) {
+    pub(super) fn give_back(&mut self, who: &TenantId, entry: Entry, bytes: u64, events: u64) {
         if let Some(account) = self.accounts.get_mut(who) {
             account.bytes.give_back(bytes);
             account.events.give_back(events);
-            let status = &mut account.status;
-            status.bytes_today = status.bytes_today.saturating_sub(bytes);
-            status.bytes = status.bytes.saturating_sub(bytes);
-            status.events = status.events.saturating_sub(events);
-            status.taken = status.taken.saturating_sub(1);
+            account.uncount(entry, bytes);
+            account.not_taken(bytes, events);
+        }
+    }
+
+    /// What was taken was looked at, and is refused: the work was done. What is good and comes again does not count for its day twice.
+    pub(super) fn refused(&mut self, who: &TenantId, entry: Entry, (bytes, events): (u64, u64), comes_again: bool) {
+        if let Some(account) = self.accounts.get_mut(who) {
+            account.events.give_back(events);
+            if comes_again {
+                account.uncount(entry, bytes);
+            }
+            account.not_taken(bytes, events);
+            account.status.refused += 1;
+            account.status.refused_bytes = account.status.refused_bytes.saturating_add(bytes);
         }
     }
 
@@ -215,27 +243,6 @@ impl Meter {
     }
 }
 
-impl Account {
-    fn owe(&mut self, events: u64, now: Moment) {
-        self.events.take(events, now.since);
-        self.status.events = self.status.events.saturating_add(events);
-    }
-
-    fn hold(&mut self, who: &TenantId, limit: Limit, wait: Duration) -> Over {
-        let held = match limit {
-            Limit::Events => &mut self.status.held_events_per_second,
-            Limit::Bytes => &mut self.status.held_bytes_per_second,
-            Limit::Day => &mut self.status.held_bytes_per_day,
-        };
-        *held += 1;
-        Over {
-            tenant: who.clone(),
-            limit,
-            wait,
-        }
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -264,7 +271,7 @@ mod tests {
         };
         let mut meter = Meter::new(1);
         let ask = |meter: &mut Meter, bytes, s| {
-            let asked = meter.ask(&acme(), &limits, bytes, at(s));
+            let asked = meter.ask(&acme(), &limits, bytes, at(s)).map(drop);
             asked.map_err(|over| (over.limit, over.wait.as_secs_f64().ceil() as u64))
         };
         // One that is larger than the burst is taken, and waited for.
@@ -276,7 +283,8 @@ mod tests {
         // Its events come to light after it was let in together with others.
         assert!(meter.events(&acme(), &limits, 5, at(4)).is_err());
         meter.events(&acme(), &limits, 0, at(4)).unwrap();
-        meter.give_back(&acme(), 0, 40);
+        let none = Entry { number: 0, day: 0 };
+        meter.give_back(&acme(), none, 0, 40);
         assert_eq!(ask(&mut meter, 1_999, 4), Ok(()));
         // The day is over at ten.
         assert_eq!(ask(&mut meter, 1, 7), Err((Limit::Day, 3)));
@@ -321,5 +329,99 @@ mod tests {
             meter.events(&acme(), &Tenant::default(), 1 << 40, at(0)).unwrap();
         }
         assert_eq!(meter.status(at(0))["acme"].events, 100 << 40);
+    }
+
+    /// P15: what was counted for a day is given back to that day, and not to the one that has begun meanwhile.
+    #[test]
+    fn p15_a_day_that_is_over_gives_nothing_to_the_next() {
+        let limits = Tenant {
+            bytes_per_day: 5_000,
+            ..Tenant::default()
+        };
+        let mut meter = Meter::new(1);
+        let before = meter.ask(&acme(), &limits, 4_000, at(9)).unwrap();
+        let grown = meter.ask(&acme(), &limits, 100, at(9)).unwrap();
+        meter.ask(&acme(), &limits, 3_000, at(10)).unwrap();
+        meter.give_back(&acme(), before, 4_000, 0);
+        // Of what has grown, the rest came today.
+        meter.settle(&acme(), &limits, grown, (100, 1_100), at(10));
+        assert_eq!(meter.status(at(10))["acme"].bytes_today, 4_000);
+        let today = meter.ask(&acme(), &limits, 900, at(10)).unwrap();
+        meter.give_back(&acme(), today, 900, 0);
+        assert_eq!(meter.status(at(10))["acme"].bytes_today, 4_000);
+    }
+
+    /// P15: whoever has batches decoded that are refused pays for the work with its rate; what is good and comes again counts once for its day.
+    #[test]
+    fn p15_what_was_decoded_and_refused_is_paid_for() {
+        let limits = Tenant {
+            bytes_per_second: 1_000,
+            bytes_per_day: 10_000,
+            burst: Duration::from_secs(1),
+            ..Tenant::default()
+        };
+        let mut meter = Meter::new(1);
+        let bad = meter.ask(&acme(), &limits, 3_000, at(0)).unwrap();
+        meter.refused(&acme(), bad, (3_000, 0), false);
+        let over = meter.ask(&acme(), &limits, 1, at(0)).unwrap_err();
+        assert_eq!((over.limit, over.wait.as_secs()), (Limit::Bytes, 2));
+        let good = meter.ask(&acme(), &limits, 2_000, at(3)).unwrap();
+        meter.events(&acme(), &limits, 7, at(3)).unwrap();
+        meter.refused(&acme(), good, (2_000, 7), true);
+        assert!(meter.ask(&acme(), &limits, 1, at(3)).is_err());
+        let status = &meter.status(at(3))["acme"];
+        assert_eq!((status.taken, status.bytes, status.events), (0, 0, 0));
+        assert_eq!(
+            (status.refused, status.refused_bytes, status.bytes_today),
+            (2, 5_000, 3_000)
+        );
+    }
+
+    /// P15: many that come together and do not say how large they are get no more than those that do: the burst, and one more.
+    #[test]
+    fn p15_a_limit_holds_for_those_who_do_not_say_their_size() {
+        const CHUNK: u64 = 16 << 10;
+        const SIZE: u64 = 1 << 20;
+        let limits = Tenant {
+            bytes_per_second: 1 << 20,
+            burst: Duration::from_secs(2),
+            ..Tenant::default()
+        };
+        let mut meter = Meter::new(1);
+        let mut coming: Vec<(Entry, u64)> = (0..100)
+            .map(|_| (meter.ask(&acme(), &limits, 0, at(0)).unwrap(), 0))
+            .collect();
+        let mut whole = Vec::new();
+        while !coming.is_empty() {
+            let mut left = Vec::new();
+            for (entry, came) in coming {
+                match meter.more(&acme(), &limits, (entry, CHUNK), at(0)) {
+                    Ok(()) if came + CHUNK == SIZE => {
+                        meter.ended(&acme(), entry);
+                        whole.push(entry);
+                    }
+                    Ok(()) => left.push((entry, came + CHUNK)),
+                    Err(over) => {
+                        assert_eq!(over.limit, Limit::Bytes);
+                        meter.ended(&acme(), entry);
+                        meter.give_back(&acme(), entry, came, 0);
+                    }
+                }
+            }
+            coming = left;
+        }
+        assert!((1..=3).contains(&whole.len()), "{} of 100 came through", whole.len());
+        let status = &meter.status(at(0))["acme"];
+        assert_eq!(
+            (status.bytes, status.taken),
+            (whole.len() as u64 * SIZE, whole.len() as u64)
+        );
+        // One that is alone comes through, however large it is, and is waited for.
+        let mut alone = Meter::new(1);
+        let entry = alone.ask(&acme(), &limits, 0, at(0)).unwrap();
+        for _ in 0..1_000 {
+            alone.more(&acme(), &limits, (entry, CHUNK), at(0)).unwrap();
+        }
+        assert!(alone.ask(&acme(), &limits, 0, at(0)).unwrap_err().wait > Duration::from_secs(10));
     }
 }

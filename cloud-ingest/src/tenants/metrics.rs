@@ -53,5 +53,17 @@ pub fn metrics(tenants: &BTreeMap<String, TenantStatus>) -> Vec<Metric> {
             "Batches of a tenant that were told to come later, by the limit that it was over.",
             held.collect(),
         ),
+        (
+            "sluice_tenant_refused_total",
+            "counter",
+            "Batches that were decoded and not taken; at the OTLP door, requests.",
+            each(|status| status.refused),
+        ),
+        (
+            "sluice_tenant_refused_bytes_total",
+            "counter",
+            "Bytes of them, which count for bytes_per_second.",
+            each(|status| status.refused_bytes),
+        ),
     ]
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use sluice_tenants::{Tenancy, Tenant};
 use sluice_wire::ids::TenantId;
 
+use super::account::Entry;
 use super::day;
 use super::meter::{Meter, Moment, Over, TenantStatus};
 use crate::gateway::WallClock;
@@ -31,9 +32,18 @@ pub struct Quotas {
 pub struct Charge {
     quotas: Arc<Quotas>,
     who: TenantId,
+    entry: Entry,
     bytes: u64,
     events: u64,
-    is_kept: bool,
+    fate: Fate,
+}
+
+/// What became of what was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    CameToNothing,
+    Kept,
+    Refused { comes_again: bool },
 }
 
 impl Quotas {
@@ -56,13 +66,14 @@ impl Quotas {
     /// So many bytes of a tenant want to come.
     pub fn ask(self: &Arc<Self>, who: &TenantId, bytes: u64) -> Result<Charge, Over> {
         let (limits, now) = (self.limits(who), self.now());
-        self.lock().ask(who, &limits, bytes, now).map_err(capped)?;
+        let entry = self.lock().ask(who, &limits, bytes, now).map_err(capped)?;
         Ok(Charge {
             quotas: Arc::clone(self),
             who: who.clone(),
+            entry,
             bytes,
             events: 0,
-            is_kept: false,
+            fate: Fate::CameToNothing,
         })
     }
 
@@ -120,23 +131,48 @@ impl Charge {
         self.events += events;
     }
 
+    /// So many bytes of it have come by now: more than was asked for, perhaps. Over the limit, the rest must not come.
+    pub fn come(&mut self, bytes: u64) -> Result<(), Over> {
+        let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else {
+            return Ok(());
+        };
+        let (limits, now) = (self.quotas.limits(&self.who), self.quotas.now());
+        let taken = self.quotas.lock().more(&self.who, &limits, (self.entry, more), now);
+        taken.map_err(capped)?;
+        self.bytes = bytes;
+        Ok(())
+    }
+
     /// They turned out to be so many bytes.
     pub fn bytes(&mut self, bytes: u64) {
         let (limits, now) = (self.quotas.limits(&self.who), self.quotas.now());
-        self.quotas.lock().settle(&self.who, &limits, (self.bytes, bytes), now);
+        let (was, mut meter) = (self.bytes, self.quotas.lock());
+        meter.settle(&self.who, &limits, self.entry, (was, bytes), now);
+        drop(meter);
         self.bytes = bytes;
     }
 
     /// It was used for good.
-    pub fn keep(mut self) {
-        self.is_kept = true;
+    pub fn keep(&mut self) {
+        self.fate = Fate::Kept;
+    }
+
+    /// It was looked at, which is work, and is not taken. `comes_again`: nothing is wrong with it, its sender is told to wait.
+    pub fn refused(&mut self, comes_again: bool) {
+        self.fate = Fate::Refused { comes_again };
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        if !self.is_kept {
-            self.quotas.lock().give_back(&self.who, self.bytes, self.events);
+        let mut meter = self.quotas.lock();
+        meter.ended(&self.who, self.entry);
+        match self.fate {
+            Fate::CameToNothing => meter.give_back(&self.who, self.entry, self.bytes, self.events),
+            Fate::Kept => {}
+            Fate::Refused { comes_again } => {
+                meter.refused(&self.who, self.entry, (self.bytes, self.events), comes_again);
+            }
         }
     }
 }

@@ -5,6 +5,8 @@
 mod broker;
 mod contract;
 mod quarantine;
+#[path = "../common/batch.rs"]
+mod sealed;
 mod shared;
 mod topics;
 mod unreliable;

@@ -1,59 +1,27 @@
 //! Several processes that share one log and one lake.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::DataType;
 use bytes::Bytes;
 use sluice_ingest::config::{LogKind, Role, Writes};
 use sluice_ingest::log::Head;
 use sluice_ingest::writer::WriterError;
 use sluice_ingest::{IngestConfig, IngestService, Log, LogError, RunError, StatusHandle};
 use sluice_store::Stores;
-use sluice_wire::counts::Counts;
-use sluice_wire::envelope::{Compression, Envelope, Header, Kind, seal};
-use sluice_wire::ids::{BatchId, Epoch, NodeId, Partition, StreamId, TenantId};
+use sluice_wire::envelope::Envelope;
+use sluice_wire::ids::Partition;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::sealed::{ROWS, batch_of};
 use super::{OpenKafka, soon};
 
 const PARTITIONS: u16 = 4;
-const ROWS: u64 = 3;
 
 /// Three log records of one edge.
 pub(crate) fn batch(index: u16, seq: u64) -> Bytes {
-    let stream = StreamId {
-        tenant: TenantId::new("acme").unwrap(),
-        node: NodeId::new(&format!("site-{index}")).unwrap(),
-        spool: [1; 16],
-    };
-    let epoch = Epoch { number: 1, random: 7 };
-    let header = Header {
-        id: BatchId { stream, epoch, seq },
-        generation: 0,
-        kind: Kind::Data,
-        rows: ROWS as u32,
-        counts: Counts {
-            accepted: ROWS,
-            stored: ROWS,
-            ..Counts::default()
-        },
-        journal_upto: 0,
-        time_min_ns: 0,
-        time_max_ns: 2,
-        sealed_at_ns: 3,
-        detail: String::new(),
-    };
-    let signal = StringArray::from_iter_values((0..ROWS).map(|_| "log"));
-    let dictionary = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
-    let signal = arrow::compute::cast(&signal, &dictionary).unwrap();
-    let time: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS as i64));
-    let rows = [("signal", signal, false), ("time", time, false)];
-    let rows = RecordBatch::try_from_iter_with_nullable(rows).unwrap();
-    seal(&header, Some(&rows), Compression::default()).unwrap()
+    batch_of("acme", index, seq, None)
 }
 
 /// What all processes of one fleet have in common.

@@ -145,6 +145,33 @@ async fn p15_r4_who_is_far_over_its_quota_waits_and_loses_nothing_and_others_do_
 }
 
 #[tokio::test]
+async fn p15_whoever_has_batches_decoded_that_are_refused_pays_for_the_work() {
+    // After the first batch, minutes of nothing.
+    let limits = Tenant {
+        bytes_per_second: 1,
+        burst: Duration::from_secs(1),
+        ..Tenant::default()
+    };
+    let cloud = Cloud::new(limits, |_| {});
+    let (_noisy_peer, mut noisy) = cloud.open("noisy").await.unwrap();
+    noisy.send(&batch(of("quiet"), 0)).await;
+    let refused = nack(&mut noisy).await;
+    assert!(refused.reason.contains("another stream"), "{refused:?}");
+    noisy.send(&batch(of("noisy"), 1)).await;
+    let held = nack(&mut noisy).await;
+    assert!(held.reason.contains("bytes_per_second"), "{held:?}");
+    let status = cloud.world.status.snapshot();
+    assert_eq!(status.refused_foreign, 1);
+    let noisy = &status.tenants["noisy"];
+    assert_eq!((noisy.refused, noisy.taken, noisy.bytes), (1, 0, 0));
+    assert_eq!(noisy.refused_bytes, batch(of("quiet"), 0).len() as u64);
+    assert!(
+        !status.tenants.contains_key("quiet"),
+        "of another tenant nothing is taken"
+    );
+}
+
+#[tokio::test]
 async fn p15_the_bytes_of_a_day_are_counted_over_a_restart() {
     let length = |seq| batch(of("noisy"), seq).len() as u64;
     let limits = Tenant {

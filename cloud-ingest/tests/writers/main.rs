@@ -4,14 +4,13 @@
 mod clickhouse;
 mod erase;
 mod replay;
+#[path = "../common/batch.rs"]
+mod sealed;
 mod set_aside;
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use arrow::datatypes::DataType;
 use bytes::Bytes;
 use sluice_ingest::config::Role;
 use sluice_ingest::log::{EmbeddedOptions, Head, OpenError};
@@ -20,15 +19,15 @@ use sluice_ingest::writer::WriterError;
 use sluice_ingest::{EmbeddedLog, IngestConfig, IngestService, IngestStatus, Log, RunError, StatusHandle};
 use sluice_store::{Lake, Stores};
 use sluice_wal::WalError;
-use sluice_wire::counts::Counts;
-use sluice_wire::envelope::{Compression, Envelope, Header, Kind, seal};
-use sluice_wire::ids::{BatchId, Epoch, NodeId, Partition, StreamId, TenantId};
+use sluice_wire::envelope::Envelope;
+use sluice_wire::ids::Partition;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::sealed::ROWS;
+
 /// Only a failure waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
-const ROWS: u64 = 3;
 
 /// The folders of one ingest and its configuration.
 struct World {
@@ -181,38 +180,7 @@ fn batch(node: u16, seq: u64, bytes: usize) -> Bytes {
 }
 
 fn batch_of(tenant: &str, node: u16, seq: u64, bytes: usize) -> Bytes {
-    let header = Header {
-        id: BatchId {
-            stream: StreamId {
-                tenant: TenantId::new(tenant).unwrap(),
-                node: NodeId::new(&format!("site-{node}")).unwrap(),
-                spool: [1; 16],
-            },
-            epoch: Epoch { number: 1, random: 7 },
-            seq,
-        },
-        generation: 0,
-        kind: Kind::Data,
-        rows: ROWS as u32,
-        counts: Counts {
-            accepted: ROWS,
-            stored: ROWS,
-            ..Counts::default()
-        },
-        journal_upto: 0,
-        time_min_ns: 0,
-        time_max_ns: 2,
-        sealed_at_ns: 3,
-        detail: String::new(),
-    };
-    let signal = StringArray::from_iter_values((0..ROWS).map(|_| "log"));
-    let dictionary = DataType::Dictionary(Box::new(DataType::UInt16), Box::new(DataType::Utf8));
-    let signal = arrow::compute::cast(&signal, &dictionary).unwrap();
-    let time: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS as i64));
-    let body: ArrayRef = Arc::new(StringArray::from_iter_values((0..ROWS).map(|_| "x".repeat(bytes))));
-    let rows = [("signal", signal, false), ("time", time, false), ("body", body, true)];
-    let rows = RecordBatch::try_from_iter_with_nullable(rows).unwrap();
-    seal(&header, Some(&rows), Compression::default()).unwrap()
+    sealed::batch_of(tenant, node, seq, Some(bytes))
 }
 
 /// Small files become few by themselves; what no commit names goes after a week, and not before.

@@ -99,6 +99,11 @@ impl Lake {
         Ok(Lake { location, bucket })
     }
 
+    /// It is a bucket.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.bucket.is_some()
+    }
+
     /// The part of the lake with a name; the whole when that is empty.
     pub(crate) fn part(&self, name: &str) -> Result<LogStoreRef, DeltaTableError> {
         let location = match name {

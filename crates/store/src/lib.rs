@@ -8,6 +8,7 @@ pub mod hot;
 mod lake;
 pub mod physical;
 pub mod provider;
+pub mod reading;
 mod rows;
 pub mod seam;
 mod state;
@@ -17,7 +18,11 @@ pub use cold::{ColdError, ColdTable, CommitError};
 pub use erase::{Erasures, Retention, Rule};
 pub use hot::{ClickHouseHot, EmbeddedHot, Hot, HotError, HotRows};
 pub use lake::{Lake, LakeError, S3Options};
-pub use provider::{Completeness, PinError, Pinned, Scope, Tables, TablesOptions, physical_rules, register_views};
+pub use provider::{
+    Completeness, Inputs, PinError, Pinned, Scope, Tables, TablesOptions, inputs, is_rows, physical_rules,
+    register_views,
+};
+pub use reading::{CacheOptions, Caches, Reads};
 pub use rows::{OffsetRange, RowsError};
 pub use seam::{Claim, Position, Seam, SeamError, SeamRecord};
 pub use state::{StateError, StateObjects};

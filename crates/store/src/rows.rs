@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{Int64Type, TimestampNanosecondType};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType, TimestampNanosecondType};
 use sluice_wire::ids::Partition;
 
 /// The `signal` of ledger rows.
@@ -87,6 +87,19 @@ pub(crate) fn time_bounds(batch: &RecordBatch) -> Result<(i64, i64), RowsError> 
         .ok_or(RowsError::Schema)?;
     let bounds = arrow::compute::min(times).zip(arrow::compute::max(times));
     bounds.ok_or(RowsError::Null("time"))
+}
+
+/// Smallest `ingested_at`, in microseconds since 1970; the batch has rows.
+pub(crate) fn oldest_us(batch: &RecordBatch) -> Result<i64, RowsError> {
+    let taken_in = batch
+        .column_by_name("ingested_at")
+        .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>())
+        .ok_or(RowsError::Schema)?;
+    match taken_in.null_count() {
+        0 => arrow::compute::min(taken_in).ok_or(RowsError::Null("ingested_at")),
+        // Of what is not said, any time is possible.
+        _ => Ok(i64::MIN),
+    }
 }
 
 /// Smallest and largest `offset`; the batch has rows.

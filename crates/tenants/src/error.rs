@@ -16,4 +16,12 @@ pub enum TenantsError {
     Keys { path: PathBuf, what: String },
     #[error("{} is larger than {max} bytes", path.display())]
     TooLarge { path: PathBuf, max: u64 },
+    /// What is written must be readable: roles would go on with the file of before, and start no more.
+    #[error("{} would have {bytes} bytes and may have {max}: it stays as it was; {hint}", path.display())]
+    WouldBeTooLarge {
+        path: PathBuf,
+        bytes: u64,
+        max: u64,
+        hint: &'static str,
+    },
 }

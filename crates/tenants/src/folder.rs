@@ -12,7 +12,10 @@ use crate::tenants::Tenants;
 pub const TENANTS_FILE: &str = "tenants.toml";
 pub const KEYS_FILE: &str = "keys.json";
 const LOCK: &str = "lock";
+/// More than any cloud needs: some 50,000 keys.
 const MAX_FILE: u64 = 16 << 20;
+const FEWER_TENANTS: &str = "remove tenants that nobody serves any more: `sluice tenant remove`";
+const FEWER_KEYS: &str = "forget keys that open nothing any more: `sluice key prune --dead-for \"0 s\"`; or remove tenants: `sluice tenant remove`";
 
 /// Held by whoever writes.
 #[derive(Debug)]
@@ -59,7 +62,9 @@ impl Folder {
         let text = tenants.to_toml().map_err(TenantsError::Tenants)?;
         // What could not be read again is not written.
         Tenants::from_toml(&text).map_err(TenantsError::Tenants)?;
-        replace(&self.dir.join(TENANTS_FILE), text.as_bytes(), 0o644)
+        let path = self.dir.join(TENANTS_FILE);
+        check_size(&path, text.as_bytes(), FEWER_TENANTS)?;
+        replace(&path, text.as_bytes(), 0o644)
     }
 
     /// Durable when it returns.
@@ -69,7 +74,22 @@ impl Folder {
             path: path.clone(),
             what,
         })?;
+        check_size(&path, &bytes, FEWER_KEYS)?;
         replace(&path, &bytes, 0o600)
+    }
+}
+
+/// What could not be read again is not written.
+fn check_size(path: &Path, bytes: &[u8], hint: &'static str) -> Result<(), TenantsError> {
+    let bytes = bytes.len() as u64;
+    match bytes > MAX_FILE {
+        true => Err(TenantsError::WouldBeTooLarge {
+            path: path.to_owned(),
+            bytes,
+            max: MAX_FILE,
+            hint,
+        }),
+        false => Ok(()),
     }
 }
 
@@ -130,5 +150,45 @@ fn at(path: &Path) -> impl Fn(io::Error) -> TenantsError {
     move |source| TenantsError::Io {
         path: path.clone(),
         source,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::keys::{Key, Scope};
+    use sluice_wire::ids::TenantId;
+
+    /// P15: whoever makes keys for ever ends with an error and with a file that every role can still read.
+    #[test]
+    fn p15_keys_that_could_not_be_read_again_are_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::lock(dir.path()).unwrap();
+        let acme = TenantId::new("acme").unwrap();
+        let mint = |n: u64, name: &str, end| {
+            let mut id = [0; 6];
+            id.copy_from_slice(&n.to_be_bytes()[2..]);
+            Key::mint(id, [7; 32], &acme, name, Scope::Write, (100, end)).1
+        };
+        let mut keys = Keys::default();
+        keys.add(mint(0, "good", None)).unwrap();
+        folder.save_keys(&keys).unwrap();
+        let good = keys.clone();
+        // The largest names that the command takes.
+        let name = "n".repeat(64);
+        for n in 1..60_000 {
+            keys.add(mint(n, &name, Some(200))).unwrap();
+        }
+        let error = folder.save_keys(&keys).unwrap_err();
+        assert!(
+            matches!(error, TenantsError::WouldBeTooLarge { max: MAX_FILE, .. }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("sluice key prune"), "{error}");
+        assert_eq!(folder.keys().unwrap(), good, "the file stays as it was");
+        assert_eq!(keys.prune(200, 0), 59_999);
+        folder.save_keys(&keys).unwrap();
+        assert_eq!(folder.keys().unwrap(), good);
     }
 }

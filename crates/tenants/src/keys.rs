@@ -135,6 +135,12 @@ impl Key {
     pub fn is_expired(&self, now_s: u64) -> bool {
         self.expires_at.is_some_and(|end| now_s >= end)
     }
+
+    /// Since when it opens nothing, if it does not.
+    pub fn dead_since(&self, now_s: u64) -> Option<u64> {
+        let expired = self.expires_at.filter(|end| now_s >= *end);
+        self.revoked_at.into_iter().chain(expired).min()
+    }
 }
 
 impl Keys {
@@ -210,12 +216,22 @@ impl Keys {
 
     /// Forgets those of a tenant that is removed: whoever adds the name again begins anew.
     pub fn forget(&mut self, tenant: &TenantId) -> usize {
+        self.retain(|key| key.tenant != tenant.as_str())
+    }
+
+    /// Forgets those that were revoked, or expired, so many seconds ago. They open nothing either way; only that a use of one is told from
+    /// that of a made-up one ends with it.
+    pub fn prune(&mut self, now_s: u64, dead_for_s: u64) -> usize {
+        self.retain(|key| {
+            let dead_since = key.dead_since(now_s);
+            dead_since.is_none_or(|since| now_s.saturating_sub(since) < dead_for_s)
+        })
+    }
+
+    /// How many are gone.
+    fn retain(&mut self, stays: impl Fn(&Key) -> bool) -> usize {
         let before = self.keys.len();
-        let kept: Vec<Key> = self
-            .keys
-            .drain(..)
-            .filter(|key| key.tenant != tenant.as_str())
-            .collect();
+        let kept: Vec<Key> = self.keys.drain(..).filter(stays).collect();
         let gone = before - kept.len();
         *self = Self::default();
         for key in kept {
@@ -283,6 +299,36 @@ mod tests {
         assert_eq!(keys.forget(&tenant("acme")), 1);
         assert_eq!(who(&keys, &acme, 150), Err(KeyRefusal::Unknown));
         assert_eq!(who(&keys, &beta, 199), Ok("beta".to_owned()));
+    }
+
+    #[test]
+    fn only_keys_that_have_long_opened_nothing_are_forgotten() {
+        let mint = |n: u8, end| Key::mint([n; 6], [n; 32], &tenant("acme"), "ci", Scope::Write, (100, end));
+        let mut keys = Keys::default();
+        for (n, end) in [
+            (1, None),
+            (2, Some(1_000)),
+            (3, Some(9_000)),
+            (4, None),
+            (5, Some(4_000)),
+        ] {
+            keys.add(mint(n, end).1).unwrap();
+        }
+        // One that is revoked after it expired is dead since it expired.
+        keys.revoke(3_000, |key| {
+            key.id == hex::encode([4; 6]) || key.id == hex::encode([2; 6])
+        });
+        let left = |keys: &Keys| keys.iter().map(|key| key.id[..2].to_owned()).collect::<Vec<_>>();
+        assert_eq!(keys.prune(5_000, 4_001), 0);
+        assert_eq!(keys.prune(5_000, 4_000), 1);
+        assert_eq!(left(&keys), ["01", "03", "04", "05"]);
+        assert_eq!(keys.prune(5_000, 2_000), 1);
+        assert_eq!(left(&keys), ["01", "03", "05"]);
+        assert_eq!(keys.prune(5_000, 0), 1);
+        // What is good is never forgotten, and stays good.
+        assert_eq!(left(&keys), ["01", "03"]);
+        let (text, _) = mint(3, Some(9_000));
+        assert!(keys.identify(&text, Scope::Write, 5_000).is_ok());
     }
 
     #[test]

@@ -34,7 +34,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the node until SIGTERM or ctrl-c. SIGHUP reads the configuration anew: the plugin chain, and whether the tap is open.
+    /// Run the node until SIGTERM or ctrl-c. SIGHUP reads the configuration anew: the plugin chain, the sources, and whether the tap is open.
     Run {
         /// Configuration; without it every key has its default.
         #[arg(long, value_name = "FILE")]

@@ -24,7 +24,8 @@ use crate::otlp::OtlpRoutes;
 use crate::recovery::{self, RecoveryError};
 use crate::sealer::{Content, Pending, Policy, Queue, Sealer, blocking};
 use crate::serve::{Door, DoorLimits};
-use crate::source::{Source, otlp_grpc, otlp_http};
+use crate::source::at_work::Built;
+use crate::source::{otlp_grpc, otlp_http};
 use crate::spool::{Spool, SpoolError};
 use crate::status::{Phase, StatusHandle};
 use crate::tap::TapDoor;
@@ -113,7 +114,7 @@ impl Running {
         mut self,
         journal: Arc<Journal>,
         doors: Vec<Door>,
-        sources: Vec<Source>,
+        sources: Built,
         shutdown: CancellationToken,
     ) -> Result<(), EdgeError> {
         let (sealer_in, accepted) = mpsc::channel(HANDOVER_RECORDS);
@@ -170,9 +171,8 @@ impl Running {
         intake.recovered.store(true, Ordering::Release);
         self.open_doors(&mut entrance, &intake, &stop_doors);
         let mut serving = entrance.open;
-        for source in sources {
-            serving.spawn(source.run(intake.clone(), stop_doors.clone()));
-        }
+        let settings = self.status.shared.source_settings.subscribe();
+        serving.spawn(sources.run(intake.clone(), settings, stop_doors.clone()));
 
         let failure = tokio::select! {
             () = shutdown.cancelled() => None,

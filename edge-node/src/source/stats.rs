@@ -134,8 +134,8 @@ pub(crate) struct Sources {
     pub(crate) otlp_grpc: Arc<SourceStats>,
     pub(crate) otlp_http: Arc<SourceStats>,
     pub(crate) json_lines: Arc<SourceStats>,
-    /// Those of the configuration.
-    pub(crate) configured: Vec<Arc<SourceStats>>,
+    /// Those of the configuration, in its order.
+    configured: Mutex<Vec<Arc<SourceStats>>>,
 }
 
 impl Sources {
@@ -145,14 +145,20 @@ impl Sources {
             otlp_grpc: door("otlp-grpc"),
             otlp_http: door("otlp-http"),
             json_lines: door("json-lines"),
-            configured,
+            configured: Mutex::new(configured),
         }
     }
 
+    /// Takes over those of another configuration.
+    pub(crate) fn configure(&self, configured: Vec<Arc<SourceStats>>) {
+        *lock(&self.configured) = configured;
+    }
+
     pub(crate) fn status(&self, now_ns: u64) -> Vec<SourceStatus> {
+        let configured = lock(&self.configured).clone();
         [&self.otlp_grpc, &self.otlp_http, &self.json_lines]
             .into_iter()
-            .chain(&self.configured)
+            .chain(&configured)
             .map(|source| source.status(now_ns))
             .collect()
     }

@@ -121,7 +121,7 @@ fn p2_lines_are_taken_once_while_files_are_renamed_copied_and_cut_and_the_node_r
 }
 
 /// Each of these once, and nothing else.
-fn assert_same(expected: &[String], found: &[String]) {
+pub(crate) fn assert_same(expected: &[String], found: &[String]) {
     let mut counts: BTreeMap<&str, i64> = BTreeMap::new();
     expected.iter().for_each(|line| *counts.entry(line).or_default() -= 1);
     found.iter().for_each(|line| *counts.entry(line).or_default() += 1);

@@ -24,6 +24,7 @@ mod rows;
 mod scrape;
 mod shadow;
 mod site;
+mod sources;
 mod spool_tools;
 mod standing;
 mod syslog;

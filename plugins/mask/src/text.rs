@@ -40,6 +40,8 @@ pub(crate) struct Masker {
     renderer: Renderer,
     keys: Keys,
     found: Vec<Found>,
+    /// Empty: the memory of the edits before.
+    spare: Vec<Edit>,
     /// Whether the text at hand must be masked as a whole.
     too_many: bool,
 }
@@ -54,6 +56,7 @@ impl Masker {
             renderer,
             keys: Keys::new(&config.always, &config.never),
             found: Vec::new(),
+            spare: Vec::new(),
             too_many: false,
             config,
         })
@@ -94,6 +97,7 @@ impl Masker {
     ) -> bool {
         let mut edits = self.edits(text, shape, facts, hits);
         if edits.is_empty() {
+            self.spare = edits;
             return false;
         }
         let length = |edits: &[Edit]| {
@@ -118,6 +122,8 @@ impl Masker {
             copied = edit.end;
         }
         out.push_str(&text[copied..]);
+        edits.clear();
+        self.spare = edits;
         true
     }
 
@@ -150,7 +156,7 @@ impl Masker {
 
     /// What is replaced in a text, in order and not overlapping.
     pub(crate) fn edits(&mut self, text: &str, shape: Shape, facts: Facts, hits: &[CustomHit]) -> Vec<Edit> {
-        let mut edits = Vec::new();
+        let mut edits = std::mem::take(&mut self.spare);
         if facts.never {
             return edits;
         }
@@ -179,7 +185,8 @@ impl Masker {
     }
 
     pub(crate) fn render(&self, kind: Kind, value: &str) -> String {
-        let mut text = String::new();
+        // `[national_id]`, and most hashes: one piece of memory.
+        let mut text = String::with_capacity(32);
         self.renderer
             .render(self.config.action(kind), kind, self.name(kind), value, &mut text);
         text

@@ -43,6 +43,7 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
         text.push('\n');
     }
     let counters = &api.engine.counters;
+    let ((hits, misses, bytes), reads) = (api.engine.answers(), api.engine.reads());
     let totals = [
         (
             "sluice_query_asked_total",
@@ -79,6 +80,72 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
             "gauge",
             "Queries waiting for a place.",
             api.engine.waiting() as u64,
+        ),
+        (
+            "sluice_query_answers_again_total",
+            "counter",
+            "Answers that were given again, as nothing that they read had changed.",
+            hits,
+        ),
+        (
+            "sluice_query_answers_made_total",
+            "counter",
+            "Answers that could have been given again and had to be made.",
+            misses,
+        ),
+        (
+            "sluice_query_answers_bytes",
+            "gauge",
+            "Bytes of answers that are kept.",
+            bytes,
+        ),
+        (
+            "sluice_query_lake_reads_total",
+            "counter",
+            "Reads of cold files in the lake.",
+            reads.lake_reads,
+        ),
+        (
+            "sluice_query_lake_bytes_total",
+            "counter",
+            "Bytes of cold files that the lake gave.",
+            reads.lake_bytes,
+        ),
+        (
+            "sluice_query_disk_hits_total",
+            "counter",
+            "Parts of cold files that were on this machine's disk.",
+            reads.disk_hits,
+        ),
+        (
+            "sluice_query_disk_hit_bytes_total",
+            "counter",
+            "Bytes of cold files that were on this machine's disk.",
+            reads.disk_hit_bytes,
+        ),
+        (
+            "sluice_query_disk_misses_total",
+            "counter",
+            "Parts of cold files that were not on this machine's disk.",
+            reads.disk_misses,
+        ),
+        (
+            "sluice_query_disk_damaged_total",
+            "counter",
+            "Parts of cold files on this machine's disk that were damaged and read again.",
+            reads.disk_damaged,
+        ),
+        (
+            "sluice_query_disk_bytes",
+            "gauge",
+            "Bytes of cold files on this machine's disk.",
+            reads.disk_bytes,
+        ),
+        (
+            "sluice_query_footers",
+            "gauge",
+            "Cold files whose parsed footers are in memory.",
+            reads.footers,
         ),
     ];
     for (name, kind, help, value) in totals {

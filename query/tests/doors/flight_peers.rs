@@ -17,7 +17,6 @@ use arrow_flight::{
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use sluice_query::QueryConfig;
-use sluice_query::config::TlsConfig;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -273,25 +272,7 @@ async fn p15_hostile_peers_get_errors_and_nobody_else_notices() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_certificate_the_door_speaks_tls_and_nothing_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let config = QueryConfig {
-        tls: Some(TlsConfig { cert, key }),
-        ..QueryConfig::default()
-    };
-    let node = Node::with(config, 4).await;
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(rustls::pki_types::CertificateDer::from(made.cert.der().to_vec()))
-        .unwrap();
-    let mut tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let (node, mut tls, _folder) = Node::with_certificate().await;
     tls.alpn_protocols = vec![b"h2".to_vec()];
     let connector = tokio_rustls::TlsConnector::from(Arc::new(tls));
     let address = node.flight;

@@ -1,6 +1,7 @@
 //! The doors over real stores: what they answer, to whom, in which form, and what they refuse.
 #![allow(clippy::unwrap_used)]
 
+mod again;
 mod answers;
 mod completeness;
 mod crowd;

@@ -12,7 +12,9 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
+use sluice_query::config::TlsConfig;
 use sluice_query::tokens::{Entry, Reach, mint};
 use sluice_query::{QueryConfig, QueryService, Tokens};
 use sluice_store::{LogEnds, OffsetRange, Stores, Tables, TablesOptions};
@@ -110,6 +112,29 @@ impl Node {
             shutdown,
             _folder: folder,
         }
+    }
+
+    /// One with a certificate of its own, whoever believes that, and the folder that it lies in.
+    pub(crate) async fn with_certificate() -> (Node, rustls::ClientConfig, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        std::fs::write(&cert, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let config = QueryConfig {
+            tls: Some(TlsConfig { cert, key }),
+            ..QueryConfig::default()
+        };
+        let node = Node::with(config, 4).await;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from(made.cert.der().to_vec())).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        (node, client, folder)
     }
 
     pub(crate) async fn send(&self, request: http::request::Builder, body: impl Into<Bytes>) -> Reply {

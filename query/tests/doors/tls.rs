@@ -2,33 +2,14 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::{CertificateDer, ServerName};
-use sluice_query::QueryConfig;
-use sluice_query::config::TlsConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::node::Node;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn https_answers_with_tls_1_3_and_plain_text_gets_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let config = QueryConfig {
-        tls: Some(TlsConfig { cert, key }),
-        ..QueryConfig::default()
-    };
-    let node = Node::with(config, 4).await;
-
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from(made.cert.der().to_vec())).unwrap();
-    let client = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let (node, client, _folder) = Node::with_certificate().await;
     let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
     let stream = tokio::net::TcpStream::connect(node.address).await.unwrap();
     let mut stream = connector

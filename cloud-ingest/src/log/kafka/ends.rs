@@ -8,6 +8,8 @@ use tokio::sync::watch;
 
 /// Moments remembered by partition: at one a second, ten minutes of a log that nobody reads.
 const MAX_MARKS: usize = 600;
+/// Records whose size is remembered on average; when there are twice as many, those before count half.
+const SIZED_RECORDS: u64 = 65_536;
 /// Ends that were not confirmed for longer are not as of now. They are asked for every second.
 const MAX_AGE: Duration = Duration::from_secs(5);
 
@@ -25,6 +27,9 @@ struct Known {
     end: u64,
     /// By what time which end had been reached; the oldest first.
     marks: VecDeque<(u64, i64)>,
+    /// Records that this process stored or read lately, and their bytes.
+    sized: u64,
+    sized_bytes: u64,
 }
 
 impl Ends {
@@ -60,6 +65,29 @@ impl Ends {
             drop(partitions);
             self.changed.send_modify(|count| *count += 1);
         }
+    }
+
+    /// So many records of a partition have so many bytes.
+    pub(super) fn sized(&self, index: u16, records: u64, bytes: u64) {
+        if let Some(known) = self.lock().get_mut(usize::from(index)) {
+            known.sized += records;
+            known.sized_bytes += bytes;
+            if known.sized > 2 * SIZED_RECORDS {
+                known.sized /= 2;
+                known.sized_bytes /= 2;
+            }
+        }
+    }
+
+    /// About how large a partition is: the broker is not asked, its records are taken to be as large as those that this process saw. 0 before
+    /// it saw any.
+    pub(super) fn bytes(&self, index: u16) -> u64 {
+        let of = |known: &Known| {
+            let records = u128::from(known.end.saturating_sub(known.first));
+            let bytes = records * u128::from(known.sized_bytes) / u128::from(known.sized.max(1));
+            u64::try_from(bytes).unwrap_or(u64::MAX)
+        };
+        self.of(index, of).unwrap_or(0)
     }
 
     pub(super) fn first(&self, index: u16) -> u64 {
@@ -135,5 +163,22 @@ mod tests {
             ends.reached(0, 16 + n, 1000 + n as i64);
         }
         assert!(ends.lock()[0].marks.len() <= MAX_MARKS);
+    }
+
+    #[test]
+    fn the_size_of_a_partition_is_known_by_its_records() {
+        let ends = Ends::new(2);
+        ends.confirm(&[(0, 1_000), (0, 0)], 1);
+        assert_eq!(ends.bytes(0), 0, "no record was seen");
+        ends.sized(0, 10, 10_000);
+        assert_eq!(ends.bytes(0), 1_000_000);
+        // What was trimmed does not count, and what comes lately counts more than what was long ago.
+        ends.confirm(&[(900, 1_000), (0, 0)], 2);
+        assert_eq!(ends.bytes(0), 100_000);
+        for _ in 0..10 {
+            ends.sized(0, 2 * SIZED_RECORDS, 2 * SIZED_RECORDS * 100);
+        }
+        assert!((10_000..10_010).contains(&ends.bytes(0)), "{}", ends.bytes(0));
+        assert_eq!((ends.bytes(1), ends.bytes(7)), (0, 0));
     }
 }

@@ -204,6 +204,7 @@ impl Log for KafkaLog {
         record.extend_from_slice(&envelope);
         let offset = self.shared.producer.append(index, &record, ingested_at_us).await?;
         self.shared.ends.reached(index, offset + 1, ingested_at_us);
+        self.shared.ends.sized(index, 1, record.len() as u64);
         Ok(offset)
     }
 
@@ -216,6 +217,8 @@ impl Log for KafkaLog {
             Ok(records) => {
                 if let Some(last) = records.last() {
                     shared.ends.reached(index, last.offset + 1, now_us());
+                    let bytes = records.iter().map(|record| record.envelope.len() as u64).sum();
+                    shared.ends.sized(index, records.len() as u64, bytes);
                 }
                 Ok(records)
             }
@@ -282,6 +285,11 @@ impl Log for KafkaLog {
     fn first(&self, partition: Partition) -> u64 {
         self.index_of(partition)
             .map_or(0, |index| self.shared.ends.first(index))
+    }
+
+    fn bytes(&self, partition: Partition) -> u64 {
+        self.index_of(partition)
+            .map_or(0, |index| self.shared.ends.bytes(index))
     }
 
     fn max_envelope_bytes(&self) -> Option<u32> {

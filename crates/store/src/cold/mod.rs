@@ -51,6 +51,10 @@ struct Shared {
     mapping: Mapping,
     /// Names the table's files to the query engine.
     url: ObjectStoreUrl,
+    /// Where the table is.
+    place: String,
+    /// Its files are not on a disk of this machine.
+    is_remote: bool,
     newest: Mutex<Arc<ColdVersion>>,
     /// One commit at a time in this process; others are met at the version number. Holds what a failed one left.
     writer: Mutex<Option<Unnamed>>,
@@ -123,6 +127,8 @@ impl ColdTable {
         let newest = Mutex::new(Arc::new(version));
         Ok(Self {
             shared: Arc::new(Shared {
+                place: log_store.root_url().to_string(),
+                is_remote: lake.is_remote(),
                 log_store,
                 mapping,
                 url,
@@ -171,6 +177,14 @@ impl ColdTable {
 
     pub(crate) fn url(&self) -> &ObjectStoreUrl {
         &self.shared.url
+    }
+
+    pub(crate) fn place(&self) -> &str {
+        &self.shared.place
+    }
+
+    pub(crate) fn is_remote(&self) -> bool {
+        self.shared.is_remote
     }
 
     /// The store of the data files, rooted at the table.

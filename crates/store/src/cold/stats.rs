@@ -10,7 +10,7 @@ use datafusion::scalar::ScalarValue;
 use serde_json::{Map, Value, json};
 
 /// The columns that have statistics: what queries select by, and what the seam needs.
-pub(crate) const COLUMNS: [&str; 10] = [
+pub(crate) const COLUMNS: [&str; 11] = [
     "tenant",
     "node",
     "signal",
@@ -21,6 +21,7 @@ pub(crate) const COLUMNS: [&str; 10] = [
     "quarantined_by",
     "partition",
     "offset",
+    "ingested_at",
 ];
 
 /// Longer texts have no bounds: readers may cut them, and a cut bound is easy to get wrong.
@@ -108,6 +109,14 @@ impl FileStats {
         match self.bounds.get("time") {
             Some((_, ScalarValue::TimestampMicrosecond(Some(high), _))) => *high,
             _ => i64::MAX,
+        }
+    }
+
+    /// When the first row was taken in, in microseconds since 1970, where the file says it.
+    pub(crate) fn oldest_us(&self) -> Option<i64> {
+        match (self.bounds.get("ingested_at")?, self.nulls.get("ingested_at")?) {
+            ((ScalarValue::TimestampMicrosecond(Some(low), _), _), 0) => Some(*low),
+            _ => None,
         }
     }
 

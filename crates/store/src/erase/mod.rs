@@ -53,6 +53,11 @@ impl Erasure {
         tenant.is_none_or(|tenant| self.whose.includes(tenant))
     }
 
+    /// Whether no row is erased of those that were taken in at `oldest_us` or later; `None`: they may be of any time.
+    pub(crate) fn spares(&self, oldest_us: Option<i64>) -> bool {
+        oldest_us.is_some_and(|oldest| self.before_us <= oldest)
+    }
+
     /// What every row meets that is not erased: plain comparisons, which each store applies by itself.
     fn kept(&self) -> Expr {
         let micros = |us| lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())));
@@ -81,8 +86,12 @@ impl Erasure {
 impl Erasures {
     /// What the rows of a scan must meet.
     pub(crate) fn conditions(&self, tenant: Option<&str>) -> Vec<Expr> {
-        let concern = self.0.iter().filter(|erasure| erasure.concerns(tenant));
-        concern.map(Erasure::kept).collect()
+        self.of(tenant).map(Erasure::kept).collect()
+    }
+
+    /// Those that a scan may meet.
+    pub(crate) fn of(&self, tenant: Option<&str>) -> impl Iterator<Item = &Erasure> {
+        self.0.iter().filter(move |erasure| erasure.concerns(tenant))
     }
 
     /// Rules and retention as they stand at a moment.

@@ -3,13 +3,13 @@
 //! Whole files are passed over first: those that hot serves, of other tenants, of hidden rows, or outside the query's bounds. What
 //! remains is read in two groups: files all of whose rows count, and files that need a look at every row.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::{DFSchema, Result};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::utils::conjunction;
@@ -22,11 +22,16 @@ use datafusion::scalar::ScalarValue;
 
 use super::Point;
 use super::events::Wanted;
+use super::inputs;
 use super::part_exec::{PartExec, Restore};
 use super::prune::{self, Piece};
 use super::translate::to_stored;
 use crate::cold::ColdFile;
+use crate::reading::object_meta;
 use crate::rows;
+
+/// Read of the end of a file at first: the footer and page index of a million rows take about as much.
+const FOOTER_BYTES: usize = 512 << 10;
 
 /// How the rows of a file meet the rules of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,19 +116,20 @@ pub(super) fn plan(
     let scan = Scan { point, wanted, state };
     if kept.is_empty() {
         let input = Arc::new(EmptyExec::new(scan.stored_schema()?));
-        return Ok(vec![scan.restore(label, input)?]);
+        return Ok(vec![scan.restore(label, None, input)?]);
     }
     let mut parts = Vec::new();
     if !whole.is_empty() {
         let input = scan.read(&whole, &scan.columns(), filter.clone(), wanted.limit)?;
-        parts.push(scan.restore(label.clone(), input)?);
+        parts.push(scan.restore(label.clone(), Some(&whole), input)?);
     }
     if !mixed.is_empty() {
         let rule = row_rule(point, wanted);
         // The rule first: rows of others must not even reach a filter, which may say in an error what they hold.
         let both = physical(conjunction(rule.clone().into_iter().chain(stored)))?;
         let input = scan.read_checked(&mixed, both, rule)?;
-        parts.push(scan.restore(format!("{label}, {} of them by row", mixed.len()), input)?);
+        let label = format!("{label}, {} of them by row", mixed.len());
+        parts.push(scan.restore(label, Some(&mixed), input)?);
     }
     Ok(parts)
 }
@@ -154,18 +160,35 @@ impl Scan<'_> {
         ))
     }
 
-    fn restore(&self, label: String, input: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    /// `files`: what the input reads.
+    fn restore(
+        &self,
+        label: String,
+        files: Option<&[Arc<ColdFile>]>,
+        input: Arc<dyn ExecutionPlan>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let restore = Restore {
             mapping: self.point.table.mapping().clone(),
             columns: self.logical(),
         };
-        Ok(Arc::new(PartExec::new(
-            "ColdScan",
-            label,
-            input,
-            Some(restore),
-            self.wanted.projected()?,
-        )))
+        let part = PartExec::new("ColdScan", label, input, Some(restore), self.wanted.projected()?);
+        Ok(Arc::new(part.reading(files.map(|files| self.reads(files).into()))))
+    }
+
+    /// What tells this scan apart from others: of each file, also which of its rows hot serves.
+    fn reads(&self, files: &[Arc<ColdFile>]) -> String {
+        let (point, wanted) = (self.point, self.wanted);
+        let oldest = files.iter().map(|file| file.stats.oldest_us());
+        let erased = inputs::erasures(&point.hidden, wanted.tenant, oldest);
+        let mut text = format!("{} {erased}", wanted.text);
+        for file in files {
+            // writing to a String cannot fail
+            let _ = write!(text, " {} {}", file.path, file.bytes);
+            if fit_seam(file, point) != Fit::All {
+                let _ = write!(text, " {:?}", in_hot(file, point));
+            }
+        }
+        text
     }
 
     /// Reads files; `filter` may drop rows that it refuses, or leave them in.
@@ -178,11 +201,11 @@ impl Scan<'_> {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let table = &self.point.table;
         let runtime = self.state.runtime_env();
-        let store = table.store();
-        runtime.register_object_store(table.url().as_ref(), Arc::clone(&store));
-        let cache = runtime.cache_manager.get_file_metadata_cache();
+        let (objects, readers) = self.point.caches.files(table, files);
+        runtime.register_object_store(table.url().as_ref(), objects);
         let mut source = ParquetSource::new(Arc::clone(table.mapping().physical()))
-            .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(store, cache)))
+            .with_parquet_file_reader_factory(readers)
+            .with_metadata_size_hint(FOOTER_BYTES)
             .with_pushdown_filters(true);
         if let Some(filter) = filter {
             source = source.with_predicate(filter);
@@ -234,7 +257,7 @@ fn file_groups(files: &[Arc<ColdFile>], partitions: usize) -> Vec<FileGroup> {
     // In turn, so that each group keeps their order.
     for (at, file) in files.iter().enumerate() {
         let mut listed = PartitionedFile::new(String::new(), file.bytes);
-        listed.object_meta.location = file.path.clone();
+        listed.object_meta = object_meta(file);
         groups[at % count].push(listed);
     }
     groups
@@ -304,6 +327,25 @@ fn fit_hidden(file: &ColdFile, wanted: &Wanted<'_>) -> Fit {
         Fit::None
     } else {
         Fit::Some
+    }
+}
+
+/// The offsets of a file's rows that hot serves: partition, first, last.
+fn in_hot(file: &ColdFile, point: &Point) -> Vec<(i64, i64, i64)> {
+    let all = point
+        .partitions
+        .iter()
+        .filter_map(|(partition, pinned)| Some((partition.as_i64(), pinned.share.hot?)))
+        .map(|(partition, (first, last))| (partition, rows::signed(first), rows::signed(last)));
+    match &file.offsets {
+        None => all.collect(),
+        Some(spans) => all
+            .flat_map(|(partition, first, last)| {
+                let here = spans.iter().filter(move |span| span.partition == partition);
+                here.map(move |span| (partition, first.max(span.first), last.min(span.last)))
+            })
+            .filter(|(_, first, last)| first <= last)
+            .collect(),
     }
 }
 

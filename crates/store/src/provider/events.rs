@@ -37,6 +37,8 @@ pub(super) struct Wanted<'a> {
     pub(super) limit_if_filtered: Option<usize>,
     pub(super) tenant: Option<&'a str>,
     pub(super) hidden: bool,
+    /// Filters and columns that the query asks for, as text: what tells its scans apart.
+    pub(super) text: String,
 }
 
 impl Wanted<'_> {
@@ -112,6 +114,7 @@ impl TableProvider for EventsProvider {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let table_schema = DFSchema::try_from(Arc::clone(&self.schema))?;
+        let text = format!("{:?} {} {projection:?} {limit:?} {filters:?}", self.scope, self.hidden);
         // What is erased decides each row here, as exact filters do, and before any other.
         let hidden = self.point.hidden.conditions(self.scope.tenant());
         let filters = &[&hidden, filters].concat();
@@ -130,6 +133,7 @@ impl TableProvider for EventsProvider {
             limit_if_filtered: limit,
             tenant: self.scope.tenant(),
             hidden: self.hidden,
+            text,
         };
 
         let each = filters

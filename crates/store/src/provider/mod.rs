@@ -6,6 +6,7 @@ mod events;
 mod exact;
 mod federate;
 mod hot_scan;
+mod inputs;
 mod newest;
 mod part_exec;
 mod prune;
@@ -23,11 +24,13 @@ use sluice_wire::ids::{Partition, TenantId};
 pub use self::completeness::{Completeness, PartitionState};
 use self::events::EventsProvider;
 pub use self::federate::physical_rules;
+pub use self::inputs::{Inputs, inputs};
 use self::streams::{FoldTable, Shown, Streams};
 pub use self::views::{VIEWS, register_views};
 use crate::cold::{ColdError, ColdTable, ColdVersion};
 use crate::erase::{EraseError, Erasures};
 use crate::hot::{HotPin, Tail};
+use crate::reading::{Caches, Reads};
 use crate::seam::rule::{ColdBehind, Ends, Share};
 use crate::seam::{SeamError, SeamRecord};
 use crate::stores::{LogEnds, Stores};
@@ -36,7 +39,7 @@ use crate::stores::{LogEnds, Stores};
 const MAX_RELOADS: usize = 3;
 
 /// Whose rows a query may see.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Scope {
     Tenant(TenantId),
     /// All tenants: for the operator only.
@@ -90,6 +93,7 @@ struct Shared {
     seam: tokio::sync::Mutex<Option<(Instant, BTreeMap<Partition, SeamRecord>)>>,
     hidden: tokio::sync::Mutex<Option<(Instant, Arc<Erasures>)>>,
     streams: Arc<Streams>,
+    caches: Arc<Caches>,
 }
 
 /// One point of the log. All scans of a query use the same.
@@ -106,6 +110,7 @@ pub(crate) struct Point {
     pub(crate) table: ColdTable,
     /// Rows that nobody may see.
     pub(crate) hidden: Arc<Erasures>,
+    pub(crate) caches: Arc<Caches>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +155,11 @@ impl std::fmt::Debug for Pinned {
 
 impl Tables {
     pub fn new(stores: Stores, ends: Arc<dyn LogEnds>, options: TablesOptions) -> Self {
+        Self::with_caches(stores, ends, options, Caches::default())
+    }
+
+    /// The same with what may be kept of cold files.
+    pub fn with_caches(stores: Stores, ends: Arc<dyn LogEnds>, options: TablesOptions, caches: Caches) -> Self {
         let shared = Shared {
             stores,
             ends,
@@ -159,10 +169,16 @@ impl Tables {
             seam: tokio::sync::Mutex::default(),
             hidden: tokio::sync::Mutex::default(),
             streams: Arc::default(),
+            caches: Arc::new(caches),
         };
         Self {
             shared: Arc::new(shared),
         }
+    }
+
+    /// What was read of cold files, since the start.
+    pub fn reads(&self) -> Reads {
+        self.shared.caches.reads()
     }
 
     /// These partitions count in the completeness even while no store holds anything of them.
@@ -240,6 +256,7 @@ impl Tables {
                 cold,
                 table: stores.cold.clone(),
                 hidden,
+                caches: Arc::clone(&self.shared.caches),
             }),
             streams: Arc::clone(&self.shared.streams),
         })
@@ -299,6 +316,11 @@ fn shares(
         shares.insert(partition, (ends, ends.share().map_err(|error| (partition, error))?));
     }
     Ok(shares)
+}
+
+/// Whether a table is that of the rows, and not one that is made of them in another way.
+pub fn is_rows(table: &Arc<dyn TableProvider>) -> bool {
+    table.is::<EventsProvider>()
 }
 
 impl Pinned {

@@ -32,6 +32,8 @@ pub(super) struct PartExec {
     label: String,
     input: Arc<dyn ExecutionPlan>,
     restore: Option<Restore>,
+    /// What tells this scan apart from others; `None`: it has no rows.
+    reads: Option<Arc<str>>,
     properties: Arc<PlanProperties>,
 }
 
@@ -62,8 +64,19 @@ impl PartExec {
             label,
             input,
             restore,
+            reads: None,
             properties: Arc::new(properties),
         }
+    }
+
+    /// Says what it reads.
+    pub(super) fn reading(mut self, reads: Option<Arc<str>>) -> Self {
+        self.reads = reads;
+        self
+    }
+
+    pub(super) fn reads(&self) -> Option<&str> {
+        self.reads.as_deref()
     }
 
     /// What is said of a part that gives no rows.
@@ -129,13 +142,14 @@ impl ExecutionPlan for PartExec {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let [input] = <[_; 1]>::try_from(children)
             .map_err(|_| DataFusionError::Internal(format!("{} has one input", self.name)))?;
-        Ok(Arc::new(Self::new(
+        let part = Self::new(
             self.name,
             self.label.clone(),
             input,
             self.restore.clone(),
             self.schema(),
-        )))
+        );
+        Ok(Arc::new(part.reading(self.reads.clone())))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {

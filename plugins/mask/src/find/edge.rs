@@ -51,7 +51,14 @@ pub(crate) fn escape_rest(bytes: &[u8], at: usize) -> usize {
         return 0;
     }
     match bytes.get(at) {
-        Some(b'u') => 5,
+        // One that was cut off has fewer digits, and what follows is no part of it.
+        Some(b'u') => {
+            1 + bytes[at + 1..]
+                .iter()
+                .take(4)
+                .take_while(|byte| byte.is_ascii_hexdigit())
+                .count()
+        }
         Some(b'n' | b'r' | b't' | b'b' | b'f') => 1,
         _ => 0,
     }

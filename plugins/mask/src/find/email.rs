@@ -126,22 +126,43 @@ fn sign_length(bytes: &[u8], at: usize) -> usize {
     }
 }
 
+/// ASCII that may stand in the part before the sign.
+const IN_LOCAL: [bool; 256] = table(b"._+-%");
+/// The same of a label of the domain.
+const IN_LABEL: [bool; 256] = table(b"-");
+
+/// Letters, digits and these.
+const fn table(more: &[u8]) -> [bool; 256] {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let mut at = 0;
+    while at < more.len() {
+        table[more[at] as usize] = true;
+        at += 1;
+    }
+    table
+}
+
 /// First byte of the part before the sign; `at` if there is none.
 fn local_start(text: &str, from: usize, at: usize) -> usize {
     let bytes = text.as_bytes();
     let mut start = at;
-    for (index, c) in text[from..at].char_indices().rev() {
-        let index = from + index;
-        let part = match c {
-            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '+' | '-' | '%' => true,
+    while start > from {
+        let byte = bytes[start - 1];
+        start -= match byte {
+            _ if IN_LOCAL[usize::from(byte)] => 1,
             // O'Brien@…, but not 'bob@…'
-            '\'' => index > from && bytes[index - 1].is_ascii_alphanumeric() && start < at,
-            c => !c.is_ascii() && c.is_alphanumeric(),
+            b'\'' if start < at && start - 1 > from && bytes[start - 2].is_ascii_alphanumeric() => 1,
+            _ if byte.is_ascii() => break,
+            _ => match text[from..start].chars().next_back() {
+                Some(c) if c.is_alphanumeric() => c.len_utf8(),
+                _ => break,
+            },
         };
-        if !part {
-            break;
-        }
-        start = index;
     }
     start = after_escape(bytes, start, at);
     while start < at && matches!(bytes[start], b'.' | b'-' | b'%') {
@@ -184,7 +205,7 @@ fn label_end(text: &str, start: usize) -> usize {
     let bytes = text.as_bytes();
     let mut end = start;
     while let Some(byte) = bytes.get(end) {
-        if byte.is_ascii_alphanumeric() || *byte == b'-' {
+        if IN_LABEL[usize::from(*byte)] {
             end += 1;
         } else if !byte.is_ascii() {
             match text[end..].chars().next() {
@@ -208,6 +229,27 @@ fn is_top_level(label: &str) -> bool {
         .as_bytes()
         .windows(2)
         .any(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
-    let known = |no: &str| label.eq_ignore_ascii_case(no);
-    letters && !hump && label.chars().nth(1).is_some() && !NOT_DOMAINS.iter().any(|no| known(no))
+    letters && !hump && label.chars().nth(1).is_some() && !NO_ENDINGS.contains(&small(label.as_bytes()))
+}
+
+/// `NOT_DOMAINS`, each as one number, so that all are compared at once.
+const NO_ENDINGS: [u128; NOT_DOMAINS.len()] = {
+    let mut endings = [0; NOT_DOMAINS.len()];
+    let mut at = 0;
+    while at < endings.len() {
+        endings[at] = small(NOT_DOMAINS[at].as_bytes());
+        at += 1;
+    }
+    endings
+};
+
+/// Up to sixteen ASCII letters in one number, without case. What is longer is none of the endings.
+const fn small(label: &[u8]) -> u128 {
+    let mut all = label.len() as u128;
+    let mut at = 0;
+    while at < label.len() && at < 15 {
+        all = all << 8 | label[at].to_ascii_lowercase() as u128;
+        at += 1;
+    }
+    all
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::classes::Classes;
 use super::edge;
 
 /// Length by country, of the registry of SWIFT.
@@ -97,9 +98,6 @@ const LENGTHS: &[(&[u8; 2], usize)] = &[
     (b"YE", 30),
 ];
 
-/// The check digits.
-pub(crate) const MIN_DIGITS: usize = 2;
-
 const LETTERS: usize = 26;
 
 /// Length by the places of both letters in the alphabet; 0 where there is no such country.
@@ -126,31 +124,24 @@ fn length_of(first: u8, second: u8) -> Option<usize> {
 }
 
 /// Hands over the account numbers in `bytes`.
-pub(crate) fn find(bytes: &[u8], mut found: impl FnMut(Range<usize>)) {
-    let mut at = 0;
-    while at + 15 <= bytes.len() {
-        // Its fourth byte is a digit, and the third of what begins one byte later is the same one.
-        if !bytes[at + 3].is_ascii_digit() {
-            at += 2;
-            continue;
-        }
-        if !bytes[at + 2].is_ascii_digit() {
-            at += 1;
-            continue;
-        }
-        match at_word(bytes, at) {
-            Some(end) => {
-                found(at..end);
-                at = end;
-            }
-            None => at += 1,
+pub(crate) fn find(classes: &Classes, bytes: &[u8], mut found: impl FnMut(Range<usize>)) {
+    let mut from = 0;
+    for at in classes.letters_and_digits(0) {
+        if at >= from
+            && let Some(end) = at_word(bytes, at)
+        {
+            found(at..end);
+            from = end;
         }
     }
 }
 
 /// Whether one begins in the bytes before a run of digits: `DE|89 3704 …`, `GB29 NWBK |6016 …`.
-pub(crate) fn before_run(bytes: &[u8], run_start: usize) -> bool {
-    (run_start.saturating_sub(12)..(run_start + 3).min(bytes.len())).any(|at| at_word(bytes, at).is_some())
+pub(crate) fn before_run(classes: &Classes, bytes: &[u8], run_start: usize) -> bool {
+    classes
+        .letters_and_digits(run_start.saturating_sub(12))
+        .take_while(|at| *at < run_start + 3)
+        .any(|at| at_word(bytes, at).is_some())
 }
 
 /// End of the number that begins here.

@@ -49,7 +49,7 @@ schemes! {
 }
 
 impl Scheme {
-    pub(crate) fn bit(self) -> u64 {
+    pub(crate) const fn bit(self) -> u64 {
         1 << self as u64
     }
 }

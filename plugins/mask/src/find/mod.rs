@@ -2,6 +2,7 @@
 //! texts must be looked at.
 
 mod card;
+mod classes;
 mod command;
 mod edge;
 mod email;
@@ -14,7 +15,7 @@ mod phone;
 mod run;
 mod scan;
 pub(crate) mod secret;
-mod signs;
+mod sixteen;
 mod token;
 pub(crate) mod value;
 mod words;
@@ -29,9 +30,9 @@ pub(crate) use words::Hint;
 
 use crate::action::Marks;
 use crate::kind::{Found, Kind};
+use classes::Classes;
 use numbers::Numbers;
 use secret::Class;
-use signs::Signs;
 use value::Ahead;
 
 /// What stands before an access key of Amazon, which has no shape of its own.
@@ -78,6 +79,7 @@ pub(crate) struct Finder {
     /// Kinds that are looked for, by rank.
     on: u16,
     numbers: Numbers,
+    classes: Classes,
     accounts: Vec<usize>,
     marks: Marks,
     finders: Finders,
@@ -102,6 +104,7 @@ impl Finder {
             schemes,
             on: kinds.fold(0, |on, kind| on | 1 << kind.rank()),
             numbers: Numbers::default(),
+            classes: Classes::default(),
             accounts: Vec::new(),
             marks,
             finders: Finders {
@@ -146,9 +149,10 @@ impl Finder {
 
     fn find_all(&mut self, text: &str, facts: Facts, out: &mut Findings<'_>) {
         let bytes = text.as_bytes();
-        let signs = Signs::of(bytes);
-        self.secrets(text, facts, signs, out);
-        if self.has(Kind::Email) && signs.at() {
+        let mut classes = std::mem::take(&mut self.classes);
+        classes.read(bytes);
+        self.secrets(text, facts, &classes, out);
+        if self.has(Kind::Email) && classes.at() {
             let accounts = &self.accounts;
             email::find(
                 text,
@@ -163,8 +167,8 @@ impl Finder {
             );
         }
         let mut from = 0;
-        let runs = signs.digits() >= run::MIN_DIGITS;
-        while let Some(run) = runs.then(|| run::next_run(bytes, from)).flatten() {
+        let runs = classes.digits() >= run::MIN_DIGITS;
+        while let Some(run) = runs.then(|| run::next_run(&classes, bytes, from)).flatten() {
             from = run.end;
             numbers::scientific(text, run.clone())
                 .into_iter()
@@ -174,7 +178,7 @@ impl Finder {
                 !out.is_full()
             });
         }
-        if self.has(Kind::Ip) && signs.colon() {
+        if self.has(Kind::Ip) && classes.colon() {
             let mut from = 0;
             while let Some(colon) = ip::next_v6(bytes, from) {
                 let (found, next) = ip::v6_around(bytes, colon);
@@ -182,30 +186,29 @@ impl Finder {
                 from = next;
             }
         }
-        if signs.letters() && signs.digits() >= iban::MIN_DIGITS {
-            iban::find(bytes, |range| {
-                out.push(Found {
-                    start: range.start,
-                    end: range.end,
-                    kind: Kind::Iban,
-                })
-            });
-        }
+        iban::find(&classes, bytes, |range| {
+            out.push(Found {
+                start: range.start,
+                end: range.end,
+                kind: Kind::Iban,
+            })
+        });
         let mut from = 0;
-        while let Some(word) = token::next_word(bytes, from) {
+        while let Some(word) = token::next_word(&classes, from) {
             from = word.end;
             if let Some(found) = token::identify(bytes, word, self.schemes) {
                 from = from.max(found.end);
                 out.push(found);
             }
         }
-        if signs.digits() >= MIN_DOCUMENT_DIGITS {
+        if classes.digits() >= MIN_DOCUMENT_DIGITS && (classes.letters() || facts.hint != Hint::NONE) {
             self.documents(text, facts, out);
         }
+        self.classes = classes;
     }
 
     /// Passwords, credentials and keys that stand behind a sign or a word.
-    fn secrets(&mut self, text: &str, facts: Facts, signs: Signs, out: &mut Findings<'_>) {
+    fn secrets(&mut self, text: &str, facts: Facts, classes: &Classes, out: &mut Findings<'_>) {
         let bytes = text.as_bytes();
         self.accounts.clear();
         let mut secret = |range: std::ops::Range<usize>, kind| {
@@ -221,9 +224,9 @@ impl Finder {
                 secret(range, Kind::Secret)
             });
         }
-        if signs.assigns() {
+        if classes.assigns() {
             let mut ahead = Ahead::default();
-            for sign in memchr::memchr3_iter(b'=', b':', b'>', bytes) {
+            for sign in classes.signs() {
                 // An access key of Amazon has a name, and no shape.
                 let amazon = || {
                     secret::key_before(text, sign).is_some_and(|key| {
@@ -244,13 +247,13 @@ impl Finder {
                 }
             }
         }
-        if signs.wide() {
+        if classes.wide() {
             let mut ahead = Ahead::default();
             for sign in self.finders.wide_colon.find_iter(bytes) {
                 secret::assigned(text, sign, &mut ahead, |range| secret(range, Kind::Secret));
             }
         }
-        if signs.words() {
+        if classes.words() {
             for at in self.finders.bearer.find_iter(bytes) {
                 if let Some(range) = secret::bearer(text, at) {
                     secret(range, Kind::Secret);
@@ -262,14 +265,14 @@ impl Finder {
                 }
             }
         }
-        if signs.option() {
+        if classes.option() {
             for space in self.finders.option.find_iter(bytes) {
                 if let Some(range) = command::secret(text, space) {
                     secret(range, Kind::Secret);
                 }
             }
         }
-        if signs.quoted_word() {
+        if classes.quoted_word() {
             for quote in memchr::memchr_iter(b'\'', bytes) {
                 if quote > 0
                     && bytes[quote - 1] == b' '
@@ -280,7 +283,11 @@ impl Finder {
             }
         }
         let mut from = 0;
-        let dashes = |from: usize| self.finders.dashes.find(bytes.get(from..).filter(|_| signs.dash())?);
+        let dashes = |from: usize| {
+            self.finders
+                .dashes
+                .find(bytes.get(from..).filter(|_| classes.dashes())?)
+        };
         while let Some(at) = dashes(from) {
             let at = from + at;
             from = at + 2;

@@ -115,6 +115,9 @@ fn identify(
 ) -> Option<(Found, usize)> {
     let bytes = text.as_bytes();
     let start = groups[0].start;
+    if deep_in_word(bytes, start) {
+        return None;
+    }
     let whole = |kind: Kind, count: usize| {
         (
             Found {
@@ -168,6 +171,19 @@ fn identify(
         },
         phone.groups,
     ))
+}
+
+/// Whether so much of a word stands right before that no number begins here, nor a letter or four earlier.
+fn deep_in_word(bytes: &[u8], start: usize) -> bool {
+    /// The letters of a NIR of Corsica and the like, and one more.
+    const LETTERS: usize = 5;
+    /// Of an escape that may end within these letters.
+    const ESCAPE: usize = 6;
+    let Some(letters) = start.checked_sub(LETTERS) else {
+        return false;
+    };
+    bytes[letters..start].iter().all(u8::is_ascii_alphanumeric)
+        && !bytes[letters.saturating_sub(ESCAPE)..letters].contains(&b'\\')
 }
 
 /// Whether the number goes on from the group before, so that it does not begin here.

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::classes::Classes;
 use super::edge;
 
 /// The fewest bytes that any number of interest has: `8.8.8.8` has seven, a NINO has six digits.
@@ -9,61 +10,13 @@ const MIN_RUN: usize = 6;
 /// Of these, digits: those of `8.8.8.8`.
 pub(crate) const MIN_DIGITS: usize = 4;
 
-/// Bytes that can stand in a run: digits, separators, and the bytes of spaces and dashes beyond ASCII.
-const IN_RUN: [bool; 256] = {
-    let mut table = [false; 256];
-    let bytes = b"0123456789 -./()\xc2\xa0\xe2\x80\x89\xaf\x90\x91\x92\x93";
-    let mut at = 0;
-    while at < bytes.len() {
-        table[bytes[at] as usize] = true;
-        at += 1;
-    }
-    table
-};
-
-fn in_run(byte: u8) -> bool {
-    IN_RUN[usize::from(byte)]
-}
-
 /// The next run from `from` on that could hold a number.
-pub(crate) fn next_run(bytes: &[u8], from: usize) -> Option<Range<usize>> {
-    let start = next_start(bytes, from)?;
-    let length = bytes[start..].iter().take_while(|byte| in_run(**byte)).count();
-    Some(start..start + length)
-}
-
-/// Where that run begins. Looks at one byte in six where there is none, and no further than needed: in a column of numbers, the
-/// texts of all rows are one run, which must not be measured anew for every row.
-pub(crate) fn next_start(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut floor = from;
-    let mut probe = from + MIN_RUN - 1;
-    while let Some(byte) = bytes.get(probe) {
-        if !in_run(*byte) {
-            floor = probe + 1;
-            probe += MIN_RUN;
-            continue;
-        }
-        let before = bytes[floor..probe]
-            .iter()
-            .rev()
-            .take_while(|byte| in_run(**byte))
-            .count();
-        let start = probe - before;
-        let (mut digits, mut dots) = (0, 0);
-        let mut end = start;
-        while let Some(byte) = bytes.get(end).filter(|byte| in_run(**byte)) {
-            digits += usize::from(byte.is_ascii_digit());
-            dots += usize::from(*byte == b'.');
-            end += 1;
-            // Six digits, or an address such as `8.8.8.8`.
-            if end - start >= MIN_RUN && (digits >= MIN_RUN || digits >= MIN_DIGITS && dots >= 3) {
-                return Some(start);
-            }
-        }
-        floor = end;
-        probe = end + MIN_RUN;
-    }
-    None
+pub(crate) fn next_run(classes: &Classes, bytes: &[u8], from: usize) -> Option<Range<usize>> {
+    classes.next_run(from, |run, digits| {
+        let dots = || bytes[run.clone()].iter().filter(|byte| **byte == b'.').count();
+        // Six digits, or an address such as `8.8.8.8`.
+        digits >= MIN_RUN || digits >= MIN_DIGITS && dots() >= 3
+    })
 }
 
 /// Digits that stand together, and what stands before them.
@@ -197,52 +150,5 @@ impl Digits {
 
     pub(crate) fn get(&self) -> &[u8] {
         &self.digits[..self.count]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn worth(run: &[u8]) -> bool {
-        let digits = run.iter().filter(|byte| byte.is_ascii_digit()).count();
-        digits >= MIN_RUN || digits >= 4 && run.iter().filter(|byte| **byte == b'.').count() >= 3
-    }
-
-    /// Byte by byte, as it is defined.
-    fn slow(bytes: &[u8]) -> Option<Range<usize>> {
-        let mut start = 0;
-        while start < bytes.len() {
-            let length = bytes[start..].iter().take_while(|byte| in_run(**byte)).count();
-            if length >= MIN_RUN && worth(&bytes[start..start + length]) {
-                return Some(start..start + length);
-            }
-            start += length.max(1);
-        }
-        None
-    }
-
-    #[test]
-    fn looking_at_few_bytes_finds_the_same_as_looking_at_all() {
-        let mut random = 1u64;
-        let mut found = 0;
-        for case in 0..20_000 {
-            let mut bytes = Vec::new();
-            for _ in 0..40 {
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let roll = (random >> 33) as usize;
-                // From mostly letters to hardly any.
-                let letter = roll % 100 < case % 50;
-                bytes.push(if letter {
-                    b'x'
-                } else {
-                    b"0123456789 -./"[roll / 128 % 14]
-                });
-            }
-            let expected = slow(&bytes);
-            found += usize::from(expected.is_some());
-            assert_eq!(next_run(&bytes, 0), expected, "{}", String::from_utf8_lossy(&bytes));
-        }
-        assert!((2_000..18_000).contains(&found), "{found}");
     }
 }

@@ -1,8 +1,12 @@
-//! Which texts of a column must be looked at. The column is searched as one stretch of bytes, a few times, each time at the
-//! speed of `memchr` or by looking at every sixth byte; only where something may begin is a text looked at.
+//! Which texts of a column must be looked at. What each byte is, is learnt sixteen bytes at a time; only where something may begin
+//! is more asked.
+
+use std::ops::Range;
 
 use arrow_array::StringArray;
+use memchr::memmem;
 
+use super::classes::Classes;
 use super::{Facts, Finder, Hint, command, email, iban, ip, numbers, run, secret, token};
 use crate::keys::Keys;
 use crate::kind::Kind;
@@ -22,10 +26,6 @@ impl<'a> Texts<'a> {
             offsets: array.value_offsets(),
             data: array.value_data(),
         }
-    }
-
-    fn start(&self, row: usize) -> usize {
-        self.offsets[row] as usize
     }
 
     fn end(&self, row: usize) -> usize {
@@ -55,10 +55,6 @@ impl Open {
 
     pub(crate) fn set(&mut self, row: usize) {
         self.bits[row / 64] |= 1 << (row % 64);
-    }
-
-    fn has(&self, row: usize) -> bool {
-        self.bits[row / 64] & 1 << (row % 64) != 0
     }
 
     pub(crate) fn rows(&self) -> impl Iterator<Item = usize> + '_ {
@@ -93,147 +89,120 @@ impl Cursor<'_> {
     }
 }
 
+/// After so many texts, those of a column in which most hold something are no longer asked first: each would be looked at twice.
+const TRIED: usize = 32;
+
 impl Finder {
     /// Marks the texts in which something stands, and perhaps a few more.
     pub(crate) fn scan(&mut self, texts: Texts<'_>, facts: Facts, keys: &Keys, open: &mut Open) {
-        let (Some(first), Some(last)) = (texts.offsets.first(), texts.offsets.last()) else {
+        if texts.rows() == 0 {
             return;
-        };
-        let (first, last) = (*first as usize, *last as usize);
+        }
         if facts.always || facts.class.is_some() {
             (0..texts.rows()).for_each(|row| open.set(row));
             return;
         }
-        let data = &texts.data[..last];
-        let visit = |open: &mut Open,
-                     next: &mut dyn FnMut(usize) -> Option<usize>,
-                     inspect: &mut dyn FnMut(usize, &Texts<'_>, usize) -> (bool, usize)| {
-            let mut cursor = Cursor { texts, row: 0 };
-            let mut from = first;
-            while let Some(at) = next(from) {
-                let row = cursor.row_of(at);
-                if open.has(row) {
-                    from = texts.end(row);
-                    continue;
-                }
-                let (hit, next_from) = inspect(at, &texts, row);
-                if hit {
-                    open.set(row);
-                    from = texts.end(row);
-                } else {
-                    from = next_from;
-                }
+        let mut classes = std::mem::take(&mut self.classes);
+        let (mut hits, mut asked) = (0, 0);
+        let (mut has_letters, mut has_words) = (false, false);
+        while asked < texts.rows() && (asked < TRIED || hits * 2 < asked) {
+            let text = texts.text(asked);
+            classes.read(text.as_bytes());
+            has_letters |= classes.letters();
+            has_words |= classes.words();
+            if self.is_suspicious(text, &classes, facts, keys) {
+                open.set(asked);
+                hits += 1;
             }
-        };
-        // Signs: rows that have one are few, and what follows is short.
-        if self.has(Kind::Email) {
-            visit(open, &mut |from| email::next_at(data, from), &mut |at, _, _| {
-                (true, at + 1)
-            });
+            asked += 1;
         }
+        (asked..texts.rows()).for_each(|row| open.set(row));
+        self.classes = classes;
+        let stretch = texts.offsets[0] as usize..texts.offsets[asked] as usize;
         let finders = &self.finders;
-        visit(
-            open,
-            &mut |from| finders.escape.find(data.get(from..)?).map(|at| at + from),
-            // What is no JSON is not asked about again for each of its escapes.
-            &mut |_, texts, row| (is_json(texts.text(row)), texts.end(row)),
-        );
-        visit(
-            open,
-            &mut |from| finders.dashes.find(data.get(from..)?).map(|at| at + from),
-            &mut |at, texts, row| {
-                let text = texts.text(row);
-                let local = at - texts.start(row);
-                let key = data[at..].starts_with(b"-----BEGIN ");
-                (key || secret::option(text, local).is_some(), at + 1)
-            },
-        );
-        visit(
-            open,
-            &mut |from| memchr::memchr(b'\'', data.get(from..)?).map(|at| at + from),
-            &mut |at, texts, row| {
-                let local = at - texts.start(row);
-                let literal =
-                    local > 0 && data[at - 1] == b' ' && secret::literal(texts.text(row), local - 1).is_some();
-                (literal, at + 1)
-            },
-        );
-        visit(
-            open,
-            &mut |from| finders.option.find(data.get(from..)?).map(|at| at + from),
-            &mut |at, texts, row| {
-                let local = at.checked_sub(texts.start(row));
-                (
-                    local.is_some_and(|local| command::secret(texts.text(row), local).is_some()),
-                    at + 1,
-                )
-            },
-        );
-        for (finder, kind) in [
-            (&finders.bearer, Kind::Secret),
-            (&finders.wide_colon, Kind::Secret),
-            (&finders.is, Kind::Secret),
-            (&finders.passport, Kind::NationalId),
-            (&finders.ausweis, Kind::NationalId),
+        for (finder, kind, may_be) in [
+            (&finders.bearer, Kind::Secret, has_words),
+            (&finders.is, Kind::Secret, has_words),
+            (&finders.passport, Kind::NationalId, has_letters),
+            (&finders.ausweis, Kind::NationalId, has_letters),
         ] {
-            if self.on & 1 << kind.rank() != 0 {
-                visit(
-                    open,
-                    &mut |from| finder.find(data.get(from..)?).map(|at| at + from),
-                    &mut |at, _, _| (true, at + 1),
-                );
+            if may_be && self.has(kind) {
+                open_where(finder, texts, stretch.clone(), open);
             }
         }
-        let on = self.on;
-        let has = |kinds: &[Kind]| kinds.iter().any(|kind| on & 1 << kind.rank() != 0);
+    }
+
+    /// Whether something stands in this text, but for what a word alone announces.
+    fn is_suspicious(&mut self, text: &str, classes: &Classes, facts: Facts, keys: &Keys) -> bool {
+        let bytes = text.as_bytes();
+        let has = |kinds: &[Kind]| kinds.iter().any(|kind| self.has(*kind));
+        let (email, secret) = (has(&[Kind::Email]), has(&[Kind::Secret]));
+        let tokens = has(&[Kind::Jwt, Kind::Key, Kind::Iban, Kind::NationalId]);
+        let numbers = has(&[Kind::Phone, Kind::Card, Kind::NationalId, Kind::Ip, Kind::Iban]);
+        let finders = &self.finders;
         // Keys of values that are always masked stand before a sign, so signs are looked at whatever is on.
-        let mut next_sign = |from: usize| memchr::memchr3(b'=', b':', b'>', data.get(from..)?).map(|at| at + from);
-        visit(open, &mut next_sign, &mut |at, texts, row| {
-            (sign(texts, row, at, keys), at + 1)
-        });
-        let schemes = self.schemes;
-        if has(&[Kind::Jwt, Kind::Key, Kind::Iban, Kind::NationalId]) {
-            visit(
-                open,
-                &mut |from| token::next_start(data, from),
-                &mut |at, texts, row| {
-                    // A word may go over the border of two texts.
-                    let bytes = &data[..texts.end(row)];
-                    let end = at.max(texts.start(row));
-                    match token::next_word(bytes, end) {
-                        Some(word) if word.start > end => (false, word.start),
-                        Some(word) => {
-                            let text = texts.text(row).as_bytes();
-                            let start = texts.start(row);
-                            let found = token::identify(text, word.start - start..word.end - start, schemes);
-                            (found.is_some(), word.end)
-                        }
-                        None => (false, texts.end(row)),
-                    }
-                },
-            );
+        email && classes.at() && email::next_at(bytes, 0).is_some()
+            || classes.assigns() && classes.signs().any(|at| sign(text, at, keys))
+            || classes.dashes()
+                && finders
+                    .dashes
+                    .find_iter(bytes)
+                    .any(|at| bytes[at..].starts_with(b"-----BEGIN ") || secret::option(text, at).is_some())
+            || classes.quoted_word()
+                && memchr::memchr_iter(b'\'', bytes)
+                    .any(|at| at > 0 && bytes[at - 1] == b' ' && secret::literal(text, at - 1).is_some())
+            || classes.option()
+                && finders
+                    .option
+                    .find_iter(bytes)
+                    .any(|at| command::secret(text, at).is_some())
+            || secret && classes.wide() && finders.wide_colon.find(bytes).is_some()
+            || classes.backslash() && finders.escape.find(bytes).is_some() && is_json(text)
+            || tokens && self.has_token(bytes, classes)
+            || numbers && classes.digits() >= run::MIN_DIGITS && self.has_number(text, classes, facts.hint)
+    }
+
+    fn has_token(&self, bytes: &[u8], classes: &Classes) -> bool {
+        let mut from = 0;
+        while let Some(word) = token::next_word(classes, from) {
+            from = word.end;
+            if token::identify(bytes, word, self.schemes).is_some() {
+                return true;
+            }
         }
-        if !has(&[Kind::Phone, Kind::Card, Kind::NationalId, Kind::Ip, Kind::Iban]) {
-            return;
-        }
-        let finder = &mut self.numbers;
-        let key = facts.hint;
-        visit(open, &mut |from| run::next_start(data, from), &mut |at, texts, row| {
-            let (start, end) = (texts.start(row), texts.end(row));
-            let Some(run) = run::next_run(&data[..end], at).filter(|run| run.start < end) else {
-                return (false, end);
-            };
-            let text = texts.text(row);
-            let local = run.start - start..run.end - start;
+        false
+    }
+
+    fn has_number(&mut self, text: &str, classes: &Classes, key: Hint) -> bool {
+        let (on, schemes) = (self.on, self.schemes);
+        let mut from = 0;
+        while let Some(run) = run::next_run(classes, text.as_bytes(), from) {
+            from = run.end;
             let mut hit = false;
-            finder.find(text, local.clone(), key, schemes, |found| {
+            self.numbers.find(text, run.clone(), key, schemes, |found| {
                 hit = on & 1 << found.kind.rank() != 0;
                 !hit
             });
-            hit = hit || numbers::scientific(text, local.clone()).is_some();
-            hit = hit || iban::before_run(text.as_bytes(), local.start) || under_key(text, local.start);
-            (hit, run.end)
-        });
+            if hit
+                || numbers::scientific(text, run.clone()).is_some()
+                || iban::before_run(classes, text.as_bytes(), run.start)
+                || under_key(text, run.start)
+            {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+/// Opens the texts in which a word stands, searched for in all of them at once: it is rare, so nobody stops on the way.
+fn open_where(word: &memmem::Finder<'_>, texts: Texts<'_>, stretch: Range<usize>, open: &mut Open) {
+    let mut cursor = Cursor { texts, row: 0 };
+    let mut from = stretch.start;
+    while let Some(at) = texts.data.get(from..stretch.end).and_then(|rest| word.find(rest)) {
+        let row = cursor.row_of(from + at);
+        open.set(row);
+        from = texts.end(row);
     }
 }
 
@@ -242,34 +211,21 @@ fn is_json(text: &str) -> bool {
 }
 
 /// What a `=`, `:` or `>` announces.
-fn sign(texts: &Texts<'_>, row: usize, at: usize, keys: &Keys) -> bool {
-    let start = texts.start(row);
-    let bytes = texts.data;
+fn sign(text: &str, at: usize, keys: &Keys) -> bool {
+    let bytes = text.as_bytes();
     let colon = bytes[at] == b':';
-    if colon && bytes.get(at + 1) == Some(&b'/') && bytes.get(at + 2) == Some(&b'/') {
-        let (text, local) = (texts.text(row), at - start);
-        return secret::in_url(text, local).is_some() || token::slack_hook(text.as_bytes(), local).is_some();
+    if colon && bytes[at + 1..].starts_with(b"//") {
+        return secret::in_url(text, at).is_some() || token::slack_hook(bytes, at).is_some();
     }
+    let v6 = || colon && ip::may_be_v6(bytes, at) && ip::v6_around(bytes, at).0.is_some();
     // Times and addresses have a digit or colon before.
-    let Some(before) = bytes[start..at]
+    let before = bytes[..at]
         .iter()
         .rev()
-        .find(|byte| !matches!(byte, b'"' | b' ' | b'\'' | b'\\' | b'`'))
-    else {
-        return colon && v6(texts, row, at);
-    };
-    if colon && v6(texts, row, at) {
-        return true;
-    }
-    let (text, local) = (texts.text(row), at - start);
-    keys.may_end(*before) && secret::key_before(text, local).is_some_and(|key| keys.is_always(key))
-        || !before.is_ascii_digit() && secret::suspicious_key(text, local).is_some()
-}
-
-fn v6(texts: &Texts<'_>, row: usize, at: usize) -> bool {
-    let text = texts.text(row).as_bytes();
-    let local = at - texts.start(row);
-    ip::may_be_v6(text, local) && ip::v6_around(text, local).0.is_some()
+        .find(|byte| !matches!(byte, b'"' | b' ' | b'\'' | b'\\' | b'`'));
+    let Some(before) = before else { return v6() };
+    v6() || keys.may_end(*before) && secret::key_before(text, at).is_some_and(|key| keys.is_always(key))
+        || !before.is_ascii_digit() && secret::suspicious_key(text, at).is_some()
 }
 
 /// In JSON the key of a number may stand far before it: before a list, or before other words of the same text.

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::classes::Classes;
 use super::ids::{self, Scheme};
 use super::numbers::Schemes;
 use super::{edge, iban};
@@ -27,41 +28,8 @@ fn in_word(byte: u8) -> bool {
 }
 
 /// The next word of at least 15 bytes.
-pub(crate) fn next_word(bytes: &[u8], from: usize) -> Option<Range<usize>> {
-    let start = next_start(bytes, from)?;
-    let length = bytes[start..].iter().take_while(|byte| in_word(**byte)).count();
-    Some(start..start + length)
-}
-
-/// Where that word begins. Looks at one byte in 15 where there is none, and at no more than 15 of a word: the words of many
-/// texts may be one.
-pub(crate) fn next_start(bytes: &[u8], from: usize) -> Option<usize> {
-    let mut floor = from;
-    let mut probe = from + MIN_WORD - 1;
-    while let Some(byte) = bytes.get(probe) {
-        if !in_word(*byte) {
-            floor = probe + 1;
-            probe += MIN_WORD;
-            continue;
-        }
-        let before = bytes[floor..probe]
-            .iter()
-            .rev()
-            .take_while(|byte| in_word(**byte))
-            .count();
-        let start = probe - before;
-        let length = bytes[start..]
-            .iter()
-            .take(MIN_WORD)
-            .take_while(|byte| in_word(**byte))
-            .count();
-        if length == MIN_WORD {
-            return Some(start);
-        }
-        floor = start + length;
-        probe = floor + MIN_WORD;
-    }
-    None
+pub(crate) fn next_word(classes: &Classes, from: usize) -> Option<Range<usize>> {
+    classes.next_word(from, MIN_WORD)
 }
 
 /// What a word is. The finding may go on behind it: tokens have dots.

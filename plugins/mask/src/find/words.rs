@@ -1,5 +1,9 @@
 //! What the words before a number say about it: `phone: 4155550132` is one, `order 415-555-0132` is none.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::LazyLock;
+
 use super::edge::is_word_byte;
 use super::ids::Scheme;
 
@@ -187,12 +191,40 @@ fn word_start(text: &str, floor: usize, end: usize, humps: bool) -> usize {
     if start == end { end - 1 } else { start }
 }
 
+#[derive(Clone, Copy, Debug)]
 enum Meaning {
     Filler,
     Id,
     Is(Hint),
     Stop,
     Unknown,
+}
+
+/// The table of words, to be asked with one look.
+static MEANINGS: LazyLock<HashMap<&'static str, Meaning, BuildHasherDefault<Letters>>> = LazyLock::new(|| {
+    let each = |(meaning, words): &'static (Meaning, &str)| words.split(' ').map(|word| (word, *meaning));
+    WORDS.iter().flat_map(each).collect()
+});
+
+/// A hash of short words: FNV-1a. Nobody gains by words that collide, as the table is ours.
+struct Letters(u64);
+
+impl Default for Letters {
+    fn default() -> Self {
+        Letters(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Hasher for Letters {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 fn meaning(word: &str) -> Meaning {
@@ -210,96 +242,129 @@ fn meaning(word: &str) -> Meaning {
         lower = word.to_lowercase();
         &lower
     };
-    let is = |bits: u64| Meaning::Is(Hint(bits));
-    match word {
-        "_" | "number" | "numbers" | "no" | "nr" | "num" | "nummer" | "numero" | "número" | "numéro" | "is" | "was"
-        | "to" | "at" | "on" | "my" | "the" | "of" | "de" | "n" | "your" | "me" | "us" | "an" | "from" | "for"
-        | "unter" | "by" | "º" | "°" | "nº" | "n°" | "valid" | "value" | "d" | "line" | "card" | "номер" | "e" => {
-            Meaning::Filler
+    let unknown = || {
+        let has = |part: &str| word.contains(part);
+        if word.is_ascii() {
+            Meaning::Unknown
+        } else if has("电话") || has("手机") || has("電話") || has("携帯") || has("전화") || has("휴대폰")
+        {
+            Meaning::Is(Hint(PHONE))
+        } else if has("身份证") {
+            Meaning::Is(Hint(Scheme::CnResidentId.bit()))
+        } else {
+            Meaning::Unknown
         }
-        "tok" => Meaning::Stop,
-        "id" | "ids" | "identifier" | "code" => Meaning::Id,
-        "phone" | "phones" | "telephone" | "tel" | "mobile" | "mobiles" | "cell" | "cellphone" | "cellular" | "fax"
-        | "telefon" | "telefono" | "teléfono" | "telefone" | "téléphone" | "tél" | "telefax" | "telefoon" | "handy"
-        | "handynummer" | "telefonnummer" | "rufnummer" | "mobilnummer" | "mobil" | "portable" | "móvil" | "movil"
-        | "celular" | "cellulare" | "msisdn" | "whatsapp" | "sms" | "ph" | "phonenumber" | "caller" | "callback"
-        | "komórka" | "fone" | "telefonu" | "gsm" | "mobiel" | "puhelin" | "телефон" | "телефона" | "тел" | "моб"
-        | "мобильный" | "फ़ोन" | "मोबाइल" | "هاتف" | "جوال" | "viber" | "hotline" | "voicemail" | "tlf" | "tlfn"
-        | "fon" | "puh" | "mobilnr" | "telefonnr" => is(PHONE),
-        "call" | "dial" | "ring" | "text" | "contact" | "reach" => is(CALL),
-        "ssn" | "ssns" | "itin" | "social" | "security" => is(Scheme::UsSsn.bit()),
-        "nino" | "insurance" => is(Scheme::UkNino.bit()),
-        "steuer" | "steuerid" | "idnr" | "tin" | "steueridentifikationsnummer" | "steuernummer" => {
-            is(Scheme::DeSteuerId.bit())
-        }
-        "personalausweis" | "ausweis" | "ausweisnummer" | "personalausweisnummer" | "perso" => {
-            is(Scheme::DeAusweis.bit())
-        }
-        "nir" | "sécurité" | "securite" | "sociale" | "insee" | "secu" | "sécu" => is(Scheme::FrNir.bit()),
-        "dni" | "nie" | "nif" => is(Scheme::EsDni.bit()),
-        "fiscale" | "codicefiscale" | "cf" => is(Scheme::ItCodiceFiscale.bit()),
-        "pesel" => is(Scheme::PlPesel.bit()),
-        "bsn" | "burgerservicenummer" | "sofinummer" => is(Scheme::NlBsn.bit()),
-        "personnummer" | "pnr" | "personnr" | "samordningsnummer" => {
-            is(Scheme::SePersonnummer.bit() | Scheme::NoFodselsnummer.bit())
-        }
-        "fodselsnummer" | "fødselsnummer" | "fnr" => is(Scheme::NoFodselsnummer.bit()),
-        "aadhaar" | "aadhar" | "uidai" | "आधार" => is(Scheme::InAadhaar.bit()),
-        "cpf" => is(Scheme::BrCpf.bit()),
-        "身份证" | "身份证号" | "身份证号码" => is(Scheme::CnResidentId.bit()),
-        "hetu" | "henkilötunnus" => is(Scheme::FiHetu.bit()),
-        "ahv" | "avs" => is(Scheme::ChAhv.bit()),
-        "rut" | "run" => is(Scheme::ClRut.bit()),
-        "nric" | "fin" => is(Scheme::SgNric.bit()),
-        "rijksregisternummer" | "rrn" | "niss" | "insz" => is(Scheme::BeNationalNumber.bit() | Scheme::KrRrn.bit()),
-        "주민등록번호" => is(Scheme::KrRrn.bit()),
-        "tckn" | "kimlik" | "tc" => is(Scheme::TrTckn.bit()),
-        "sin" | "nas" => is(Scheme::CaSin.bit()),
-        "cpr" => is(Scheme::DkCpr.bit()),
-        "rodne" | "rodné" | "cislo" | "číslo" => is(Scheme::CzRodneCislo.bit()),
-        "curp" => is(Scheme::MxCurp.bit()),
-        "passport" | "passnummer" | "reisepass" | "passeport" | "pasaporte" | "passaporto" | "paszport" | "passnr" => {
-            is(Scheme::Passport.bit())
-        }
-        "tax" | "taxpayer" | "identity" | "national" | "citizen" | "identification" | "taxid" => is(ANY_ID),
-        "ip" | "ipv4" | "ipv6" | "addr" | "address" | "client" | "peer" | "remote" | "host" | "src" | "dst"
-        | "source" | "dest" | "destination" | "server" | "connected" | "connection" | "connect" | "login" | "ping"
-        | "proxy" | "gateway" | "dns" | "forwarded" | "port" | "ssh" | "banned" | "blocked" | "ban" | "block"
-        | "ips" => is(NETWORK),
-        "bcast" | "broadcast" => is(BROADCAST),
-        "offset" | "offsets" | "seq" | "sequence" | "seqno" | "lsn" | "xid" | "resourceversion" | "generation" => {
-            is(REFERENCE | COUNTER)
-        }
-        "versión" | "versione" | "wersja" | "wersji" | "verze" | "versie" | "versão" | "fassung" | "ausgabe"
-        | "bootloader" | "bios" | "image" | "tag" | "versio" | "версия" | "版本" | "バージョン" | "버전" => {
-            is(VERSION)
-        }
-        "version" | "ver" | "v" | "versions" | "release" | "build" | "firmware" | "driver" | "kernel" | "revision"
-        | "rev" | "section" | "chapter" | "oid" | "sdk" | "jdk" | "jre" | "upgrade" | "upgraded" | "upgrading"
-        | "downgraded" | "installed" | "installing" | "assembly" | "package" | "schema" | "figure" | "clause"
-        | "paragraph" | "appendix" | "table" | "rfc" | "§" | "python" | "openssl" | "java" | "openjdk" | "ruby"
-        | "php" | "perl" | "gcc" | "curl" | "glibc" | "chrome" | "firefox" | "safari" | "windows" | "ios"
-        | "android" | "macos" | "dotnet" | "npm" | "pip" | "golang" | "openssh" | "chromium" | "webkit" => is(VERSION),
-        "order" | "orders" | "ticket" | "tickets" | "invoice" | "sku" | "part" | "serial" | "model" | "isbn"
-        | "issn" | "ref" | "reference" | "case" | "uuid" | "guid" | "tracking" | "batch" | "job" | "request"
-        | "req" | "trace" | "span" | "txn" | "transaction" | "pid" | "tid" | "ports" | "commit" | "asn" | "doi"
-        | "ean" | "gtin" | "upc" | "barcode" | "lot" | "hash" | "sha" | "md5" | "epoch" | "ts" | "timestamp"
-        | "time" | "date" | "size" | "bytes" | "sn" | "coords" | "lat" | "lon" | "range" | "score" | "duration"
-        | "item" | "product" | "article" | "bestellung" | "auftrag" | "rechnung" | "artikel" | "bestellnummer"
-        | "pedido" | "factura" | "facture" | "commande" | "ordine" | "zamówienie" | "nanos" | "ns" | "ms" | "count"
-        | "total" | "rows" | "row" | "imei" | "imsi" | "iccid" | "snowflake" | "hex" | "thread" | "partition"
-        | "id_order" | "shipment" | "parcel" | "issue" | "bug" | "index" | "key" | "hash_code" | "auftragsnummer"
-        | "rechnungsnummer" | "seriennummer" | "заказ" | "订单" | "订单号" | "注文" => is(REFERENCE),
-        word if !word.is_ascii() => {
-            let has = |part: &str| word.contains(part);
-            if has("电话") || has("手机") || has("電話") || has("携帯") || has("전화") || has("휴대폰") {
-                is(PHONE)
-            } else if has("身份证") {
-                is(Scheme::CnResidentId.bit())
-            } else {
-                Meaning::Unknown
-            }
-        }
-        _ => Meaning::Unknown,
-    }
+    };
+    MEANINGS.get(word).copied().unwrap_or_else(unknown)
 }
+
+/// Words in small letters, and what they say.
+const WORDS: &[(Meaning, &str)] = &[
+    (
+        Meaning::Filler,
+        "_ number numbers no nr num nummer numero número numéro is was to at on my the of de n your me us an from for \
+         unter by º ° nº n° valid value d line card номер e",
+    ),
+    (Meaning::Stop, "tok"),
+    (Meaning::Id, "id ids identifier code"),
+    (
+        Meaning::Is(Hint(PHONE)),
+        "phone phones telephone tel mobile mobiles cell cellphone cellular fax telefon telefono teléfono telefone \
+         téléphone tél telefax telefoon handy handynummer telefonnummer rufnummer mobilnummer mobil portable móvil movil \
+         celular cellulare msisdn whatsapp sms ph phonenumber caller callback komórka fone telefonu gsm mobiel puhelin \
+         телефон телефона тел моб мобильный फ़ोन मोबाइल هاتف جوال viber hotline voicemail tlf tlfn fon puh mobilnr \
+         telefonnr",
+    ),
+    (Meaning::Is(Hint(CALL)), "call dial ring text contact reach"),
+    (Meaning::Is(Hint(Scheme::UsSsn.bit())), "ssn ssns itin social security"),
+    (Meaning::Is(Hint(Scheme::UkNino.bit())), "nino insurance"),
+    (
+        Meaning::Is(Hint(Scheme::DeSteuerId.bit())),
+        "steuer steuerid idnr tin steueridentifikationsnummer steuernummer",
+    ),
+    (
+        Meaning::Is(Hint(Scheme::DeAusweis.bit())),
+        "personalausweis ausweis ausweisnummer personalausweisnummer perso",
+    ),
+    (
+        Meaning::Is(Hint(Scheme::FrNir.bit())),
+        "nir sécurité securite sociale insee secu sécu",
+    ),
+    (Meaning::Is(Hint(Scheme::EsDni.bit())), "dni nie nif"),
+    (
+        Meaning::Is(Hint(Scheme::ItCodiceFiscale.bit())),
+        "fiscale codicefiscale cf",
+    ),
+    (Meaning::Is(Hint(Scheme::PlPesel.bit())), "pesel"),
+    (
+        Meaning::Is(Hint(Scheme::NlBsn.bit())),
+        "bsn burgerservicenummer sofinummer",
+    ),
+    (
+        Meaning::Is(Hint(Scheme::SePersonnummer.bit() | Scheme::NoFodselsnummer.bit())),
+        "personnummer pnr personnr samordningsnummer",
+    ),
+    (
+        Meaning::Is(Hint(Scheme::NoFodselsnummer.bit())),
+        "fodselsnummer fødselsnummer fnr",
+    ),
+    (Meaning::Is(Hint(Scheme::InAadhaar.bit())), "aadhaar aadhar uidai आधार"),
+    (Meaning::Is(Hint(Scheme::BrCpf.bit())), "cpf"),
+    (
+        Meaning::Is(Hint(Scheme::CnResidentId.bit())),
+        "身份证 身份证号 身份证号码",
+    ),
+    (Meaning::Is(Hint(Scheme::FiHetu.bit())), "hetu henkilötunnus"),
+    (Meaning::Is(Hint(Scheme::ChAhv.bit())), "ahv avs"),
+    (Meaning::Is(Hint(Scheme::ClRut.bit())), "rut run"),
+    (Meaning::Is(Hint(Scheme::SgNric.bit())), "nric fin"),
+    (
+        Meaning::Is(Hint(Scheme::BeNationalNumber.bit() | Scheme::KrRrn.bit())),
+        "rijksregisternummer rrn niss insz",
+    ),
+    (Meaning::Is(Hint(Scheme::KrRrn.bit())), "주민등록번호"),
+    (Meaning::Is(Hint(Scheme::TrTckn.bit())), "tckn kimlik tc"),
+    (Meaning::Is(Hint(Scheme::CaSin.bit())), "sin nas"),
+    (Meaning::Is(Hint(Scheme::DkCpr.bit())), "cpr"),
+    (Meaning::Is(Hint(Scheme::CzRodneCislo.bit())), "rodne rodné cislo číslo"),
+    (Meaning::Is(Hint(Scheme::MxCurp.bit())), "curp"),
+    (
+        Meaning::Is(Hint(Scheme::Passport.bit())),
+        "passport passnummer reisepass passeport pasaporte passaporto paszport passnr",
+    ),
+    (
+        Meaning::Is(Hint(ANY_ID)),
+        "tax taxpayer identity national citizen identification taxid",
+    ),
+    (
+        Meaning::Is(Hint(NETWORK)),
+        "ip ipv4 ipv6 addr address client peer remote host src dst source dest destination server connected connection \
+         connect login ping proxy gateway dns forwarded port ssh banned blocked ban block ips",
+    ),
+    (Meaning::Is(Hint(BROADCAST)), "bcast broadcast"),
+    (
+        Meaning::Is(Hint(REFERENCE | COUNTER)),
+        "offset offsets seq sequence seqno lsn xid resourceversion generation",
+    ),
+    (
+        Meaning::Is(Hint(VERSION)),
+        "versión versione wersja wersji verze versie versão fassung ausgabe bootloader bios image tag versio версия 版本 \
+         バージョン 버전",
+    ),
+    (
+        Meaning::Is(Hint(VERSION)),
+        "version ver v versions release build firmware driver kernel revision rev section chapter oid sdk jdk jre upgrade \
+         upgraded upgrading downgraded installed installing assembly package schema figure clause paragraph appendix \
+         table rfc § python openssl java openjdk ruby php perl gcc curl glibc chrome firefox safari windows ios android \
+         macos dotnet npm pip golang openssh chromium webkit",
+    ),
+    (
+        Meaning::Is(Hint(REFERENCE)),
+        "order orders ticket tickets invoice sku part serial model isbn issn ref reference case uuid guid tracking batch \
+         job request req trace span txn transaction pid tid ports commit asn doi ean gtin upc barcode lot hash sha md5 \
+         epoch ts timestamp time date size bytes sn coords lat lon range score duration item product article bestellung \
+         auftrag rechnung artikel bestellnummer pedido factura facture commande ordine zamówienie nanos ns ms count total \
+         rows row imei imsi iccid snowflake hex thread partition id_order shipment parcel issue bug index key hash_code \
+         auftragsnummer rechnungsnummer seriennummer заказ 订单 订单号 注文",
+    ),
+];

@@ -21,8 +21,7 @@ use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Subquery, TableType, lit};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::Token;
 
 use self::exec::ApplyExec;
 use crate::{catalog, depth, guard};
@@ -88,10 +87,7 @@ impl Apply {
             return plan_err!("apply cannot read a condition here");
         };
         // A text within the text of the query, which was one word to whoever measured that.
-        let words = Tokenizer::new(&GenericDialect {}, condition)
-            .tokenize()
-            .unwrap_or_default();
-        if let Err(error) = guard::measure(&words) {
+        if let Err(error) = guard::measure(&guard::words(condition)) {
             return plan_err!("the condition of apply: {error}");
         }
         let schema = DFSchema::try_from(sluice_wire::events::schema())?;

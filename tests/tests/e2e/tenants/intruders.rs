@@ -1,4 +1,4 @@
-//! P13, P14; T1, T3, T9 and T10 of the failure matrix: who comes with a wrong certificate or a wrong key, in more than ten ways: refused,
+//! P13, P14; T1, T2, T3, T9 and T10 of the failure matrix: who comes with a wrong certificate, a wrong key or a lie, in more than twenty ways: refused,
 //! counted, told, and nothing of it is stored.
 
 use std::fs;
@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sluice_bench::process::{Process, Start};
 use sluice_tests::{SOON, eventually};
+use sluice_wire::session::frame::{Frame, Verdict};
 
 use super::{Cloud, bearer, ca, hang_up, start, until};
+use crate::link::{Peer, Rows, stream};
 
 /// What an intruder comes with.
 enum With {
@@ -287,4 +289,96 @@ async fn p13_p14_t1_t3_t9_t10_wrong_certificates_and_keys_are_refused_counted_an
         .iter()
         .find(|alarm| alarm["reason"] == "revoked_key");
     assert!(revoked.unwrap()["last"].as_str().unwrap().contains(&revoked_id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p13_t1_t2_who_lies_over_the_link_is_refused_counted_and_told_and_stores_nothing() {
+    let cloud = Cloud::with_tenants(&["acme", "beta"]).await;
+    let gateway = cloud.ingest.address("link").unwrap();
+    let authority = cloud.path("ca/ca.pem");
+    let showing = |files: Option<&str>| Peer::new(&authority, files.map(|name| cloud.path(name)).as_deref());
+    let honest = Some("certificates/acme.otlp");
+    let liars = [
+        (
+            "another tenant's stream",
+            honest,
+            stream("beta", "otlp", 1),
+            "refused_identity",
+        ),
+        (
+            "another node's stream",
+            honest,
+            stream("acme", "site-9", 1),
+            "refused_identity",
+        ),
+        ("no certificate", None, stream("acme", "otlp", 1), "handshakes_failed"),
+        (
+            "a gateway's certificate",
+            Some("certificates/gateway-localhost"),
+            stream("acme", "otlp", 1),
+            "refused_identity",
+        ),
+    ];
+    for (what, files, stream, counter) in liars {
+        let counted = gateway_count(&super::status(&cloud.ingest).await, counter);
+        assert!(showing(files).open(gateway, stream).await.is_err(), "{what} was let in");
+        until(&cloud.ingest, what, |status| {
+            gateway_count(status, counter) == counted + 1
+        })
+        .await;
+    }
+    // Inside a session that is what it says.
+    let peer = showing(honest);
+    let mut session = peer.open(gateway, stream("acme", "otlp", 1)).await.unwrap();
+    let rows = Rows::new(10);
+    for (seq, of) in [stream("beta", "otlp", 1), stream("acme", "site-9", 1)]
+        .into_iter()
+        .enumerate()
+    {
+        session.send(seq as u64, &rows.sealed(of, seq as u64)).await;
+        let answer = session.frame().await.unwrap();
+        assert!(
+            matches!(&answer, Frame::Nack(nack) if matches!(nack.verdict, Verdict::Hold { .. })),
+            "{answer:?}"
+        );
+    }
+    session.send(2, &rows.sealed(stream("acme", "otlp", 1), 2)).await;
+    let answer = session.frame().await.unwrap();
+    assert!(matches!(answer, Frame::Ack(_)), "{answer:?}");
+    // What a monitor is told may be a moment old.
+    let is_counted = |status: &Value| {
+        gateway_count(status, "refused_foreign") == 2 && status["gateway"]["tenants"]["acme"]["taken"] == 1
+    };
+    let status = until(&cloud.ingest, "batches of others", is_counted).await;
+    // The work of decoding them is on the account of who they came from, and of nobody else.
+    let (acme, beta) = (
+        &status["gateway"]["tenants"]["acme"],
+        &status["gateway"]["tenants"]["beta"],
+    );
+    assert_eq!((&acme["refused"], &acme["taken"]), (&2.into(), &1.into()));
+    assert!(beta.is_null(), "{beta}");
+    // A monitor is told of each.
+    let metrics = cloud.ingest.url("http").unwrap() + "/metrics";
+    let page = sluice_bench::process::get(&metrics, None).await.unwrap().text();
+    for line in [
+        "sluice_gateway_foreign_refused_total 2",
+        "sluice_gateway_identity_refused_total 3",
+        "sluice_gateway_handshakes_failed_total 1",
+    ] {
+        assert!(page.contains(line), "{line} in {page}");
+    }
+    let ((_, acme), (_, beta)) = (cloud.key("acme", "read", &[]), cloud.key("beta", "read", &[]));
+    let rows_of = async |key: &str| {
+        let answer = cloud.sql(key).ask("SELECT count(*) FROM events").await;
+        answer
+            .and_then(|answer| answer.count())
+            .map_err(|error| error.to_string())
+    };
+    let honest_only = || async {
+        match (rows_of(&acme).await?, rows_of(&beta).await?) {
+            (10, 0) => Ok(()),
+            counts => Err(format!("{counts:?}")),
+        }
+    };
+    eventually("the honest one's rows", honest_only).await.unwrap();
 }

@@ -2,6 +2,7 @@
 //! the commands that an operator types.
 
 mod intruders;
+mod seats;
 mod senders;
 
 use std::fs;

@@ -89,6 +89,9 @@ async fn p1_p13_what_comes_with_a_key_is_safe_and_stands_under_its_tenant_only()
         }
     };
     eventually("the revocation", revoked).await.unwrap();
+    // What opens nothing any more can be forgotten, and nothing else is.
+    let forgotten = cloud.sluice(&["key", "prune", "--dead-for", "0 s"]);
+    assert_eq!(forgotten, json!({ "forgotten": 2, "left": 2 }));
     assert!(cloud.sql(&acme_reads).ask("SELECT 1").await.is_ok());
     assert!(
         cloud

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -11,6 +12,8 @@ use crate::rows::{self, RowsError};
 /// Chunks grow by merging up to what one batch of a query usually holds.
 const MAX_MERGED_ROWS: usize = 8192;
 const MAX_MERGED_BYTES: u64 = 8 << 20;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 /// The rows of consecutive offsets.
 #[derive(Debug)]
@@ -31,12 +34,17 @@ pub(crate) struct Part {
     /// Nanoseconds since 1970.
     pub(crate) times: (i64, i64),
     pub(crate) offsets: (i64, i64),
+    /// When its first row was taken in, in microseconds since 1970.
+    pub(crate) oldest_us: i64,
+    /// No other part of this process has it, ever.
+    pub(crate) id: u64,
     bytes: u64,
 }
 
 impl Part {
     fn new(tenant: String, hidden: bool, rows: RecordBatch) -> Result<Self, RowsError> {
         let (times, offsets) = (rows::time_bounds(&rows)?, rows::offset_bounds(&rows)?);
+        let oldest_us = rows::oldest_us(&rows)?;
         let bytes = rows.get_array_memory_size() as u64;
         Ok(Self {
             tenant,
@@ -44,6 +52,8 @@ impl Part {
             rows,
             times,
             offsets,
+            oldest_us,
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             bytes,
         })
     }

@@ -29,8 +29,10 @@ use crate::provider::prune;
 
 /// Chunks of memory, dealt to the tasks of a query.
 #[derive(Clone)]
-pub(super) struct ChunksExec {
+pub(in crate::provider) struct ChunksExec {
     label: String,
+    /// What tells this scan apart from others.
+    reads: Arc<str>,
     groups: Arc<Vec<Vec<Held>>>,
     projection: Option<Vec<usize>>,
     limit: Option<usize>,
@@ -41,7 +43,7 @@ pub(super) struct ChunksExec {
 }
 
 impl ChunksExec {
-    pub(super) fn new(label: String, groups: Vec<Vec<Held>>, wanted: &Wanted<'_>) -> Result<Self> {
+    pub(super) fn new(label: String, reads: String, groups: Vec<Vec<Held>>, wanted: &Wanted<'_>) -> Result<Self> {
         let properties = PlanProperties::new(
             EquivalenceProperties::new(wanted.projected()?),
             Partitioning::UnknownPartitioning(groups.len()),
@@ -50,6 +52,7 @@ impl ChunksExec {
         );
         Ok(Self {
             label,
+            reads: reads.into(),
             groups: Arc::new(groups),
             projection: wanted.projection.cloned(),
             limit: wanted.limit,
@@ -57,6 +60,10 @@ impl ChunksExec {
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         })
+    }
+
+    pub(in crate::provider) fn reads(&self) -> &str {
+        &self.reads
     }
 
     /// Whether a chunk may hold rows that still matter.

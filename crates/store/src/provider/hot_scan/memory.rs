@@ -1,6 +1,7 @@
 //! Rows in memory: chunks that cannot match are passed over.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
@@ -15,8 +16,10 @@ use datafusion::scalar::ScalarValue;
 use sluice_wire::ids::Partition;
 
 use super::chunks::ChunksExec;
+use crate::erase::Erasures;
 use crate::hot::{Chunk, Part};
 use crate::provider::events::Wanted;
+use crate::provider::inputs;
 use crate::provider::prune::{self, Piece};
 use crate::rows;
 
@@ -67,6 +70,7 @@ pub(super) fn plan(
     held: &BTreeMap<Partition, Vec<Arc<Chunk>>>,
     served: &BTreeMap<Partition, (u64, u64)>,
     wanted: &Wanted<'_>,
+    hidden: &Erasures,
     filter: Option<&Arc<dyn PhysicalExpr>>,
     partitions: usize,
 ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -97,9 +101,24 @@ pub(super) fn plan(
     }
     // The newest first: a query for the newest rows then learns soon what it need not look at.
     held.sort_by_key(|held| std::cmp::Reverse(held.piece.part.times.1));
+    let reads = reads(&held, wanted, hidden);
     let rows: usize = held.iter().map(|held| held.rows.num_rows()).sum();
     let label = format!("hot: {} of {all} chunks, {rows} rows", held.len());
-    Ok(Arc::new(ChunksExec::new(label, deal(held, partitions.max(1)), wanted)?))
+    let groups = deal(held, partitions.max(1));
+    Ok(Arc::new(ChunksExec::new(label, reads, groups, wanted)?))
+}
+
+/// What tells this scan apart from others.
+fn reads(held: &[Held], wanted: &Wanted<'_>, hidden: &Erasures) -> String {
+    let oldest = held.iter().map(|held| Some(held.piece.part.oldest_us));
+    let mut text = format!("{} {}", wanted.text, inputs::erasures(hidden, wanted.tenant, oldest));
+    for Held { piece, .. } in held {
+        let (low, high) = piece.part.offsets;
+        let (first, last) = (piece.range.0.max(low), piece.range.1.min(high));
+        // writing to a String cannot fail
+        let _ = write!(text, " {}:{first}-{last}", piece.part.id);
+    }
+    text
 }
 
 /// The rows of a piece that hot serves; a chunk may reach below L.

@@ -17,6 +17,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use sluice_wire::ids::Partition;
 
+pub(super) use self::chunks::ChunksExec;
 pub(super) use self::server::ServerExec;
 use super::Point;
 use super::events::Wanted;
@@ -33,8 +34,13 @@ pub(super) fn plan(
     partitions: usize,
 ) -> Result<(Arc<dyn ExecutionPlan>, bool)> {
     match &point.hot.rows {
-        PinnedRows::Memory(chunks) => Ok((memory::plan(chunks, &served(point), wanted, all, partitions)?, false)),
-        PinnedRows::Server { hot, seam } => server::plan(hot, seam, &served(point), wanted, filters, each),
+        PinnedRows::Memory(chunks) => {
+            let rows = memory::plan(chunks, &served(point), wanted, &point.hidden, all, partitions)?;
+            Ok((rows, false))
+        }
+        PinnedRows::Server { hot, seam } => {
+            server::plan(hot, seam, &served(point), wanted, &point.hidden, filters, each)
+        }
     }
 }
 

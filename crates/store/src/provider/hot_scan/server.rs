@@ -28,11 +28,13 @@ use sluice_wire::ids::Partition;
 use super::partial;
 use super::sql;
 use super::words::Words;
+use crate::erase::Erasures;
 use crate::hot::ClickHouseHot;
 use crate::hot::clickhouse::{
     Asked, ClickHouseError, Exceeded, StatementLimits, any_of, fit_rows, rows_between, text_parameter,
 };
 use crate::provider::events::Wanted;
+use crate::provider::inputs;
 use crate::provider::part_exec::PartExec;
 use crate::rows::LEDGER;
 use crate::seam::SeamRecord;
@@ -54,6 +56,8 @@ pub(in crate::provider) struct ServerExec {
     /// The filters of the query are all in the statement.
     whole: bool,
     label: String,
+    /// What tells this scan apart from others.
+    reads: Arc<str>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -73,6 +77,7 @@ pub(super) fn plan(
     seam: &BTreeMap<Partition, SeamRecord>,
     served: &BTreeMap<Partition, (u64, u64)>,
     wanted: &Wanted<'_>,
+    hidden: &Erasures,
     filters: &[Expr],
     physical: &[Arc<dyn PhysicalExpr>],
 ) -> Result<(Arc<dyn ExecutionPlan>, bool)> {
@@ -86,6 +91,9 @@ pub(super) fn plan(
         let nothing = PartExec::new("HotScan", "hot: nothing".to_owned(), input, None, schema);
         return Ok((Arc::new(nothing), false));
     }
+    // Of a server it is not known when the oldest row was taken in.
+    let erased = inputs::erasures(hidden, wanted.tenant, std::iter::once(None));
+    let reads = format!("{} {erased} {} {places:?}", wanted.text, hot.endpoint());
     let mut asked = Asked {
         conditions: vec![any_of(places.into_iter())],
         ..Asked::default()
@@ -128,6 +136,7 @@ pub(super) fn plan(
         computed: false,
         whole,
         label,
+        reads: reads.into(),
         properties: properties(schema),
         metrics: ExecutionPlanMetricsSet::new(),
     };
@@ -167,6 +176,10 @@ fn properties(schema: SchemaRef) -> Arc<PlanProperties> {
 }
 
 impl ServerExec {
+    pub(in crate::provider) fn reads(&self) -> &str {
+        &self.reads
+    }
+
     /// Nothing of the query is left to be checked in these rows.
     fn is_open(&self) -> bool {
         self.whole && !self.computed && self.asked.limit.is_none()
@@ -252,6 +265,7 @@ impl ServerExec {
             computed: true,
             whole: true,
             label: format!("{}, aggregated there{besides}", self.label),
+            reads: Arc::clone(&self.reads),
             properties: properties(schema),
             metrics: ExecutionPlanMetricsSet::new(),
         })))

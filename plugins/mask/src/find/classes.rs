@@ -1,0 +1,394 @@
+//! Which bytes of a text are digits, letters and signs: one bit for each, learnt in one pass, sixteen bytes at a time. What is looked for
+//! begins where such bits stand, and most texts have none of them.
+
+use std::ops::Range;
+
+use super::sixteen::Sixteen;
+
+/// Bits of 64 bytes of the text, the first one lowest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lane {
+    digit: u64,
+    letter: u64,
+    /// Letters, digits, `_` and `-`.
+    word: u64,
+    /// Digits and what may stand between those of a number.
+    run: u64,
+    /// `=`, `:` or `>`, behind which a value may stand.
+    assigns: u64,
+}
+
+/// The classes of the bytes of one text; read anew for each text, so that its memory is used again.
+#[derive(Debug, Default)]
+pub(crate) struct Classes {
+    lanes: Vec<Lane>,
+    digits: usize,
+    seen: u16,
+}
+
+const ASSIGNS: u16 = 1 << 0;
+const COLON: u16 = 1 << 1;
+const AT: u16 = 1 << 2;
+const QUOTE: u16 = 1 << 3;
+const DASHES: u16 = 1 << 4;
+const SPACE: u16 = 1 << 5;
+const WIDE: u16 = 1 << 6;
+const LETTER: u16 = 1 << 7;
+const OPTION: u16 = 1 << 8;
+const BACKSLASH: u16 = 1 << 9;
+
+/// Bytes of spaces and dashes beyond ASCII.
+const FOREIGN: [u8; 10] = [0xc2, 0xa0, 0xe2, 0x80, 0x89, 0xaf, 0x90, 0x91, 0x92, 0x93];
+/// The first byte of `：` and of its neighbours.
+const FIRST_OF_WIDE: u8 = 0xef;
+
+const LANE: usize = 64;
+
+impl Classes {
+    pub(crate) fn read(&mut self, text: &[u8]) {
+        self.lanes.clear();
+        (self.digits, self.seen) = (0, 0);
+        // The last byte of the lane before: a dash or a space.
+        let (mut dash_before, mut space_before) = (0, 0);
+        for part in text.chunks(LANE) {
+            let mut lane = Lane::default();
+            let (mut dash, mut space) = (0, 0);
+            let none = Sixteen::new([0; 16]);
+            let (mut at, mut colon, mut quote, mut backslash) = (none, none, none, none);
+            for (place, bytes) in part.chunks(16).enumerate() {
+                let shift = 16 * place;
+                let sixteen = match bytes.first_chunk() {
+                    Some(whole) => Sixteen::new(*whole),
+                    None => Sixteen::new(padded(bytes)),
+                };
+                let digits = sixteen.within(b'0', b'9');
+                let letters = sixteen.small().within(b'a', b'z');
+                let dashes = sixteen.is(b'-');
+                let spaces = sixteen.is(b' ');
+                let colons = sixteen.is(b':');
+                let joins = dashes.or(digits);
+                let between = sixteen.within(b'.', b'/').or(sixteen.within(b'(', b')')).or(spaces);
+                lane.digit |= digits.bits() << shift;
+                lane.letter |= letters.bits() << shift;
+                lane.word |= joins.or(letters).or(sixteen.is(b'_')).bits() << shift;
+                lane.run |= joins.or(between).bits() << shift;
+                lane.assigns |= colons.or(sixteen.within(b'=', b'>')).bits() << shift;
+                dash |= dashes.bits() << shift;
+                space |= spaces.bits() << shift;
+                at = at.or(sixteen.is(b'@')).or(sixteen.is(b'%'));
+                colon = colon.or(colons);
+                quote = quote.or(sixteen.is(b'\''));
+                backslash = backslash.or(sixteen.is(b'\\'));
+                let mut high = sixteen.bits();
+                while high != 0 {
+                    let place = high.trailing_zeros() as usize;
+                    high &= high - 1;
+                    self.see(bytes[place] == FIRST_OF_WIDE, WIDE);
+                    lane.run |= u64::from(FOREIGN.contains(&bytes[place])) << (shift + place);
+                }
+            }
+            self.digits += lane.digit.count_ones() as usize;
+            self.see(lane.assigns != 0, ASSIGNS);
+            self.see(lane.letter != 0, LETTER);
+            self.see(space != 0, SPACE);
+            self.see(dash & (dash << 1 | dash_before) != 0, DASHES);
+            self.see(dash & (space << 1 | space_before) != 0, OPTION);
+            self.see(at.any(), AT);
+            self.see(colon.any(), COLON);
+            self.see(quote.any(), QUOTE);
+            self.see(backslash.any(), BACKSLASH);
+            (dash_before, space_before) = (dash >> (LANE - 1), space >> (LANE - 1));
+            self.lanes.push(lane);
+        }
+    }
+
+    fn see(&mut self, is: bool, what: u16) {
+        self.seen |= if is { what } else { 0 };
+    }
+
+    fn has(&self, all: u16) -> bool {
+        self.seen & all == all
+    }
+
+    pub(crate) fn assigns(&self) -> bool {
+        self.has(ASSIGNS)
+    }
+
+    pub(crate) fn colon(&self) -> bool {
+        self.has(COLON)
+    }
+
+    /// `@`, or the first of its form in a URL.
+    pub(crate) fn at(&self) -> bool {
+        self.has(AT)
+    }
+
+    pub(crate) fn quoted_word(&self) -> bool {
+        self.has(QUOTE | SPACE)
+    }
+
+    /// `--`
+    pub(crate) fn dashes(&self) -> bool {
+        self.has(DASHES)
+    }
+
+    /// A dash behind a space.
+    pub(crate) fn option(&self) -> bool {
+        self.has(OPTION)
+    }
+
+    /// Two words.
+    pub(crate) fn words(&self) -> bool {
+        self.has(LETTER | SPACE)
+    }
+
+    pub(crate) fn backslash(&self) -> bool {
+        self.has(BACKSLASH)
+    }
+
+    pub(crate) fn wide(&self) -> bool {
+        self.has(WIDE)
+    }
+
+    pub(crate) fn letters(&self) -> bool {
+        self.has(LETTER)
+    }
+
+    pub(crate) fn digits(&self) -> usize {
+        self.digits
+    }
+
+    /// Where `=`, `:` and `>` stand.
+    pub(crate) fn signs(&self) -> impl Iterator<Item = usize> + '_ {
+        self.lanes
+            .iter()
+            .enumerate()
+            .flat_map(|(place, lane)| places(place, lane.assigns))
+    }
+
+    /// Where two letters stand and two digits behind them, from `from` on.
+    pub(crate) fn letters_and_digits(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
+        let lanes = self.lanes.iter().enumerate().skip(from / LANE);
+        let all = lanes.flat_map(|(place, lane)| {
+            let next = self.lanes.get(place + 1).copied().unwrap_or_default();
+            let later = |own: u64, next: u64, by: usize| own >> by | next << (LANE - by);
+            let letters = lane.letter & later(lane.letter, next.letter, 1);
+            let digits = later(lane.digit, next.digit, 2) & later(lane.digit, next.digit, 3);
+            places(place, letters & digits)
+        });
+        all.skip_while(move |at| *at < from)
+    }
+
+    /// The next stretch of letters, digits, `_` and `-` that has so many bytes from `from` on; `least` is 15 or more.
+    pub(crate) fn next_word(&self, from: usize, least: usize) -> Option<Range<usize>> {
+        // Of fifteen bits in a row, eight stand in one lane.
+        let in_a_row = |bits: u64| {
+            let bits = bits & bits >> 1;
+            let bits = bits & bits >> 2;
+            bits & bits >> 4
+        };
+        self.next_stretch(from, |lane| lane.word, in_a_row, |range| range.len() >= least)
+    }
+
+    /// The next stretch of digits and what stands between them, of at least six bytes, from `from` on, that passes.
+    pub(crate) fn next_run(&self, from: usize, passes: impl Fn(&Range<usize>, usize) -> bool) -> Option<Range<usize>> {
+        // Of six bits in a row, three stand in one lane.
+        let in_a_row = |bits: u64| bits & bits >> 1 & bits >> 2;
+        self.next_stretch(
+            from,
+            |lane| lane.run,
+            in_a_row,
+            |range| range.len() >= 6 && passes(range, self.digits_in(range)),
+        )
+    }
+
+    fn next_stretch(
+        &self,
+        from: usize,
+        of: impl Fn(&Lane) -> u64,
+        in_a_row: impl Fn(u64) -> u64,
+        passes: impl Fn(&Range<usize>) -> bool,
+    ) -> Option<Range<usize>> {
+        let mut floor = from;
+        let mut place = from / LANE;
+        while let Some(lane) = self.lanes.get(place) {
+            let first = place * LANE;
+            let rest = of(lane) & u64::MAX << floor.saturating_sub(first).min(LANE - 1);
+            let rest = if floor >= first + LANE { 0 } else { rest };
+            match places(place, in_a_row(rest)).next() {
+                None => place += 1,
+                Some(inside) => {
+                    let range = self.start(inside, from, &of)..self.end(inside, &of);
+                    if passes(&range) {
+                        return Some(range);
+                    }
+                    floor = range.end;
+                    place = floor / LANE;
+                }
+            }
+        }
+        None
+    }
+
+    /// Where the stretch begins that goes on at this place, but not before `floor`.
+    fn start(&self, inside: usize, floor: usize, of: &impl Fn(&Lane) -> u64) -> usize {
+        let mut at = inside;
+        while at > floor {
+            let (place, bit) = ((at - 1) / LANE, (at - 1) % LANE);
+            let ones = (of(&self.lanes[place]) << (LANE - 1 - bit)).leading_ones() as usize;
+            at -= ones.min(bit + 1);
+            if ones <= bit {
+                break;
+            }
+        }
+        at.max(floor)
+    }
+
+    /// Where it ends.
+    fn end(&self, inside: usize, of: &impl Fn(&Lane) -> u64) -> usize {
+        let mut at = inside;
+        while let Some(lane) = self.lanes.get(at / LANE) {
+            let bit = at % LANE;
+            let ones = (of(lane) >> bit).trailing_ones() as usize;
+            at += ones.min(LANE - bit);
+            if bit + ones < LANE {
+                break;
+            }
+        }
+        at
+    }
+
+    fn digits_in(&self, range: &Range<usize>) -> usize {
+        let (first, last) = (range.start / LANE, (range.end - 1) / LANE);
+        (first..=last)
+            .map(|place| {
+                let mut bits = self.lanes[place].digit;
+                if place == first {
+                    bits &= u64::MAX << (range.start % LANE);
+                }
+                if place == last {
+                    bits &= u64::MAX >> (LANE - 1 - (range.end - 1) % LANE);
+                }
+                bits.count_ones() as usize
+            })
+            .sum()
+    }
+}
+
+/// Fewer than sixteen bytes, and zeros. Put together in registers: to copy so few bytes is a call of the host's.
+fn padded(bytes: &[u8]) -> [u8; 16] {
+    let whole = bytes
+        .iter()
+        .rev()
+        .fold(0u128, |whole, byte| whole << 8 | u128::from(*byte));
+    whole.to_le_bytes()
+}
+
+/// The bits that are set, as places in the text.
+fn places(lane: usize, mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
+        bits &= bits - 1;
+        Some(lane * LANE + bit)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn in_word(byte: u8) -> bool {
+        byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-'
+    }
+
+    fn in_run(byte: u8) -> bool {
+        b"0123456789 -./()".contains(&byte) || FOREIGN.contains(&byte)
+    }
+
+    /// Byte by byte, as it is defined.
+    fn slow(bytes: &[u8], from: usize, in_it: fn(u8) -> bool, passes: impl Fn(&[u8]) -> bool) -> Option<Range<usize>> {
+        let mut start = from;
+        while start < bytes.len() {
+            let length = bytes[start..].iter().take_while(|byte| in_it(**byte)).count();
+            if passes(&bytes[start..start + length]) {
+                return Some(start..start + length);
+            }
+            start += length.max(1);
+        }
+        None
+    }
+
+    #[test]
+    fn bits_say_the_same_as_looking_at_every_byte() {
+        let mut random = 1u64;
+        let mut roll = move |sides: usize| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (random >> 33) as usize % sides
+        };
+        let (mut words, mut runs, mut ibans) = (0, 0, 0);
+        let mut classes = Classes::default();
+        for case in 0..40_000 {
+            // From mostly one kind to all mixed.
+            let bytes: Vec<u8> = (0..roll(210))
+                .map(|_| match roll(100) {
+                    side if side < case % 60 => b"0123456789 -./"[roll(14)],
+                    side if side < 97 => b"abcdefxyzABZ019_-"[roll(17)],
+                    _ => b"=:>@%'\\() -\xc2\xa0\xef\x91\x00"[roll(16)],
+                })
+                .collect();
+            classes.read(&bytes);
+            let from = roll(80).min(bytes.len());
+            let word = slow(&bytes, from, in_word, |word| word.len() >= 15);
+            assert_eq!(classes.next_word(from, 15), word, "{bytes:?} from {from}");
+            let digits = |bytes: &[u8]| bytes.iter().filter(|byte| byte.is_ascii_digit()).count();
+            let run = slow(&bytes, from, in_run, |run| run.len() >= 6 && digits(run) >= 5);
+            assert_eq!(
+                classes.next_run(from, |_, digits| digits >= 5),
+                run,
+                "{bytes:?} from {from}"
+            );
+            let pairs: Vec<usize> = (0..bytes.len().saturating_sub(3))
+                .filter(|at| {
+                    let [a, b, c, d] = bytes[*at..at + 4] else { return false };
+                    a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && c.is_ascii_digit() && d.is_ascii_digit()
+                })
+                .collect();
+            assert!(classes.letters_and_digits(0).eq(pairs.iter().copied()), "{bytes:?}");
+            let signs = (0..bytes.len()).filter(|at| matches!(bytes[*at], b'=' | b':' | b'>'));
+            assert!(classes.signs().eq(signs), "{bytes:?}");
+            let has = |byte: u8| bytes.contains(&byte);
+            let pair = |pair: &[u8]| bytes.windows(2).any(|two| two == pair);
+            assert_eq!(classes.digits(), digits(&bytes));
+            assert_eq!(
+                [
+                    classes.at(),
+                    classes.colon(),
+                    classes.quoted_word(),
+                    classes.dashes(),
+                    classes.option(),
+                    classes.wide(),
+                    classes.words(),
+                    classes.backslash(),
+                ],
+                [
+                    has(b'@') || has(b'%'),
+                    has(b':'),
+                    has(b'\'') && has(b' '),
+                    pair(b"--"),
+                    pair(b" -"),
+                    has(FIRST_OF_WIDE),
+                    has(b' ') && bytes.iter().any(u8::is_ascii_alphabetic),
+                    has(b'\\'),
+                ],
+                "{bytes:?}"
+            );
+            words += usize::from(word.is_some());
+            runs += usize::from(run.is_some());
+            ibans += usize::from(!pairs.is_empty());
+        }
+        assert!(
+            [words, runs, ibans].iter().all(|count| (4_000..39_000).contains(count)),
+            "{words} {runs} {ibans}"
+        );
+    }
+}
