@@ -5,14 +5,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use sluice_edge::{NodeOptions, load_plugin};
-use sluice_query::{ApplyError, PluginCall, Plugins, applied_schema};
+use sluice_query::{Applier, ApplyError, PluginCall, Plugins, applied_schema};
 use sluice_runtime::{Call, Chain};
 use sluice_wire::Signal;
 use sluice_wire::events::{Origin, fold};
@@ -35,16 +35,21 @@ const ORIGIN: [&str; 9] = [
     "row",
     "ingested_at",
 ];
-/// Loaded plugins with their configurations; the oldest gives way.
-const MAX_LOADED: usize = 16;
-/// What was revoked or disabled meanwhile stops within this time.
-const LOADED_FOR: Duration = Duration::from_secs(30);
+/// Plugins that are loaded at once: each compilation takes much memory.
+const LOADS_AT_ONCE: usize = 2;
 
 /// The plugins that are installed in a folder, and the standard ones.
 pub(crate) struct LocalPlugins {
     folder: PathBuf,
     strict_revocations: bool,
-    loaded: Mutex<BTreeMap<PluginCall, (Instant, Chain)>>,
+    /// Nothing is behind them. A plugin has always the same one, so that it is compiled once when many ask for it at first.
+    loading: [Mutex<()>; LOADS_AT_ONCE],
+}
+
+/// The plugin of one query: nobody else's rows reach what it remembers, and nobody else's rows switch it off.
+struct Loaded {
+    name: String,
+    chain: Chain,
 }
 
 impl LocalPlugins {
@@ -52,17 +57,12 @@ impl LocalPlugins {
         Arc::new(LocalPlugins {
             folder,
             strict_revocations,
-            loaded: Mutex::default(),
+            loading: Default::default(),
         })
     }
 
-    /// Loaded one at a time: each compilation takes much memory.
-    fn chain(&self, call: &PluginCall) -> Result<Chain> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.retain(|_, (at, _)| at.elapsed() < LOADED_FOR);
-        if let Some((_, chain)) = loaded.get(call) {
-            return Ok(chain.clone());
-        }
+    /// Verified and loaded anew, from the image that was compiled once: what was revoked meanwhile is not loaded again.
+    fn load(&self, call: &PluginCall) -> Result<Chain> {
         let config: serde_json::Value = serde_json::from_str(&call.config).context("the configuration is no JSON")?;
         ensure!(
             !names_secrets(&config),
@@ -70,32 +70,40 @@ impl LocalPlugins {
         );
         let config = toml::Table::try_from(config).context("the configuration")?;
         let version = call.version.as_deref();
+        let turn = call.name.bytes().map(usize::from).sum::<usize>() % LOADS_AT_ONCE;
+        let _turn = self.loading[turn].lock().unwrap_or_else(PoisonError::into_inner);
         let options = NodeOptions::default();
-        let chain = load_plugin(
+        Ok(load_plugin(
             &self.folder,
             &options,
             self.strict_revocations,
             &call.name,
             version,
             config,
-        )?;
-        if loaded.len() >= MAX_LOADED {
-            let oldest = loaded
-                .iter()
-                .min_by_key(|(_, (at, _))| *at)
-                .map(|(call, _)| call.clone());
-            oldest.and_then(|oldest| loaded.remove(&oldest));
-        }
-        loaded.insert(call.clone(), (Instant::now(), chain.clone()));
-        Ok(chain)
+        )?)
     }
 }
 
 impl Plugins for LocalPlugins {
-    fn apply(&self, plugin: &PluginCall, rows: &RecordBatch) -> Result<RecordBatch, ApplyError> {
-        let applied = self.chain(plugin).and_then(|chain| through(&chain, rows));
-        applied.map_err(|error| ApplyError(format!("apply('{}'): {error:#}", plugin.name)))
+    fn open(&self, plugin: &PluginCall) -> Result<Arc<dyn Applier>, ApplyError> {
+        match self.load(plugin) {
+            Ok(chain) => Ok(Arc::new(Loaded {
+                name: plugin.name.clone(),
+                chain,
+            })),
+            Err(error) => Err(failed(&plugin.name, &error)),
+        }
     }
+}
+
+impl Applier for Loaded {
+    fn apply(&self, rows: &RecordBatch) -> Result<RecordBatch, ApplyError> {
+        through(&self.chain, rows).map_err(|error| failed(&self.name, &error))
+    }
+}
+
+fn failed(plugin: &str, error: &anyhow::Error) -> ApplyError {
+    ApplyError(format!("apply('{plugin}'): {error:#}"))
 }
 
 /// `{ env = … }` and `{ file = … }` in the configuration of an edge are replaced by what they name. That is for its operator alone.

@@ -18,6 +18,7 @@ use sluice_store::{
 };
 use sluice_wire::ids::Partition;
 
+use crate::applying::LocalPlugins;
 use crate::ca::HttpsAuthority;
 use crate::otlp;
 use crate::reports::NodeReports;
@@ -311,9 +312,13 @@ pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
         tokio::spawn(log.run(shutdown.clone()));
     }
     let reports = NodeReports::new(None, None);
-    let service = QueryService::build(config, tables, tokens)
+    let plugins = config.plugins.clone();
+    let mut service = QueryService::build(config, tables, tokens)
         .await?
         .with_status(reports.source());
+    if !plugins.folder.as_os_str().is_empty() {
+        service = service.with_plugins(LocalPlugins::new(plugins.folder, plugins.strict_revocations));
+    }
     let reporting = tokio::spawn(reports.keep(shutdown.clone()));
     if let Some(path) = &args.run.ready_file {
         program::write_ready_file(path, service.listen(), None)?;

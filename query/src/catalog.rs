@@ -2,6 +2,7 @@
 //! catalog; what is not registered here does not exist for the planner, however it is written.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemoryCatalogProviderList, MemorySchemaProvider};
@@ -9,10 +10,11 @@ use datafusion::error::Result;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use sluice_store::hot::clickhouse::StatementLimits;
 use sluice_store::{Pinned, Scope, physical_rules, register_views};
 
 use crate::config::LimitsConfig;
-use crate::functions::{self, Plugins};
+use crate::functions::{self, Literals, Plugins, step_bytes};
 use crate::memory::Room;
 use crate::metered::Metering;
 use crate::position::Known;
@@ -29,6 +31,9 @@ const WITHHELD: [&str; 1] = ["version"];
 pub(crate) struct Catalog {
     template: SessionState,
     room: Room,
+    /// Bytes that one query may read, and the memory that it may have: told to servers that compute a part of it.
+    max_scan: u64,
+    memory: u64,
     /// How plugins are run over rows, where that is possible.
     plugins: Option<Arc<dyn Plugins>>,
 }
@@ -68,13 +73,18 @@ impl Catalog {
         let mut builder = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_physical_optimizer_rules(physical_rules())
+            .with_physical_optimizer_rule(Arc::new(Literals {
+                most: step_bytes(limits.memory),
+            }))
             .with_physical_optimizer_rule(Arc::new(Metering { most: limits.max_scan }))
             .with_physical_optimizer_rule(Arc::new(Yielding));
-        functions::register(&mut builder);
+        functions::register(&mut builder, step_bytes(limits.memory));
         Catalog {
             template: builder.build(),
             plugins: None,
             room: Room::new(limits),
+            max_scan: limits.max_scan,
+            memory: limits.memory,
         }
     }
 
@@ -82,14 +92,26 @@ impl Catalog {
         self.plugins = Some(plugins);
     }
 
-    /// A session that sees the tables of one scope at one point of the log.
-    pub(crate) async fn session(&self, pinned: &Pinned, scope: Scope) -> Result<SessionContext> {
+    /// What every session shares, without anyone's tables.
+    #[cfg(test)]
+    pub(crate) fn template(&self) -> SessionState {
+        self.template.clone()
+    }
+
+    /// A session that sees the tables of one scope at one point of the log, for a query that may take so long.
+    pub(crate) async fn session(&self, pinned: &Pinned, scope: Scope, time: Duration) -> Result<SessionContext> {
         let schema = Arc::new(MemorySchemaProvider::new());
         let catalog = MemoryCatalogProvider::new();
         catalog.register_schema(SCHEMA, schema)?;
         let catalogs = MemoryCatalogProviderList::new();
         datafusion::catalog::CatalogProviderList::register_catalog(&catalogs, CATALOG.to_owned(), Arc::new(catalog));
+        let config = self.template.config().clone().with_extension(Arc::new(StatementLimits {
+            time,
+            bytes: self.max_scan,
+            memory: self.memory,
+        }));
         let state = SessionStateBuilder::new_from_existing(self.template.clone())
+            .with_config(config)
             .with_catalog_list(Arc::new(catalogs))
             .with_runtime_env(Arc::new(self.room.environment()?))
             .build();

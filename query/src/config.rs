@@ -30,6 +30,8 @@ pub struct QueryConfig {
     pub tls: Option<TlsConfig>,
     /// Where the newest rows are. `sluice up` has its own.
     pub hot: HotConfig,
+    /// What `apply` may run. `sluice up` has its own.
+    pub plugins: PluginsConfig,
     pub limits: LimitsConfig,
     pub cache: CacheConfig,
 }
@@ -63,6 +65,16 @@ impl CacheConfig {
             disk: is_used.then(|| (self.dir.clone(), self.disk)),
         }
     }
+}
+
+/// The packages that `apply` runs over stored rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginsConfig {
+    /// A folder as `sluice plugin install --data-dir` fills it; empty: there is no `apply`.
+    pub folder: PathBuf,
+    /// Load nothing when the list of what was revoked is too old.
+    pub strict_revocations: bool,
 }
 
 /// The hot store that ingest writes.
@@ -193,6 +205,7 @@ impl Default for QueryConfig {
             tenants: PathBuf::new(),
             tls: None,
             hot: HotConfig::default(),
+            plugins: PluginsConfig::default(),
             limits: LimitsConfig::default(),
             cache: CacheConfig::default(),
         }

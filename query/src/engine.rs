@@ -225,7 +225,7 @@ impl Engine {
         let _task = self.executor.spawn(async move {
             let planned = async {
                 let pinned = pin(&shared).await?;
-                let (ctx, plan) = plan(&shared, &pinned, scope, &sql, dialect).await?;
+                let (ctx, plan) = plan(&shared, &pinned, scope, deadline.timeout, &sql, dialect).await?;
                 match shape::of(&plan, &declared) {
                     Ok(shape) => Ok(shape),
                     Err(error) => Err(position::explain(&sql, error, &catalog::known(&ctx).await)),
@@ -247,7 +247,11 @@ impl Engine {
         let _place = self.admission.admit(who.tenant()).await?;
         let pinned = pin(&self.shared).await?;
         let opened = |e| QueryError::new(Kind::Unavailable, "the tables cannot be opened now").because(e);
-        let session = self.shared.catalog.session(&pinned, catalog::scope(who)).await;
+        let session = self
+            .shared
+            .catalog
+            .session(&pinned, catalog::scope(who), self.limits.timeout)
+            .await;
         catalog::tables(&session.map_err(opened)?).await.map_err(opened)
     }
 
@@ -383,7 +387,7 @@ async fn work(
     parts: mpsc::Sender<Part>,
 ) {
     let began = Instant::now();
-    let mut stream = match open(&shared, scope, &question).await {
+    let mut stream = match open(&shared, scope, deadline.timeout, &question).await {
         Err(error) => {
             // nobody waits any more if this fails
             let _ = head.send(Err(error));
@@ -417,11 +421,12 @@ async fn work(
 async fn open(
     shared: &Shared,
     scope: Scope,
+    time: Duration,
     question: &Question,
 ) -> Result<(Head, SendableRecordBatchStream), QueryError> {
     let now_ms = now_ms();
     let pinned = pin(shared).await?;
-    let (ctx, plan) = plan(shared, &pinned, scope.clone(), &question.sql, question.dialect).await?;
+    let (ctx, plan) = plan(shared, &pinned, scope.clone(), time, &question.sql, question.dialect).await?;
     let from_stores = shape::reads_stores(&plan);
     let asked = Asked::of(&scope, question, &plan);
     let frame = DataFrame::new(ctx.state(), plan);
@@ -456,11 +461,12 @@ async fn plan(
     shared: &Shared,
     pinned: &Pinned,
     scope: Scope,
+    time: Duration,
     sql: &str,
     dialect: Dialect,
 ) -> Result<(SessionContext, LogicalPlan), QueryError> {
     let opened = |e| QueryError::new(Kind::Unavailable, "the tables cannot be opened now").because(e);
-    let ctx = shared.catalog.session(pinned, scope).await.map_err(opened)?;
+    let ctx = shared.catalog.session(pinned, scope, time).await.map_err(opened)?;
     function::register(&ctx, sql).await.map_err(opened)?;
     let (ctx, statement) = match dialect {
         Dialect::Ours => {
@@ -487,7 +493,7 @@ async fn checked(
     ctx: &SessionContext,
     mut statement: Parsed,
 ) -> Result<Result<LogicalPlan, datafusion::error::DataFusionError>, QueryError> {
-    functions::complete(&mut statement);
+    functions::complete(&mut statement)?;
     match ctx.state().statement_to_plan(statement).await {
         Ok(plan) if depth::is_too_large(&plan) => Err(QueryError::new(
             Kind::Invalid,

@@ -204,6 +204,9 @@ impl QueryError {
     }
 }
 
+/// How the refusal of one function begins.
+const ONE_STEP: &str = "one step of the query ";
+
 /// Which limit it was. Ours name themselves with their value; what the engine says by itself is about the disk that a query spills to.
 fn exhausted(said: &str) -> QueryError {
     let ours = ["`limits.memory`", "`limits.total_memory`", "`limits.max_scan`"];
@@ -223,12 +226,16 @@ fn exhausted(said: &str) -> QueryError {
             "the query needs more memory than `limits.memory` allows, and cannot spill more of it to disk".to_owned(),
         ),
     };
-    QueryError::new(kind, message).hint("narrow the time range, select fewer columns, or group by fewer values")
+    let hint = match message.starts_with(ONE_STEP) {
+        true => "give it shorter texts, smaller numbers or fewer rows",
+        false => "narrow the time range, select fewer columns, or group by fewer values",
+    };
+    QueryError::new(kind, message).hint(hint)
 }
 
 /// Ours within what the engine put around it.
 fn sentence(line: &str) -> String {
-    let begins = ["the query ", "all queries "]
+    let begins = [ONE_STEP, "the query ", "all queries "]
         .iter()
         .filter_map(|begin| line.find(begin))
         .min();

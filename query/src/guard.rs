@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
 use crate::depth::too_deep;
 use crate::error::{Kind, QueryError};
-use crate::functions;
+use crate::functions::{self, MAX_FIXED};
 use crate::names;
 use crate::position::{read_only, syntax};
 
@@ -21,7 +21,7 @@ pub(crate) fn parse(sql: &str, options: &SqlParserOptions) -> Result<Statement, 
     }
     let words = words(sql);
     measure(&words)?;
-    let spelled = functions::spell(sql, &words);
+    let spelled = functions::spell(sql);
     let parsed = DFParserBuilder::new(&*spelled)
         .with_dialect(&GenericDialect {})
         .with_recursion_limit(options.recursion_limit.get())
@@ -48,6 +48,13 @@ pub(crate) fn measure(words: &[Token]) -> Result<(), QueryError> {
         return Err(QueryError::new(Kind::Syntax, format!("{what} cannot be read"))
             .hint("split it: a list with commas, a join or several queries say the same"));
     }
+    if has_long_type(words) {
+        return Err(QueryError::new(
+            Kind::Invalid,
+            format!("a type of more than {MAX_FIXED} items in each row"),
+        )
+        .hint("leave the number out: INT[] is a list of any length"));
+    }
     if names::too_many(words) {
         return Err(
             QueryError::new(Kind::Invalid, "written out, the query has too many tables")
@@ -55,6 +62,25 @@ pub(crate) fn measure(words: &[Token]) -> Result<(), QueryError> {
         );
     }
     Ok(())
+}
+
+/// Whether a list of a fixed length is longer than anyone means: `NULL::INT[2000000000]` takes room for all of it. An item of a list is
+/// named alike.
+fn has_long_type(words: &[Token]) -> bool {
+    let mut last: [Option<&Token>; 2] = [None, None];
+    words
+        .iter()
+        .filter(|token| !matches!(token, Token::Whitespace(_)))
+        .any(|token| {
+            let found = match (last, token) {
+                ([Some(Token::LBracket), Some(Token::Number(number, _))], Token::RBracket) => {
+                    number.parse().map_or(true, |number: u64| number > MAX_FIXED)
+                }
+                _ => false,
+            };
+            last = [last[1], Some(token)];
+            found
+        })
 }
 
 /// The one reading statement of a text that was parsed, if that is what it holds.
@@ -168,5 +194,12 @@ mod tests {
         assert_eq!(error.position, Some(Position { line: 1, column: 12 }));
         let deep = format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000));
         assert_eq!(code(&deep), "syntax");
+        for sql in [
+            "SELECT NULL::INT[2000000000]",
+            "SELECT CAST(NULL AS INT [ 99999999999999999999 ])",
+        ] {
+            assert_eq!(code(sql), "invalid_query", "{sql}");
+        }
+        assert_eq!(code("SELECT NULL::INT[3], a[17] FROM t"), "ok");
     }
 }

@@ -29,13 +29,14 @@ mod position;
 mod queue;
 mod service;
 mod shape;
+mod spelled;
 mod status;
 mod tls;
 pub mod tokens;
 mod yielding;
 
 pub use config::QueryConfig;
-pub use functions::{ApplyError, PluginCall, Plugins, applied_schema};
+pub use functions::{Applier, ApplyError, PluginCall, Plugins, applied_schema};
 pub use service::{BuildError, QueryService, RunError};
 pub use status::{NoStatus, StatusSource};
 pub use tokens::{Identity, Tokens};

@@ -1,8 +1,10 @@
-//! How much one query may read: what leaves a table is counted over all parts of a plan, and beyond the limit the query ends.
+//! How much one query may read: what leaves a table is counted over all parts of a plan, and what its files gave before any filter, and
+//! beyond the limit the query ends. A server that computes by itself is told the same limit with each statement.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 
 use arrow::array::{Array, RecordBatch};
 use datafusion::common::config::ConfigOptions;
@@ -14,6 +16,7 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
+use futures::stream::poll_fn;
 
 /// Puts a meter above everything that reads; each plan has one count.
 #[derive(Debug)]
@@ -47,6 +50,11 @@ impl PhysicalOptimizerRule for Metering {
     }
 }
 
+/// How files call what they gave.
+const FILE_BYTES: &str = "bytes_scanned";
+/// Files are asked what they gave once in so many turns: they keep a count for each file.
+const LOOK_EVERY: u32 = 8;
+
 #[derive(Debug)]
 struct Meter {
     read: AtomicU64,
@@ -54,12 +62,8 @@ struct Meter {
 }
 
 impl Meter {
-    fn count(&self, batch: &RecordBatch) -> Result<()> {
-        let bytes: usize = batch.columns().iter().map(|column| size(column.as_ref())).sum();
-        let read = self
-            .read
-            .fetch_add(bytes as u64, Ordering::Relaxed)
-            .saturating_add(bytes as u64);
+    fn add(&self, bytes: u64) -> Result<()> {
+        let read = self.read.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         match read > self.most {
             false => Ok(()),
             true => Err(DataFusionError::ResourcesExhausted(format!(
@@ -68,6 +72,37 @@ impl Meter {
             ))),
         }
     }
+}
+
+/// What one part of a plan read: rows as they are in memory, or what its files gave, whichever is more.
+#[derive(Debug, Default)]
+struct Part {
+    rows: AtomicU64,
+    /// Of both, what the meter has been told.
+    told: AtomicU64,
+}
+
+impl Part {
+    fn look(&self, rows: u64, node: &dyn ExecutionPlan, at_files: bool, meter: &Meter) -> Result<()> {
+        let rows = self.rows.fetch_add(rows, Ordering::Relaxed) + rows;
+        let files = if at_files { file_bytes(node) } else { 0 };
+        let now = rows.max(files);
+        let before = self.told.fetch_max(now, Ordering::Relaxed);
+        match now.checked_sub(before) {
+            None | Some(0) => Ok(()),
+            Some(more) => meter.add(more),
+        }
+    }
+}
+
+/// What the files of a scan gave so far, before filters, for all of its tasks.
+fn file_bytes(node: &dyn ExecutionPlan) -> u64 {
+    let metrics = node.metrics().and_then(|metrics| metrics.sum_by_name(FILE_BYTES));
+    metrics.map_or(0, |bytes| bytes.as_usize() as u64)
+}
+
+fn bytes_of(batch: &RecordBatch) -> u64 {
+    batch.columns().iter().map(|column| size(column.as_ref()) as u64).sum()
 }
 
 /// Of the rows that are there, and not of all that their buffers hold.
@@ -82,11 +117,16 @@ fn size(column: &dyn Array) -> usize {
 struct MeteredExec {
     input: Arc<dyn ExecutionPlan>,
     meter: Arc<Meter>,
+    part: Arc<Part>,
 }
 
 impl MeteredExec {
     fn new(input: Arc<dyn ExecutionPlan>, meter: Arc<Meter>) -> MeteredExec {
-        MeteredExec { input, meter }
+        MeteredExec {
+            input,
+            meter,
+            part: Arc::default(),
+        }
     }
 }
 
@@ -128,13 +168,31 @@ impl ExecutionPlan for MeteredExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, context)?;
-        let meter = Arc::clone(&self.meter);
+        let mut input = self.input.execute(partition, context)?;
+        let (node, meter, part) = (Arc::clone(&self.input), Arc::clone(&self.meter), Arc::clone(&self.part));
         let schema = input.schema();
-        let counted = input.map(move |batch| {
-            let batch = batch?;
-            meter.count(&batch)?;
-            Ok(batch)
+        let mut turns = 0u32;
+        let mut over = false;
+        // Each turn, because files whose rows a filter drops give none for a long time.
+        let counted = poll_fn(move |context| {
+            if over {
+                return Poll::Ready(None);
+            }
+            let polled = input.poll_next_unpin(context);
+            let (rows, ended) = match &polled {
+                Poll::Ready(Some(Ok(batch))) => (bytes_of(batch), false),
+                Poll::Ready(_) => (0, true),
+                Poll::Pending => (0, false),
+            };
+            let at_files = ended || turns % LOOK_EVERY == 0;
+            turns = turns.wrapping_add(1);
+            match part.look(rows, node.as_ref(), at_files, &meter) {
+                Ok(()) => polled,
+                Err(error) => {
+                    over = true;
+                    Poll::Ready(Some(Err(error)))
+                }
+            }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, counted)))
     }

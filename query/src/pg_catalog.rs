@@ -26,6 +26,7 @@ use datafusion_postgres::datafusion_pg_catalog::pg_catalog::context::EmptyContex
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::setup_pg_catalog;
 use datafusion_postgres::datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use datafusion_postgres::pgwire::api::Type;
+use sluice_store::hot::clickhouse::StatementLimits;
 
 use crate::catalog::{CATALOG, SCHEMA};
 use crate::error::{Kind, QueryError};
@@ -141,7 +142,13 @@ impl PgCatalog {
         if let Some(catalog) = catalogs.catalog(CATALOG) {
             catalog.register_schema(PG_CATALOG, Arc::clone(&self.tables))?;
         }
+        // The limits of this query, and not of the one that the catalogue was made in.
+        let mut config = self.state.config().clone();
+        if let Some(limits) = session.state().config().get_extension::<StatementLimits>() {
+            config = config.with_extension(limits);
+        }
         let state = SessionStateBuilder::new_from_existing(self.state.clone())
+            .with_config(config)
             .with_catalog_list(catalogs)
             .with_runtime_env(session.runtime_env())
             .with_table_functions(session.state().table_functions().clone())

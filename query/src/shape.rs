@@ -19,6 +19,20 @@ pub(crate) struct Shape {
     pub(crate) schema: SchemaRef,
 }
 
+impl Shape {
+    /// What it takes to keep it.
+    pub(crate) fn bytes(&self) -> usize {
+        let fields: usize = self.schema.fields().iter().map(|field| field.size()).sum();
+        let params: usize = self.params.iter().map(DataType::size).sum();
+        let metadata = self
+            .schema
+            .metadata()
+            .iter()
+            .map(|(key, value)| key.len() + value.len());
+        fields + params + metadata.sum::<usize>()
+    }
+}
+
 /// A parameter has the type that its place in the query asks for, else the one that the client declared, else it is text.
 pub(crate) fn of(plan: &LogicalPlan, declared: &[Option<DataType>]) -> Result<Shape> {
     let mut types: HashMap<usize, Option<DataType>> = HashMap::new();

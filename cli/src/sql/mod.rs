@@ -1,6 +1,9 @@
 //! `sluice sql`: ask a running node, once or at a prompt.
 
 mod answer;
+mod command;
+mod complete;
+mod pager;
 mod prompt;
 mod table;
 
@@ -27,7 +30,8 @@ const MOST_ERROR: usize = 1 << 20;
   sluice sql --format csv \"SELECT service, count(*) FROM events GROUP BY 1\" > by_service.csv
   sluice sql -p 4bf92f3577b34da6a3ce929d0e0e4736 'SELECT * FROM events WHERE trace_id = $1 ORDER BY time'
   sluice sql < query.sql
-Without a query, and with a terminal, this is a prompt with history. Exit codes: 0 answered, 1 not.")]
+Without a query, and with a terminal, this is a prompt with history,
+completion (Tab) and commands (\\?); what is longer than the terminal is shown with $PAGER. Exit codes: 0 answered, 1 not.")]
 pub(crate) struct Args {
     /// The query; without it standard input is read, or a prompt shown
     query: Option<String>,
@@ -94,9 +98,7 @@ async fn ask(client: &HttpClient, args: &Args, query: &str) -> Result<bool> {
     }
     match args.format {
         Format::Table => {
-            let body = read_all(response, MOST_JSON).await?;
-            let parsed: answer::Answer =
-                serde_json::from_slice(&body).context("the answer is not what was asked for")?;
+            let parsed = parsed(&read_all(response, MOST_JSON).await?)?;
             let mut out = std::io::stdout().lock();
             let shown = table::write(&parsed, table::Look::of_terminal(), &mut out);
             finished(shown.and_then(|()| out.flush()))?;
@@ -128,6 +130,33 @@ async fn ask(client: &HttpClient, args: &Args, query: &str) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+/// One query and its rows, or the refusal as people read it.
+async fn fetch(client: &HttpClient, args: &Args, query: &str) -> Result<Result<answer::Answer, String>> {
+    let body = serde_json::to_vec(&request(args, query)).context("request")?;
+    let response = client.post("/v1/sql", "application/json", body).await?;
+    let status = response.status();
+    if !status.is_success() {
+        let body = read_all(response, MOST_ERROR).await?;
+        return Ok(Err(answer::refusal(query, status.as_u16(), &body)));
+    }
+    parsed(&read_all(response, MOST_JSON).await?).map(Ok)
+}
+
+fn parsed(body: &[u8]) -> Result<answer::Answer> {
+    serde_json::from_slice(body).context("the answer is not what was asked for")
+}
+
+impl Args {
+    /// For questions that are not the person's own.
+    fn without_params(&self) -> Args {
+        Args {
+            param: Vec::new(),
+            max_rows: None,
+            ..self.clone()
+        }
+    }
 }
 
 fn request(args: &Args, query: &str) -> Value {

@@ -1,30 +1,27 @@
-//! The prompt: queries over several lines, ended by a semicolon, with history across sessions.
+//! The prompt: queries over several lines, with history across sessions, completion, and answers in the form that a person asked for.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
-use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
+use rustyline::history::DefaultHistory;
+use rustyline::{CompletionType, Editor};
 
-use super::{Args, ask};
+use super::command::{Expanded, HELP, Input, input};
+use super::complete::{Names, questions};
+use super::{Args, Format, answer, ask, fetch, pager, table};
 use crate::http_client::HttpClient;
 
 const HISTORY_LINES: usize = 5_000;
-const HELP: &str = "A query ends with a semicolon or an empty line.
-  \\d          the tables
-  \\d TABLE    the columns of one
-  \\q          leave (or Ctrl-D); Ctrl-C ends a running query
-";
 
-/// What a line, or the lines so far, amount to.
-#[derive(Debug, PartialEq, Eq)]
-enum Input {
-    Nothing,
-    More,
-    Query(String),
-    Help,
-    Leave,
+/// How answers are shown, until the session ends.
+#[derive(Clone, Copy, Debug, Default)]
+struct Manner {
+    expanded: Expanded,
+    timing: bool,
+    no_pager: bool,
 }
 
 pub(super) async fn run(client: &HttpClient, args: &Args) -> Result<ExitCode> {
@@ -33,13 +30,19 @@ pub(super) async fn run(client: &HttpClient, args: &Args) -> Result<ExitCode> {
         .max_history_size(HISTORY_LINES)
         .context("history")?
         .auto_add_history(false)
+        .completion_type(CompletionType::List)
         .build();
-    let mut editor = DefaultEditor::with_config(config).context("terminal")?;
+    let mut editor: Editor<Names, DefaultHistory> = Editor::with_config(config).context("terminal")?;
+    let names = Names::default();
+    editor.set_helper(Some(names.clone()));
     let history = history_file();
     if let Some(path) = &history {
         // the first session has none
         let _ = editor.load_history(path);
     }
+    let (learning, told) = (client.clone(), args.clone());
+    let learning = tokio::spawn(async move { learn(&learning, &told, &names).await });
+    let mut manner = Manner::default();
     let mut so_far = String::new();
     loop {
         let prompt = if so_far.is_empty() { "sluice> " } else { "   ...> " };
@@ -64,58 +67,111 @@ pub(super) async fn run(client: &HttpClient, args: &Args) -> Result<ExitCode> {
             Input::Nothing | Input::More => {}
             Input::Leave => break,
             Input::Help => eprint!("{HELP}"),
+            Input::Mistake(what) => eprintln!("error: {what}"),
+            Input::Timing(on) => {
+                manner.timing = on.unwrap_or(!manner.timing);
+                eprintln!("timing is {}", on_or_off(manner.timing));
+            }
+            Input::Pager(on) => {
+                manner.no_pager = !on.unwrap_or(manner.no_pager);
+                eprintln!("the pager is {}", on_or_off(!manner.no_pager));
+            }
+            Input::Expanded(expanded) => {
+                manner.expanded = expanded.unwrap_or(match manner.expanded {
+                    Expanded::Off => Expanded::On,
+                    _ => Expanded::Off,
+                });
+                let shown = match manner.expanded {
+                    Expanded::Auto => "auto",
+                    other => on_or_off(other == Expanded::On),
+                };
+                eprintln!("expanded display is {shown}");
+            }
             Input::Query(query) => {
-                let _ = editor.add_history_entry(query.as_str());
+                let entry = if line.trim().starts_with("\\d") {
+                    line.trim()
+                } else {
+                    query.as_str()
+                };
+                let _ = editor.add_history_entry(entry);
                 if let Some(path) = &history {
                     // a history that cannot be kept is no reason to stop
                     let _ = editor.save_history(path);
                 }
-                answer(client, args, &query).await;
+                let size = editor.dimensions().map(|(columns, rows)| (columns.into(), rows.into()));
+                answer_to(client, args, &query, manner, size).await;
             }
         }
     }
+    learning.abort();
     Ok(ExitCode::SUCCESS)
 }
 
+fn on_or_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+/// What the Tab key will offer. A server that does not tell is no reason to stop.
+async fn learn(client: &HttpClient, args: &Args, names: &Names) {
+    for (question, take) in questions() {
+        if let Ok(Ok(rows)) = fetch(client, &args.without_params(), &question).await {
+            take(names, &rows.rows);
+        }
+    }
+}
+
 /// Ctrl-C drops the request, and with it the query on the server.
-async fn answer(client: &HttpClient, args: &Args, query: &str) {
+async fn answer_to(client: &HttpClient, args: &Args, query: &str, manner: Manner, size: Option<(usize, usize)>) {
+    let began = Instant::now();
+    let shown = async {
+        match args.format {
+            Format::Table => show(client, args, query, manner, size).await,
+            _ => ask(client, args, query).await.map(drop),
+        }
+    };
     tokio::select! {
-        done = ask(client, args, query) => {
+        done = shown => {
             if let Err(error) = done {
                 eprintln!("error: {error:#}");
+            }
+            if manner.timing {
+                eprintln!("time: {:.3} ms", began.elapsed().as_secs_f64() * 1_000.0);
             }
         }
         _ = tokio::signal::ctrl_c() => eprintln!("ended"),
     }
 }
 
-fn input(so_far: &mut String, line: &str) -> Input {
-    let trimmed = line.trim();
-    if so_far.is_empty() {
-        match trimmed.trim_end_matches(';') {
-            "" => return Input::Nothing,
-            "\\q" | "exit" | "quit" => return Input::Leave,
-            "\\?" | "\\h" | "help" => return Input::Help,
-            "\\d" => return Input::Query("SHOW TABLES".into()),
-            other => {
-                if let Some(table) = other.strip_prefix("\\d ") {
-                    return Input::Query(format!("DESCRIBE {}", table.trim()));
-                }
-            }
+async fn show(
+    client: &HttpClient,
+    args: &Args,
+    query: &str,
+    manner: Manner,
+    size: Option<(usize, usize)>,
+) -> Result<()> {
+    let answer = match fetch(client, args, query).await? {
+        Ok(answer) => answer,
+        Err(refusal) => {
+            eprint!("{refusal}");
+            return Ok(());
         }
-    } else {
-        so_far.push('\n');
-    }
-    so_far.push_str(line);
-    if trimmed.is_empty() || trimmed.ends_with(';') {
-        let query = std::mem::take(so_far);
-        let query = query.trim().trim_end_matches(';').trim_end();
-        return match query {
-            "" => Input::Nothing,
-            query => Input::Query(query.to_owned()),
-        };
-    }
-    Input::More
+    };
+    let mut look = table::Look::of_terminal();
+    look.expanded = match manner.expanded {
+        Expanded::On => true,
+        Expanded::Off => false,
+        Expanded::Auto => size.is_some_and(|(columns, _)| table::width(&answer, look) > columns),
+    };
+    let mut text = Vec::new();
+    table::write(&answer, look, &mut text).context("the answer")?;
+    let rows = size
+        .map(|(_, rows)| rows)
+        .filter(|_| !manner.no_pager && look.widest.is_some());
+    // a pager takes the terminal until a person leaves it
+    let shown = tokio::task::spawn_blocking(move || pager::show(&text, rows)).await;
+    super::finished(shown.context("pager")?)?;
+    eprint!("{}", answer::summary(&answer));
+    Ok(())
 }
 
 fn history_file() -> Option<PathBuf> {
@@ -126,22 +182,4 @@ fn history_file() -> Option<PathBuf> {
     let folder = state.join("sluice");
     std::fs::create_dir_all(&folder).ok()?;
     Some(folder.join("sql_history"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_query_ends_with_a_semicolon_or_an_empty_line() {
-        let mut so_far = String::new();
-        assert_eq!(input(&mut so_far, ""), Input::Nothing);
-        assert_eq!(input(&mut so_far, "SELECT 1"), Input::More);
-        assert_eq!(input(&mut so_far, "  + 1;"), Input::Query("SELECT 1\n  + 1".into()));
-        assert_eq!(input(&mut so_far, "SELECT ';'"), Input::More);
-        assert_eq!(input(&mut so_far, ""), Input::Query("SELECT ';'".into()));
-        assert_eq!(input(&mut so_far, "\\d events"), Input::Query("DESCRIBE events".into()));
-        assert_eq!(input(&mut so_far, "quit;"), Input::Leave);
-        assert_eq!(so_far, "");
-    }
 }

@@ -13,6 +13,8 @@ const WIDEST_CELL: usize = 80;
 pub(super) struct Look {
     pub(super) widest: Option<usize>,
     pub(super) dim_rules: bool,
+    /// Each row as a list of its columns.
+    pub(super) expanded: bool,
 }
 
 impl Look {
@@ -22,6 +24,7 @@ impl Look {
         Look {
             widest: terminal.then_some(WIDEST_CELL),
             dim_rules: terminal && colour,
+            expanded: false,
         }
     }
 }
@@ -33,6 +36,9 @@ pub(super) fn write(answer: &Answer, look: Look, out: &mut impl Write) -> io::Re
     if answer.columns.iter().map(|c| c.name.as_str()).eq(["plan_type", "plan"]) {
         return plans(answer, out);
     }
+    if look.expanded {
+        return records(answer, look, out);
+    }
     let right: Vec<bool> = answer.columns.iter().map(|c| is_number(&c.kind)).collect();
     let names: Vec<String> = answer.columns.iter().map(|c| plain(&c.name)).collect();
     let rows: Vec<Vec<String>> = answer
@@ -40,16 +46,55 @@ pub(super) fn write(answer: &Answer, look: Look, out: &mut impl Write) -> io::Re
         .iter()
         .map(|row| row.iter().map(|value| cell(value, look.widest)).collect())
         .collect();
-    let mut widths: Vec<usize> = names.iter().map(|n| n.chars().count()).collect();
-    for row in &rows {
-        for (width, text) in widths.iter_mut().zip(row) {
-            *width = (*width).max(text.chars().count());
-        }
-    }
+    let widths = widths(&names, &rows);
     line(&names, &widths, &right, out)?;
     rule(&widths, look, out)?;
     for row in &rows {
         line(row, &widths, &right, out)?;
+    }
+    Ok(())
+}
+
+fn widths(names: &[String], rows: &[Vec<String>]) -> Vec<usize> {
+    let mut widths: Vec<usize> = names.iter().map(|n| n.chars().count()).collect();
+    for row in rows {
+        for (width, text) in widths.iter_mut().zip(row) {
+            *width = (*width).max(text.chars().count());
+        }
+    }
+    widths
+}
+
+/// Characters of the widest line, were it not expanded.
+pub(super) fn width(answer: &Answer, look: Look) -> usize {
+    let names: Vec<String> = answer.columns.iter().map(|c| plain(&c.name)).collect();
+    let rows = answer.rows.iter();
+    let rows: Vec<Vec<String>> = rows
+        .map(|row| row.iter().map(|value| cell(value, look.widest)).collect())
+        .collect();
+    widths(&names, &rows).iter().map(|width| width + 3).sum()
+}
+
+/// One column a line; nothing is cut.
+fn records(answer: &Answer, look: Look, out: &mut impl Write) -> io::Result<()> {
+    let names: Vec<String> = answer.columns.iter().map(|c| plain(&c.name)).collect();
+    let widest = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+    for (number, row) in answer.rows.iter().enumerate() {
+        let head = format!("─[ record {} ]", number + 1);
+        let (dim, plain) = if look.dim_rules {
+            ("\x1b[2m", "\x1b[0m")
+        } else {
+            ("", "")
+        };
+        writeln!(
+            out,
+            "{dim}{head}{}{plain}",
+            "─".repeat(widest.saturating_sub(head.chars().count()) + 1)
+        )?;
+        for (name, value) in names.iter().zip(row) {
+            let pad = " ".repeat(widest - name.chars().count());
+            writeln!(out, "{}", format!("{name}{pad} │ {}", cell(value, None)).trim_end())?;
+        }
     }
     Ok(())
 }
@@ -136,6 +181,7 @@ mod tests {
             Look {
                 widest: Some(8),
                 dim_rules: false,
+                expanded: false,
             },
             &mut out,
         )
@@ -144,5 +190,20 @@ mod tests {
             String::from_utf8(out).unwrap(),
             " service  │        n\n──────────┼──────────\n cart     │        5\n a\u{fffd}[2Jb⏎c │    12345\n          │ 9007199…\n"
         );
+
+        let mut out = Vec::new();
+        let look = Look {
+            widest: Some(8),
+            dim_rules: false,
+            expanded: true,
+        };
+        write(&answer, look, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(
+            text.starts_with("─[ record 1 ]─\nservice │ cart\nn       │ 5\n─[ record 2 ]─\n"),
+            "{text}"
+        );
+        assert!(text.ends_with("service │\nn       │ 9007199254740993\n"), "{text}");
+        assert_eq!(width(&answer, look), 8 + 8 + 6);
     }
 }

@@ -140,7 +140,11 @@ impl Site {
         };
         let tables = Tables::new(self.stores.clone(), Arc::new(NoEnds), options);
         let pinned = tables.pin().await.unwrap();
-        let ctx = self.catalog.session(&pinned, scope.clone()).await.unwrap();
+        let ctx = self
+            .catalog
+            .session(&pinned, scope.clone(), Duration::from_secs(60))
+            .await
+            .unwrap();
         let (question, plan) = (question(sql), ctx.state().create_logical_plan(sql).await.unwrap());
         // A plan is run once: its scans share what is left to be read.
         let again = ctx.state().create_physical_plan(&plan).await.unwrap();
@@ -336,7 +340,11 @@ async fn inputs() -> Inputs {
     let site = Site::new(&CacheConfig::default()).await;
     let tables = Tables::new(site.stores.clone(), Arc::new(NoEnds), TablesOptions::default());
     let pinned = tables.pin().await.unwrap();
-    let ctx = site.catalog.session(&pinned, Scope::All).await.unwrap();
+    let ctx = site
+        .catalog
+        .session(&pinned, Scope::All, Duration::from_secs(60))
+        .await
+        .unwrap();
     let plan = ctx.sql(ALL).await.unwrap().create_physical_plan().await.unwrap();
     sluice_store::inputs(&plan).unwrap()
 }

@@ -13,7 +13,7 @@ use crate::tokens::Identity;
 
 /// Prepared statements of one tenant.
 pub(super) const MAX_STATEMENTS: usize = 1_024;
-/// Bytes of their texts and parameters together.
+/// Bytes of their texts, schemas and parameters together.
 const MAX_BYTES: usize = 16 << 20;
 /// A statement that was not used for this long is forgotten.
 const IDLE: Duration = Duration::from_secs(15 * 60);
@@ -43,7 +43,7 @@ pub(super) struct Prepared {
 impl Statement {
     fn bytes(&self) -> usize {
         let values = self.values.iter().flat_map(|values| values.iter());
-        self.sql.len() + values.map(ScalarValue::size).sum::<usize>()
+        self.sql.len() + self.shape.bytes() + values.map(ScalarValue::size).sum::<usize>()
     }
 }
 
@@ -111,7 +111,7 @@ fn unknown() -> QueryError {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use arrow::datatypes::Schema;
+    use arrow::datatypes::{DataType, Field, Schema};
     use sluice_wire::ids::TenantId;
 
     use super::*;
@@ -157,6 +157,21 @@ mod tests {
         prepared.close(&acme, &handle(5));
         let large = prepared.put(&acme, handle(5), statement(&"x".repeat(MAX_BYTES)), start);
         assert_eq!(large.unwrap_err().kind, Kind::Busy);
+
+        // A short text can have a wide schema: `SELECT *, *, …`.
+        let field = |n: usize| Field::new(format!("{n}{}", "x".repeat(1_000)), DataType::Utf8, true);
+        let wide = Shape {
+            params: Vec::new(),
+            schema: Arc::new(Schema::new((0..20_000).map(field).collect::<Vec<_>>())),
+        };
+        let wide = Statement {
+            shape: Arc::new(wide),
+            ..statement("SELECT 1")
+        };
+        assert_eq!(
+            prepared.put(&acme, handle(5), wide, start).unwrap_err().kind,
+            Kind::Busy
+        );
 
         prepared.get(&acme, &handle(3), start + IDLE / 2).unwrap();
         let later = start + IDLE;

@@ -64,9 +64,10 @@ impl AggregateUDFImpl for Counter {
         let field = |part: &str, kind| points::field(format_state_name(args.name, part), kind);
         Ok(vec![
             field("series", DataType::Utf8),
+            field("points", DataType::Int64),
             field("times", DataType::Int64),
             field("values", DataType::Float64),
-            field("deltas", DataType::Int64),
+            field("deltas", DataType::Boolean),
         ])
     }
 
@@ -92,25 +93,28 @@ struct Point {
 struct Points {
     per_second: bool,
     series: BTreeMap<String, Vec<Point>>,
+    /// Of the names and points, with the room that is kept for more.
     bytes: usize,
 }
 
+/// What a tree keeps beside each series: a node is half full at least.
+const SERIES_BYTES: usize = 2 * (size_of::<String>() + size_of::<Vec<Point>>());
+
 impl Points {
-    fn put(&mut self, series: &str, point: Point) {
-        self.bytes += size_of::<Point>();
-        match self.series.get_mut(series) {
-            Some(points) => points.push(point),
-            None => {
-                self.bytes += series.len() + size_of::<Vec<Point>>();
-                self.series.insert(series.to_owned(), vec![point]);
-            }
+    fn put(&mut self, series: &str, more: impl Iterator<Item = Point>) {
+        if !self.series.contains_key(series) {
+            self.bytes += series.len() + SERIES_BYTES;
+            self.series.insert(series.to_owned(), Vec::new());
+        }
+        if let Some(points) = self.series.get_mut(series) {
+            let before = points.capacity();
+            points.extend(more);
+            self.bytes += (points.capacity() - before) * size_of::<Point>();
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = (&String, &Point)> {
-        self.series
-            .iter()
-            .flat_map(|(series, points)| points.iter().map(move |point| (series, point)))
+    fn all(&self) -> impl Iterator<Item = &Point> {
+        self.series.values().flatten()
     }
 }
 
@@ -136,7 +140,7 @@ impl Accumulator for Points {
                 value: numbers.value(row),
                 delta: text(0, row) == Some("delta"),
             };
-            self.put(text(1, row).unwrap_or_default(), point);
+            self.put(text(1, row).unwrap_or_default(), std::iter::once(point));
         }
         Ok(())
     }
@@ -144,7 +148,7 @@ impl Accumulator for Points {
     fn evaluate(&mut self) -> Result<ScalarValue> {
         let mut total = None;
         for points in self.series.values_mut() {
-            points.sort_by_key(|point| point.ns);
+            in_order(points);
             if let Some(risen) = risen(points, self.per_second) {
                 *total.get_or_insert(0.0) += risen;
             }
@@ -156,29 +160,54 @@ impl Accumulator for Points {
         size_of_val(self) + self.bytes
     }
 
+    /// Each series is named once, however many points it has.
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         Ok(vec![
-            points::texts(self.all().map(|(series, _)| series.clone())),
-            points::ints(self.all().map(|(_, point)| point.ns)),
-            points::floats(self.all().map(|(_, point)| point.value)),
-            points::ints(self.all().map(|(_, point)| i64::from(point.delta))),
+            points::texts(self.series.keys().map(String::as_str))?,
+            points::ints(self.series.values().map(|points| points.len() as i64))?,
+            points::ints(self.all().map(|point| point.ns))?,
+            points::floats(self.all().map(|point| point.value))?,
+            points::flags(self.all().map(|point| point.delta))?,
         ])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
         let series = points::flat_texts(states.first())?;
-        let (times, deltas) = (points::flat_ints(states.get(1))?, points::flat_ints(states.get(3))?);
-        let values = points::flat_floats(states.get(2))?;
-        for at in 0..series.len() {
-            let point = Point {
+        let counts = points::flat_ints(states.get(1))?;
+        let (times, values) = (points::flat_ints(states.get(2))?, points::flat_floats(states.get(3))?);
+        let deltas = points::flat_flags(states.get(4))?;
+        let mut first = 0;
+        for (series, count) in series.iter().zip(counts.iter()) {
+            let end = first + usize::try_from(count.unwrap_or_default()).unwrap_or_default();
+            if end > times.len() || end > values.len() || end > deltas.len() {
+                return Err(points::wrong());
+            }
+            let points = (first..end).map(|at| Point {
                 ns: times.value(at),
                 value: values.value(at),
-                delta: deltas.value(at) != 0,
-            };
-            self.put(series.value(at), point);
+                delta: deltas.value(at),
+            });
+            self.put(series.unwrap_or_default(), points);
+            first = end;
         }
         Ok(())
     }
+}
+
+/// By time; of points at the same time, what was added first and then the lowest, so that the answer is the same however the rows came.
+/// Several cumulative values at one time are one value that was told more than once: the highest of them counts.
+fn in_order(points: &mut Vec<Point>) {
+    points.sort_unstable_by(|a, b| {
+        let (time, kind) = (a.ns.cmp(&b.ns), b.delta.cmp(&a.delta));
+        time.then(kind).then(a.value.total_cmp(&b.value))
+    });
+    points.dedup_by(|next, kept| {
+        let same = next.ns == kept.ns && !next.delta && !kept.delta;
+        if same {
+            kept.value = next.value;
+        }
+        same
+    });
 }
 
 /// How much one series rose between its first and its last point, which are in order. A cumulative counter that fell began anew at zero.

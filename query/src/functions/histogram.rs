@@ -234,11 +234,11 @@ impl Accumulator for Buckets {
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         let keys = || self.counts.keys();
         Ok(vec![
-            points::floats(keys().map(|interval| interval.low)),
-            points::floats(keys().map(|interval| interval.high)),
-            points::floats(keys().map(|interval| f64::from(u8::from(interval.curved)))),
-            points::floats(self.counts.values().copied()),
-            points::floats(self.q.into_iter()),
+            points::floats(keys().map(|interval| interval.low))?,
+            points::floats(keys().map(|interval| interval.high))?,
+            points::floats(keys().map(|interval| f64::from(u8::from(interval.curved))))?,
+            points::floats(self.counts.values().copied())?,
+            points::floats(self.q.into_iter())?,
         ])
     }
 

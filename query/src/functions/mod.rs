@@ -2,6 +2,7 @@
 
 mod apply;
 mod attributes;
+mod bounded;
 mod counters;
 mod histogram;
 mod json;
@@ -21,16 +22,19 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
-pub use self::apply::{ApplyError, PluginCall, Plugins, applied_schema};
+pub use self::apply::{Applier, ApplyError, PluginCall, Plugins, applied_schema};
+pub(crate) use self::bounded::{Literals, MAX_FIXED, step_bytes};
 pub(crate) use self::sugar::{complete, spell};
 
-/// Puts the functions that need no rows of anyone into a session in the making.
-pub(crate) fn register(builder: &mut SessionStateBuilder) {
+/// Puts the functions that need no rows of anyone into a session in the making, and bounds around them and those of the engine: `most`
+/// bytes for what one step makes.
+pub(crate) fn register(builder: &mut SessionStateBuilder, most: u64) {
     builder.scalar_functions().get_or_insert_default().extend(scalars());
     builder
         .aggregate_functions()
         .get_or_insert_default()
         .extend(aggregates());
+    bounded::register(builder, most);
 }
 
 fn scalars() -> Vec<Arc<ScalarUDF>> {

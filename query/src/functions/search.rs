@@ -1,5 +1,6 @@
 //! Words in texts, as people type them into a search field.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray};
@@ -9,6 +10,11 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 use super::texts;
+
+/// What is looked for is compared with each place of a text, so this many times its words is the most work for one text.
+const MAX_ASKED: usize = 4 << 10;
+/// The words of one text are held while they are looked at.
+const MAX_BODY: usize = 16 << 20;
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Match {
@@ -57,6 +63,15 @@ impl ScalarUDFImpl for Match {
                 continue;
             }
             let words = asked.value(row);
+            if words.len() > MAX_ASKED {
+                return exec_err!(
+                    "match looks for words of up to {MAX_ASKED} bytes together, not {}",
+                    words.len()
+                );
+            }
+            if bodies.value(row).len() > MAX_BODY {
+                return exec_err!("match looks into texts of up to {MAX_BODY} bytes: look into left(text, {MAX_BODY})");
+            }
             if last.as_ref().is_none_or(|(known, _)| *known != words) {
                 last = Some((words, Search::new(words)));
             }
@@ -103,13 +118,13 @@ impl Search {
     }
 
     fn finds(&self, body: &str) -> bool {
-        let body: Vec<String> = words(body).map(str::to_lowercase).collect();
+        let body: Vec<Cow<'_, str>> = words(body).map(in_lower_case).collect();
         self.terms.iter().all(|term| term.is_in(&body) == term.wanted)
     }
 }
 
 impl Term {
-    fn is_in(&self, body: &[String]) -> bool {
+    fn is_in(&self, body: &[Cow<'_, str>]) -> bool {
         body.windows(self.words.len()).any(|run| {
             let last = self.words.len() - 1;
             run.iter()
@@ -117,9 +132,17 @@ impl Term {
                 .enumerate()
                 .all(|(at, (there, word))| match self.open && at == last {
                     true => there.starts_with(word.as_str()),
-                    false => there == word,
+                    false => there.as_ref() == word.as_str(),
                 })
         })
+    }
+}
+
+/// Most words are already, and need no room of their own.
+fn in_lower_case(word: &str) -> Cow<'_, str> {
+    match word.chars().all(|c| c.is_lowercase() || c.is_ascii_digit()) {
+        true => Cow::Borrowed(word),
+        false => Cow::Owned(word.to_lowercase()),
     }
 }
 

@@ -8,11 +8,15 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, SelectItem, SetExpr, VisitMut, VisitorMut,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, SelectItem, SetExpr,
+    VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
+
+use super::apply;
+use crate::error::{Kind, QueryError};
+use crate::spelled::{Instead, fill, form_of, respelled};
 
 /// Two standard deviations, for 95 of 100.
 const BOUND: f64 = 1.96;
@@ -25,57 +29,83 @@ const NAMES: [&str; 6] = [
     "histogram_quantile",
 ];
 
-/// `match(` begins another phrase in one dialect that the parser knows, so it is written as a name.
-pub(crate) fn spell<'a>(sql: &'a str, words: &[Token]) -> Cow<'a, str> {
-    let is_match = |at: usize| match &words[at] {
-        Token::Word(word) if word.quote_style.is_none() && word.value.eq_ignore_ascii_case("match") => {
-            let next = words[at + 1..]
-                .iter()
-                .find(|token| !matches!(token, Token::Whitespace(_)));
-            matches!(next, Some(Token::LParen))
-        }
-        _ => false,
-    };
-    if !(0..words.len()).any(is_match) {
-        return Cow::Borrowed(sql);
-    }
-    let spelled = words.iter().enumerate().map(|(at, token)| match is_match(at) {
-        true => "\"match\"".to_owned(),
-        false => token.to_string(),
+/// `match(` begins another phrase in one dialect that the parser knows, so it is written as a name; and what the planner has no form for
+/// is written in one that it has.
+pub(crate) fn spell(sql: &str) -> Cow<'_, str> {
+    let spelled = respelled(sql, &GenericDialect {}, |words, at| {
+        let Token::Word(word) = &words[at] else { return None };
+        let mut after = words[at + 1..]
+            .iter()
+            .filter(|token| !matches!(token, Token::Whitespace(_)));
+        let is_match = word.quote_style.is_none()
+            && word.value.eq_ignore_ascii_case("match")
+            && after.next() == Some(&Token::LParen);
+        let text = if is_match {
+            "\"match\""
+        } else {
+            apply::table_argument(words, at)?
+        };
+        Some(Instead {
+            words: 1,
+            text: text.to_owned(),
+        })
     });
-    Cow::Owned(spelled.collect())
+    spelled.map_or(Cow::Borrowed(sql), Cow::Owned)
 }
 
-/// Writes the short forms out.
-pub(crate) fn complete(statement: &mut Statement) {
+/// Writes the short forms out. What cannot be said in the long one is refused, not left out.
+pub(crate) fn complete(statement: &mut Statement) -> Result<(), QueryError> {
     match statement {
-        Statement::Statement(ast) => {
-            // It never breaks off.
-            let _ = ast.visit(&mut Completer);
-        }
+        Statement::Statement(ast) => match ast.visit(&mut Completer) {
+            ControlFlow::Break(refused) => Err(*refused),
+            ControlFlow::Continue(()) => Ok(()),
+        },
         Statement::Explain(explain) => complete(&mut explain.statement),
-        _ => {}
+        _ => Ok(()),
     }
 }
 
 struct Completer;
 
 impl VisitorMut for Completer {
-    type Break = ();
+    type Break = Box<QueryError>;
 
     /// What has no name keeps the short form as its name.
-    fn pre_visit_query(&mut self, query: &mut datafusion::sql::sqlparser::ast::Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &mut datafusion::sql::sqlparser::ast::Query) -> ControlFlow<Self::Break> {
         name_columns(&mut query.body);
         ControlFlow::Continue(())
     }
 
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Self::Break> {
         if let Expr::Function(function) = expr
             && let Some(written) = written_out(function)
         {
+            if let Some(what) = beyond(function) {
+                let name = function.name.to_string();
+                let refused = QueryError::new(Kind::Unsupported, format!("{name} does not take {what}"));
+                return ControlFlow::Break(Box::new(refused.hint(
+                    "a weight stands for rows like this one, so which of them differ is not known: group by the values first",
+                )));
+            }
             *expr = written;
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// What stands in a call that the long form has no place for.
+fn beyond(function: &Function) -> Option<&'static str> {
+    let FunctionArguments::List(list) = &function.args else {
+        return None;
+    };
+    if list.duplicate_treatment == Some(DuplicateTreatment::Distinct) {
+        Some("DISTINCT")
+    } else if !list.clauses.is_empty() || !function.within_group.is_empty() {
+        Some("an order of its rows")
+    } else if function.null_treatment.is_some() {
+        Some("a treatment of nulls")
+    } else {
+        None
     }
 }
 
@@ -119,29 +149,33 @@ fn written_out(function: &Function) -> Option<Expr> {
         let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) = arg else {
             return None;
         };
-        args.push(format!("({expr})"));
+        args.push(expr.clone());
     }
-    let text = match (name, args.as_slice()) {
-        ("wcount", []) => "coalesce(sum(weight), 0.0)".to_owned(),
-        ("wsum", [x]) => format!("sum(CAST({x} AS DOUBLE) * weight)"),
-        ("wavg", [x]) => {
-            format!("sum(CAST({x} AS DOUBLE) * weight) / sum(CASE WHEN {x} IS NOT NULL THEN weight END)")
+    let text = match (name, args.len()) {
+        ("wcount", 0) => "coalesce(sum(weight), 0.0)".to_owned(),
+        ("wsum", 1) => "sum(CAST($1 AS DOUBLE) * weight)".to_owned(),
+        ("wavg", 1) => {
+            "sum(CAST($1 AS DOUBLE) * weight) / nullif(sum(CASE WHEN $1 IS NOT NULL THEN weight END), 0.0)".to_owned()
         }
-        ("wcount_error", []) => format!("coalesce({BOUND} * sqrt(sum(weight * (weight - 1.0))), 0.0)"),
-        ("wsum_error", [x]) => {
-            format!("{BOUND} * sqrt(sum(CAST({x} AS DOUBLE) * CAST({x} AS DOUBLE) * (weight * (weight - 1.0))))")
+        // A weight of 1 or less says that nothing was left out, whatever the value.
+        ("wcount_error", 0) => {
+            format!("coalesce({BOUND} * sqrt(sum(CASE WHEN weight > 1.0 THEN weight * (weight - 1.0) END)), 0.0)")
         }
-        ("histogram_quantile", [q]) => format!(
-            "histogram_quantile({q}, bounds, buckets, scale, zero_count, positive_offset, positive_buckets, negative_offset, negative_buckets)"
+        ("wsum_error", 1) => format!(
+            "{BOUND} * sqrt(sum(CASE WHEN $1 IS NULL THEN NULL WHEN weight > 1.0 \
+             THEN CAST($1 AS DOUBLE) * CAST($1 AS DOUBLE) * (weight * (weight - 1.0)) ELSE 0.0 END))"
         ),
+        ("histogram_quantile", 1) => "histogram_quantile($1, bounds, buckets, scale, zero_count, positive_offset, \
+                                      positive_buckets, negative_offset, negative_buckets)"
+            .to_owned(),
         _ => return None,
     };
-    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(&text).ok()?;
-    let mut written = parser.parse_expr().ok()?;
+    let mut written = form_of(&text)?;
     // What stood behind the short form stands behind each aggregate in the long one.
     let mut carry = Carry(function);
     // It never breaks off.
     let _ = written.visit(&mut carry);
+    fill(&mut written, &args);
     Some(Expr::Nested(Box::new(written)))
 }
 

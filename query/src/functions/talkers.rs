@@ -184,11 +184,11 @@ impl Accumulator for Talkers {
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         let all = self.sorted();
         Ok(vec![
-            points::texts(all.iter().map(|(value, _)| value.clone())),
-            points::ints(all.iter().map(|(_, counted)| counted.count)),
-            points::ints(all.iter().map(|(_, counted)| counted.error)),
-            points::ints(std::iter::once(self.k as i64)),
-            points::ints(std::iter::once(self.floor)),
+            points::texts(all.iter().map(|(value, _)| value.as_str()))?,
+            points::ints(all.iter().map(|(_, counted)| counted.count))?,
+            points::ints(all.iter().map(|(_, counted)| counted.error))?,
+            points::ints(std::iter::once(self.k as i64))?,
+            points::ints(std::iter::once(self.floor))?,
         ])
     }
 

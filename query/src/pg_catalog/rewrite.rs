@@ -3,12 +3,13 @@
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, Function, GroupByExpr, Query, Select, SelectItem, SetExpr, Statement, Value,
-    visit_expressions_mut,
+    AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Query, Select,
+    SelectItem, SetExpr, Statement, Value, visit_expressions_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use datafusion::sql::sqlparser::parser::Parser;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::sqlparser::tokenizer::Token;
+
+use crate::spelled::{Instead, filled, respelled};
 
 /// Functions that make one of many rows.
 const AGGREGATES: [&str; 12] = [
@@ -33,29 +34,23 @@ const OBJECTS: [&str; 3] = ["json_build_object", "pg_get_expr", "typcollation"];
 /// Takes out of a text what it asks of things that no column here has, and names functions as the catalogue does. `None`: there is
 /// nothing of the kind in it.
 pub(super) fn without_objects(sql: &str) -> Option<String> {
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize().ok()?;
-    let (mut out, mut at, mut found) = (String::new(), 0, false);
-    while let Some(token) = tokens.get(at) {
-        match token {
-            Token::LParen if asks_object(&tokens[at + 1..]) => {
-                at = closing(&tokens, at)?;
-                out.push_str("NULL");
-                found = true;
-            }
-            // the catalogue has functions by their names, as text
-            Token::SingleQuotedString(name)
-                if tokens.get(at + 1) == Some(&Token::DoubleColon) && is(tokens.get(at + 2), "regproc") =>
-            {
-                let name = name.rsplit('.').next().unwrap_or(name).replace('\'', "''");
-                out.push_str(&format!("'{name}'"));
-                at += 2;
-                found = true;
-            }
-            token => out.push_str(&token.to_string()),
+    respelled(sql, &PostgreSqlDialect {}, |tokens, at| match &tokens[at] {
+        Token::LParen if asks_object(&tokens[at + 1..]) => Some(Instead {
+            words: closing(tokens, at)? - at + 1,
+            text: "NULL".to_owned(),
+        }),
+        // the catalogue has functions by their names, as text
+        Token::SingleQuotedString(name)
+            if tokens.get(at + 1) == Some(&Token::DoubleColon) && is(tokens.get(at + 2), "regproc") =>
+        {
+            let name = name.rsplit('.').next().unwrap_or(name).replace('\'', "''");
+            Some(Instead {
+                words: 3,
+                text: format!("'{name}'"),
+            })
         }
-        at += 1;
-    }
-    found.then_some(out)
+        _ => None,
+    })
 }
 
 fn is(token: Option<&Token>, text: &str) -> bool {
@@ -112,14 +107,14 @@ pub(super) fn rewrite(statement: &mut Statement) {
             }
             Expr::CompoundFieldAccess { root, access_chain } => {
                 if let [AccessExpr::Dot(Expr::Identifier(name))] = access_chain.as_slice()
-                    && let Some(read) = parse(&format!("get_field({root}, '{}')", name.value.replace('\'', "''")))
+                    && let Some(read) = filled("get_field($1, $2)", &[root.as_ref().clone(), text(&name.value)])
                 {
                     *expr = read;
                 }
             }
             // where a range of numbers is made of it, the engine wants 64 bits
             Expr::Function(function) if named(function, "array_upper") || named(function, "array_lower") => {
-                if let Some(wide) = parse(&format!("CAST({function} AS BIGINT)")) {
+                if let Some(wide) = filled("CAST($1 AS BIGINT)", &[Expr::Function(function.clone())]) {
                     *expr = wide;
                 }
             }
@@ -134,7 +129,7 @@ pub(super) fn rewrite(statement: &mut Statement) {
 fn backslash(pattern: &mut Expr, escape: &Value) {
     if let Value::SingleQuotedString(sign) = escape
         && sign != "\\"
-        && let Some(replaced) = parse(&format!("replace({pattern}, '{}', '\\')", sign.replace('\'', "''")))
+        && let Some(replaced) = filled("replace($1, $2, $3)", &[pattern.clone(), text(sign), text("\\")])
     {
         *pattern = replaced;
     }
@@ -142,14 +137,16 @@ fn backslash(pattern: &mut Expr, escape: &Value) {
 
 /// `generate_subscripts(list, 1)`: 1 to the length of the list.
 fn subscripts(function: &Function) -> Option<Expr> {
-    let text = function.args.to_string();
-    let list = text
-        .strip_prefix('(')?
-        .strip_suffix(')')?
-        .rsplit_once(',')?
-        .0
-        .to_owned();
-    parse(&format!("unnest(range(1, CAST(cardinality({list}) AS BIGINT) + 1))"))
+    let FunctionArguments::List(list) = &function.args else {
+        return None;
+    };
+    match list.args.as_slice() {
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(list)), _] => filled(
+            "unnest(range(1, CAST(cardinality($1) AS BIGINT) + 1))",
+            std::slice::from_ref(list),
+        ),
+        _ => None,
+    }
 }
 
 /// A query in the place of a value has one row by what its client knows; the engine wants to see it.
@@ -167,7 +164,7 @@ fn first_of_many(query: &mut Query) {
     if let ([SelectItem::UnnamedExpr(value) | SelectItem::ExprWithAlias { expr: value, .. }], true) =
         (projection.as_mut_slice(), plain)
         && !matches!(value, Expr::Function(function) if AGGREGATES.iter().any(|name| named(function, name)))
-        && let Some(first) = parse(&format!("first_value({value})"))
+        && let Some(first) = filled("first_value($1)", std::slice::from_ref(value))
     {
         *value = first;
     }
@@ -181,35 +178,48 @@ fn named(function: &Function, name: &str) -> bool {
         .is_some_and(|part| part.to_string().eq_ignore_ascii_case(name))
 }
 
-fn parse(text: &str) -> Option<Expr> {
-    Parser::new(&PostgreSqlDialect {})
-        .try_with_sql(text)
-        .ok()?
-        .parse_expr()
-        .ok()
+fn text(text: &str) -> Expr {
+    Expr::value(Value::SingleQuotedString(text.to_owned()))
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use datafusion::sql::sqlparser::parser::Parser;
+
     use super::*;
+
+    /// What is put around an expression leaves its quotes as they are.
+    #[test]
+    fn texts_in_what_is_said_otherwise_keep_their_quotes() {
+        let sql = r"SELECT n FROM t WHERE n LIKE 'a''''b\' ESCAPE '/'";
+        let mut read = Parser::parse_sql(&PostgreSqlDialect {}, sql).unwrap();
+        rewrite(&mut read[0]);
+        let read = format!("{:?}", read[0]);
+        assert!(read.contains(r#"SingleQuotedString("a''b\\")"#), "{read}");
+        let sql = r"SELECT E'it\'s\n', 'a''b', (SELECT json_build_object('x') FROM s), U&'\0041', 'c\d'";
+        assert_eq!(
+            without_objects(sql).unwrap(),
+            r"SELECT E'it\'s\n', 'a''b', NULL, U&'\0041', 'c\d'"
+        );
+    }
 
     #[test]
     fn what_the_planner_does_not_know_is_said_otherwise() {
         for (sql, said) in [
             (
                 "SELECT n FROM t WHERE n NOT LIKE $1 || '%' ESCAPE '/'",
-                "SELECT n FROM t WHERE n NOT LIKE replace($1 || '%', '/', '\\')",
+                "SELECT n FROM t WHERE n NOT LIKE replace(($1 || '%'), ('/'), ('\\'))",
             ),
             (
                 "SELECT generate_subscripts(i.indkey, 1) AS ord FROM i",
-                "SELECT unnest(range(1, CAST(cardinality(i.indkey) AS BIGINT) + 1)) AS ord FROM i",
+                "SELECT unnest(range(1, CAST(cardinality((i.indkey)) AS BIGINT) + 1)) AS ord FROM i",
             ),
             (
                 "SELECT 1 FROM t WHERE a = 0 OR (SELECT c.k = 'c' FROM c WHERE c.o = t.r)",
-                "SELECT 1 FROM t WHERE a = 0 OR (SELECT first_value(c.k = 'c') FROM c WHERE c.o = t.r)",
+                "SELECT 1 FROM t WHERE a = 0 OR (SELECT first_value((c.k = 'c')) FROM c WHERE c.o = t.r)",
             ),
-            ("SELECT (f(i.k)).n FROM i", "SELECT get_field((f(i.k)), 'n') FROM i"),
+            ("SELECT (f(i.k)).n FROM i", "SELECT get_field(((f(i.k))), ('n')) FROM i"),
             ("SELECT (SELECT max(a) FROM b)", "SELECT (SELECT max(a) FROM b)"),
             ("SELECT (SELECT a FROM b LIMIT 1)", "SELECT (SELECT a FROM b LIMIT 1)"),
         ] {

@@ -149,3 +149,54 @@ async fn an_answer_that_breaks_off_never_looks_whole() {
         assert!(response.into_body().collect().await.is_err(), "the answer looks whole");
     }
 }
+
+/// What is read counts, and not what a filter leaves of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_a_filter_drops_count_as_read() {
+    let sql = "SELECT count(*) FROM events WHERE body LIKE '%in no row%'";
+    let node = Node::with(limited(|l| l.max_scan = 200), 4).await;
+    let reply = node.ask(&node.acme, sql).await;
+    assert_eq!(reply.refused(), (422, "scan_limit".into()));
+    assert!(
+        reply.text().contains("`limits.max_scan` allows, which is 200 bytes"),
+        "{}",
+        reply.text()
+    );
+    let node = Node::start().await;
+    assert_eq!(node.ask(&node.acme, sql).await.rows(), [[0]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_would_make_too_much_is_refused_at_the_door() {
+    let node = Node::start().await;
+    let reply = node
+        .ask(&node.acme, "SELECT repeat(body, 2000000000) FROM events")
+        .await;
+    assert_eq!(reply.refused(), (422, "memory_limit".into()));
+    assert!(
+        reply.text().contains("`repeat`") && reply.text().contains("`limits.memory`"),
+        "{}",
+        reply.text()
+    );
+    let refused = node.ask(&node.acme, "SELECT wsum(DISTINCT severity) FROM events").await;
+    assert_eq!(refused.refused(), (400, "unsupported".into()));
+}
+
+/// How many files others have is nobody else's business.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_tells_a_tenant_of_its_own_files_alone() {
+    let node = Node::start().await;
+    let files = async |token: &str| -> u64 {
+        let text = node.ask(token, "EXPLAIN SELECT body FROM events").await.text();
+        assert!(!text.contains("other tenants"), "{text}");
+        let (_, after) = text.split_once("cold: ").unwrap_or_else(|| panic!("{text}"));
+        let (counts, _) = after.split_once(" files").unwrap();
+        counts.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let (acme, beta, all) = (
+        files(&node.acme).await,
+        files(&node.beta).await,
+        files(&node.operator).await,
+    );
+    assert!(acme < all && beta < all, "{acme} and {beta} of {all}");
+}

@@ -106,8 +106,9 @@ pub(super) fn plan(
     };
     let (whole, mixed): (Vec<_>, Vec<_>) = (of(Fit::All), of(Fit::Some));
 
-    let (read, all) = (kept.len(), point.cold.files.len());
-    passed.filtered = all - read - passed.tenants - passed.hidden - passed.hot;
+    // Whoever sees one tenant's rows sees one tenant's files: how many others have is nobody else's business.
+    let (read, all) = (kept.len(), point.cold.files.len() - passed.tenants);
+    passed.filtered = all - read - passed.hidden - passed.hot;
     let mut label = format!("cold: {read} of {all} files{passed}, version {}", point.cold.number);
     if let Some(stored) = &stored {
         label.push_str(&format!(", filter={stored}"));
@@ -265,6 +266,7 @@ fn file_groups(files: &[Arc<ColdFile>], partitions: usize) -> Vec<FileGroup> {
 /// Files that are not read, by the reason.
 #[derive(Debug, Default)]
 struct Passed {
+    /// Of other tenants, which are not told.
     tenants: usize,
     hidden: usize,
     hot: usize,
@@ -275,7 +277,6 @@ impl std::fmt::Display for Passed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let reasons = [
             (self.hot, "served by hot"),
-            (self.tenants, "of other tenants"),
             (self.hidden, "of the ledger"),
             (self.filtered, "outside of the filters"),
         ];

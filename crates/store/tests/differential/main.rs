@@ -143,6 +143,40 @@ async fn p8_generated_queries_answer_alike_everywhere() {
     );
 }
 
+/// A server may say a chain of comparisons as a list, and in a list a null is not null.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p8_long_lists_keep_their_nulls_everywhere() {
+    let fleet = Fleet::new(SEED).await;
+    let places: Vec<&Layout> = fleet.layouts.iter().collect();
+    let mut filled = 0;
+    for condition in [
+        "severity NOT IN (1, 2, 3, 4, 5, 9)",
+        "NOT (severity = 1 OR severity = 2 OR severity = 3 OR severity = 9)",
+        "severity <> 1 AND severity <> 2 AND severity <> 3 AND severity <> 9",
+        "severity_text NOT IN ('a', 'b', 'INFO', 'WARN', 'x')",
+        "attrs['route'] NOT IN ('/r0', '/r1', '/r2', '/none', '')",
+        "(severity IN (1, 2, 3, 9)) IS NULL",
+        "coalesce(severity NOT IN (1, 2, 3, 4, 9), true)",
+        "CASE WHEN name IN ('a', 'b', 'c', 'd') THEN false ELSE true END",
+        "trace_id NOT IN ('00', '01', '02', '03')",
+    ] {
+        for sql in [
+            format!("SELECT \"offset\", \"row\" FROM events WHERE {condition}"),
+            format!("SELECT {condition} AS k, count(*) FROM events GROUP BY 1"),
+        ] {
+            let question = Question {
+                class: "lists",
+                sql,
+                ordered: false,
+            };
+            let (rows, found) = compare(&fleet, &places, &question).await;
+            assert!(found.is_empty(), "{}", found.join("\n"));
+            filled += usize::from(rows > 0);
+        }
+    }
+    assert!(filled >= 12, "only {filled} had rows");
+}
+
 /// The comparison notices a single offset that neither store serves, and one that both do, within few queries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p8_one_offset_too_few_or_too_many_is_found() {

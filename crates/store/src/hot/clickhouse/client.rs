@@ -39,6 +39,8 @@ const SILENCE: Duration = Duration::from_secs(360);
 /// Of an answer that is taken whole, and of an error's text.
 const MAX_SMALL_ANSWER: usize = 16 << 20;
 const MAX_ERROR: usize = 600;
+/// More than any chain is long.
+const NEVER: u64 = 1 << 32;
 /// How an Arrow stream that is whole ends.
 const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
@@ -200,6 +202,11 @@ impl Client {
             .with("result_overflow_mode", "throw")
             .with("read_overflow_mode", "throw")
             .with("timeout_overflow_mode", "throw")
+            // Chains of comparisons would become lists, in which a null is not null but false.
+            .with("optimize_min_equality_disjunction_chain_length", NEVER)
+            .with("optimize_min_inequality_conjunction_chain_length", NEVER)
+            // Reads only, whatever it says; and only such a query ends with its client.
+            .with("readonly", 2)
             .with("cancel_http_readonly_queries_on_client_close", 1);
         let body = Bytes::from(statement.text.clone());
         let mut attempts = 1;

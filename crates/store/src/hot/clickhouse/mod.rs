@@ -9,6 +9,7 @@ mod config;
 mod decode;
 mod encode;
 mod keep;
+mod limits;
 mod replay;
 mod schema;
 mod visible;
@@ -26,6 +27,8 @@ pub(crate) use self::client::{ArrowAnswer, Statement};
 pub use self::config::{ClickHouseConfig, ConfigError};
 pub(crate) use self::decode::rows as fit_rows;
 pub use self::keep::Day;
+pub(crate) use self::limits::Exceeded;
+pub use self::limits::StatementLimits;
 pub use self::schema::MigrateError;
 use self::schema::{ENDS, Engine, TABLE, VIEW};
 use super::{HotError, HotPin, HotRows, PinnedRows, Tail};
@@ -302,8 +305,15 @@ impl ClickHouseHot {
     }
 
     /// Begins a query of rows, or of what is computed of them.
-    pub(crate) async fn select(&self, asked: Asked) -> Result<ArrowAnswer, ClickHouseError> {
+    pub(crate) async fn select(
+        &self,
+        asked: Asked,
+        limits: Option<&StatementLimits>,
+    ) -> Result<ArrowAnswer, ClickHouseError> {
         let mut statement = Statement::new(asked.text()).with("max_block_size", BATCH_ROWS_READ);
+        if let Some(limits) = limits {
+            statement = limits.bind(statement);
+        }
         statement.parameters = asked.parameters;
         self.shared.client.query(statement).await
     }

@@ -30,7 +30,9 @@ use super::sql;
 use super::words::Words;
 use crate::erase::Erasures;
 use crate::hot::ClickHouseHot;
-use crate::hot::clickhouse::{Asked, any_of, fit_rows, rows_between, text_parameter};
+use crate::hot::clickhouse::{
+    Asked, ClickHouseError, Exceeded, StatementLimits, any_of, fit_rows, rows_between, text_parameter,
+};
 use crate::provider::events::Wanted;
 use crate::provider::inputs;
 use crate::provider::part_exec::PartExec;
@@ -330,17 +332,20 @@ impl ExecutionPlan for ServerExec {
     }
 
     /// Batches come as they are asked for; dropping the stream ends the statement.
-    fn execute(&self, partition: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let limits = context.session_config().get_extension::<StatementLimits>();
         let (hot, asked, schema, computed) = (self.hot.clone(), self.asked.clone(), self.schema(), self.computed);
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let shown = Arc::clone(&schema);
         let begun = async move {
-            let answer = hot.select(asked).await.map_err(failed)?;
-            let state = (answer, schema, metrics, computed);
+            let answer = hot.select(asked, limits.as_deref()).await;
+            let failed = move |error| failed(error, limits.as_deref());
+            let answer = answer.map_err(&failed)?;
+            let state = (answer, schema, metrics, computed, failed);
             Ok::<_, DataFusionError>(stream::try_unfold(
                 state,
-                async |(mut answer, schema, metrics, computed)| {
-                    let Some(batch) = answer.next().await.map_err(failed)? else {
+                async |(mut answer, schema, metrics, computed, failed)| {
+                    let Some(batch) = answer.next().await.map_err(&failed)? else {
                         return Ok(None);
                     };
                     let batch = match computed {
@@ -348,7 +353,7 @@ impl ExecutionPlan for ServerExec {
                         false => fit_rows(&batch, &schema)?,
                     };
                     let batch = batch.record_output(&metrics);
-                    Ok(Some((batch, (answer, schema, metrics, computed))))
+                    Ok(Some((batch, (answer, schema, metrics, computed, failed))))
                 },
             ))
         };
@@ -367,6 +372,18 @@ fn states(answer: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?)
 }
 
-fn failed(error: impl std::error::Error + Send + Sync + 'static) -> DataFusionError {
-    DataFusionError::External(Box::new(error))
+/// A limit that the server kept is told as if it had been kept here.
+fn failed(error: ClickHouseError, limits: Option<&StatementLimits>) -> DataFusionError {
+    let said = match (error.exceeded(), limits) {
+        (Some(Exceeded::Bytes), Some(limits)) => format!(
+            "the query reads more than `limits.max_scan` allows, which is {} bytes",
+            limits.bytes
+        ),
+        (Some(Exceeded::Memory), Some(limits)) => format!(
+            "the query needs more memory than `limits.memory` allows, which is {} bytes",
+            limits.memory
+        ),
+        _ => return DataFusionError::External(Box::new(error)),
+    };
+    DataFusionError::ResourcesExhausted(said)
 }
