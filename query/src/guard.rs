@@ -64,23 +64,57 @@ pub(crate) fn measure(words: &[Token]) -> Result<(), QueryError> {
     Ok(())
 }
 
-/// Whether a list of a fixed length is longer than anyone means: `NULL::INT[2000000000]` takes room for all of it. An item of a list is
-/// named alike.
+/// Words that end the name of a type before `[n]`.
+const TYPES: [&str; 24] = [
+    "BIGINT",
+    "BINARY",
+    "BOOL",
+    "BOOLEAN",
+    "BYTEA",
+    "CHAR",
+    "DATE",
+    "DECIMAL",
+    "DOUBLE",
+    "FLOAT",
+    "FLOAT4",
+    "FLOAT8",
+    "INT",
+    "INT2",
+    "INT4",
+    "INT8",
+    "INTEGER",
+    "NUMERIC",
+    "PRECISION",
+    "REAL",
+    "SMALLINT",
+    "TEXT",
+    "TIMESTAMP",
+    "VARCHAR",
+];
+/// What stands in brackets behind other brackets may be a place in a list; nobody means one beyond this.
+const MAX_PLACE: u64 = 1_000_000;
+
+/// Whether a list of a fixed length is longer than anyone means: `NULL::INT[2000000000]` takes room for all of it. Casts in a plan are
+/// looked at again there; arguments of a function in the place of a table are computed before.
 fn has_long_type(words: &[Token]) -> bool {
-    let mut last: [Option<&Token>; 2] = [None, None];
-    words
-        .iter()
-        .filter(|token| !matches!(token, Token::Whitespace(_)))
-        .any(|token| {
-            let found = match (last, token) {
-                ([Some(Token::LBracket), Some(Token::Number(number, _))], Token::RBracket) => {
-                    number.parse().map_or(true, |number: u64| number > MAX_FIXED)
-                }
-                _ => false,
-            };
-            last = [last[1], Some(token)];
-            found
-        })
+    let mut last: [Option<&Token>; 3] = [None, None, None];
+    let mut solid = words.iter().filter(|token| !matches!(token, Token::Whitespace(_)));
+    solid.any(|token| {
+        let found = match (last, token) {
+            ([Some(before), Some(Token::LBracket), Some(Token::Number(number, _))], Token::RBracket) => {
+                let most = match before {
+                    Token::Word(word) if TYPES.iter().any(|kind| word.value.eq_ignore_ascii_case(kind)) => MAX_FIXED,
+                    Token::RParen | Token::RBracket | Token::Gt => MAX_PLACE,
+                    _ => u64::MAX,
+                };
+                let is_whole = number.bytes().all(|byte| byte.is_ascii_digit());
+                most < u64::MAX && is_whole && number.parse().map_or(true, |number: u64| number > most)
+            }
+            _ => false,
+        };
+        last = [last[1], last[2], Some(token)];
+        found
+    })
 }
 
 /// The one reading statement of a text that was parsed, if that is what it holds.
@@ -200,6 +234,11 @@ mod tests {
         ] {
             assert_eq!(code(sql), "invalid_query", "{sql}");
         }
-        assert_eq!(code("SELECT NULL::INT[3], a[17] FROM t"), "ok");
+        for sql in [
+            "SELECT NULL::INT[3], a[17] FROM t",
+            "SELECT [5000], [1.5], ARRAY[99999], f(x)[9] FROM t",
+        ] {
+            assert_eq!(code(sql), "ok", "{sql}");
+        }
     }
 }

@@ -12,7 +12,8 @@ pub(super) const HELP: &str = "A query ends with a semicolon, \\g or an empty li
   \\x [on|off|auto]      each row as a list of its columns; auto: where a row is wider than the terminal
   \\timing [on|off]      how long each answer took, with its way here
   \\pager [on|off]       show what is longer than the terminal with $PAGER, or less
-  \\r             forget the lines so far
+  \\r             forget the lines so far; \\g ends them
+  \\?             this
   \\q             leave (or Ctrl-D); Ctrl-C ends a running query
 ";
 

@@ -318,7 +318,7 @@ mod tests {
         check("SELECT * FR", 9, &["FROM"]);
         check("SELECT * FROM ", 14, &["events", "logs"]);
         check("SELECT * FROM LO", 14, &["logs"]);
-        check("SELECT se", 7, &["service", "severity"]);
+        check("SELECT se", 7, &["select", "service", "severity"]);
         check("SELECT json_", 7, &["json_get(", "json_length("]);
         check("SELECT logs.", 12, &["body", "service"]);
         check("SELECT attrs['http.r", 14, &["http.route']"]);

@@ -88,9 +88,25 @@ impl VisitorMut for Completer {
                 )));
             }
             *expr = written;
+        } else if let Expr::Function(function) = expr
+            && is_weighted(function)
+            && let Some(what) = beyond(function)
+        {
+            let refused = QueryError::new(Kind::Unsupported, format!("{} does not take {what}", function.name));
+            return ControlFlow::Break(Box::new(
+                refused.hint("count(DISTINCT x) counts the rows that are there"),
+            ));
         }
         ControlFlow::Continue(())
     }
+}
+
+/// Whether a function is called as the short forms of weighted rows are.
+fn is_weighted(function: &Function) -> bool {
+    let name = function.name.to_string();
+    NAMES
+        .iter()
+        .any(|known| known.starts_with('w') && known.eq_ignore_ascii_case(&name))
 }
 
 /// What stands in a call that the long form has no place for.

@@ -200,7 +200,7 @@ async fn a_plugin_is_shown_the_rows_of_one_query_and_remembers_those_alone() {
     for (asked, query) in [
         "SELECT min(applied_reason) AS r, count(*) AS n FROM apply('counting', 'service = ''shop''')",
         "SELECT min(applied_reason) AS r, count(*) AS n FROM apply('counting@1.2', TABLE(SELECT * FROM events WHERE service = 'shop'))",
-        "SELECT min(applied_reason) AS r, count(*) AS n FROM APPLY ( 'counting', table /* of */ (SELECT name, tenant, \
+        "SELECT min(applied_reason) AS r, count(*) AS n FROM apply ( 'counting', table /* of */ (SELECT name, tenant, \
          'log' AS signal, service FROM events WHERE match(service, 'shop') AND name <> 'it''s'), '{}') WHERE body IS NULL",
     ]
     .into_iter()

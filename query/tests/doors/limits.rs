@@ -185,7 +185,7 @@ async fn a_function_that_would_make_too_much_is_refused_at_the_door() {
 /// How many files others have is nobody else's business.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_tells_a_tenant_of_its_own_files_alone() {
-    let node = Node::start().await;
+    let node = Node::apart().await;
     let files = async |token: &str| -> u64 {
         let text = node.ask(token, "EXPLAIN SELECT body FROM events").await.text();
         assert!(!text.contains("other tenants"), "{text}");

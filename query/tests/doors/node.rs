@@ -97,6 +97,17 @@ impl Node {
     pub(crate) async fn with(config: QueryConfig, log_end: u64) -> Node {
         let folder = tempfile::tempdir().unwrap();
         let tables = fill(folder.path(), log_end).await;
+        Node::over(config, tables, folder).await
+    }
+
+    /// Each tenant has cold files of its own.
+    pub(crate) async fn apart() -> Node {
+        let folder = tempfile::tempdir().unwrap();
+        let tables = fill_apart(folder.path()).await;
+        Node::over(QueryConfig::default(), tables, folder).await
+    }
+
+    async fn over(config: QueryConfig, tables: Tables, folder: TempDir) -> Node {
         let (acme, a) = mint([1; 32], "acme", &tenant("acme"), Reach::Tenant);
         let (beta, b) = mint([2; 32], "beta", &tenant("beta"), Reach::Tenant);
         let (operator, o) = mint([3; 32], "ops", &tenant("ops"), Reach::Operator);
@@ -217,6 +228,22 @@ pub(crate) async fn fill(folder: &Path, log_end: u64) -> Tables {
     hot.insert(PARTITION, 2, 2, record("acme", 2)).unwrap();
     hot.insert(PARTITION, 3, 3, record("beta", 3)).unwrap();
     Tables::new(stores, Arc::new(End(log_end)), TablesOptions::default())
+}
+
+/// The same rows, all of them cold, in files that hold those of one tenant each.
+pub(crate) async fn fill_apart(folder: &Path) -> Tables {
+    let lake = folder.join("lake");
+    let stores = Stores::open(lake.to_str().unwrap(), 64 << 20).await.unwrap();
+    for (offset, tenant) in ["acme", "beta", "acme", "beta"].into_iter().enumerate() {
+        let offset = offset as u64;
+        let range = OffsetRange {
+            partition: PARTITION,
+            first: offset,
+            last: offset,
+        };
+        stores.cold.commit(&[range], record(tenant, offset)).await.unwrap();
+    }
+    Tables::new(stores, Arc::new(End(4)), TablesOptions::default())
 }
 
 /// One log record as the writers store it: its rows and its ledger row.

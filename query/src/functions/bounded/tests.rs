@@ -102,10 +102,6 @@ async fn what_would_make_too_much_is_refused_with_its_limit() {
             "`replace`",
         ),
         (
-            "SELECT replace(CAST(value AS TEXT), '', repeat('y', 900)) FROM range(8000)",
-            "`replace`",
-        ),
-        (
             "SELECT regexp_replace(repeat('x', 100000), 'x', repeat('y', 1000), 'g')",
             "`regexp_replace`",
         ),
@@ -114,14 +110,14 @@ async fn what_would_make_too_much_is_refused_with_its_limit() {
             "`array_to_string`",
         ),
         (
-            "SELECT concat_ws(repeat(CAST(value AS TEXT), 900), '', '', '', '') FROM range(8000)",
+            "SELECT concat_ws(repeat(CAST(value AS TEXT), 200), '', '', '', '') FROM range(8000)",
             "`concat_ws`",
         ),
         ("SELECT repeat('x', 100000) FROM range(1000)", "a long text"),
         ("SELECT value, range(100000) FROM range(1000)", "a long text"),
         // doubled again and again, with an operator that is no function
         (
-            "WITH a AS (SELECT repeat(CAST(value AS TEXT), 900) AS x FROM range(8000)), b AS (SELECT x || x AS x FROM a), \
+            "WITH a AS (SELECT repeat(CAST(value AS TEXT), 200) AS x FROM range(8000)), b AS (SELECT x || x AS x FROM a), \
              c AS (SELECT x || x AS x FROM b) SELECT x || x FROM c",
             "`||`",
         ),
@@ -174,7 +170,8 @@ async fn what_stays_within_its_bounds_is_answered_as_before() {
         "SELECT generate_series(DATE '2026-01-01', DATE '2026-03-01', INTERVAL '1 month'), range(10, 0, -3)",
         "SELECT levenshtein('kitten', 'sitting'), array_has_all([1, 2, 3], [2, 3]), encode('abc', 'hex')",
         "SELECT 'a' || value AS x, count(*) FROM range(10) GROUP BY 'a' || value ORDER BY 'a' || value LIMIT 3",
-        "SELECT sum(length('n' || value)) OVER (ORDER BY value), max('a' || value) FROM range(4) GROUP BY value ORDER BY 1",
+        "SELECT sum(length('n' || value)) OVER (ORDER BY value) FROM range(4) ORDER BY 1",
+        "SELECT value % 2, max('a' || value) FROM range(4) GROUP BY value % 2 ORDER BY 1",
         "SELECT replace(value || '.', '.', repeat('x', 900)) AS long FROM range(2000) ORDER BY 1 LIMIT 2",
         "SELECT approx_percentile_cont(value, 0.5, 200) FROM range(1000)",
         "SELECT arrow_cast('2026-01-01', 'Date32'), arrow_cast(1, 'Int16'), translate('abc', 'ab', 'é'), to_char(DATE '2026-01-02', '%Y')",
