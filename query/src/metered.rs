@@ -184,7 +184,7 @@ impl ExecutionPlan for MeteredExec {
                 Poll::Ready(_) => (0, true),
                 Poll::Pending => (0, false),
             };
-            let at_files = ended || turns % LOOK_EVERY == 0;
+            let at_files = ended || turns.is_multiple_of(LOOK_EVERY);
             turns = turns.wrapping_add(1);
             match part.look(rows, node.as_ref(), at_files, &meter) {
                 Ok(()) => polled,

@@ -95,9 +95,12 @@ struct Known {
     keys: Vec<(&'static str, Vec<String>)>,
 }
 
+/// Takes the rows of an answer.
+pub(super) type Take = fn(&Names, &[Vec<Value>]);
+
 /// What is asked for the names, and how an answer is taken.
-pub(super) fn questions() -> Vec<(String, fn(&Names, &[Vec<Value>]))> {
-    let mut all: Vec<(String, fn(&Names, &[Vec<Value>]))> = vec![
+pub(super) fn questions() -> Vec<(String, Take)> {
+    let mut all: Vec<(String, Take)> = vec![
         (
             "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' \
              ORDER BY table_name, ordinal_position"
@@ -109,7 +112,7 @@ pub(super) fn questions() -> Vec<(String, fn(&Names, &[Vec<Value>]))> {
             Names::take_functions,
         ),
     ];
-    let take: [fn(&Names, &[Vec<Value>]); 3] = [
+    let take: [Take; 3] = [
         |names, rows| names.take_keys(MAPS[0], rows),
         |names, rows| names.take_keys(MAPS[1], rows),
         |names, rows| names.take_keys(MAPS[2], rows),
