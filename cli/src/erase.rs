@@ -17,8 +17,8 @@ use crate::replay::parse_time;
 #[command(
     after_help = "What was taken in until now is erased, and nothing that comes later. Queries that begin a second later do not see the rows. The cold\n\
     writer takes them out of the lake at its next turns (cold.compact_every), and vacuum removes the old files (cold.vacuum_after); then they leave\n\
-    hot. The log forgets them after log.replay_window, and a replay leaves them out. Counts stay: the ledger says how many were erased.\n\
-    There is no way back."
+    hot, once its writer is behind them. Batches of the tenant that are set aside and may hold such rows leave, too. The log forgets them after\n\
+    log.replay_window, and a replay leaves them out. Counts stay: the ledger says how many were erased. There is no way back."
 )]
 pub(crate) struct EraseArgs {
     /// Settings of ingest, which say where the lake is

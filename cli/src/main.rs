@@ -14,6 +14,7 @@ mod plugin;
 mod quarantine;
 mod replay;
 mod reports;
+mod retention;
 mod roles;
 mod running;
 mod spool;

@@ -16,9 +16,10 @@ use sluice_store::{Lake, Stores};
 /// `sluice ingest replay`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Ingest and queries may go on: what is made again changes hands in one step, and the same twice changes nothing. A log on the disk\n\
-    of one machine belongs to its ingest, which must not be running then; one in Kafka is shared. The embedded hot store is made from the\n\
-    log at every start of ingest, so there is nothing to replay into it. Exit codes: 0 done, 1 not (nothing has changed), 3 refused."
+    after_help = "Ingest and queries may go on: cold changes hands in one step, hot in one for each partition, and the same twice changes nothing.\n\
+    What is erased stays so. A log on the disk of one machine belongs to its ingest, which must not be running then; one in Kafka is shared.\n\
+    The embedded hot store is made from the log at every start of ingest, so there is nothing to replay into it. Exit codes: 0 done, 1 not\n\
+    (the message names the partitions of hot that were made again before; without one, nothing has changed), 3 refused."
 )]
 pub(crate) struct ReplayArgs {
     /// Settings of ingest

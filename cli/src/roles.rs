@@ -108,6 +108,8 @@ enum IngestCommand {
     Replay(crate::replay::ReplayArgs),
     /// Take rows of a tenant out of the tables, at once and for good
     Erase(crate::erase::EraseArgs),
+    /// How long rows are kept, and by which time
+    Retention(crate::retention::RetentionArgs),
 }
 
 /// `sluice ingest migrate`.
@@ -157,6 +159,7 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
         Some(IngestCommand::Migrate(args)) => return migrate(args).await,
         Some(IngestCommand::Replay(args)) => return crate::replay::run(args).await,
         Some(IngestCommand::Erase(args)) => return crate::erase::run(args).await,
+        Some(IngestCommand::Retention(args)) => return crate::retention::run(args).await,
         None => {}
     }
     let file = args.config.context("--config FILE is missing")?;

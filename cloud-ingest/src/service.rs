@@ -425,6 +425,7 @@ fn cold_options(config: &IngestConfig) -> ColdWriterOptions {
             file_bytes: config.cold.file_size,
             vacuum_every: config.cold.vacuum_every,
             vacuum_after: config.cold.vacuum_after,
+            query_limit: config.hot.clickhouse.query_limit,
         },
     }
 }

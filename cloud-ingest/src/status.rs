@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use sluice_store::Stores;
+use sluice_store::cold::{Balance, Hole};
 use sluice_wire::ids::Partition;
 use tokio::sync::{Notify, watch};
 
@@ -35,6 +36,10 @@ pub struct WriterCounters {
     pub(crate) hot_doubts: AtomicU64,
     pub(crate) hot_losses: AtomicU64,
     pub(crate) hot_sweeps: AtomicU64,
+    /// How far the clock of this machine is ahead of the time that is believed, in seconds: an alarm.
+    pub(crate) clock_ahead_s: AtomicU64,
+    /// What the last look at the ledger found.
+    pub(crate) balance: watch::Sender<Option<Balance>>,
     /// Hot is full and waits for cold.
     pub(crate) pressure: Notify,
     /// Counts the times that hot may have got room.
@@ -79,6 +84,12 @@ pub struct IngestStatus {
     pub erased_rows: u64,
     /// Batches that could neither be stored nor set aside: an alarm.
     pub not_set_aside: u64,
+    /// How far the clock is ahead of the time by which is deleted for age: an alarm, and nothing more is deleted than by that time.
+    pub clock_ahead_seconds: u64,
+    /// Ledger rows of cold against which its rows were counted last; absent: not yet by this process.
+    pub ledger_checked: Option<u64>,
+    /// Where the ledger does not hold: an alarm. At most so many ranges are named (`sluice_store::cold::MAX_HOLES`) for each kind.
+    pub ledger_broken: Vec<Hole>,
 }
 
 /// How far one partition is. Ends are next offsets.
@@ -122,6 +133,7 @@ impl StatusHandle {
             .map(|p| self.partition(p, &cold.committed))
             .collect();
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let balance = self.counters.balance.borrow().clone();
         IngestStatus {
             gateway: self.gateway.as_ref().map(gateway::StatusHandle::snapshot),
             log_trouble: self.log.trouble(),
@@ -144,6 +156,9 @@ impl StatusHandle {
             tidy_failures: load(&self.counters.tidy_failures),
             erased_rows: load(&self.counters.erased_rows),
             not_set_aside: load(&self.counters.not_set_aside),
+            clock_ahead_seconds: load(&self.counters.clock_ahead_s),
+            ledger_checked: balance.as_ref().map(|balance| balance.records),
+            ledger_broken: balance.map(|balance| balance.holes).unwrap_or_default(),
         }
     }
 
@@ -319,6 +334,30 @@ impl IngestStatus {
             "Batches that could neither be stored nor set aside: an alarm.",
             one(self.not_set_aside),
         );
+        put(
+            "sluice_retention_clock_ahead_seconds",
+            "gauge",
+            "How far this machine's clock is ahead of the time by which is deleted for age; above 0 is an alarm.",
+            one(self.clock_ahead_seconds),
+        );
+        put(
+            "sluice_ledger_checked_records",
+            "gauge",
+            "Ledger rows of cold against which its rows were counted last.",
+            known(self.ledger_checked),
+        );
+        put(
+            "sluice_ledger_broken",
+            "gauge",
+            "Ranges of offsets at which the ledger does not hold; above 0 is an alarm.",
+            one(self.ledger_broken.len() as u64),
+        );
+        put(
+            "sluice_ledger_broken_events",
+            "gauge",
+            "Events that are missing, too many or without a name, by stream and offsets: an alarm.",
+            self.ledger_broken.iter().map(broken).collect(),
+        );
         if let Some(g) = &self.gateway {
             put("sluice_gateway_sessions", "gauge", "Edges connected.", one(g.sessions));
             put(
@@ -448,4 +487,19 @@ impl IngestStatus {
         }
         text
     }
+}
+
+/// The labels of a range at which the ledger does not hold. Names come from stored rows, which may be damaged.
+fn broken(hole: &Hole) -> (String, u64) {
+    let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    let labels = format!(
+        "{{wrong=\"{}\",tenant=\"{}\",stream=\"{}\",partition=\"{}\",first=\"{}\",last=\"{}\"}}",
+        hole.wrong.as_str(),
+        quoted(&hole.tenant),
+        quoted(&hole.stream),
+        hole.partition,
+        hole.first,
+        hole.last
+    );
+    (labels, hole.events)
 }

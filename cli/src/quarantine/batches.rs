@@ -10,6 +10,7 @@ use serde_json::json;
 use sluice_ingest::IngestConfig;
 use sluice_ingest::offline::{Offline, list_quarantine};
 use sluice_ingest::quarantine::{Kept, Listing, Resubmitted, resubmit};
+use sluice_store::{EmbeddedHot, Lake, Stores};
 use sluice_wire::layout::IpcLimits;
 
 use crate::replay::show_time;
@@ -84,12 +85,16 @@ pub(super) async fn put_back(config: &Path, limit: u64, dry_run: bool) -> Result
         offline.close().await;
         return Ok(ExitCode::SUCCESS);
     }
+    let lake = Lake::open(&config.lake, &config.s3.options()?).await?;
+    let stores = Stores::open_in(&lake, EmbeddedHot::new(0).into()).await?;
     let log = offline.log();
     let progress = ProgressBar::new(wanted.len() as u64);
     progress.set_draw_target(ProgressDrawTarget::stderr());
     let (mut done, mut refused) = (0u64, Vec::new());
     for kept in wanted {
-        let became = resubmit(&quarantine, &log, kept, &IpcLimits::default(), now_us()).await?;
+        let now_us = now_us();
+        let erased = stores.hidden(now_us).await?;
+        let became = resubmit(&quarantine, &log, kept, &IpcLimits::default(), now_us, &erased).await?;
         match became {
             Resubmitted::Done { .. } => done += 1,
             Resubmitted::Refused { why } => refused.push((kept, why)),
@@ -110,7 +115,7 @@ pub(super) async fn put_back(config: &Path, limit: u64, dry_run: bool) -> Result
         );
     }
     if !refused.is_empty() {
-        bail!("{} batches cannot be read by this program either", refused.len());
+        bail!("{} batches were not put through the log", refused.len());
     }
     Ok(ExitCode::SUCCESS)
 }

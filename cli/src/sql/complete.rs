@@ -95,8 +95,8 @@ struct Known {
     keys: Vec<(&'static str, Vec<String>)>,
 }
 
-/// Takes the rows of an answer.
-pub(super) type Take = fn(&Names, &[Vec<Value>]);
+/// How the rows of an answer become names.
+type Take = fn(&Names, &[Vec<Value>]);
 
 /// What is asked for the names, and how an answer is taken.
 pub(super) fn questions() -> Vec<(String, Take)> {

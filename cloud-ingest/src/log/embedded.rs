@@ -459,6 +459,11 @@ impl Log for EmbeddedLog {
         }
     }
 
+    async fn cut(&self, partition: Partition) -> Result<u64, LogError> {
+        self.find(partition)?.committer.roll().await.map_err(log_error)?;
+        Ok(self.end(partition))
+    }
+
     async fn trim(&self, partition: Partition, below: u64) -> Result<(), LogError> {
         self.find(partition)?
             .committer

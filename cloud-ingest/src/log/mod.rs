@@ -106,6 +106,11 @@ pub trait Log: Send + Sync + 'static {
         Ok(low)
     }
 
+    /// Begins a new file, if the log has files: trimmed below the offset that this returns, nothing that came before stays on the disk.
+    async fn cut(&self, partition: Partition) -> Result<u64, LogError> {
+        self.fresh_end(partition).await
+    }
+
     /// Permits the log to forget everything below an offset.
     async fn trim(&self, partition: Partition, below: u64) -> Result<(), LogError>;
 

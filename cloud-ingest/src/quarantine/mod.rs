@@ -2,10 +2,12 @@
 //! can be found and, with a program that understands it, put through the log again.
 //!
 //! It is a log of its own, embedded or in Kafka like the one that it belongs to, with one partition and a bounded number of batches. One
-//! that is full makes edges keep what they have.
+//! that is full makes edges keep what they have; no tenant may fill it alone (`usage`), and what is erased leaves it (`forget`).
 
+mod forget;
 mod record;
 mod resubmit;
+mod usage;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::Path;
@@ -20,6 +22,7 @@ use sluice_wire::ids::{BatchId, Partition};
 
 use self::record::Note;
 pub use self::resubmit::{Resubmitted, resubmit};
+use self::usage::Usage;
 use crate::log::{Head, Log, LogError, LogRecord, look_into};
 
 /// Of what stands around a batch.
@@ -47,6 +50,8 @@ pub struct Quarantine {
     log: Arc<dyn Log>,
     limits: QuarantineLimits,
     lately: Arc<Mutex<Lately>>,
+    /// As far as the log was read.
+    usage: Arc<tokio::sync::Mutex<Usage>>,
 }
 
 #[derive(Default)]
@@ -63,6 +68,16 @@ pub enum KeepError {
          or raise quarantine.{key}"
     )]
     Full { held: u64, max: u64, key: &'static str },
+    #[error(
+        "the quarantine holds {held} of tenant {tenant}, which may have at most {max} so that there is room for others: resubmit or forget what is \
+         in it (`sluice quarantine list --batches FILE`), or raise quarantine.{key}"
+    )]
+    Share {
+        tenant: String,
+        held: u64,
+        max: u64,
+        key: &'static str,
+    },
     #[error("the quarantine takes nothing")]
     Log(#[from] LogError),
     #[error("the note of a batch")]
@@ -128,6 +143,7 @@ impl Quarantine {
             log,
             limits,
             lately: Arc::default(),
+            usage: Arc::default(),
         }
     }
 
@@ -146,6 +162,7 @@ impl Quarantine {
             return Ok(());
         }
         self.check_room()?;
+        self.check_share(id.stream.tenant.as_str(), batch.len() as u64).await?;
         // What can be had of it: the head alone may be whole.
         let header = Envelope::parse(batch.clone()).ok().map(|envelope| envelope.header);
         let head = Head {
@@ -228,6 +245,14 @@ impl Quarantine {
             });
         }
         Ok(())
+    }
+
+    /// Whatever one tenant sends, there is room for the next one's.
+    async fn check_share(&self, tenant: &str, more: u64) -> Result<(), KeepError> {
+        let mut usage = self.usage.lock().await;
+        usage.catch_up(self.log.as_ref()).await?;
+        let bytes = self.log.bytes(PARTITION) > 0;
+        usage.check(tenant, more, &self.limits, bytes)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Lately> {

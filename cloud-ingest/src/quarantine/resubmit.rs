@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sluice_store::Erasures;
 use sluice_wire::envelope::{Compression, Envelope, seal};
 use sluice_wire::ids::{BatchId, Epoch, Partition, StreamId};
 use sluice_wire::layout::IpcLimits;
@@ -17,22 +18,30 @@ use crate::log::{Head, Log, LogError};
 pub enum Resubmitted {
     /// In the log, under a new id.
     Done { as_id: String },
-    /// This program cannot read it either; it stays.
+    /// This program cannot read it either, or what is in it is erased; it stays.
     Refused { why: String },
 }
 
-/// Puts a batch through the log; durable when it returns.
+/// Puts a batch through the log; durable when it returns. `erased` was read after `now_us` was: what is erased later is erased in the tables.
 pub async fn resubmit(
     quarantine: &Quarantine,
     log: &Arc<dyn Log>,
     kept: &Kept,
     limits: &IpcLimits,
     now_us: i64,
+    erased: &Erasures,
 ) -> Result<Resubmitted, KeepError> {
     let bytes = match quarantine.batch(kept.offset).await {
         Ok(bytes) => bytes,
         Err(why) => return Ok(Resubmitted::Refused { why }),
     };
+    let header = Envelope::parse(bytes.clone()).ok().map(|envelope| envelope.header);
+    let times = header.map(|header| (header.time_min_ns, header.time_max_ns));
+    let mut erased = erased.0.iter();
+    if erased.any(|erasure| erasure.may_concern(&kept.tenant, kept.first_seen_us, times)) {
+        let why = "what is in it was erased since, or is older than rows of its tenant are kept".to_owned();
+        return Ok(Resubmitted::Refused { why });
+    }
     let limits = limits.clone();
     // Decoding is long and may fail in ways that only a thread of its own contains.
     let said = (kept.tenant.clone(), kept.node.clone(), kept.seq);

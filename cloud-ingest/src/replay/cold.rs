@@ -1,10 +1,10 @@
-//! Cold from the log: one commit.
+//! Cold from the log: one commit. It may bring back what was erased after it began to read, so it looks before the commit and after it.
 
-use sluice_store::cold::Replacement;
+use sluice_store::cold::{Cleaned, Replacement};
 use sluice_store::{OffsetRange, Stores};
 
 use super::source::Rows;
-use super::{Progress, ReplayError, Report, When, check, erased, log_of};
+use super::{LeftOut, Progress, RULE_ATTEMPTS, ReplayError, Report, When, check, log_of};
 use crate::offline::Offline;
 
 /// Rows of one piece of writing, about: what a commit of the cold writer has.
@@ -20,7 +20,6 @@ pub async fn replay_cold(
 ) -> Result<Report, ReplayError> {
     check(offline, stores).await?;
     let log = log_of(offline, stores).await?;
-    let snapshots = offline.snapshots(stores);
     let committed = stores.cold.committed().await?;
     let mut ranges = Vec::new();
     for partition in log.partitions() {
@@ -42,12 +41,42 @@ pub async fn replay_cold(
     if ranges.is_empty() {
         return Ok(report);
     }
+    for _ in 0..RULE_ATTEMPTS {
+        let left_out = LeftOut::read(stores).await?;
+        let made = make(offline, stores, &ranges, &left_out, progress).await?;
+        sluice_wal::crash_point("replay.cold.before_swap");
+        if !left_out.is_all(stores).await? {
+            tracing::info!("something was erased meanwhile; its rows are left out, too");
+            stores.cold.abandon(made).await;
+            continue;
+        }
+        let files = stores.cold.replace_with(made).await?;
+        if !left_out.is_all(stores).await? {
+            let since = LeftOut::read(stores).await?;
+            stores.cold.erase(&since.erasures, &mut Cleaned::default()).await?;
+        }
+        report.rows = files.rows;
+        report.files = Some(files);
+        return Ok(report);
+    }
+    Err(ReplayError::RulesChange)
+}
+
+/// Writes the rows of the ranges, invisibly.
+async fn make(
+    offline: &Offline,
+    stores: &Stores,
+    ranges: &[OffsetRange],
+    left_out: &LeftOut,
+    progress: &dyn Progress,
+) -> Result<Replacement, ReplayError> {
+    let log = log_of(offline, stores).await?;
+    let snapshots = offline.snapshots(stores);
     let all: u64 = ranges.iter().map(|range| range.last - range.first + 1).sum();
-    let mut replacement = Replacement::new(ranges.clone());
+    let mut replacement = Replacement::new(ranges.to_vec());
     let (mut gathered, mut rows, mut bytes, mut done) = (Vec::new(), 0, 0, 0);
     for range in ranges {
-        let left_out = erased(stores).await?;
-        let mut source = Rows::of_log(&log, &snapshots, left_out, range, false).await?;
+        let mut source = Rows::of_log(&log, &snapshots, left_out.erasures.clone(), *range, false).await?;
         while let Some((piece, batches)) = source.next().await? {
             for batch in &batches {
                 rows += batch.num_rows();
@@ -66,9 +95,5 @@ pub async fn replay_cold(
         }
     }
     stores.cold.add_to(&mut replacement, gathered).await?;
-    sluice_wal::crash_point("replay.cold.before_swap");
-    let files = stores.cold.replace_with(replacement).await?;
-    report.rows = files.rows;
-    report.files = Some(files);
-    Ok(report)
+    Ok(replacement)
 }

@@ -7,7 +7,7 @@ use sluice_store::{ClickHouseHot, HotError, HotRows, OffsetRange, Seam, Stores};
 use sluice_wire::ids::Partition;
 
 use super::source::Rows;
-use super::{Progress, ReplayError, Report, When, check, erased, log_of};
+use super::{LeftOut, Progress, RULE_ATTEMPTS, ReplayError, Report, When, check, log_of};
 use crate::offline::Offline;
 
 /// A server that takes nothing for the moment is asked again so often, with this pause.
@@ -67,10 +67,19 @@ async fn all(
 ) -> Result<Report, ReplayError> {
     let all: u64 = ranges.iter().map(|range| range.last - range.first + 1).sum();
     let (mut rows, mut done) = (0, 0);
-    for range in &ranges {
-        let (before, made) = (done, rows);
+    for (at, range) in ranges.iter().enumerate() {
+        let before = done;
         let told = |more: u64| progress.step(before + more, all);
-        rows = made + one(offline, stores, hot, *range, &told).await?;
+        rows += match one(offline, stores, hot, *range, &told).await {
+            Err(source) if at > 0 => {
+                return Err(ReplayError::Partly {
+                    done: ranges[..at].to_vec(),
+                    of: ranges.len(),
+                    source: Box::new(source),
+                });
+            }
+            made => made?,
+        };
         done += range.last - range.first + 1;
     }
     Ok(Report {
@@ -127,7 +136,7 @@ async fn range(
     Ok(Some(OffsetRange { partition, first, last }))
 }
 
-/// Inserts the rows of a range, counts them, and lets them count. Returns how many there are.
+/// Makes a range again, and anew if something is erased meanwhile. Returns how many rows there are.
 async fn one(
     offline: Option<&Offline>,
     stores: &Stores,
@@ -135,14 +144,33 @@ async fn one(
     range: OffsetRange,
     told: &(dyn Fn(u64) + Sync),
 ) -> Result<u64, ReplayError> {
+    for _ in 0..RULE_ATTEMPTS {
+        let left_out = LeftOut::read(stores).await?;
+        if let Some(rows) = attempt(offline, stores, hot, range, &left_out, told).await? {
+            return Ok(rows);
+        }
+        tracing::info!(partition = %range.partition, "something was erased meanwhile; its rows are left out, too");
+    }
+    Err(ReplayError::RulesChange)
+}
+
+/// Inserts the rows of a range, counts them, and lets them count. `None`: something was erased since, and nothing of it counts.
+async fn attempt(
+    offline: Option<&Offline>,
+    stores: &Stores,
+    hot: &ClickHouseHot,
+    range: OffsetRange,
+    left_out: &LeftOut,
+    told: &(dyn Fn(u64) + Sync),
+) -> Result<Option<u64>, ReplayError> {
     let OffsetRange { partition, first, last } = range;
+    let erasures = left_out.erasures.clone();
     let mut source = match offline {
         Some(offline) => {
             let log = log_of(offline, stores).await?;
-            let left_out = erased(stores).await?;
-            Rows::of_log(&log, &offline.snapshots(stores), left_out, range, true).await?
+            Rows::of_log(&log, &offline.snapshots(stores), erasures, range, true).await?
         }
-        None => Rows::of_cold(stores, range).await?,
+        None => Rows::of_cold(stores, erasures, range).await?,
     };
     let generation = stores.seam.reserve(partition).await?;
     let mut rows = 0;
@@ -166,9 +194,13 @@ async fn one(
         return Err(ReplayError::NotWhole { partition, what });
     }
     sluice_wal::crash_point("replay.hot.before_swap");
+    // Whoever takes erased rows out of hot waits for longer than the next step takes.
+    if !left_out.is_all(stores).await? {
+        return Ok(None);
+    }
     stores.seam.replay(partition, (first, last), generation).await?;
     tracing::info!(%partition, first, last, generation, rows, "hot was made again");
-    Ok(rows)
+    Ok(Some(rows))
 }
 
 /// Nothing of the generation counts yet, but a row must not be there twice: an unknown outcome ends the replay.

@@ -5,12 +5,13 @@ mod cold;
 mod hot;
 mod source;
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sluice_store::cold::{ReplaceReport, ScanError};
 use sluice_store::erase::EraseError;
 use sluice_store::hot::clickhouse::{ClickHouseError, MigrateError};
-use sluice_store::{ColdError, CommitError, Erasures, HotError, OffsetRange, RowsError, SeamError, Stores};
+use sluice_store::{ColdError, CommitError, Erasures, HotError, OffsetRange, RowsError, Rule, SeamError, Stores};
 use sluice_wire::ids::Partition;
 
 use crate::log::LogError;
@@ -44,9 +45,17 @@ pub struct Report {
     pub files: Option<ReplaceReport>,
 }
 
-/// Why nothing was made again; what is visible is what was visible before, or all of it where the message says so.
+/// Why something was not made again; what is visible is what was visible before, but for what `Partly` names.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
+    #[error("{} of {of} partitions were made again before this, and stay so: {}; the others hold what they held", .done.len(), listed(.done))]
+    Partly {
+        done: Vec<OffsetRange>,
+        of: usize,
+        source: Box<ReplayError>,
+    },
+    #[error("rules of erasure were made again and again while rows were made; replay again")]
+    RulesChange,
     #[error("hot.store is \"embedded\": it is in the memory of ingest, which makes it from the log at every start")]
     EmbeddedHot,
     #[error(
@@ -100,11 +109,37 @@ pub enum ReplayError {
     Seam(#[from] SeamError),
 }
 
-/// What a replay leaves out.
-async fn erased(stores: &Stores) -> Result<Erasures, ReplayError> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now_us = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
-    Ok(stores.erased_for_good(now_us).await?)
+fn listed(ranges: &[OffsetRange]) -> String {
+    let text = |range: &OffsetRange| format!("{} offsets {} to {}", range.partition, range.first, range.last);
+    ranges.iter().map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// Rules that are made while rows are made again: so often it begins anew.
+const RULE_ATTEMPTS: u32 = 3;
+
+/// What a replay leaves out, as of when it began.
+struct LeftOut {
+    rules: BTreeMap<u64, Rule>,
+    erasures: Erasures,
+}
+
+impl LeftOut {
+    async fn read(stores: &Stores) -> Result<Self, ReplayError> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now_us = i64::try_from(since.as_micros()).unwrap_or(i64::MAX);
+        // The clock of this machine alone deletes nothing.
+        let now_us = stores.believed_us(now_us).await?;
+        // In this order: a rule that comes between is in the second, and found by `is_all`.
+        let rules = stores.rules().await?;
+        let erasures = stores.erased_for_good(now_us).await?;
+        Ok(Self { rules, erasures })
+    }
+
+    /// Whether nothing was erased since. To be asked right before rows change hands: the stores may be rid of them already, and whoever
+    /// took them out does not look again.
+    async fn is_all(&self, stores: &Stores) -> Result<bool, ReplayError> {
+        Ok(stores.rules().await? == self.rules)
+    }
 }
 
 /// Refuses a log that is not the one of the lake.

@@ -31,6 +31,8 @@ pub(super) enum Rows<'a> {
     },
     Cold {
         stores: &'a Stores,
+        /// What cold is not rid of yet.
+        erased: Erasures,
         step: u64,
         next: u64,
         range: OffsetRange,
@@ -74,9 +76,14 @@ impl<'a> Rows<'a> {
         })
     }
 
-    pub(super) async fn of_cold(stores: &'a Stores, range: OffsetRange) -> Result<Rows<'a>, ReplayError> {
+    pub(super) async fn of_cold(
+        stores: &'a Stores,
+        erased: Erasures,
+        range: OffsetRange,
+    ) -> Result<Rows<'a>, ReplayError> {
         Ok(Rows::Cold {
             stores,
+            erased,
             step: stores.step_of_cold().await?,
             next: range.first,
             range,
@@ -108,6 +115,7 @@ impl<'a> Rows<'a> {
             }
             Rows::Cold {
                 stores,
+                erased,
                 step,
                 next,
                 range,
@@ -118,7 +126,7 @@ impl<'a> Rows<'a> {
                 }
                 let last = first.saturating_add(*step - 1).min(range.last);
                 let piece = OffsetRange { partition, first, last };
-                let rows = stores.rows_of_cold(piece).await?;
+                let rows = erased.apply(stores.whole_rows_of_cold(piece).await?)?;
                 *next = last + 1;
                 Ok(Some((piece, rows)))
             }

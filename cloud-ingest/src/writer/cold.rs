@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use sluice_store::{CommitError, OffsetRange, Stores};
@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::age::{Age, wall_us};
 use super::hot::plan_all;
 use super::plan::Aside;
 use super::resume::{READ_BYTES, begin, given_up};
@@ -108,7 +109,12 @@ impl ColdWriter {
         let mut gathered = tokio::select! { begun = self.begin() => begun?, () = given_up(&shutdown) => return Ok(()) };
         // Ends with this writer.
         let mut tidying = JoinSet::new();
-        tidying.spawn(self.tidy().run(shutdown.clone()));
+        let age = Arc::new(Age::new(self.stores.clone(), Arc::clone(&self.counters), wall_us));
+        // Before anything is written: the files that are there tell the time, where nothing else does.
+        if let Err(error) = age.now().await {
+            tracing::warn!(%error, "the time of retention is not known yet; it is asked for again");
+        }
+        tidying.spawn(self.tidy(&age).run(shutdown.clone()));
         let mut next_trim = Instant::now() + TRIM_EVERY;
         loop {
             // What is due was refused a moment ago: no more is read until it is in the table.
@@ -157,7 +163,7 @@ impl ColdWriter {
                 return Err(WriterError::Task(error.to_string()));
             }
             if Instant::now() >= next_trim {
-                match self.trim_all(&gathered).await {
+                match self.trim_all(&gathered, &age).await {
                     Err(error) if error.is_passing() => {
                         tracing::warn!(%error, "the log was not trimmed, it is tried again in a minute");
                     }
@@ -171,11 +177,13 @@ impl ColdWriter {
         }
     }
 
-    fn tidy(&self) -> Tidy {
+    fn tidy(&self, age: &Arc<Age>) -> Tidy {
         Tidy {
             log: Arc::clone(&self.log),
             stores: self.stores.clone(),
             beside_hot: self.beside_hot,
+            quarantine: self.quarantine.clone(),
+            age: Arc::clone(age),
             options: self.options.tidy.clone(),
             counters: Arc::clone(&self.counters),
         }
@@ -266,7 +274,7 @@ impl ColdWriter {
             match kept.await {
                 Ok(()) => {}
                 Err(KeepError::Log(error)) => return Err(error.into()),
-                Err(error @ (KeepError::Full { .. } | KeepError::Note(_))) => {
+                Err(error @ (KeepError::Full { .. } | KeepError::Share { .. } | KeepError::Note(_))) => {
                     let (partition, offset) = aside.place;
                     self.counters
                         .not_set_aside
@@ -347,10 +355,8 @@ impl ColdWriter {
         Ok(())
     }
 
-    async fn trim_all(&self, gathered: &Gathered) -> Result<(), WriterError> {
-        let now_us = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |d| d.as_micros() as i64);
+    async fn trim_all(&self, gathered: &Gathered, age: &Age) -> Result<(), WriterError> {
+        let now_us = age.now().await?.us;
         for (partition, share) in &gathered.partitions {
             // What hot has not read yet must stay too.
             let hot = match (self.stores.hot.claimed(*partition), self.stores.hot.clickhouse()) {

@@ -1,9 +1,11 @@
 //! The two writers: independent readers of the log. `crew` runs those of one process, `plan` says what a log record becomes, `hot` and `cold` put it there,
 //! `resume` says where a writer begins, `snapshots` where the state of duplicates is kept, `kept` how in a folder,
-//! `trim` what the log may forget, `tidy` keeps the cold table small.
+//! `trim` what the log may forget, `tidy` keeps the cold table small, `forget` takes out what is erased, `age` says by which time.
 
+mod age;
 mod cold;
 mod crew;
+mod forget;
 mod hot;
 mod kept;
 mod plan;
@@ -60,13 +62,15 @@ pub enum WriterError {
     State(#[from] StateError),
     #[error(
         "partition {partition}: the state of duplicates is known up to offset {known}, but the log begins at {first}; \
-         restore {place} from a backup, or begin a new generation of the log"
+         restore {place} and the log from a backup, or begin a new generation of the log{hint}",
+        hint = way_out(*.partition, *.known, *.first, *.is_all_known)
     )]
     Forgotten {
         partition: sluice_wire::ids::Partition,
         known: u64,
         first: u64,
         place: String,
+        is_all_known: bool,
     },
     #[error(
         "partition {partition}: the log ends at offset {end}, but cold holds everything below {held}; the log was lost or is an old copy. \
@@ -97,6 +101,18 @@ pub enum WriterError {
     },
     #[error("a task of the writer ended: {0}")]
     Task(String),
+}
+
+/// What to do about a log that has lost its beginning, if nothing else is lost with it.
+fn way_out(partition: sluice_wire::ids::Partition, known: u64, first: u64, is_all_known: bool) -> String {
+    if !is_all_known {
+        return String::new();
+    }
+    let last = first.saturating_sub(1);
+    format!(
+        "; or, if what is between is lost for good, let the writers pass over it: `sluice log skip {partition}@{known}-{last} --reason TEXT \
+         --config FILE`"
+    )
 }
 
 impl WriterError {

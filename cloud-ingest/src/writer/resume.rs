@@ -92,10 +92,10 @@ async fn end_of(log: &Arc<dyn Log>, partition: Partition) -> Result<u64, LogErro
 
 /// What an operator told the writers to pass over.
 pub(crate) async fn skips(log: &Arc<dyn Log>, stores: &Stores) -> Result<Skips, WriterError> {
-    let mut skips = Skips::new();
+    let mut skips = Skips::default();
     for partition in log.partitions() {
-        for (offset, reason) in stores.skips.all(&partition.to_string()).await? {
-            skips.insert((partition, offset), String::from_utf8_lossy(&reason).into_owned());
+        for skip in stores.skips_of(partition).await? {
+            skips.add(partition, skip.first, skip.last, skip.reason);
         }
     }
     Ok(skips)
@@ -131,6 +131,8 @@ pub(super) async fn begin(
             known: saved,
             first,
             place: snapshots.place(partition),
+            // Else cold holds rows whose copies nobody would recognise.
+            is_all_known: committed.get(&partition).map_or(0, |last| last + 1) == saved,
         });
     }
     let mut planner = Planner::new(dedup, limits.clone());

@@ -11,8 +11,8 @@ use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
 
 pub(crate) const ROWS: u64 = 3;
 
-/// `ROWS` log records of one edge, with a text of so many bytes each where that is asked for.
-pub(crate) fn batch_of(tenant: &str, node: u16, seq: u64, text: Option<usize>) -> Bytes {
+/// `ROWS` log records of one edge, with this text each where there is one.
+pub(crate) fn batch_of(tenant: &str, node: u16, seq: u64, text: Option<&str>) -> Bytes {
     let stream = StreamId {
         tenant: TenantId::new(tenant).unwrap(),
         node: NodeId::new(&format!("site-{node}")).unwrap(),
@@ -40,8 +40,8 @@ pub(crate) fn batch_of(tenant: &str, node: u16, seq: u64, text: Option<usize>) -
     let signal = arrow::compute::cast(&signal, &dictionary).unwrap();
     let time: ArrayRef = Arc::new(Int64Array::from_iter_values(0..ROWS as i64));
     let mut rows = vec![("signal", signal, false), ("time", time, false)];
-    if let Some(bytes) = text {
-        let body = StringArray::from_iter_values((0..ROWS).map(|_| "x".repeat(bytes)));
+    if let Some(text) = text {
+        let body = StringArray::from_iter_values((0..ROWS).map(|_| text));
         rows.push(("body", Arc::new(body) as ArrayRef, true));
     }
     let rows = RecordBatch::try_from_iter_with_nullable(rows).unwrap();

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use sluice_ingest::log::EmbeddedOptions;
 use sluice_ingest::quarantine::{KeepError, Quarantine, QuarantineLimits, Resubmitted, resubmit};
 use sluice_ingest::{EmbeddedLog, Log};
+use sluice_store::Erasures;
 use sluice_wire::envelope::Envelope;
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
@@ -82,12 +83,17 @@ async fn keeps_what_it_is_given<F: Future<Output = Arc<dyn Log>>>(open: impl Fn(
     };
     let [bad, kept] = check(&quarantine, false).await;
     let limits = IpcLimits::default();
-    let refused = resubmit(&quarantine, &main, &bad, &limits, FIRST_US).await.unwrap();
+    let refused = resubmit(&quarantine, &main, &bad, &limits, FIRST_US, &Erasures::default())
+        .await
+        .unwrap();
     assert!(matches!(refused, Resubmitted::Refused { .. }), "{refused:?}");
     // Twice, as two people may do it at once: one identity.
     let mut ids = Vec::new();
     for _ in 0..2 {
-        match resubmit(&quarantine, &main, &kept, &limits, FIRST_US).await.unwrap() {
+        match resubmit(&quarantine, &main, &kept, &limits, FIRST_US, &Erasures::default())
+            .await
+            .unwrap()
+        {
             Resubmitted::Done { as_id } => ids.push(as_id),
             refused => panic!("{refused:?}"),
         }

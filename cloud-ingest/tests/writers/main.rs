@@ -1,6 +1,7 @@
 //! The writers through the service: what they do with the log, the stores and their own files over restarts.
 #![allow(clippy::unwrap_used)]
 
+mod balance;
 mod clickhouse;
 mod erase;
 mod replay;
@@ -17,7 +18,7 @@ use sluice_ingest::log::{EmbeddedOptions, Head, OpenError};
 use sluice_ingest::offline::{Offline, OfflineError};
 use sluice_ingest::writer::WriterError;
 use sluice_ingest::{EmbeddedLog, IngestConfig, IngestService, IngestStatus, Log, RunError, StatusHandle};
-use sluice_store::{Lake, Stores};
+use sluice_store::{Lake, Skip, Stores};
 use sluice_wal::WalError;
 use sluice_wire::envelope::Envelope;
 use sluice_wire::ids::Partition;
@@ -180,7 +181,19 @@ fn batch(node: u16, seq: u64, bytes: usize) -> Bytes {
 }
 
 fn batch_of(tenant: &str, node: u16, seq: u64, bytes: usize) -> Bytes {
-    sealed::batch_of(tenant, node, seq, Some(bytes))
+    sealed::batch_of(tenant, node, seq, Some(&"x".repeat(bytes)))
+}
+
+/// Three log records of text that does not become smaller.
+fn noise(seq: u64, bytes: usize) -> Bytes {
+    let mut state = seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let letters = (0..bytes).map(|_| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        char::from(b'!' + (state >> 32) as u8 % 90)
+    });
+    sealed::batch_of("acme", 0, seq, Some(&letters.collect::<String>()))
 }
 
 /// Small files become few by themselves; what no commit names goes after a week, and not before.
@@ -284,6 +297,68 @@ async fn p3_a_record_that_is_passed_over_is_counted_and_its_neighbours_are_store
     assert_eq!(world.run().await.committed_rows, 1 + 2 * (ROWS + 1));
     world.append(&[(0, batch(0, 6, 10)), (0, batch(0, 7, 10))]).await;
     assert_eq!(world.run().await.committed_rows, 1 + ROWS + 1);
+}
+
+/// A log that has lost its oldest file stops the writers, and tells the way on: what is lost is passed over, and the rest is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p6_a_log_without_its_oldest_file_goes_on_when_the_lost_records_are_passed_over() {
+    for before in [0u64, 2] {
+        let mut world = World::new(&[Role::Hot, Role::Cold], 1);
+        world.config.log.segment = 1 << 20;
+        world
+            .append(&(0..before).map(|seq| (0, batch(0, seq, 10))).collect::<Vec<_>>())
+            .await;
+        if before > 0 {
+            world.run().await;
+        }
+        // Random, so that it stays large: two files and some.
+        let large = |seq: u64| {
+            let mut batches = Vec::new();
+            for at in 0..40 {
+                batches.push((0, noise(seq * 40 + at, 64 << 10)));
+            }
+            batches
+        };
+        world.append(&large(1)).await;
+        world.append(&[(0, batch(0, 100, 10))]).await;
+        let folder = world.config.data_dir.join("log/g0-p0");
+        let mut files: Vec<_> = std::fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "wal"))
+            .collect();
+        files.sort();
+        assert!(files.len() > 1, "{files:?}");
+        std::fs::remove_file(&files[0]).unwrap();
+        let ended = patiently(world.start().await.task).await.unwrap();
+        let Err(RunError::Writer { source, .. }) = &ended else {
+            panic!("{ended:?}")
+        };
+        let WriterError::Forgotten { known, first, .. } = source else {
+            panic!("{source:?}")
+        };
+        assert!(
+            source
+                .to_string()
+                .contains(&format!("sluice log skip 0@{known}-{}", first - 1)),
+            "{source}"
+        );
+        assert_eq!(*known, before);
+        let stores = world.stores().await;
+        let skip = Skip {
+            first: *known,
+            last: first - 1,
+            reason: "the disk lost it".to_owned(),
+        };
+        assert!(stores.skip(Partition::default(), &skip).await.unwrap());
+        let status = world.run().await;
+        // Each record that is left, and a ledger row for each that is lost.
+        let (all, lost) = (before + 41, first - known);
+        assert_eq!(status.partitions[0].cold_end, Some(all));
+        assert_eq!(status.committed_rows, lost + (all - first) * (ROWS + 1));
+        world.append(&[(0, batch(0, 101, 10))]).await;
+        assert_eq!(world.run().await.committed_rows, ROWS + 1);
+    }
 }
 
 /// P16: without a usable state of duplicates the log is folded anew, so what came before is still recognised; and a good one is used.

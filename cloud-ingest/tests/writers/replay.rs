@@ -1,5 +1,7 @@
 //! Replaying one day twice changes nothing, and what was lost is the same again.
 
+use std::collections::BTreeMap;
+
 use arrow::array::AsArray;
 use arrow::compute::concat_batches;
 use arrow::datatypes::TimestampMicrosecondType;
@@ -211,7 +213,7 @@ async fn digests(world: &World) -> Vec<(u64, u64)> {
 async fn lose_hot(world: &World) {
     let stores = world.stores().await;
     let hot = stores.hot.clickhouse().unwrap();
-    for day in hot.days().await.unwrap() {
+    for day in hot.days(&BTreeMap::new()).await.unwrap() {
         hot.drop_day(&day).await.unwrap();
     }
 }
@@ -284,4 +286,41 @@ async fn what_cannot_be_replayed_is_said() {
     world.run().await;
     let refused = replay_into_hot(&world, ALL, true).await;
     assert!(matches!(refused, Err(ReplayError::EmbeddedHot)), "{refused:?}");
+}
+
+/// Claims the second partition while it is made again, as a writer does that takes it over.
+struct Claiming(Stores);
+
+impl Progress for Claiming {
+    fn step(&self, done: u64, of: u64) {
+        if done == of {
+            let claim = async {
+                let position = self.0.seam.position(partition(1)).await.unwrap().unwrap();
+                self.0.seam.claim(partition(1), position.next, "another").await.unwrap();
+            };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(claim));
+        }
+    }
+}
+
+/// Partitions of hot change hands one by one, and whoever is told that it failed is told which did.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replay_that_fails_half_way_says_what_it_has_done() {
+    let Some(mut world) = clickhouse::world(&[Role::Hot, Role::Cold]) else {
+        return;
+    };
+    world.config.log.partitions = 2;
+    fill(&mut world).await;
+    let before = digests(&world).await;
+    let stores = world.stores().await;
+    let refused = replay_hot(None, &stores, ALL, &Claiming(stores.clone())).await;
+    let Err(ReplayError::Partly { done, of: 2, source }) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(
+        done.iter().map(|range| range.partition).collect::<Vec<_>>(),
+        [partition(0)]
+    );
+    assert!(matches!(*source, ReplayError::Seam(_)), "{source:?}");
+    assert_eq!(digests(&world).await, before);
 }

@@ -26,4 +26,4 @@ pub use reading::{CacheOptions, Caches, Reads};
 pub use rows::{OffsetRange, RowsError};
 pub use seam::{Claim, Position, Seam, SeamError, SeamRecord};
 pub use state::{StateError, StateObjects};
-pub use stores::{LogEnds, StoreError, Stores};
+pub use stores::{LogEnds, Skip, StoreError, Stores};

@@ -26,6 +26,8 @@ pub struct StateObjects {
 pub enum StateError {
     #[error("the folder or address of the state objects")]
     Location(#[source] Box<deltalake::DeltaTableError>),
+    #[error("{name} in the lake cannot be understood: a newer program wrote it, or it is damaged")]
+    Unreadable { name: String },
     #[error("reading or writing {name}")]
     Store { name: String, source: object_store::Error },
 }
@@ -39,6 +41,13 @@ impl StateObjects {
         })
     }
 
+    /// Objects of no lake: there are none.
+    pub(crate) fn nowhere() -> Self {
+        Self {
+            store: Arc::new(object_store::memory::InMemory::new()),
+        }
+    }
+
     /// Puts the state `number` of something; durable when it returns.
     pub async fn save(&self, name: &str, number: u64, bytes: Vec<u8>) -> Result<(), StateError> {
         let put = self.store.put(&path(name, number), PutPayload::from(bytes)).await;
@@ -46,6 +55,11 @@ impl StateObjects {
             name: name.to_owned(),
             source,
         })?;
+        self.prune(name).await;
+        Ok(())
+    }
+
+    async fn prune(&self, name: &str) {
         if let Ok(mut numbers) = self.numbers(name).await {
             numbers.sort_unstable_by(|a, b| b.cmp(a));
             for old in numbers.into_iter().skip(1 + KEPT) {
@@ -54,7 +68,15 @@ impl StateObjects {
                 }
             }
         }
-        Ok(())
+    }
+
+    /// As [`Self::append`], for what is saved often: older ones are removed but for a few.
+    pub async fn append_and_prune(&self, name: &str, bytes: Vec<u8>) -> Result<bool, StateError> {
+        let made = self.append(name, bytes).await?;
+        if made {
+            self.prune(name).await;
+        }
+        Ok(made)
     }
 
     /// Puts the state that comes after the newest one; false: somebody else put one there first.

@@ -499,7 +499,8 @@ async fn days_are_listed_and_dropped_whole() {
         }
         insert(&stores, p, offset..=offset).await.unwrap();
     }
-    let days = hot.days().await.unwrap();
+    let seam = BTreeMap::from([(p, stores.seam.load(p).await.unwrap())]);
+    let days = hot.days(&seam).await.unwrap();
     let shown: Vec<_> = days.iter().map(|day| (day.name.as_str(), day.highest[&p])).collect();
     assert_eq!(
         shown,

@@ -11,7 +11,7 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use common::*;
 use datafusion::prelude::SessionContext;
-use sluice_store::cold::Cleaned;
+use sluice_store::cold::{Cleaned, Known, Replacement, Wrong};
 use sluice_store::{OffsetRange, Retention, Rule, Scope, Stores, Tables, TablesOptions, register_views};
 
 const LAST: u64 = 19;
@@ -195,4 +195,148 @@ async fn p3_what_is_taken_out_of_cold_is_counted_and_no_other_row_changes() {
         (0, 0, before["acme"])
     );
     assert_eq!(ask(&stores, Scope::All, others).await, theirs);
+}
+
+/// What nobody can have to erase is not read: day after day, only files that hold rows which have become too old.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retention_reads_a_file_when_its_rows_are_old_enough_and_not_every_day() {
+    const DAY_US: i64 = DAY_NS / 1000;
+    let folder = tempfile::tempdir().unwrap();
+    let stores = lake(&folder, 1 << 30).await;
+    let p = partition(0);
+    // Records arrive a second apart.
+    let day = 86_400;
+    for first in [0, day, 2 * day] {
+        let last = first + 2;
+        // A partition may begin anywhere, and ranges follow each other: the gap is filled with nothing but its last record.
+        let from = match first {
+            0 => 0,
+            first => first - day + 3,
+        };
+        let range = OffsetRange {
+            partition: p,
+            first: from,
+            last,
+        };
+        stores.cold.commit(&[range], records(p, first..=last)).await.unwrap();
+    }
+    let all = stores.cold.extent().await.unwrap();
+    let keep = Retention::new(10 * DAY_US, BTreeMap::from([("bolt".to_owned(), 0)]));
+    stores.keep_for(&keep).await.unwrap();
+    let mut cleaned = Cleaned::default();
+    let mut read = Vec::new();
+    let mut rows = 0;
+    let begin = ingested_at(0) - ingested_at(0).rem_euclid(DAY_US);
+    for day in 0..20 {
+        let erased = stores.erased_for_good(begin + day * DAY_US).await.unwrap();
+        let report = stores.cold.erase(&erased, &mut cleaned).await.unwrap();
+        read.push(report.files_read);
+        rows += report.rows;
+    }
+    assert!(rows > 0 && read[..10].iter().sum::<usize>() == 0, "{read:?}");
+    // Each commit leaves some files, each of which is read once when it is old enough; what is written anew keeps rows of the tenant that
+    // keeps all, and is read once more to find that out.
+    assert!(
+        read[15..].iter().sum::<usize>() == 0 && read.iter().sum::<usize>() <= 2 * all.files as usize,
+        "{read:?} of {} files",
+        all.files
+    );
+    let left = by_tenant(&stores).await;
+    assert_eq!(left.keys().collect::<Vec<_>>(), ["bolt"]);
+    assert_eq!(balance(&stores, "acme").await["stored"], 0);
+    assert_eq!(balance(&stores, "bolt").await.get("erased"), None);
+    let found = stores.cold.balance(&mut Known::default()).await.unwrap().unwrap();
+    // The gaps between the records are the test's own.
+    assert!(
+        found.holes.iter().all(|hole| hole.wrong == Wrong::NoLedger),
+        "{found:?}"
+    );
+}
+
+/// P3: what is not there although the ledger says so is named; what was erased is not missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_rows_that_are_missing_or_too_many_are_named_by_stream_and_offsets() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = lake(&folder, 1 << 30).await;
+    let p = partition(0);
+    let range = |first, last| OffsetRange {
+        partition: p,
+        first,
+        last,
+    };
+    for first in [0, 8] {
+        let rows = records(p, first..=first + 7);
+        stores.cold.commit(&[range(first, first + 7)], rows).await.unwrap();
+    }
+    let mut known = Known::default();
+    let whole = stores.cold.balance(&mut known).await.unwrap().unwrap();
+    assert_eq!((whole.records, whole.holes), (16, vec![]));
+    // One row less, one more, one ledger row less, two batches of one stream less.
+    let without = |offset: u64| {
+        let rows = record(p, offset);
+        vec![rows[0].slice(1, rows[0].num_rows() - 1), rows[1].clone()]
+    };
+    let twice = |offset: u64| {
+        let rows = record(p, offset);
+        vec![rows[0].clone(), rows[0].slice(0, 1), rows[1].clone()]
+    };
+    for (offset, rows) in [(3, without(3)), (6, twice(6)), (9, vec![record(p, 9)[0].clone()])] {
+        let mut replacement = Replacement::new(vec![range(offset, offset)]);
+        stores.cold.add_to(&mut replacement, rows).await.unwrap();
+        stores.cold.replace_with(replacement).await.unwrap();
+    }
+    let found = stores.cold.balance(&mut known).await.unwrap().unwrap();
+    let named: Vec<_> = found
+        .holes
+        .iter()
+        .map(|hole| (hole.wrong, hole.first, hole.last, hole.events))
+        .collect();
+    assert_eq!(
+        named,
+        [
+            (Wrong::Missing, 3, 3, 1),
+            (Wrong::Surplus, 6, 6, 1),
+            (Wrong::NoLedger, 9, 9, 1)
+        ]
+    );
+    let missing = &found.holes[0];
+    assert!(
+        missing.stream.starts_with(&format!("{}/site-1/", missing.tenant)),
+        "{missing:?}"
+    );
+    // Made again, it holds; and again after some of it was erased.
+    let mut replacement = Replacement::new(vec![range(0, 15)]);
+    stores.cold.add_to(&mut replacement, records(p, 0..=15)).await.unwrap();
+    stores.cold.replace_with(replacement).await.unwrap();
+    assert_eq!(stores.cold.balance(&mut known).await.unwrap().unwrap().holes, vec![]);
+    let rule = Rule::new(&tenant(0), ingested_at(12), None, None);
+    stores.erase(&rule).await.unwrap();
+    let erased = stores.erased_for_good(ingested_at(2000)).await.unwrap();
+    let report = stores.cold.erase(&erased, &mut Cleaned::default()).await.unwrap();
+    assert!(report.rows > 0);
+    assert_eq!(stores.cold.balance(&mut known).await.unwrap().unwrap().holes, vec![]);
+}
+
+/// Rows for another store are those that are not erased, with their ledger charged, even before cold is rid of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p3_rows_taken_from_cold_are_charged_for_what_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let stores = lake(&folder, 1 << 30).await;
+    let p = partition(0);
+    let range = OffsetRange {
+        partition: p,
+        first: 0,
+        last: 9,
+    };
+    stores.cold.commit(&[range], records(p, 0..=9)).await.unwrap();
+    stores
+        .erase(&Rule::new(&tenant(0), ingested_at(1000), None, None))
+        .await
+        .unwrap();
+    let erased = stores.erased_for_good(ingested_at(2000)).await.unwrap();
+    let whole = stores.whole_rows_of_cold(range).await.unwrap();
+    let taken = erased.apply(whole).unwrap();
+    stores.cold.erase(&erased, &mut Cleaned::default()).await.unwrap();
+    let sorted = |batches: &[RecordBatch]| arrow::compute::concat_batches(&batches[0].schema(), batches).unwrap();
+    assert_eq!(sorted(&taken), sorted(&stores.rows_of_cold(range).await.unwrap()));
 }

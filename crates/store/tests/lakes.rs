@@ -12,8 +12,8 @@ use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use common::*;
 use datafusion::prelude::SessionContext;
-use sluice_store::cold::CompactOptions;
-use sluice_store::{ColdTable, CommitError, EmbeddedHot, Lake, LakeError, S3Options, Scope, Stores, Tables};
+use sluice_store::cold::{Cleaned, CompactOptions, Known, Replacement};
+use sluice_store::{ColdTable, CommitError, EmbeddedHot, Lake, LakeError, Rule, S3Options, Scope, Stores, Tables};
 use sluice_wire::ids::Partition;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -37,6 +37,11 @@ impl Place {
 
     /// `None` where no engine is and none must be.
     async fn bucket() -> Option<Place> {
+        Self::bucket_at(|endpoint| endpoint).await
+    }
+
+    /// The same under another address of it.
+    async fn bucket_at(address: impl FnOnce(String) -> String) -> Option<Place> {
         let variable = |name: &str| std::env::var(format!("SLUICE_TEST_S3_{name}")).ok();
         let Some(endpoint) = variable("ENDPOINT") else {
             assert!(
@@ -47,7 +52,7 @@ impl Place {
             return None;
         };
         let options = S3Options {
-            endpoint: Some(endpoint),
+            endpoint: Some(address(endpoint)),
             region: variable("REGION"),
             virtual_hosts: false,
             allow_http: true,
@@ -281,6 +286,111 @@ mod checks {
         let all: Vec<_> = all.iter().map(|(number, text)| (*number, &text[..])).collect();
         assert_eq!(all, [(7, &b"first"[..]), (12, b"other")]);
     }
+}
+
+/// A relay to a bucket that, when told, lets the next request through that makes a version of the table, and gives no answer.
+struct Relay {
+    url: String,
+    swallow: Arc<AtomicBool>,
+}
+
+fn relay(target: &str) -> Relay {
+    let target = target.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let door = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    door.set_nonblocking(true).unwrap();
+    let door = tokio::net::TcpListener::from_std(door).unwrap();
+    let url = format!("http://{}", door.local_addr().unwrap());
+    let swallow = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&swallow);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = door.accept().await {
+            let (target, told) = (target.clone(), Arc::clone(&told));
+            tokio::spawn(async move {
+                let mut server = tokio::net::TcpStream::connect(&target).await.unwrap();
+                let (mut from_client, mut to_client) = client.split();
+                let (mut from_server, mut to_server) = server.split();
+                let cut = AtomicBool::new(false);
+                let up = async {
+                    let mut piece = [0; 64 << 10];
+                    loop {
+                        let n = from_client.read(&mut piece).await.unwrap_or(0);
+                        let text = String::from_utf8_lossy(&piece[..n]);
+                        let line = text.lines().next().unwrap_or_default();
+                        let is_version = line.starts_with("PUT ") && line.contains("_delta_log/");
+                        if is_version && told.swap(false, Ordering::SeqCst) {
+                            cut.store(true, Ordering::SeqCst);
+                        }
+                        if n == 0 || to_server.write_all(&piece[..n]).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                let down = async {
+                    let mut piece = [0; 64 << 10];
+                    loop {
+                        let n = from_server.read(&mut piece).await.unwrap_or(0);
+                        // The answer is there, so the bucket has the object.
+                        if n == 0 || cut.load(Ordering::SeqCst) || to_client.write_all(&piece[..n]).await.is_err() {
+                            return;
+                        }
+                    }
+                };
+                tokio::select! { () = up => {}, () = down => {} }
+            });
+        }
+    });
+    Relay { url, swallow }
+}
+
+/// P2: the answer to a commit is lost, whatever the commit does: it is found in the table and not made again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_a_version_whose_answer_is_lost_is_found_and_made_once() {
+    let mut between = None;
+    let place = Place::bucket_at(|endpoint| between.insert(relay(&endpoint)).url.clone()).await;
+    let (Some(place), Some(relay)) = (place, between) else {
+        return;
+    };
+    let (stores, p) = (place.stores().await, partition(0));
+    let lose = || relay.swallow.store(true, Ordering::SeqCst);
+    let was_lost = || assert!(!relay.swallow.load(Ordering::SeqCst), "every answer came");
+    let everything = async || {
+        let range = range(p, 0, 9);
+        let rows = stores.whole_rows_of_cold(range).await.unwrap();
+        rows.iter().map(|rows| rows.num_rows() as i64).sum::<i64>()
+    };
+    for (first, last) in [(0, 4), (5, 9)] {
+        lose();
+        stores
+            .cold
+            .commit(&[range(p, first, last)], records(p, first..=last))
+            .await
+            .unwrap();
+        was_lost();
+    }
+    assert_eq!(everything().await, rows_of(&[range(p, 0, 9)]));
+    // Files for other files.
+    let mut replacement = Replacement::new(vec![range(p, 3, 6)]);
+    stores.cold.add_to(&mut replacement, records(p, 3..=6)).await.unwrap();
+    lose();
+    stores.cold.replace_with(replacement).await.unwrap();
+    was_lost();
+    assert_eq!(everything().await, rows_of(&[range(p, 0, 9)]));
+    lose();
+    stores.cold.compact(&CompactOptions::default()).await.unwrap();
+    was_lost();
+    assert_eq!(everything().await, rows_of(&[range(p, 0, 9)]));
+    stores
+        .erase(&Rule::new(&tenant(0), i64::MAX, None, None))
+        .await
+        .unwrap();
+    let erased = stores.erased_for_good(0).await.unwrap();
+    lose();
+    let report = stores.cold.erase(&erased, &mut Cleaned::default()).await.unwrap();
+    was_lost();
+    assert!(report.rows > 0);
+    assert_eq!(everything().await, rows_of(&[range(p, 0, 9)]) - report.rows as i64);
+    let found = stores.cold.balance(&mut Known::default()).await.unwrap().unwrap();
+    assert_eq!((found.records, found.holes), (10, vec![]));
 }
 
 /// P2: an endpoint that lets two writers make the same object is refused before anything is written.

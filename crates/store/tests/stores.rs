@@ -13,7 +13,9 @@ use arrow::datatypes::Int64Type;
 use common::*;
 use datafusion::prelude::SessionContext;
 use sluice_store::cold::CompactOptions;
-use sluice_store::{ColdTable, CommitError, HotError, PinError, RowsError, Scope, Tables, TablesOptions};
+use sluice_store::{
+    ColdTable, CommitError, EmbeddedHot, HotError, PinError, RowsError, Scope, Stores, Tables, TablesOptions,
+};
 use sluice_wire::ids::Partition;
 
 /// Distinct places and rows of all partitions; they differ when a row is seen twice.
@@ -266,6 +268,31 @@ async fn p15_hot_refuses_rows_beyond_its_cap() {
     hot.insert(p, next, next, record(p, next)).unwrap();
     hot.claim(p, 5);
     assert_eq!((hot.bytes(), hot.high(p), hot.claimed(p)), (0, None, Some((5, 5))));
+}
+
+/// What cold has can be taken out of memory to the offset, although chunks hold more; a writer that is behind is told of.
+#[tokio::test]
+async fn memory_is_cut_to_the_offset() {
+    let hot = EmbeddedHot::new(1 << 30);
+    let p = partition(0);
+    hot.claim(p, 0);
+    for offset in 0..12 {
+        hot.insert(p, offset, offset, record(p, offset)).unwrap();
+    }
+    let before = hot.bytes();
+    assert!(hot.cut_to(p, 4).unwrap());
+    assert!(hot.bytes() < before, "{} of {before}", hot.bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let stores = Stores::open_with(folder.path().to_str().unwrap(), hot.clone().into())
+        .await
+        .unwrap();
+    stores.cold.commit(&[range(p, 0, 4)], records(p, 0..=4)).await.unwrap();
+    let rows = rows_of(&[range(p, 0, 11)]);
+    assert_eq!(counts(&tables(&stores)).await, (rows, rows, 12));
+    assert!(!hot.cut_to(p, 12).unwrap(), "offset 12 is still to come");
+    assert_eq!((hot.bytes(), hot.claimed(p)), (0, Some((0, 12))));
+    hot.insert(p, 12, 12, record(p, 12)).unwrap();
+    assert!(hot.cut_to(p, 12).unwrap() && hot.bytes() == 0);
 }
 
 /// Rows missing between the stores are an error, never a short answer.

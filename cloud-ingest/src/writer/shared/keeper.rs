@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use sluice_store::SeamRecord;
 use sluice_store::hot::clickhouse::Day;
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::SharedHotWriter;
 use super::retention::{Keep, leaving};
 use crate::writer::WriterError;
+use crate::writer::age::wall_us;
 
 const EVERY: Duration = Duration::from_secs(60);
 /// For seam records that a query holds for up to a second, and for a clock that ticks a little faster.
@@ -70,17 +71,19 @@ impl Keeper {
     /// Moves L over the days that may leave, and drops those that have been below L for long enough.
     async fn drop_days(&mut self, mut seam: BTreeMap<Partition, SeamRecord>) -> Result<(), WriterError> {
         let options = &self.writer.options;
-        let days = self.writer.hot.days().await?;
+        let days = self.writer.hot.days(&seam).await?;
         let cold = self.writer.stores.cold.committed().await?;
         let keep = Keep {
-            oldest: oldest_day(SystemTime::now(), options.keep),
+            oldest: oldest_day(self.writer.stores.believed_us(wall_us()).await?, options.keep),
             bytes: options.keep_bytes,
         };
         let leaving = leaving(&days, keep, &cold);
         for (partition, highest) in leaving.iter().flat_map(|day| &day.highest) {
-            let low = seam.get(partition).and_then(|record| record.low);
-            if low.is_none_or(|low| low < *highest) {
-                let record = self.writer.stores.seam.advance(*partition, *highest).await?;
+            let Some(known) = seam.get(partition) else { continue };
+            if known.low.is_none_or(|low| low < *highest) {
+                // A replay may have made the rows of the day again since they were looked at: then L must not move over them.
+                let moved = self.writer.stores.seam.advance_after(*partition, known, *highest);
+                let record = moved.await?;
                 seam.insert(*partition, record);
             }
         }
@@ -129,8 +132,8 @@ fn is_below(day: &Day, seam: &BTreeMap<Partition, SeamRecord>) -> bool {
     })
 }
 
-/// In days since 1970.
-fn oldest_day(now: SystemTime, keep: Duration) -> u64 {
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(keep);
-    since.as_secs() / SECONDS_PER_DAY
+/// In days since 1970, by the time that the cold writers believe: nothing leaves for its age by a clock that has jumped.
+fn oldest_day(now_us: i64, keep: Duration) -> u64 {
+    let now = Duration::from_micros(u64::try_from(now_us).unwrap_or(0));
+    now.saturating_sub(keep).as_secs() / SECONDS_PER_DAY
 }

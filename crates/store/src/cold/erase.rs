@@ -1,20 +1,43 @@
 //! Taking erased rows out of the table: files are written anew without them, and in the same commit their ledger rows say so.
+//!
+//! A file is looked at with the few columns that decide, and only if its bounds and what is known of it do not exclude it; it is written anew
+//! piece by piece.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+use deltalake::kernel::Add;
 use object_store::path::Path;
 
-use super::files::encode;
+use super::files::{EncodeError, FileWriter};
 use super::replace::blocking;
+use super::stream::Pieces;
 use super::version::{ColdFile, ColdVersion};
 use super::{ColdTable, CommitError};
 use crate::erase::{Charges, Erasure, Erasures, Whose, charge, strike};
+use crate::rows::{self, LEDGER, RowsError};
 
 /// Bytes of files with erased rows that one commit writes anew.
 const MAX_BYTES: u64 = 256 << 20;
+/// Batches that one commit charges, about.
+const MAX_CHARGES: usize = 1 << 20;
 /// Times that others may change the same files before it is left to the next turn.
 const MAX_RACES: u32 = 10;
+/// Tenants of one file that are remembered.
+const MAX_TENANTS: usize = 1024;
+
+/// What decides whether a row is erased, and what its batch is charged.
+const DECIDING: [&str; 7] = [
+    "tenant",
+    "signal",
+    "time",
+    "quarantined_by",
+    "partition",
+    "offset",
+    "ingested_at",
+];
 
 /// What was taken out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,13 +45,26 @@ pub struct EraseReport {
     pub rows: u64,
     pub files_before: usize,
     pub files_after: usize,
+    /// Files that had to be read to know.
+    pub files_read: usize,
 }
 
-/// Files that hold no erased rows, as long as the same is erased: each is read once.
+/// What is known of files that were read: those that hold no erased rows, as long as the same is erased; and whose rows a file holds, so
+/// that it is not read again before they can be old enough.
 #[derive(Debug, Default)]
 pub struct Cleaned {
     erasures: Erasures,
-    files: HashSet<Path>,
+    clean: HashSet<Path>,
+    owners: HashMap<Path, Owners>,
+}
+
+/// When the first row of each tenant in a file was taken in, in microseconds.
+type Owners = BTreeMap<String, i64>;
+
+/// What a look at a file found.
+struct Found {
+    charges: Charges,
+    owners: Option<Owners>,
 }
 
 impl ColdTable {
@@ -36,60 +72,59 @@ impl ColdTable {
     pub async fn erase(&self, erasures: &Erasures, cleaned: &mut Cleaned) -> Result<EraseReport, CommitError> {
         let mut report = EraseReport::default();
         if cleaned.erasures != *erasures {
-            *cleaned = Cleaned {
-                erasures: erasures.clone(),
-                files: HashSet::new(),
-            };
+            cleaned.erasures = erasures.clone();
+            cleaned.clean.clear();
         }
-        let clean = &mut cleaned.files;
+        let all: Arc<[Erasure]> = erasures.0.clone().into();
         let mut races = 0;
-        while !erasures.0.is_empty() {
+        while !all.is_empty() {
             let version = self.refresh().await?;
-            // What was merged or removed is not remembered.
-            let there: HashSet<&Path> = version.files.iter().map(|file| &file.path).collect();
-            clean.retain(|path| there.contains(path));
+            cleaned.forget_others(&version);
             let mut charges = Charges::new();
-            let (mut gone, mut adds, mut bytes) = (Vec::new(), Vec::new(), 0);
-            let mut more = false;
-            for file in version.files.iter().filter(|file| may_hold(file, &erasures.0)) {
-                if clean.contains(&file.path) {
+            let (mut gone, mut bytes, mut more) = (Vec::new(), 0, false);
+            for file in &version.files {
+                if cleaned.clean.contains(&file.path) || !may_hold(file, cleaned.owners.get(&file.path), &all) {
                     continue;
                 }
-                if bytes >= MAX_BYTES {
+                if bytes >= MAX_BYTES || charges.len() >= MAX_CHARGES {
                     more = true;
                     break;
                 }
-                let rows = self.rows_of(file).await?;
-                let mut struck = Vec::with_capacity(rows.len());
-                let mut has_any = false;
-                for batch in rows {
-                    let left = strike(&batch, &erasures.0, &mut charges).map_err(super::EncodeError::from)?;
-                    has_any |= left.is_some();
-                    struck.push(left.unwrap_or(batch));
+                report.files_read += 1;
+                let found = self.look(file, &all).await?;
+                if found.charges.is_empty() {
+                    cleaned.clean.insert(file.path.clone());
+                    cleaned
+                        .owners
+                        .extend(found.owners.map(|owners| (file.path.clone(), owners)));
+                    continue;
                 }
-                if has_any {
-                    bytes += file.bytes;
-                    gone.push((Arc::clone(file), struck));
-                } else {
-                    clean.insert(file.path.clone());
+                for (place, charge) in found.charges {
+                    charges.entry(place).or_default().add(charge);
                 }
+                bytes += file.bytes;
+                gone.push(Arc::clone(file));
             }
             if gone.is_empty() {
                 return Ok(report);
             }
-            self.charge(&version, &charges, &mut gone).await?;
-            let files: Vec<Arc<ColdFile>> = gone.iter().map(|(file, _)| Arc::clone(file)).collect();
-            for (_, rows) in gone {
-                if rows.iter().any(|batch| batch.num_rows() > 0) {
-                    let mapping = self.mapping().clone();
-                    let written = blocking(move || encode(&mapping, &rows)).await?;
-                    adds.extend(self.write(written, true).await?);
+            let others = self.charged(&version, &charges, &gone).await?;
+            gone.extend(others);
+            let rows = charges.values().map(|charge| charge.rows()).sum::<u64>();
+            let charges = Arc::new(charges);
+            let mut adds: Vec<Add> = Vec::new();
+            for file in &gone {
+                match self.rewrite(file, &all, &charges).await {
+                    Ok(written) => adds.extend(written),
+                    Err(error) => {
+                        self.discard(&adds).await;
+                        return Err(error);
+                    }
                 }
             }
-            let what = "rows that were erased";
-            if self.swap(&files, &adds, what).await? {
-                report.rows += charges.values().map(|charge| charge.rows()).sum::<u64>();
-                report.files_before += files.len();
+            if self.swap(&gone, &adds, "rows that were erased").await? {
+                report.rows += rows;
+                report.files_before += gone.len();
                 report.files_after += adds.len();
                 races = 0;
             } else {
@@ -107,53 +142,143 @@ impl ColdTable {
         Ok(report)
     }
 
-    /// Lets the ledger rows of the batches say what was erased, wherever they lie.
-    async fn charge(
+    /// What of a file is erased.
+    async fn look(&self, file: &ColdFile, erasures: &Arc<[Erasure]>) -> Result<Found, CommitError> {
+        let (bytes, mapping, erasures) = (self.bytes_of(file).await?, self.mapping().clone(), Arc::clone(erasures));
+        blocking(move || {
+            let mut found = Found {
+                charges: Charges::new(),
+                owners: Some(Owners::new()),
+            };
+            for piece in Pieces::of(&mapping, bytes, Some(&DECIDING))? {
+                let piece = piece?;
+                strike(&piece, &erasures, &mut found.charges)?;
+                found.owners = match found.owners {
+                    Some(owners) => add_owners(owners, &piece)?,
+                    None => None,
+                };
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    /// Further files with ledger rows of the batches, which must say what was erased.
+    async fn charged(
         &self,
         version: &ColdVersion,
         charges: &Charges,
-        gone: &mut Vec<(Arc<ColdFile>, Vec<arrow::array::RecordBatch>)>,
-    ) -> Result<(), CommitError> {
-        for (_, rows) in gone.iter_mut() {
-            for batch in rows.iter_mut() {
-                if let Some(charged) = charge(batch, charges).map_err(super::EncodeError::from)? {
-                    *batch = charged;
-                }
-            }
-        }
-        let seen: HashSet<Path> = gone.iter().map(|(file, _)| file.path.clone()).collect();
+        gone: &[Arc<ColdFile>],
+    ) -> Result<Vec<Arc<ColdFile>>, CommitError> {
+        let seen: HashSet<&Path> = gone.iter().map(|file| &file.path).collect();
         let others = version
             .files
             .iter()
             .filter(|file| file.may_hold_hidden() && !seen.contains(&file.path) && touches(file, charges));
+        let places: Arc<HashSet<(i64, i64)>> = Arc::new(charges.keys().copied().collect());
+        let mut found = Vec::new();
         for file in others {
-            let rows = self.rows_of(file).await?;
-            let mut has_any = false;
-            let mut all = Vec::with_capacity(rows.len());
-            for batch in rows {
-                let charged = charge(&batch, charges).map_err(super::EncodeError::from)?;
-                has_any |= charged.is_some();
-                all.push(charged.unwrap_or(batch));
-            }
-            if has_any {
-                gone.push((Arc::clone(file), all));
+            let (bytes, mapping, places) = (self.bytes_of(file).await?, self.mapping().clone(), Arc::clone(&places));
+            let has_any = blocking(move || {
+                for piece in Pieces::of(&mapping, bytes, Some(&["signal", "partition", "offset"]))? {
+                    if has_ledger_of(&piece?, &places)? {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            });
+            if has_any.await? {
+                found.push(Arc::clone(file));
             }
         }
-        Ok(())
+        Ok(found)
+    }
+
+    /// Writes a file anew without what is erased and with what the ledger must say; nothing is visible yet.
+    async fn rewrite(
+        &self,
+        file: &ColdFile,
+        erasures: &Arc<[Erasure]>,
+        charges: &Arc<Charges>,
+    ) -> Result<Vec<Add>, CommitError> {
+        let (bytes, mapping, day) = (self.bytes_of(file).await?, self.mapping().clone(), file.day.clone());
+        let (erasures, charges) = (Arc::clone(erasures), Arc::clone(charges));
+        let written = blocking(move || {
+            let pieces = Pieces::of(&mapping, bytes, None)?;
+            let mut writer = FileWriter::new(&mapping, day, pieces.traced())?;
+            for piece in pieces {
+                let piece = piece?;
+                let left = strike(&piece, &erasures, &mut Charges::new())?.unwrap_or(piece);
+                writer.add(&charge(&left, &charges)?.unwrap_or(left))?;
+            }
+            writer.finish()
+        });
+        self.write(written.await?.into_iter().collect(), true).await
     }
 }
 
-/// Whether a file may hold rows that are erased, by its bounds.
-fn may_hold(file: &ColdFile, erasures: &[Erasure]) -> bool {
+impl Cleaned {
+    /// What was merged or removed is not remembered.
+    fn forget_others(&mut self, version: &ColdVersion) {
+        let there: HashSet<&Path> = version.files.iter().map(|file| &file.path).collect();
+        self.clean.retain(|path| there.contains(path));
+        self.owners.retain(|path, _| there.contains(path));
+    }
+}
+
+/// Whether a file may hold rows that are erased, by its bounds and by whose rows are known to be in it.
+fn may_hold(file: &ColdFile, owners: Option<&Owners>, erasures: &[Erasure]) -> bool {
     if file.only_ledger() {
         return false;
     }
     let tenants = file.stats.texts("tenant");
-    erasures.iter().any(|erasure| match (&erasure.whose, tenants) {
-        (Whose::Tenant(tenant), Some((low, high))) => low <= tenant.as_str() && tenant.as_str() <= high,
-        (Whose::AllBut(others), Some((low, high))) if low == high => !others.contains(low),
-        _ => true,
+    let (times, oldest) = (file.stats.times_us(), file.stats.oldest_us());
+    erasures.iter().any(|erasure| {
+        let by_tenant = match (&erasure.whose, tenants) {
+            (Whose::Tenant(tenant), Some((low, high))) => low <= tenant.as_str() && tenant.as_str() <= high,
+            (Whose::AllBut(others), Some((low, high))) if low == high => !others.contains(low),
+            _ => true,
+        };
+        let by_time = times.is_none_or(|(low, high)| {
+            // The bounds are rounded down to microseconds.
+            erasure.to_ns.is_none_or(|to| low.saturating_mul(1000) < to)
+                && erasure
+                    .from_ns
+                    .is_none_or(|from| high.saturating_mul(1000).saturating_add(999) >= from)
+        });
+        let by_age = oldest.is_none_or(|oldest| oldest < erasure.before_us);
+        let by_owner = owners.is_none_or(|owners| {
+            let mut owners = owners.iter();
+            owners.any(|(tenant, oldest)| erasure.whose.includes(tenant) && *oldest < erasure.before_us)
+        });
+        by_tenant && by_time && by_age && by_owner
     })
+}
+
+/// `None`: they are too many to remember.
+fn add_owners(mut owners: Owners, piece: &RecordBatch) -> Result<Option<Owners>, EncodeError> {
+    let (tenants, signals) = (rows::texts(piece, "tenant")?, rows::texts(piece, "signal")?);
+    let taken_in = piece
+        .column_by_name("ingested_at")
+        .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>())
+        .ok_or(RowsError::Schema)?;
+    for row in (0..piece.num_rows()).filter(|row| signals.value(*row) != LEDGER && taken_in.is_valid(*row)) {
+        let at = taken_in.value(row);
+        match owners.get_mut(tenants.value(row)) {
+            Some(oldest) => *oldest = at.min(*oldest),
+            None => {
+                owners.insert(tenants.value(row).to_owned(), at);
+            }
+        }
+    }
+    Ok((owners.len() <= MAX_TENANTS).then_some(owners))
+}
+
+fn has_ledger_of(piece: &RecordBatch, places: &HashSet<(i64, i64)>) -> Result<bool, RowsError> {
+    let signals = rows::texts(piece, "signal")?;
+    let (partitions, offsets) = (rows::ints(piece, "partition")?, rows::ints(piece, "offset")?);
+    let mut all = 0..piece.num_rows();
+    Ok(all.any(|row| signals.value(row) == LEDGER && places.contains(&(partitions.value(row), offsets.value(row)))))
 }
 
 fn touches(file: &ColdFile, charges: &Charges) -> bool {

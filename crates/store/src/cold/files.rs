@@ -144,6 +144,16 @@ fn spans(batch: &RecordBatch) -> Result<Vec<OffsetSpan>, RowsError> {
 }
 
 fn write(stored: &RecordBatch) -> Result<Bytes, ParquetError> {
+    let traced = stored
+        .column_by_name("trace_id")
+        .map_or(0, |ids| ids.len() - ids.null_count());
+    let mut writer = ArrowWriter::try_new(Vec::new(), stored.schema(), Some(properties(traced)?))?;
+    writer.write(stored)?;
+    Ok(Bytes::from(writer.into_inner()?))
+}
+
+/// How files are written; `traced` rows have a trace id.
+fn properties(traced: usize) -> Result<WriterProperties, ParquetError> {
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -151,9 +161,6 @@ fn write(stored: &RecordBatch) -> Result<Bytes, ParquetError> {
         .set_write_batch_size(PAGE_ROWS / 8)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_created_by(concat!("sluice ", env!("CARGO_PKG_VERSION")).to_owned());
-    let traced = stored
-        .column_by_name("trace_id")
-        .map_or(0, |ids| ids.len() - ids.null_count());
     if traced > 0 {
         // Bounds of random ids exclude nothing; a Bloom filter does.
         let path = ColumnPath::from("trace_id");
@@ -163,9 +170,60 @@ fn write(stored: &RecordBatch) -> Result<Bytes, ParquetError> {
             .set_column_bloom_filter_fpp(path.clone(), BLOOM_ERRORS)
             .set_column_bloom_filter_max_ndv(path, distinct);
     }
-    let mut writer = ArrowWriter::try_new(Vec::new(), stored.schema(), Some(properties.build()))?;
-    writer.write(stored)?;
-    Ok(Bytes::from(writer.into_inner()?))
+    Ok(properties.build())
+}
+
+/// A file that is written piece by piece: rows of one file in their order, some of them left out.
+pub(super) struct FileWriter {
+    writer: ArrowWriter<Vec<u8>>,
+    mapping: Mapping,
+    day: Option<String>,
+    stats: Option<FileStats>,
+    spans: BTreeMap<i64, OffsetSpan>,
+}
+
+impl FileWriter {
+    /// `traced`: at most so many rows with a trace id.
+    pub(super) fn new(mapping: &Mapping, day: Option<String>, traced: usize) -> Result<Self, EncodeError> {
+        let schema = Arc::clone(mapping.physical());
+        Ok(Self {
+            writer: ArrowWriter::try_new(Vec::new(), schema, Some(properties(traced)?))?,
+            mapping: mapping.clone(),
+            day,
+            stats: None,
+            spans: BTreeMap::new(),
+        })
+    }
+
+    pub(super) fn add(&mut self, rows: &RecordBatch) -> Result<(), EncodeError> {
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let stored = self.mapping.to_physical(rows)?;
+        let stats = FileStats::of(&stored)?;
+        match &mut self.stats {
+            Some(all) => all.merge(&stats),
+            none => *none = Some(stats),
+        }
+        for span in spans(rows)? {
+            let all = self.spans.entry(span.partition).or_insert(span);
+            (all.first, all.last) = (all.first.min(span.first), all.last.max(span.last));
+        }
+        Ok(self.writer.write(&stored)?)
+    }
+
+    /// `None`: there was no row.
+    pub(super) fn finish(self) -> Result<Option<NewFile>, EncodeError> {
+        let Some(stats) = self.stats else {
+            return Ok(None);
+        };
+        Ok(Some(NewFile {
+            day: self.day,
+            bytes: Bytes::from(self.writer.into_inner()?),
+            stats,
+            offsets: self.spans.into_values().collect(),
+        }))
+    }
 }
 
 fn day_text(day: i32) -> Result<String, ArrowError> {

@@ -234,7 +234,7 @@ pub(super) fn read(mapping: &Mapping, file: Bytes, rows: &mut Vec<RecordBatch>) 
 }
 
 /// A file of an older version lacks newer columns.
-fn adapt(stored: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+pub(super) fn adapt(stored: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let columns = schema
         .fields()
         .iter()

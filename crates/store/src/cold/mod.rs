@@ -4,6 +4,7 @@
 //! now holds that partition. A range is only accepted where the last one ended, on the very version that the commit is based on;
 //! so no number of writers, retries or lost answers makes a row appear twice or leaves one out.
 
+mod balance;
 mod commit;
 mod erase;
 mod files;
@@ -11,6 +12,7 @@ mod maintain;
 mod replace;
 mod scan;
 mod stats;
+mod stream;
 mod swap;
 mod version;
 
@@ -29,6 +31,7 @@ use object_store::ObjectStore;
 use sluice_wire::ids::Partition;
 use tokio::sync::Mutex;
 
+pub use self::balance::{Balance, Hole, Known, MAX_HOLES, Wrong};
 pub use self::commit::CommitError;
 use self::commit::Unnamed;
 pub use self::erase::{Cleaned, EraseReport};
@@ -152,6 +155,13 @@ impl ColdTable {
             bytes: version.files.iter().map(|file| file.bytes).sum(),
             rows: version.files.iter().filter_map(|file| file.stats.rows).sum(),
         })
+    }
+
+    /// When the newest file was written, in microseconds since 1970; `None`: there is none.
+    pub async fn newest_file_us(&self) -> Result<Option<i64>, ColdError> {
+        let version = self.refresh().await?;
+        let newest = version.files.iter().map(|file| file.modified_ms).max();
+        Ok(newest.map(|ms| ms.saturating_mul(1000)))
     }
 
     /// The number of the newest version.

@@ -67,6 +67,11 @@ impl ColdTable {
         Ok(())
     }
 
+    /// Gives a replacement up: nothing of it was visible.
+    pub async fn abandon(&self, replacement: Replacement) {
+        self.discard(&replacement.adds).await;
+    }
+
     /// Lets the rows of a replacement stand for all that the table holds of its ranges, in one version.
     pub async fn replace_with(&self, replacement: Replacement) -> Result<ReplaceReport, CommitError> {
         let Replacement {

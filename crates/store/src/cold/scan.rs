@@ -11,6 +11,7 @@ use sluice_wire::ids::Partition;
 use crate::hot::EmbeddedHot;
 use crate::provider::{PinError, Scope, Tables, TablesOptions};
 use crate::rows::{self, LEDGER, OffsetRange};
+use crate::state::StateObjects;
 use crate::stores::{LogEnds, Stores};
 
 /// Rows that one step reads, about.
@@ -47,30 +48,19 @@ impl LogEnds for NoEnds {
 }
 
 impl Stores {
-    /// All rows of some offsets that cold holds, ledger rows included, by offset.
+    /// The rows of some offsets that cold holds and queries see, ledger rows included, by offset.
     pub async fn rows_of_cold(&self, range: OffsetRange) -> Result<Vec<RecordBatch>, ScanError> {
-        let OffsetRange { partition, first, last } = range;
-        let ctx = self.cold_session().await?;
-        let place = ident("partition").eq(lit(partition.as_i64()));
-        let offsets = ident("offset").between(lit(rows::signed(first)), lit(rows::signed(last)));
-        let order = vec![ident("offset").sort(true, true), ident("row").sort(true, true)];
-        let frame = ctx.table("everything").await?.filter(place.and(offsets))?.sort(order)?;
-        let found = frame.collect().await?;
-        let ledger: u64 = found
-            .iter()
-            .filter_map(|batch| rows::texts(batch, "signal").ok())
-            .map(|signals| signals.iter().filter(|signal| *signal == Some(LEDGER)).count() as u64)
-            .sum();
-        if ledger != last - first + 1 {
-            let found = ledger;
-            return Err(ScanError::Missing {
-                partition,
-                first,
-                last,
-                found,
-            });
-        }
-        Ok(found)
+        rows_in(self.cold_session().await?, range).await
+    }
+
+    /// The same with those that no query sees any more, because they are erased: for whoever leaves them out and charges their batches.
+    pub async fn whole_rows_of_cold(&self, range: OffsetRange) -> Result<Vec<RecordBatch>, ScanError> {
+        let whole = Stores {
+            erasures: StateObjects::nowhere(),
+            state: StateObjects::nowhere(),
+            ..self.clone()
+        };
+        rows_in(whole.cold_session().await?, range).await
     }
 
     /// How many offsets of a partition one step of reading has, so that its rows fit into memory.
@@ -115,4 +105,28 @@ impl Stores {
         ctx.register_table("everything", pinned.everything(Scope::All))?;
         Ok(ctx)
     }
+}
+
+async fn rows_in(ctx: SessionContext, range: OffsetRange) -> Result<Vec<RecordBatch>, ScanError> {
+    let OffsetRange { partition, first, last } = range;
+    let place = ident("partition").eq(lit(partition.as_i64()));
+    let offsets = ident("offset").between(lit(rows::signed(first)), lit(rows::signed(last)));
+    let order = vec![ident("offset").sort(true, true), ident("row").sort(true, true)];
+    let frame = ctx.table("everything").await?.filter(place.and(offsets))?.sort(order)?;
+    let found = frame.collect().await?;
+    let ledger: u64 = found
+        .iter()
+        .filter_map(|batch| rows::texts(batch, "signal").ok())
+        .map(|signals| signals.iter().filter(|signal| *signal == Some(LEDGER)).count() as u64)
+        .sum();
+    if ledger != last - first + 1 {
+        let found = ledger;
+        return Err(ScanError::Missing {
+            partition,
+            first,
+            last,
+            found,
+        });
+    }
+    Ok(found)
 }

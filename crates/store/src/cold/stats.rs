@@ -112,12 +112,46 @@ impl FileStats {
         }
     }
 
+    /// The smallest and largest `time` in microseconds.
+    pub(crate) fn times_us(&self) -> Option<(i64, i64)> {
+        match self.bounds.get("time")? {
+            (ScalarValue::TimestampMicrosecond(Some(low), _), ScalarValue::TimestampMicrosecond(Some(high), _)) => {
+                Some((*low, *high))
+            }
+            _ => None,
+        }
+    }
+
     /// When the first row was taken in, in microseconds since 1970, where the file says it.
     pub(crate) fn oldest_us(&self) -> Option<i64> {
         match (self.bounds.get("ingested_at")?, self.nulls.get("ingested_at")?) {
             ((ScalarValue::TimestampMicrosecond(Some(low), _), _), 0) => Some(*low),
             _ => None,
         }
+    }
+
+    /// As if the rows of another piece of the same file had been looked at together with these.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for name in COLUMNS {
+            let both = match (self.bounds.remove(name), other.bounds.get(name)) {
+                (Some((low, high)), Some((other_low, other_high))) => {
+                    let low = if *other_low < low { other_low.clone() } else { low };
+                    let high = if *other_high > high { other_high.clone() } else { high };
+                    Some((low, high))
+                }
+                // Without bounds because there is nothing, or because they would be too long.
+                (Some(own), None) => other.all_null(name).then_some(own),
+                (None, Some(theirs)) => self.all_null(name).then(|| theirs.clone()),
+                (None, None) => None,
+            };
+            if let Some(both) = both {
+                self.bounds.insert(name, both);
+            }
+        }
+        for (name, nulls) in &other.nulls {
+            *self.nulls.entry(name).or_default() += nulls;
+        }
+        self.rows = self.rows.zip(other.rows).map(|(own, theirs)| own + theirs);
     }
 
     /// Whether every row of the file is null in a column.
@@ -225,6 +259,33 @@ mod tests {
                 FileStats::from_json(&stats.to_json().unwrap(), Mapping::events().physical()),
                 stats
             );
+        }
+    }
+
+    /// What is said of a file that was written piece by piece is what is said of all its rows.
+    #[test]
+    fn pieces_merge_to_what_all_rows_together_say() {
+        let long = "x".repeat(MAX_TEXT_BYTES + 1);
+        let names = [Some("b"), None, Some("a"), None, None, Some(long.as_str()), Some("c")];
+        let services = [None, None, None, Some("s"), Some("r"), None, Some("t")];
+        let rows = RecordBatch::try_from_iter_with_nullable([
+            ("name", Arc::new(StringArray::from(names.to_vec())) as ArrayRef, true),
+            ("service", Arc::new(StringArray::from(services.to_vec())), true),
+            ("offset", Arc::new(Int64Array::from(vec![5, 3, 9, 9, 1, 2, 7])), true),
+            ("node", Arc::new(StringArray::from(vec![None::<&str>; 7])), true),
+        ])
+        .unwrap();
+        for size in 1..=7 {
+            for upto in 1..=7 {
+                let mut pieces = (0..upto).step_by(size).map(|at| rows.slice(at, size.min(upto - at)));
+                let mut merged = FileStats::of(&pieces.next().unwrap()).unwrap();
+                pieces.for_each(|piece| merged.merge(&FileStats::of(&piece).unwrap()));
+                assert_eq!(
+                    merged,
+                    FileStats::of(&rows.slice(0, upto)).unwrap(),
+                    "{upto} rows by {size}"
+                );
+            }
         }
     }
 }

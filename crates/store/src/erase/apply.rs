@@ -24,6 +24,11 @@ impl Charge {
     pub(crate) fn rows(self) -> u64 {
         self.stored + self.quarantined
     }
+
+    pub(crate) fn add(&mut self, more: Charge) {
+        self.stored += more.stored;
+        self.quarantined += more.quarantined;
+    }
 }
 
 impl Erasures {

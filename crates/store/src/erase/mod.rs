@@ -2,6 +2,7 @@
 //! they are invisible and when they are gone.
 
 mod apply;
+mod clock;
 mod rules;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use datafusion::logical_expr::{Expr, ident, lit};
 use datafusion::scalar::ScalarValue;
 
+pub use self::clock::{AgeClock, MAX_JUMP_US};
 pub use self::rules::{EraseError, Place, Retention, Rule};
 use crate::rows::LEDGER;
 
@@ -48,6 +50,16 @@ impl Whose {
 }
 
 impl Erasure {
+    /// Whether rows of a tenant that were taken in at a time, in microseconds, may be erased. `times`: the first and last of them by the time of
+    /// the sender, in nanoseconds, if that is known.
+    pub fn may_concern(&self, tenant: &str, taken_in_us: i64, times: Option<(i64, i64)>) -> bool {
+        self.whose.includes(tenant)
+            && taken_in_us < self.before_us
+            && times.is_none_or(|(first, last)| {
+                self.from_ns.is_none_or(|from| last >= from) && self.to_ns.is_none_or(|to| first < to)
+            })
+    }
+
     /// Whether a scan of one tenant, or of all, may meet such rows.
     fn concerns(&self, tenant: Option<&str>) -> bool {
         tenant.is_none_or(|tenant| self.whose.includes(tenant))

@@ -195,7 +195,7 @@ impl Stores {
     }
 
     /// All that no query may see.
-    pub(crate) async fn hidden(&self, now_us: i64) -> Result<Erasures, EraseError> {
+    pub async fn hidden(&self, now_us: i64) -> Result<Erasures, EraseError> {
         Ok(Erasures::at(&self.rules().await?, &self.retention().await?, now_us))
     }
 

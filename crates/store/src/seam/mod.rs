@@ -281,6 +281,20 @@ impl Seam {
         self.change(partition, |record| record.advance(partition, low)).await
     }
 
+    /// The same, but only if nothing has changed since the record was read: what was decided by it may be wrong by now.
+    pub async fn advance_after(
+        &self,
+        partition: Partition,
+        known: &SeamRecord,
+        low: u64,
+    ) -> Result<SeamRecord, SeamError> {
+        self.change(partition, |record| match record == known {
+            true => record.advance(partition, low),
+            false => Err(SeamError::Contended { partition }),
+        })
+        .await
+    }
+
     /// Gives out a generation that no claim will get; its rows count once [`Seam::replay`] says so.
     pub async fn reserve(&self, partition: Partition) -> Result<u64, SeamError> {
         let reserved = self.change(partition, |record| {
@@ -450,6 +464,23 @@ mod tests {
                 .generation(),
             known + 2
         );
+    }
+
+    /// Whoever moves L by an older record does not undo a replay that moved it back.
+    #[tokio::test]
+    async fn l_is_not_moved_by_a_record_that_is_not_the_newest() {
+        let folder = tempfile::tempdir().unwrap();
+        let seam = Seam::open(folder.path().join("seam").to_str().unwrap()).await.unwrap();
+        seam.claim(P, 0, "a").await.unwrap();
+        let known = seam.advance(P, 9).await.unwrap();
+        let generation = seam.reserve(P).await.unwrap();
+        let replayed = seam.replay(P, (3, 12), generation).await.unwrap();
+        assert_eq!(replayed.low, Some(2));
+        let stale = seam.advance_after(P, &known, 12).await;
+        assert!(matches!(stale, Err(SeamError::Contended { .. })), "{stale:?}");
+        assert_eq!(seam.load(P).await.unwrap(), replayed);
+        let moved = seam.advance_after(P, &replayed, 4).await.unwrap();
+        assert_eq!(moved.low, Some(4));
     }
 
     /// Every claim gets a generation of its own, whoever races; old records are cleaned up.

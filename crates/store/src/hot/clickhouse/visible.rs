@@ -41,10 +41,15 @@ pub(super) fn everywhere(seam: &BTreeMap<Partition, SeamRecord>) -> String {
 /// Rows of a partition that no claim lets count any more, as far as these records know.
 pub(super) fn dead(partition: Partition, record: &SeamRecord) -> String {
     let above = record.low.map_or(-1, signed);
+    format!("`offset` > {above} AND {}", uncounted(partition, record))
+}
+
+/// The same, and rows at and below L.
+pub(super) fn uncounted(partition: Partition, record: &SeamRecord) -> String {
     let known = record.highest_generation();
     let counts = all(partition, record).unwrap_or_else(|| "0".to_owned());
     format!(
-        "`partition` = {} AND `offset` > {above} AND `gen` <= {known} AND NOT ({counts})",
+        "`partition` = {} AND `gen` <= {known} AND NOT ({counts})",
         partition.as_i64()
     )
 }

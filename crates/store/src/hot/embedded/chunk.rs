@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::RecordBatch;
-use arrow::compute::concat_batches;
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::{concat_batches, filter_record_batch};
 
 use crate::rows::{self, RowsError};
 
@@ -87,6 +87,28 @@ impl Chunk {
                 .push(part.rows.clone());
         }
         Self::of(self.first, newer.last, groups)
+    }
+
+    /// What of it lies above an offset; `None`: all of it does.
+    pub(crate) fn above(&self, low: u64) -> Result<Option<Self>, RowsError> {
+        if self.first > low {
+            return Ok(None);
+        }
+        let mut groups = Groups::new();
+        for part in &self.parts {
+            let offsets = rows::ints(&part.rows, "offset")?;
+            let is_above: BooleanArray = offsets
+                .iter()
+                .map(|offset| offset > Some(rows::signed(low)))
+                .collect::<Vec<_>>()
+                .into();
+            let rest =
+                filter_record_batch(&part.rows, &is_above).map_err(|error| RowsError::Arrow(error.to_string()))?;
+            if rest.num_rows() > 0 {
+                groups.entry((part.tenant.clone(), part.hidden)).or_default().push(rest);
+            }
+        }
+        Ok(Some(Self::of(low + 1, self.last, groups)?))
     }
 
     fn of(first: u64, last: u64, groups: Groups) -> Result<Self, RowsError> {

@@ -126,6 +126,23 @@ impl EmbeddedHot {
         }
     }
 
+    /// The same, and of a chunk that reaches further only the rest stays. False: a writer is about to bring rows at and below the offset.
+    pub fn cut_to(&self, partition: Partition, low: u64) -> Result<bool, RowsError> {
+        self.drop_to(partition, low);
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(tail) = state.partitions.get_mut(&partition) else {
+            return Ok(true);
+        };
+        if let Some(first) = tail.chunks.front_mut()
+            && let Some(rest) = first.above(low)?
+        {
+            state.bytes = state.bytes + rest.bytes - first.bytes;
+            *first = Arc::new(rest);
+        }
+        Ok(tail.next > low)
+    }
+
     /// Bytes of columns held.
     pub fn bytes(&self) -> u64 {
         self.lock().bytes
