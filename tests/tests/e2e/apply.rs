@@ -45,7 +45,8 @@ async fn a_plugin_is_tried_on_stored_rows_and_changes_nothing() {
     assert_eq!(rows(&node, &same).await, [json!([5])]);
 
     // The same rows from a query, and again: the plugin of the first is not the one of the second.
-    let asked = format!("apply('filter', TABLE(SELECT * FROM logs WHERE attrs['n'] <> '0'), '{config}')");
+    let asked =
+        format!("apply('filter', TABLE(SELECT * FROM events WHERE signal = 'log' AND attrs['n'] <> '0'), '{config}')");
     for _ in 0..2 {
         let dropped = format!("SELECT applied, count(*) FROM {asked} GROUP BY 1 ORDER BY 1");
         assert_eq!(rows(&node, &dropped).await, [json!(["dropped", 2]), json!(["kept", 3])]);

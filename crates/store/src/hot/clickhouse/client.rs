@@ -202,7 +202,7 @@ impl Client {
             .with("result_overflow_mode", "throw")
             .with("read_overflow_mode", "throw")
             .with("timeout_overflow_mode", "throw")
-            // Chains of comparisons would become lists, in which a null is not null but false.
+            // Chains of comparisons stay chains: what a list makes of a null is not for each release of a server to decide.
             .with("optimize_min_equality_disjunction_chain_length", NEVER)
             .with("optimize_min_inequality_conjunction_chain_length", NEVER)
             // Reads only, whatever it says; and only such a query ends with its client.
