@@ -19,6 +19,8 @@ const MAX_VAIN: usize = 4;
 /// Escapes in one string of JSON. Beyond, or with more findings than `MAX_FOUND`, all of a text is masked as one: what is found
 /// takes memory.
 const MAX_ESCAPES: usize = 250_000;
+/// Edits whose memory is kept for the next text.
+const MAX_SPARE: usize = 1024;
 /// How many times its length a masked text may have, and bytes beside that: what the host lets every value have. A text that would
 /// be longer (a list of short values, hashed) has its findings redacted instead.
 const MAX_GROWTH: usize = 4;
@@ -114,7 +116,9 @@ impl Masker {
         if length(&edits) > most {
             edits = vec![self.whole(text, shape, edits[0].kind)];
         }
+        // Texts and edits of megabytes have the room they need, and not twice as much.
         out.clear();
+        out.reserve_exact(length(&edits));
         let mut copied = 0;
         for edit in &edits {
             out.push_str(&text[copied..edit.start]);
@@ -122,8 +126,10 @@ impl Masker {
             copied = edit.end;
         }
         out.push_str(&text[copied..]);
-        edits.clear();
-        self.spare = edits;
+        if edits.capacity() <= MAX_SPARE {
+            edits.clear();
+            self.spare = edits;
+        }
         true
     }
 
@@ -185,8 +191,7 @@ impl Masker {
     }
 
     pub(crate) fn render(&self, kind: Kind, value: &str) -> String {
-        // `[national_id]`, and most hashes: one piece of memory.
-        let mut text = String::with_capacity(32);
+        let mut text = String::with_capacity(self.name(kind).len() + 2);
         self.renderer
             .render(self.config.action(kind), kind, self.name(kind), value, &mut text);
         text
@@ -285,6 +290,7 @@ impl Masker {
             }
         });
         self.too_many |= found.len() + edits.len() > MAX_FOUND;
+        edits.reserve(found.len());
         merge(&mut found, |found, merged| {
             let value = &part[found.start..found.end];
             let masked = match (merged, self.config.action(found.kind)) {
@@ -303,8 +309,11 @@ impl Masker {
                 text: masked,
             });
         });
-        found.clear();
-        self.found = found;
+        // Of a text of megabytes it is megabytes, which its masked form needs now.
+        if found.capacity() <= MAX_SPARE {
+            found.clear();
+            self.found = found;
+        }
     }
 
     /// Strings and numbers of the JSON that begins at `from`; where it ends.

@@ -43,10 +43,14 @@ const FOREIGN: [u8; 10] = [0xc2, 0xa0, 0xe2, 0x80, 0x89, 0xaf, 0x90, 0x91, 0x92,
 const FIRST_OF_WIDE: u8 = 0xef;
 
 const LANE: usize = 64;
+/// Lanes whose memory is kept for the next text: those of 64 KiB.
+const MAX_SPARE: usize = 1024;
 
 impl Classes {
     pub(crate) fn read(&mut self, text: &[u8]) {
         self.lanes.clear();
+        // No more than is needed: a text of megabytes has lanes of megabytes.
+        self.lanes.reserve_exact(text.len().div_ceil(LANE));
         (self.digits, self.seen) = (0, 0);
         // The last byte of the lane before: a dash or a space.
         let (mut dash_before, mut space_before) = (0, 0);
@@ -99,6 +103,13 @@ impl Classes {
             self.see(backslash.any(), BACKSLASH);
             (dash_before, space_before) = (dash >> (LANE - 1), space >> (LANE - 1));
             self.lanes.push(lane);
+        }
+    }
+
+    /// Gives back the memory of a long text, which what was found in it may need.
+    pub(crate) fn let_go(&mut self) {
+        if self.lanes.capacity() > MAX_SPARE {
+            self.lanes = Vec::new();
         }
     }
 

@@ -204,6 +204,7 @@ impl Finder {
         if classes.digits() >= MIN_DOCUMENT_DIGITS && (classes.letters() || facts.hint != Hint::NONE) {
             self.documents(text, facts, out);
         }
+        classes.let_go();
         self.classes = classes;
     }
 

@@ -91,6 +91,8 @@ impl Cursor<'_> {
 
 /// After so many texts, those of a column in which most hold something are no longer asked first: each would be looked at twice.
 const TRIED: usize = 32;
+/// A longer text is looked at without being asked first, which takes memory beside what looking takes.
+const LONG: usize = 64 << 10;
 
 impl Finder {
     /// Marks the texts in which something stands, and perhaps a few more.
@@ -107,16 +109,21 @@ impl Finder {
         let (mut has_letters, mut has_words) = (false, false);
         while asked < texts.rows() && (asked < TRIED || hits * 2 < asked) {
             let text = texts.text(asked);
+            asked += 1;
+            if text.len() > LONG {
+                open.set(asked - 1);
+                continue;
+            }
             classes.read(text.as_bytes());
             has_letters |= classes.letters();
             has_words |= classes.words();
             if self.is_suspicious(text, &classes, facts, keys) {
-                open.set(asked);
+                open.set(asked - 1);
                 hits += 1;
             }
-            asked += 1;
         }
         (asked..texts.rows()).for_each(|row| open.set(row));
+        classes.let_go();
         self.classes = classes;
         let stretch = texts.offsets[0] as usize..texts.offsets[asked] as usize;
         let finders = &self.finders;
