@@ -19,8 +19,8 @@ pub(crate) const DEFAULT_EDGE_STATE: u64 = 65_536;
 /// Below this even an honest edge would soon be held back.
 pub(crate) const MIN_EDGE_STATE: u64 = 16;
 
-/// The freshness that is promised for what is live.
-pub(crate) const DEFAULT_MAX_LAG: Duration = Duration::from_secs(2);
+/// A quarter of the freshness that is promised for what is live: reading on, planning and the way to the gateway need the rest.
+pub(crate) const DEFAULT_MAX_LAG: Duration = Duration::from_millis(500);
 
 /// A site may be without a link for a season and still come back by itself.
 pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(90 * 86_400);
