@@ -66,7 +66,7 @@ pub(crate) fn measure(binary: &Path, edge: &Path, xtask: &Path) -> Vec<Line> {
             next_request: 0,
         };
         site.load(WARM_UP, Some(RATE)).await;
-        site.level(true).await;
+        site.level().await;
         let mut costs: [Vec<f64>; MEASURED.len()] = Default::default();
         for _ in 0..RUNS {
             for (cost, of_run) in costs.iter_mut().zip(site.steady().await) {
@@ -133,8 +133,8 @@ impl Site {
         self.next_request = report.unwrap().next_request;
     }
 
-    /// Until the edge holds nothing and cold, and hot if it runs, have what the log has.
-    async fn level(&mut self, with_hot: bool) {
+    /// Until the edge holds nothing, and both tiers have what the log has.
+    async fn level(&mut self) {
         let begun = Instant::now();
         loop {
             self.fleet.all_run().unwrap();
@@ -144,7 +144,7 @@ impl Site {
                     ends.log.iter().all(|(p, end)| *end == 0 || store.get(p) == Some(end))
                 };
                 // Its edge reports now and then, and what was sent before that has arrived long since.
-                if is_level(&ends.cold) && (!with_hot || is_level(&ends.hot)) {
+                if is_level(&ends.cold) && is_level(&ends.hot) {
                     return;
                 }
             }
@@ -157,6 +157,15 @@ impl Site {
         }
     }
 
+    /// Until the log has what the edge took.
+    async fn sent(&self) {
+        let begun = Instant::now();
+        while self.fleet.held_at_edges().await.unwrap() > 0 {
+            assert!(begun.elapsed() < LIMIT, "the edge never sent what it holds");
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     fn cpu_seconds(&self, part: Part) -> f64 {
         self.fleet.processes.process(part).unwrap().cpu_seconds().unwrap()
     }
@@ -165,7 +174,7 @@ impl Site {
     async fn steady(&mut self) -> [f64; MEASURED.len()] {
         let before = MEASURED.map(|part| self.cpu_seconds(part));
         self.load(STEADY, Some(RATE)).await;
-        self.level(true).await;
+        self.level().await;
         let mut costs = MEASURED.map(|part| self.cpu_seconds(part));
         for (cost, before) in costs.iter_mut().zip(before) {
             *cost = (*cost - before) / (STEADY as f64 / 1e6);
@@ -173,12 +182,14 @@ impl Site {
         costs
     }
 
-    /// Fills the log while no hot writer runs, then lets one loose; and gives the same rows to the engine from a file.
+    /// Fills the log while no writer runs, then lets one of hot loose; and gives the same rows to the engine from a file.
     async fn drain(&mut self, folder: &Path) -> Drain {
         self.fleet.processes.kill(Part::Hot(1)).unwrap();
+        // Hot begins where cold ends.
+        self.fleet.processes.kill(Part::Cold).unwrap();
         let before = self.hot_rows("events").await;
         self.load(BACKLOG, None).await;
-        self.level(false).await;
+        self.sent().await;
         self.fleet.processes.start(Part::Hot(1)).await.unwrap();
         let mut first = None;
         let (seconds, rows) = loop {
@@ -194,10 +205,13 @@ impl Site {
             tokio::time::sleep(LOOK_AGAIN).await;
         };
         let cpu = self.cpu_seconds(Part::Hot(1));
+        let file_rows_per_second = self.load_file(&folder.join("rows.arrow")).await;
+        self.fleet.processes.start(Part::Cold).await.unwrap();
+        self.level().await;
         Drain {
             rows_per_second: rows as f64 / seconds,
             cpu_seconds_per_million: cpu / (BACKLOG as f64 / 1e6),
-            file_rows_per_second: self.load_file(&folder.join("rows.arrow")).await,
+            file_rows_per_second,
         }
     }
 

@@ -63,7 +63,12 @@ impl Twins {
         let as_hot: Vec<(&str, String)> = columns.iter().map(|c| (c.name.as_str(), c.of_cold())).collect();
         let cold = hashes(
             engines,
-            &bucket(engines, places, "events/**.parquet", "Parquet")?,
+            &bucket(
+                engines,
+                places,
+                &format!("events/{}/*.parquet", folders(&files)?),
+                "Parquet",
+            )?,
             &format!("WHERE {}", one_of(&files)),
             &as_hot,
         )
@@ -266,6 +271,14 @@ async fn active_files(engines: &Engines, places: &Places) -> Result<BTreeSet<Str
         }
     }
     Ok(files)
+}
+
+/// The folders of these files, as a pattern: checkpoints of the Delta log are Parquet files, too, and have other columns.
+fn folders(files: &BTreeSet<String>) -> Result<String> {
+    let of = |path: &String| path.rsplit_once('/').map(|(folder, _)| folder.to_owned());
+    let folders: Option<BTreeSet<String>> = files.iter().map(of).collect();
+    let folders = folders.context("a file of cold lies in no folder of a day")?;
+    Ok(format!("{{{}}}", folders.into_iter().collect::<Vec<_>>().join(",")))
 }
 
 /// A condition that only these files meet.
