@@ -63,21 +63,20 @@ impl Frontier {
         self.marks.push_back(Mark { at: now, end });
     }
 
-    /// A gateway has welcomed us: after an outage everything that is spooled is backlog.
+    /// A gateway has welcomed us. What was sealed a moment ago is as fresh as if the link had been there: between the end of an
+    /// outage and this moment an edge waits for its next try.
     pub(super) fn handle_up(&mut self, now: u64) {
         let since = self.down_since.take();
         if since.is_some_and(|since| now >= since + self.live_for_ms) {
-            self.live_from = self.end;
-            self.marks.clear();
             self.back_since = Some(now);
         }
     }
 
-    /// What was accepted before the link came back is sealed up to here.
+    /// What was accepted before the link came back is sealed up to here. The last batch of it has what was accepted just now.
     pub(super) fn handle_past(&mut self, now: u64, end: u64) {
         // Only right after an outage is it old.
         if self.back_since.is_some_and(|back| now < back + self.live_for_ms) {
-            self.live_from = self.live_from.max(end.min(self.end));
+            self.live_from = self.live_from.max(end.min(self.end).saturating_sub(1));
         }
     }
 
@@ -181,11 +180,14 @@ mod tests {
         for minute in 1..10 {
             frontier.handle_end(12_000 + minute * 60_000, 150 + minute * 100);
         }
+        // What the last minutes sealed is old, what was sealed a second ago is not.
+        frontier.handle_end(699_000, 1051);
+        frontier.live_from(699_999);
         frontier.handle_up(700_000);
         assert_eq!(frontier.live_from(700_000), 1050);
-        frontier.handle_end(700_100, 1051);
+        frontier.handle_end(700_100, 1052);
         let before = frontier.live_from;
-        frontier.handle_past(700_100 + LIVE_FOR, 1051);
+        frontier.handle_past(700_100 + LIVE_FOR, 1052);
         assert_eq!(frontier.live_from, before, "long after it came back nothing is old");
         assert_eq!(
             (frontier.next_read(Lane::Live), frontier.next_read(Lane::Backlog)),
@@ -198,13 +200,17 @@ mod tests {
     }
 
     #[test]
-    fn p6_rows_that_waited_for_a_batch_during_an_outage_are_as_old_as_what_it_left() {
+    fn p9_rows_that_waited_for_a_batch_during_an_outage_are_as_old_as_what_it_left_but_the_last_of_them() {
         let mut frontier = Frontier::new(10, LIVE_FOR, false, 0);
         frontier.handle_up(60_000);
-        frontier.handle_end(60_050, 12);
-        frontier.handle_past(60_050, 12);
-        frontier.handle_end(60_100, 13);
-        assert_eq!((frontier.live_from(60_100), frontier.lane_of(12)), (12, Lane::Live));
+        frontier.handle_end(60_050, 14);
+        frontier.handle_past(60_050, 14);
+        frontier.handle_end(60_100, 15);
+        assert_eq!(frontier.live_from(60_100), 13);
+        assert_eq!(
+            (frontier.lane_of(12), frontier.lane_of(13)),
+            (Lane::Backlog, Lane::Live)
+        );
     }
 
     #[test]
