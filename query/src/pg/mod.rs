@@ -17,6 +17,8 @@ mod rows;
 mod session;
 mod startup;
 
+pub(crate) use rows::is_json;
+
 use std::sync::Arc;
 use std::time::Duration;
 

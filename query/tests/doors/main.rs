@@ -3,6 +3,7 @@
 
 mod again;
 mod answers;
+mod catalog;
 mod completeness;
 mod crowd;
 mod escapes;
