@@ -16,6 +16,7 @@ mod protocol;
 mod rows;
 mod session;
 mod startup;
+mod wellformed;
 
 pub(crate) use rows::is_json;
 

@@ -15,3 +15,4 @@ mod limits;
 mod node;
 mod postgres;
 mod tls;
+mod wire;
