@@ -32,7 +32,7 @@ impl Engine {
     pub const ALL: [Engine; 3] = [Engine::Kafka, Engine::ClickHouse, Engine::S3];
 
     /// As `cargo xtask services` calls it.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Engine::Kafka => "kafka",
             Engine::ClickHouse => "clickhouse",
@@ -77,6 +77,11 @@ impl Engines {
 
     /// Engines of our own, which end with the handle: nobody else feels it when one of them is down.
     pub async fn start(xtask: &Path, folder: &Path) -> Result<Engines> {
+        Engines::start_on(xtask, folder, None).await
+    }
+
+    /// The same, with their data in a folder that somebody prepared, each in one that is called like it.
+    pub async fn start_on(xtask: &Path, folder: &Path, data: Option<&Path>) -> Result<Engines> {
         #[derive(Deserialize)]
         struct ReadyFile {
             variables: BTreeMap<String, String>,
@@ -90,6 +95,9 @@ impl Engines {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(output);
+        if let Some(data) = data {
+            command.arg("--data").arg(data);
+        }
         for (name, _) in std::env::vars_os() {
             // What is given would not be started.
             if name.to_string_lossy().starts_with("SLUICE_TEST_") {
@@ -132,6 +140,11 @@ impl Engines {
     /// SIGKILL.
     pub async fn kill(&self, engine: Engine) -> Result<()> {
         self.ask(engine, "kill").await
+    }
+
+    /// What is done to it will make it end by itself.
+    pub async fn expect_end(&self, engine: Engine) -> Result<()> {
+        self.ask(engine, "expect").await
     }
 
     /// At its old address and on its old data; returns when it answers.

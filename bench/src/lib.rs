@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod chaos;
 pub mod corpus;
+pub mod disk;
 pub mod engines;
 pub mod fleet;
 pub mod load;

@@ -7,7 +7,6 @@
 mod act;
 mod action;
 mod clock;
-mod disk;
 pub mod fleet;
 mod flip;
 mod judge;

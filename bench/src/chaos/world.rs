@@ -10,9 +10,9 @@ use serde_json::Value;
 
 use super::action::{Files, Who};
 use super::clock::Clock;
-use super::disk::SmallDisk;
 use super::plan::Setup;
 use super::processes::Processes;
+use crate::disk::SmallDisk;
 use crate::process::{Process, Start, StartError, ca, get};
 use crate::relay::{Relay, Weather};
 

@@ -1,8 +1,9 @@
-//! Broker, ClickHouse and S3 each go away under load: edges go on accepting, status and metrics say what is wrong, and everything catches
-//! up by itself. On engines of its own, because others would feel it.
+//! Broker, ClickHouse and S3 each go away under load, and the broker's disk is full: edges go on accepting, status and metrics say what is
+//! wrong, and everything catches up by itself. On engines of its own, because others would feel it.
 //!
 //! An engine stays away until that is felt and said; `SLUICE_TEST_OUTAGE_SECONDS=30` keeps it away for longer.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,18 +11,22 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sluice_bench::audit::Audit;
 use sluice_bench::chaos::Programs;
+use sluice_bench::disk::SmallDisk;
 use sluice_bench::engines::{Engine, Engines};
 use sluice_bench::fleet::{Fleet, Part, Shape, Twins};
-use sluice_bench::load::Observer;
+use sluice_bench::load::{ClientError, LoadReport, Observer};
 use sluice_bench::oracle::Oracle;
 use sluice_bench::process::get;
 use sluice_tests::python::must_not_skip;
 use sluice_tests::{SOON, binary, eventually, program};
+use tokio::task::JoinHandle;
 
 const SEED: u64 = 20_261_122;
 const EVENTS_PER_SECOND: f64 = 1_000.0;
 /// Events that are acknowledged to senders while an engine is away, at least.
 const MEANWHILE: u64 = 2_000;
+/// A broker's disk: it holds some minutes of this load.
+const BROKER_DISK_MIB: u64 = 256;
 
 struct Site {
     fleet: Fleet,
@@ -31,44 +36,114 @@ struct Site {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn p2_p4_an_engine_that_is_away_is_noticed_and_nothing_is_lost() {
-    let folder = tempfile::tempdir().unwrap();
-    if std::env::var_os("SLUICE_ENGINES_DIR").is_none() && !must_not_skip() {
-        eprintln!("NOT RUN: this test starts engines of its own, and $SLUICE_ENGINES_DIR does not say where they are");
+    if !engines_can_start() {
         return;
     }
+    let folder = tempfile::tempdir().unwrap();
     let engines = Engines::start(&program("xtask").unwrap(), folder.path()).await.unwrap();
-    let programs = Programs {
-        sluice: binary().unwrap(),
-        edge: program("sluice-edge").unwrap(),
-    };
-    let fleet = Fleet::start(&programs, &engines, &Shape::default(), folder.path()).await;
-    let mut site = Site {
-        fleet: fleet.unwrap(),
-        engines,
-        oracle: Arc::new(Oracle::new(SEED)),
-    };
-    let stop = Arc::new(AtomicBool::new(false));
-    let observer = Arc::clone(&site.oracle) as Arc<dyn Observer>;
-    let loads = site.fleet.load(SEED, EVENTS_PER_SECOND, 20, &observer, &stop).unwrap();
-    site.all_is_queryable().await;
+    let (mut site, load) = Site::start(engines, folder.path()).await;
     for engine in Engine::ALL {
         site.outage(engine).await;
     }
-    stop.store(true, Ordering::Relaxed);
-    for load in loads {
-        load.await.unwrap().unwrap();
+    site.holds(load).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn p2_p4_a_broker_whose_disk_is_full_is_noticed_and_nothing_is_lost() {
+    if !engines_can_start() {
+        return;
     }
-    site.fleet.arrive(&site.engines, 2 * SOON).await.unwrap();
-    let sql = site.fleet.sql().unwrap();
-    let audit = Audit::of(&sql, &site.oracle, |_| true, SOON).await.unwrap();
-    let twins = Twins::read(&site.engines, &site.fleet.places).await.unwrap();
-    eprintln!("{audit}\n{twins}");
-    assert!(audit.holds(), "{audit}");
-    assert!(twins.agree() && twins.alike > audit.rows, "{twins}");
-    assert_eq!(audit.verdict.refused_requests, 0, "an edge refused events: {audit}");
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("engines");
+    let Some(disk) = SmallDisk::mount(&data.join(Engine::Kafka.name()), BROKER_DISK_MIB).unwrap() else {
+        eprintln!("NOT RUN: this machine does not let us mount a small file system");
+        assert!(
+            !must_not_skip(),
+            "a machine that must not skip lets us mount a small file system"
+        );
+        return;
+    };
+    let engines = Engines::start_on(&program("xtask").unwrap(), folder.path(), Some(&data)).await;
+    let (mut site, load) = Site::start(engines.unwrap(), folder.path()).await;
+    site.full_disk_of_the_broker(&disk).await;
+    site.holds(load).await;
+    // Whoever still writes there keeps it from being unmounted.
+    drop(site);
+}
+
+fn engines_can_start() -> bool {
+    let is_known = std::env::var_os("SLUICE_ENGINES_DIR").is_some() || must_not_skip();
+    if !is_known {
+        eprintln!("NOT RUN: this test starts engines of its own, and $SLUICE_ENGINES_DIR does not say where they are");
+    }
+    is_known
+}
+
+/// Events that go on coming until they are told to stop.
+struct Load {
+    stop: Arc<AtomicBool>,
+    senders: Vec<JoinHandle<Result<LoadReport, ClientError>>>,
 }
 
 impl Site {
+    /// A fleet on these engines under load, of which something has arrived.
+    async fn start(engines: Engines, folder: &Path) -> (Site, Load) {
+        let programs = Programs {
+            sluice: binary().unwrap(),
+            edge: program("sluice-edge").unwrap(),
+        };
+        let fleet = Fleet::start(&programs, &engines, &Shape::default(), folder).await;
+        let site = Site {
+            fleet: fleet.unwrap(),
+            engines,
+            oracle: Arc::new(Oracle::new(SEED)),
+        };
+        let stop = Arc::new(AtomicBool::new(false));
+        let observer = Arc::clone(&site.oracle) as Arc<dyn Observer>;
+        let senders = site.fleet.load(SEED, EVENTS_PER_SECOND, 20, &observer, &stop).unwrap();
+        site.all_is_queryable().await;
+        (site, Load { stop, senders })
+    }
+
+    /// Ends the load; every event that was acknowledged is in both tiers once, and none was refused.
+    async fn holds(&mut self, load: Load) {
+        load.stop.store(true, Ordering::Relaxed);
+        for sender in load.senders {
+            sender.await.unwrap().unwrap();
+        }
+        self.fleet.arrive(&self.engines, 2 * SOON).await.unwrap();
+        let sql = self.fleet.sql().unwrap();
+        let audit = Audit::of(&sql, &self.oracle, |_| true, SOON).await.unwrap();
+        let twins = Twins::read(&self.engines, &self.fleet.places).await.unwrap();
+        eprintln!("{audit}\n{twins}");
+        assert!(audit.holds(), "{audit}");
+        assert!(twins.agree() && twins.alike > audit.rows, "{twins}");
+        assert_eq!(audit.verdict.refused_requests, 0, "an edge refused events: {audit}");
+    }
+
+    /// A broker with nowhere to write ends by itself; whoever is called for that frees the disk and starts it.
+    async fn full_disk_of_the_broker(&mut self, disk: &SmallDisk) {
+        self.engines.expect_end(Engine::Kafka).await.unwrap();
+        disk.fill().unwrap();
+        let begun = Instant::now();
+        self.acknowledged(MEANWHILE).await;
+        self.broker_is_missed().await;
+        self.fleet.all_run().unwrap();
+        let away = begun.elapsed();
+        disk.free().unwrap();
+        // It may still stand there with a disk that it has given up.
+        self.engines.kill(Engine::Kafka).await.unwrap();
+        self.engines.start_again(Engine::Kafka).await.unwrap();
+        let back = Instant::now();
+        self.all_is_queryable().await;
+        self.fleet.all_run().unwrap();
+        eprintln!(
+            "the broker's disk was full for {:.1} s; all that had been accepted was queryable {:.1} s after it answered again",
+            away.as_secs_f64(),
+            back.elapsed().as_secs_f64()
+        );
+    }
+
     async fn outage(&mut self, engine: Engine) {
         let held = std::env::var("SLUICE_TEST_OUTAGE_SECONDS").ok();
         let held = Duration::from_secs(held.map_or(0, |seconds| seconds.parse().unwrap()));

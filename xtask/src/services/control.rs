@@ -1,7 +1,8 @@
 //! A door through which tests put an engine down and start it again, at its old address and on its old data.
 //!
 //! `GET /NAME` says `answers`, `starts` or `down`; `POST /NAME/kill` is SIGKILL, `POST /NAME/stop` asks it to end and waits for that;
-//! `POST /NAME/start` starts what is down and does not wait. Listens on the loopback only.
+//! `POST /NAME/expect` says that it will end by itself, as one does whose disk is full; `POST /NAME/start` starts what is down and does not
+//! wait. Listens on the loopback only.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -32,6 +33,7 @@ enum Deed {
     Look,
     Kill,
     Stop,
+    Expect,
     Start,
 }
 
@@ -61,7 +63,7 @@ pub(super) async fn serve(mut stream: TcpStream, up: &mut Up) {
     let (status, words) = match parse(&head) {
         None => (
             "404 Not Found",
-            "GET /NAME, POST /NAME/kill, /NAME/stop or /NAME/start".to_owned(),
+            "GET /NAME, POST /NAME/kill, /NAME/stop, /NAME/expect or /NAME/start".to_owned(),
         ),
         Some((engine, deed)) => match perform(engine, deed, up).await {
             Ok(words) => ("200 OK", words),
@@ -83,6 +85,7 @@ async fn perform(engine: Engine, deed: Deed, up: &mut Up) -> Result<String> {
         Deed::Look => {}
         Deed::Kill => one.put_down(rustix::process::Signal::KILL),
         Deed::Stop => one.put_down(rustix::process::Signal::TERM),
+        Deed::Expect => one.expect_end(),
         Deed::Start => one.start_again()?,
     }
     Ok(match one.state().await {
@@ -111,6 +114,7 @@ fn parse(head: &str) -> Option<(Engine, Deed)> {
         None => (path, Deed::Look),
         Some((name, "kill")) => (name, Deed::Kill),
         Some((name, "stop")) => (name, Deed::Stop),
+        Some((name, "expect")) => (name, Deed::Expect),
         Some((name, "start")) => (name, Deed::Start),
         Some(_) => return None,
     };

@@ -138,7 +138,7 @@ pub(super) struct Started {
     pub(super) data: PathBuf,
     pub(super) log: PathBuf,
     pub(super) seconds: f64,
-    /// Ended because somebody asked for it.
+    /// Ended, or is about to, because of what somebody did to it.
     pub(super) is_put_down: bool,
 }
 
@@ -161,6 +161,11 @@ impl Started {
         } else {
             self.running.kill();
         }
+    }
+
+    /// What will be done to it makes it end by itself.
+    pub(super) fn expect_end(&mut self) {
+        self.is_put_down = true;
     }
 
     /// At its old address and on its old data; does not wait until it answers.

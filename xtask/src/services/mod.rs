@@ -49,8 +49,8 @@ Examples:
 An engine whose address is in the environment (SLUICE_TEST_KAFKA_BROKERS, SLUICE_TEST_CLICKHOUSE_URL, SLUICE_TEST_S3_ENDPOINT,
 SLUICE_TEST_REGISTRY) is used and not started. Engines are kept in $SLUICE_ENGINES_DIR, or else in `engines` of cargo's target folder.
 
-SLUICE_TEST_ENGINES is a door through which a test puts an engine down and starts it again: POST /kafka/kill, /kafka/stop, /kafka/start;
-GET /kafka says whether it answers.")]
+SLUICE_TEST_ENGINES is a door through which a test puts an engine down and starts it again: POST /kafka/kill, /kafka/stop, /kafka/start,
+/kafka/expect if it will end by itself; GET /kafka says whether it answers.")]
 pub(crate) struct Arguments {
     /// Which engines; all of them if none is named.
     engines: Vec<Engine>,

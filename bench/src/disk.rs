@@ -12,11 +12,11 @@ const LAST_BYTES: usize = 4096;
 
 /// A file system in memory; unmounted when it is dropped.
 #[derive(Debug)]
-pub(super) struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// None where this machine does not let us mount one.
-    pub(super) fn mount(folder: &Path, mib: u64) -> io::Result<Option<SmallDisk>> {
+    pub fn mount(folder: &Path, mib: u64) -> io::Result<Option<SmallDisk>> {
         std::fs::create_dir_all(folder)?;
         let option = format!("size={mib}m");
         let mounted = Command::new("mount")
@@ -30,7 +30,7 @@ impl SmallDisk {
     }
 
     /// Writes until nothing more fits.
-    pub(super) fn fill(&self) -> io::Result<()> {
+    pub fn fill(&self) -> io::Result<()> {
         let mut filler = File::options().create(true).append(true).open(self.0.join(FILLER))?;
         for size in [CHUNK_BYTES, LAST_BYTES] {
             let chunk = vec![0x55; size];
@@ -46,7 +46,8 @@ impl SmallDisk {
         Ok(())
     }
 
-    pub(super) fn free(&self) -> io::Result<()> {
+    /// Takes away what filled it.
+    pub fn free(&self) -> io::Result<()> {
         match std::fs::remove_file(self.0.join(FILLER)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
