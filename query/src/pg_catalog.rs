@@ -1,5 +1,12 @@
 //! What clients of Postgres ask of its catalogue: the names and types of our tables under `pg_catalog`, the functions around them, and
 //! the SQL that they are asked in. It holds no rows of anyone, so all tenants share one.
+//!
+//! `tables` shows what there is and `sheet` is one of them in the making; `routines` are the functions under `pg_proc`, `information` is
+//! the standard's own schema; `functions` are called by clients, and `rewrite` says otherwise what the planner does not know.
+//!
+//! There are no indexes, keys, sizes, comments and users, and the answers say so: nothing, null, or the one role `sluice`, which reads.
+//! Not answered: definitions of views (null; SQLAlchemy's `get_view_definition` takes that for no view), `tableoid` (psql's `\dd` and
+//! `\dL`), `format` (`\dX`), and `DatabaseMetaData.getUDTs`, whose text is deeper than a query may be.
 
 mod functions;
 mod information;
