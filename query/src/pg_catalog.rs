@@ -1,8 +1,18 @@
 //! What clients of Postgres ask of its catalogue: the names and types of our tables under `pg_catalog`, the functions around them, and
 //! the SQL that they are asked in. It holds no rows of anyone, so all tenants share one.
+//!
+//! `tables` shows what there is and `sheet` is one of them in the making; `routines` are the functions under `pg_proc`, `information` is
+//! the standard's own schema; `functions` are called by clients, and `rewrite` says otherwise what the planner does not know.
+//!
+//! There are no indexes, keys, sizes, comments and users, and the answers say so: nothing, null, or the one role `sluice`, which reads.
+//! Not answered: definitions of views (null; SQLAlchemy's `get_view_definition` takes that for no view), `tableoid` (psql's `\dd` and
+//! `\dL`), `format` (`\dX`), and `DatabaseMetaData.getUDTs`, whose text is deeper than a query may be.
 
 mod functions;
+mod information;
 mod rewrite;
+mod routines;
+mod sheet;
 mod tables;
 
 use std::sync::Arc;
@@ -17,7 +27,7 @@ use datafusion::catalog::{
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, TableType, Volatility, create_udf};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -29,14 +39,19 @@ use datafusion_postgres::pgwire::api::Type;
 use sluice_store::hot::clickhouse::StatementLimits;
 
 use crate::catalog::{CATALOG, SCHEMA};
+use crate::completeness::function;
 use crate::error::{Kind, QueryError};
 use crate::guard;
+use crate::pg::is_json;
+use routines::Routines;
+use tables::{Shown, Tables};
 
 /// The release of Postgres whose catalogue this is like. Clients choose their questions by it.
 pub(crate) const SERVER_VERSION: &str = "16.6";
 const PG_CATALOG: &str = "pg_catalog";
 /// Whoever says one of these, or a word that begins with `pg_`, asks the catalogue.
-const CATALOG_WORDS: [&str; 14] = [
+const CATALOG_WORDS: [&str; 15] = [
+    "information_schema",
     "current_schema",
     "current_schemas",
     "current_setting",
@@ -60,19 +75,27 @@ pub(crate) struct PgCatalog {
     /// Functions and types of Postgres on top of ours.
     state: SessionState,
     tables: Arc<dyn SchemaProvider>,
+    information: Arc<dyn SchemaProvider>,
 }
 
 impl PgCatalog {
     /// `session` is one of ours: what tables there are is read from it, and none of their rows.
     pub(crate) async fn new(session: &SessionContext) -> Result<PgCatalog> {
-        let names = MemorySchemaProvider::new();
+        let (names, mut shown) = (MemorySchemaProvider::new(), Shown::default());
         let schema = session.catalog(CATALOG).and_then(|c| c.schema(SCHEMA));
         if let Some(schema) = schema {
             for name in schema.table_names() {
                 if let Some(table) = schema.table(&name).await? {
-                    let empty = RecordBatch::new_empty(table.schema());
-                    let shown = MemTable::try_new(table.schema(), vec![vec![empty]])?;
-                    names.register_table(name, Arc::new(shown))?;
+                    if table.table_type() == TableType::View {
+                        shown.views.insert(name.clone());
+                    }
+                    let schema = table.schema();
+                    let json = schema.fields().iter().filter(|field| is_json(field.data_type()));
+                    shown
+                        .json
+                        .extend(json.map(|field| (name.clone(), field.name().clone())));
+                    let empty = RecordBatch::new_empty(Arc::clone(&schema));
+                    names.register_table(name, Arc::new(MemTable::try_new(schema, vec![vec![empty]])?))?;
                 }
             }
         }
@@ -91,14 +114,24 @@ impl PgCatalog {
         functions::register(&ctx);
         ctx.register_udf(version());
         ctx.register_udf(to_regtype());
+        let session = session.state();
+        let table_functions = session.table_functions().keys().map(String::as_str);
+        // made for the queries that name it
+        let routines = Routines::of(&session, table_functions.chain([function::NAME]));
+        for function in routines.functions() {
+            ctx.register_udf(function);
+        }
         let tables = catalog
             .schema(PG_CATALOG)
             .ok_or_else(|| DataFusionError::Internal("the catalogue of Postgres was not made".into()))?;
-        let tables: Arc<dyn SchemaProvider> = Arc::new(tables::Tables::over(tables).await?);
+        let tables: Arc<dyn SchemaProvider> = Arc::new(Tables::over(tables, &ctx, &shown, &routines).await?);
+        catalog.register_schema(PG_CATALOG, Arc::clone(&tables))?;
+        let information: Arc<dyn SchemaProvider> = Arc::new(information::schema(&ctx).await?);
         Ok(PgCatalog {
             parser: PostgresCompatibilityParser::new(),
             state: ctx.state(),
             tables,
+            information,
         })
     }
 
@@ -141,7 +174,10 @@ impl PgCatalog {
         let catalogs = Arc::clone(session.state().catalog_list());
         if let Some(catalog) = catalogs.catalog(CATALOG) {
             catalog.register_schema(PG_CATALOG, Arc::clone(&self.tables))?;
+            catalog.register_schema(information::SCHEMA, Arc::clone(&self.information))?;
         }
+        let mut table_functions = self.state.table_functions().clone();
+        table_functions.extend(session.state().table_functions().clone());
         // The limits of this query, and not of the one that the catalogue was made in.
         let mut config = self.state.config().clone();
         if let Some(limits) = session.state().config().get_extension::<StatementLimits>() {
@@ -151,7 +187,7 @@ impl PgCatalog {
             .with_config(config)
             .with_catalog_list(catalogs)
             .with_runtime_env(session.runtime_env())
-            .with_table_functions(session.state().table_functions().clone())
+            .with_table_functions(table_functions)
             .build();
         Ok(SessionContext::new_with_state(state))
     }

@@ -48,6 +48,13 @@ seen["tables"] = sorted(tables.get_table_names())
 columns = tables.get_columns("logs")[:4]
 seen["columns"] = [f"{column['name']} {column['type']}" for column in columns]
 seen["keys"] = [tables.get_pk_constraint("logs")["constrained_columns"], tables.get_foreign_keys("logs")]
+seen["views"] = sorted(tables.get_view_names())
+seen["indexes"] = [tables.get_indexes("events"), tables.get_multi_indexes() == {(None, "events"): []}]
+seen["described"] = [tables.get_table_comment("events"), tables.get_table_options("events"), tables.get_unique_constraints("events"), tables.get_check_constraints("events")]
+seen["nothing else"] = [tables.get_materialized_view_names(), tables.get_temp_table_names(), tables.get_sequence_names(), tables.get_enums()]
+reflected = sqlalchemy.MetaData()
+reflected.reflect(engine, views=True)
+seen["reflected"] = [len(reflected.tables), str(reflected.tables["events"].columns["time"].type), len(reflected.tables["events"].indexes)]
 seen["schemas"] = "public" in tables.get_schema_names()
 seen["has"] = [tables.has_table("logs"), tables.has_table("nothing")]
 with engine.connect() as connection:

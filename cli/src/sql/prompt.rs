@@ -88,10 +88,10 @@ pub(super) async fn run(client: &HttpClient, args: &Args) -> Result<ExitCode> {
                 eprintln!("expanded display is {shown}");
             }
             Input::Query(query) => {
-                let entry = if line.trim().starts_with("\\d") {
-                    line.trim()
-                } else {
-                    query.as_str()
+                // as it is asked again: with what ends it
+                let entry = match line.trim() {
+                    command if command.starts_with("\\d") => command.to_owned(),
+                    _ => format!("{query};"),
                 };
                 let _ = editor.add_history_entry(entry);
                 if let Some(path) = &history {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use datafusion_postgres::pgwire::api::cancel::DefaultCancelHandler;
 use datafusion_postgres::pgwire::api::{ClientInfo, NoopHandler, PgWireConnectionState};
-use datafusion_postgres::pgwire::error::PgWireError;
+use datafusion_postgres::pgwire::error::{ErrorInfo, PgWireError};
 use datafusion_postgres::pgwire::messages::PgWireFrontendMessage;
 use datafusion_postgres::pgwire::tokio::server::{
     MaybeTls, PgWireMessageServerCodec, negotiate_tls, process_error, process_message,
@@ -27,6 +27,8 @@ use crate::tls::Tls;
 
 /// A client that has not said who it is by then is let go.
 const WITHIN: Duration = Duration::from_secs(15);
+/// A message that has begun and does not go on for so long will not end.
+const SILENCE: Duration = Duration::from_secs(60);
 /// Bytes of a message beyond those of the largest query: its name, its parameters' types.
 const AROUND: u64 = 64 << 10;
 
@@ -86,7 +88,10 @@ async fn talk(stream: TcpStream, tls: Option<Tls>, door: Arc<Door>, shutdown: Ca
         );
         let message = tokio::select! {
             message = socket.next() => message,
-            () = tokio::time::sleep_until(begun + WITHIN), if entering => return Err(late()),
+            () = tokio::time::sleep_until(begun + WITHIN), if entering => {
+                let late = failure::fatal("57014", "canceling authentication due to timeout", None);
+                return process_error(&mut socket, late, false).await;
+            }
             () = shutdown.cancelled() => {
                 return process_error(&mut socket, failure::fatal("57P01", "this node is going down", None), false).await;
             }
@@ -94,11 +99,9 @@ async fn talk(stream: TcpStream, tls: Option<Tls>, door: Arc<Door>, shutdown: Ca
         let message = match message {
             None | Some(Ok(PgWireFrontendMessage::Terminate(_))) => return Ok(()),
             Some(Ok(message)) => message,
-            Some(Err(PgWireError::IoError(error))) if error.kind() == io::ErrorKind::InvalidData => {
-                return process_error(&mut socket, failure::fatal("54000", &error.to_string(), None), false).await;
-            }
-            Some(Err(error)) => return Err(error.into()),
+            Some(Err(error)) => return unreadable(&mut socket, error).await,
         };
+        let cancels = matches!(message, PgWireFrontendMessage::CancelRequest(_));
         let extended = message.is_extended_query();
         let done = process_message(
             message,
@@ -118,9 +121,34 @@ async fn talk(stream: TcpStream, tls: Option<Tls>, door: Arc<Door>, shutdown: Ca
                 process_error(&mut socket, error, false).await?;
                 return Ok(());
             }
-            Err(error) => process_error(&mut socket, error, extended).await?,
+            Err(error) => {
+                let error = ErrorInfo::from(error);
+                let fatal = error.is_fatal();
+                process_error(&mut socket, PgWireError::UserError(Box::new(error)), extended).await?;
+                if fatal {
+                    return Ok(());
+                }
+            }
+        }
+        if cancels {
+            return Ok(());
         }
     }
+}
+
+/// Says why a connection ends whose bytes are no message that we take: where the next one begins is not known then.
+async fn unreadable(socket: &mut Socket, error: PgWireError) -> io::Result<()> {
+    let code = match &error {
+        PgWireError::IoError(error) => match error.kind() {
+            io::ErrorKind::InvalidData => "54000",
+            io::ErrorKind::InvalidInput => "08P01",
+            io::ErrorKind::TimedOut => "08006",
+            _ => return Err(io::Error::new(error.kind(), error.to_string())),
+        },
+        _ => "08P01",
+    };
+    let hint = (code == "54000").then_some("a larger `limits.max_request` takes longer messages");
+    process_error(socket, failure::fatal(code, &error.to_string(), hint), false).await
 }
 
 /// The same connection with its messages bounded; what was read of the first one already is counted.
@@ -128,7 +156,7 @@ fn capped(socket: Framed<MaybeTls, PgWireMessageServerCodec<Prepared>>, most: u6
     let old = socket.into_parts();
     let mut frames = Frames::new(most);
     frames.follow(&old.read_buf)?;
-    let mut parts = FramedParts::new(Capped::new(old.io, frames), old.codec);
+    let mut parts = FramedParts::new(Capped::new(old.io, frames, SILENCE), old.codec);
     parts.read_buf = old.read_buf;
     parts.write_buf = old.write_buf;
     Ok(Framed::from_parts(parts))

@@ -16,6 +16,9 @@ mod protocol;
 mod rows;
 mod session;
 mod startup;
+mod wellformed;
+
+pub(crate) use rows::is_json;
 
 use std::sync::Arc;
 use std::time::Duration;

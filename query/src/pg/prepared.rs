@@ -105,15 +105,8 @@ impl QueryParser for Parser {
     }
 }
 
+/// The values of a portal, which are as many as its statement takes.
 pub(super) fn parameters(portal: &Portal<Prepared>, shape: &Shape) -> PgWireResult<Vec<ScalarValue>> {
-    if portal.parameters.len() != shape.params.len() {
-        let message = format!(
-            "the query has {} parameters, and {} were given",
-            shape.params.len(),
-            portal.parameters.len()
-        );
-        return Err(failure::refused("08P01", &message));
-    }
     let types: Vec<Type> = shape.params.iter().map(wire_type).collect();
     let wanted: Vec<Option<&DataType>> = shape.params.iter().map(Some).collect();
     let types: Vec<Option<&Type>> = types.iter().map(Some).collect();

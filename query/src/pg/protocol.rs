@@ -24,18 +24,45 @@ use futures::{Sink, SinkExt};
 use super::failure;
 use super::handler::{Handler, cancellable, handle, session};
 use super::prepared::{Parser, Prepared};
-use super::session::{MAX_NAMES, Name};
+use super::session::{Kept, MAX_NAMES, Name};
 
-/// Takes note of a name that a client gives, if there is room for it.
-fn keep_name<C: ClientInfo>(client: &C, kind: Name, name: &str) -> PgWireResult<()> {
+/// Takes note of a name that a client gives, if there is room for it. `true`: it is a new one.
+fn keep_name<C: ClientInfo>(client: &C, kind: Name, name: &str) -> PgWireResult<bool> {
     match session(client)?.name(kind, name) {
-        true => Ok(()),
-        false => {
+        Kept::New => Ok(true),
+        Kept::Known => Ok(false),
+        Kept::NoRoom => {
             let message = format!(
                 "this connection has {MAX_NAMES} prepared statements and portals, which is as many as it may: close some"
             );
             Err(failure::refused("54000", &message))
         }
+    }
+}
+
+/// A name of what could not be made is free again.
+fn free_name<C: ClientInfo>(client: &C, new: bool, kind: Name, name: &str) -> PgWireResult<()> {
+    if new {
+        session(client)?.forget(kind, name);
+    }
+    Ok(())
+}
+
+/// What a client binds must be what the statement takes.
+fn fits(message: &Bind, prepared: Option<&Prepared>) -> PgWireResult<()> {
+    let given = message.parameters.len();
+    let taken = prepared
+        .and_then(|p| p.shape.as_ref())
+        .map_or(0, |shape| shape.params.len());
+    if given != taken {
+        let message = format!("the query has {taken} parameters, and {given} were given");
+        return Err(failure::refused("08P01", &message));
+    }
+    let columns = prepared.map_or(0, Prepared::columns);
+    let fits = |codes: &[i16], of: usize| codes.len() <= 1 || codes.len() == of;
+    match fits(&message.result_column_format_codes, columns) && fits(&message.parameter_format_codes, given) {
+        true => Ok(()),
+        false => Err(failure::refused("08P01", "there are more or fewer formats than values")),
     }
 }
 
@@ -86,10 +113,14 @@ impl ExtendedQueryHandler for Handler {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let name = message.name.as_deref().unwrap_or(DEFAULT_NAME);
-        keep_name(client, Name::Statement, name)?;
-        match StoredStatement::parse(client, &message, self.query_parser()).await? {
-            Some(statement) => client.portal_store().put_statement(Arc::new(statement)),
-            None => client.portal_store().put_empty_statement(name),
+        let new = keep_name(client, Name::Statement, name)?;
+        match StoredStatement::parse(client, &message, self.query_parser()).await {
+            Ok(Some(statement)) => client.portal_store().put_statement(Arc::new(statement)),
+            Ok(None) => client.portal_store().put_empty_statement(name),
+            Err(error) => {
+                free_name(client, new, Name::Statement, name)?;
+                return Err(error);
+            }
         }
         client
             .feed(PgWireBackendMessage::ParseComplete(ParseComplete::new()))
@@ -106,19 +137,16 @@ impl ExtendedQueryHandler for Handler {
     {
         let statement = message.statement_name.as_deref().unwrap_or(DEFAULT_NAME);
         let portal = message.portal_name.as_deref().unwrap_or(DEFAULT_NAME);
-        keep_name(client, Name::Portal, portal)?;
         let prepared = match client.portal_store().get_statement(statement) {
             Some(Entry::Value(prepared)) => Some(prepared),
             Some(Entry::Empty) => None,
-            None => return Err(PgWireError::StatementNotFound(statement.to_owned())),
+            None => {
+                let message = format!("prepared statement \"{statement}\" does not exist");
+                return Err(failure::refused("26000", &message));
+            }
         };
-        let columns = prepared.as_ref().map_or(0, |prepared| prepared.statement.columns());
-        let fits = |codes: &[i16], of: usize| codes.len() <= 1 || codes.len() == of;
-        if !fits(&message.result_column_format_codes, columns)
-            || !fits(&message.parameter_format_codes, message.parameters.len())
-        {
-            return Err(failure::refused("08P01", "there are more or fewer formats than values"));
-        }
+        fits(&message, prepared.as_ref().map(|prepared| &prepared.statement))?;
+        keep_name(client, Name::Portal, portal)?;
         match prepared {
             Some(prepared) => {
                 let bound = Portal::try_new(&message, prepared)?;
@@ -154,7 +182,10 @@ impl ExtendedQueryHandler for Handler {
                     .feed(PgWireBackendMessage::EmptyQueryResponse(EmptyQueryResponse::new()))
                     .await?;
             }
-            None => return Err(PgWireError::PortalNotFound(name.to_owned())),
+            None => {
+                let message = format!("portal \"{name}\" does not exist");
+                return Err(failure::refused("34000", &message));
+            }
         }
         Ok(())
     }

@@ -137,6 +137,11 @@ fn unsendable() -> QueryError {
     .hint("cast the column to text")
 }
 
+/// Whether a column of this type is JSON for a client.
+pub(crate) fn is_json(kind: &DataType) -> bool {
+    travels(kind) == Travels::Json
+}
+
 fn travels(kind: &DataType) -> Travels {
     match kind {
         DataType::Null

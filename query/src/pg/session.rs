@@ -81,6 +81,14 @@ struct State {
     names: HashSet<(Name, String)>,
 }
 
+/// What became of a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    New,
+    Known,
+    NoRoom,
+}
+
 /// What a client gives a name to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Name {
@@ -138,14 +146,17 @@ impl Session {
     }
 
     /// Keeps a name if there is room for it.
-    pub(super) fn name(&self, kind: Name, name: &str) -> bool {
+    pub(super) fn name(&self, kind: Name, name: &str) -> Kept {
         let mut state = self.state();
         let key = (kind, name.to_owned());
-        if state.names.len() >= MAX_NAMES && !state.names.contains(&key) {
-            return false;
+        if state.names.contains(&key) {
+            return Kept::Known;
+        }
+        if state.names.len() >= MAX_NAMES {
+            return Kept::NoRoom;
         }
         state.names.insert(key);
-        true
+        Kept::New
     }
 
     pub(super) fn forget(&self, kind: Name, name: &str) {
@@ -257,12 +268,12 @@ mod tests {
     fn names_are_bounded() {
         let (token, entry) = mint([1; 32], "a", &TenantId::new("acme").unwrap(), Reach::Tenant);
         let session = Session::new(Tokens::from_entries(&[entry]).unwrap().identify(&token).unwrap());
-        assert!((0..MAX_NAMES).all(|n| session.name(Name::Statement, &n.to_string())));
-        assert!(!session.name(Name::Portal, "one more"));
-        assert!(session.name(Name::Statement, "7"));
+        assert!((0..MAX_NAMES).all(|n| session.name(Name::Statement, &n.to_string()) == Kept::New));
+        assert_eq!(session.name(Name::Portal, "one more"), Kept::NoRoom);
+        assert_eq!(session.name(Name::Statement, "7"), Kept::Known);
         session.forget(Name::Statement, "7");
-        assert!(session.name(Name::Portal, "one more"));
+        assert_eq!(session.name(Name::Portal, "one more"), Kept::New);
         session.forget_portals();
-        assert!(session.name(Name::Statement, "7"));
+        assert_eq!(session.name(Name::Statement, "7"), Kept::New);
     }
 }

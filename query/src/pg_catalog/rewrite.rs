@@ -1,15 +1,18 @@
 //! Ways to say something that clients of Postgres use on its catalogue and that the planner does not know, said in a way that it does.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Query, Select,
-    SelectItem, SetExpr, Statement, Value, visit_expressions_mut,
+    AccessExpr, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, ObjectName, Query,
+    Select, SelectItem, SetExpr, Statement, Value, VisitMut, VisitorMut, visit_expressions_mut, visit_relations_mut,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::tokenizer::Token;
 
-use crate::spelled::{Instead, filled, respelled};
+use super::information::redirect;
+use crate::catalog::SCHEMA;
+use crate::spelled::{Instead, filled, form_of, respelled};
 
 /// Functions that make one of many rows.
 const AGGREGATES: [&str; 12] = [
@@ -31,6 +34,19 @@ const AGGREGATES: [&str; 12] = [
 /// query in the place of a value is null.
 const OBJECTS: [&str; 3] = ["json_build_object", "pg_get_expr", "typcollation"];
 
+const SESSION_USER: &str = "session_user";
+
+/// What psql makes lists of and what is not here: options of tables, members of roles, events that start something, checks of domains,
+/// policies, and rights to a column beside those to its table.
+const LISTED: [&str; 6] = [
+    "reloptions",
+    "pg_auth_members",
+    "evttags",
+    "pg_constraint",
+    "pg_policy",
+    "attacl",
+];
+
 /// Takes out of a text what it asks of things that no column here has, and names functions as the catalogue does. `None`: there is
 /// nothing of the kind in it.
 pub(super) fn without_objects(sql: &str) -> Option<String> {
@@ -39,6 +55,21 @@ pub(super) fn without_objects(sql: &str) -> Option<String> {
             words: closing(tokens, at)? - at + 1,
             text: "NULL".to_owned(),
         }),
+        Token::LParen if asks_path(&tokens[at..=closing(tokens, at)?]) => Some(Instead {
+            words: closing(tokens, at)? - at + 1,
+            text: format!("('{SCHEMA}')"),
+        }),
+        Token::Word(word) if word.value.eq_ignore_ascii_case("array") && tokens.get(at + 1) == Some(&Token::LParen) => {
+            let end = closing(tokens, at + 1)?;
+            let inside = &tokens[at + 2..end];
+            let is_empty = inside
+                .iter()
+                .any(|token| LISTED.iter().any(|name| is(Some(token), name)));
+            (is_empty && is(solid(inside).next(), "select")).then(|| Instead {
+                words: end - at + 1,
+                text: "CAST(NULL AS TEXT[])".to_owned(),
+            })
+        }
         // the catalogue has functions by their names, as text
         Token::SingleQuotedString(name)
             if tokens.get(at + 1) == Some(&Token::DoubleColon) && is(tokens.get(at + 2), "regproc") =>
@@ -59,7 +90,7 @@ fn is(token: Option<&Token>, text: &str) -> bool {
 
 /// Whether what follows a bracket is a query for one of the objects.
 fn asks_object(after: &[Token]) -> bool {
-    let mut words = after.iter().filter(|token| !matches!(token, Token::Whitespace(_)));
+    let mut words = solid(after);
     if !is(words.next(), "select") {
         return false;
     }
@@ -67,6 +98,21 @@ fn asks_object(after: &[Token]) -> bool {
     value
         .into_iter()
         .any(|token| OBJECTS.iter().any(|name| is(Some(token), name)))
+}
+
+/// Whether a bracket holds the question of Grafana's editor in which schemas names are looked up: it takes the setting apart with
+/// functions that the engine has in another form, and the answer is always the one schema.
+fn asks_path(bracket: &[Token]) -> bool {
+    let is_path = |token: &Token| matches!(token, Token::SingleQuotedString(name) if name == "search_path");
+    let mut words = solid(&bracket[1..]);
+    is(words.next(), "select")
+        && is(words.next(), "case")
+        && bracket.iter().any(|token| is(Some(token), "generate_series"))
+        && bracket.iter().any(is_path)
+}
+
+fn solid(tokens: &[Token]) -> impl Iterator<Item = &Token> {
+    tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_)))
 }
 
 /// Where the bracket is closed that is opened here.
@@ -87,6 +133,10 @@ fn closing(tokens: &[Token], open: usize) -> Option<usize> {
 
 /// Changes a statement that was read.
 pub(super) fn rewrite(statement: &mut Statement) {
+    let _ = visit_relations_mut(statement, |name| {
+        redirect(name);
+        ControlFlow::<()>::Continue(())
+    });
     // what is visited here never breaks off
     let _ = visit_expressions_mut(statement, |expr| {
         match expr {
@@ -118,11 +168,57 @@ pub(super) fn rewrite(statement: &mut Statement) {
                     *expr = wide;
                 }
             }
+            // it is a word of its own in Postgres, and no column's name
+            Expr::Function(function) if named(function, "user") && function.args == FunctionArguments::None => {
+                function.name = ObjectName::from(vec![Ident::new(SESSION_USER)]);
+            }
+            Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("user") => {
+                if let Some(Expr::Function(user)) = form_of(SESSION_USER) {
+                    *expr = Expr::Function(user);
+                }
+            }
             Expr::Subquery(query) => first_of_many(query),
             _ => {}
         }
         ControlFlow::<()>::Continue(())
     });
+    let _ = statement.visit(&mut Names);
+}
+
+/// Gives names to values that are asked for several times without one, such as `NULL, NULL`: the engine wants columns apart.
+struct Names;
+
+impl VisitorMut for Names {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        name_values(&mut query.body);
+        ControlFlow::Continue(())
+    }
+}
+
+fn name_values(body: &mut SetExpr) {
+    match body {
+        SetExpr::Select(select) => {
+            let mut seen = HashSet::new();
+            for (at, item) in select.projection.iter_mut().enumerate() {
+                if let SelectItem::UnnamedExpr(value) = item
+                    && !seen.insert(value.to_string())
+                {
+                    let alias = Ident::with_quote('"', format!("?column?{}", at + 1));
+                    *item = SelectItem::ExprWithAlias {
+                        expr: value.clone(),
+                        alias,
+                    };
+                }
+            }
+        }
+        SetExpr::SetOperation { left, right, .. } => {
+            name_values(left);
+            name_values(right);
+        }
+        _ => {}
+    }
 }
 
 /// `LIKE p ESCAPE '/'` with the one sign that the engine takes.
@@ -220,6 +316,14 @@ mod tests {
                 "SELECT 1 FROM t WHERE a = 0 OR (SELECT first_value((c.k = 'c')) FROM c WHERE c.o = t.r)",
             ),
             ("SELECT (f(i.k)).n FROM i", "SELECT get_field(((f(i.k))), ('n')) FROM i"),
+            (
+                "SELECT NULL, a.b, NULL FROM a UNION SELECT 1, NULL, NULL",
+                "SELECT NULL, a.b, NULL AS \"?column?3\" FROM a UNION SELECT 1, NULL, NULL AS \"?column?3\"",
+            ),
+            (
+                "SELECT c.data_type, 'user' FROM information_schema.columns AS c, information_schema.triggers WHERE o = user",
+                "SELECT c.data_type, 'user' FROM pg_information.columns AS c, information_schema.triggers WHERE o = session_user",
+            ),
             ("SELECT (SELECT max(a) FROM b)", "SELECT (SELECT max(a) FROM b)"),
             ("SELECT (SELECT a FROM b LIMIT 1)", "SELECT (SELECT a FROM b LIMIT 1)"),
         ] {
@@ -237,6 +341,13 @@ mod tests {
         assert_eq!(without, "SELECT a, CASE WHEN b THEN NULL ELSE NULL END FROM t");
         let sql = "SELECT t = 'pg_catalog.array_in'::regproc, (SELECT c.pg_type.typcollation FROM c) FROM t";
         assert_eq!(without_objects(sql).unwrap(), "SELECT t = 'array_in', NULL FROM t");
+        let sql =
+            "SELECT c.reloptions || array(select 'toast.' || x from unnest(tc.reloptions) x), array(select 1) FROM c";
+        let said = "SELECT c.reloptions || CAST(NULL AS TEXT[]), array(select 1) FROM c";
+        assert_eq!(without_objects(sql).unwrap(), said);
+        let sql = "SELECT n IN (SELECT CASE WHEN trim(s[i]) = '\"$user\"' THEN user ELSE trim(s[i]) END FROM \
+                   generate_series(1, 2) as i, string_to_array(current_setting('search_path'),',') s) FROM t";
+        assert_eq!(without_objects(sql).unwrap(), "SELECT n IN ('public') FROM t");
         assert_eq!(without_objects("SELECT (SELECT 1)"), None);
         assert_eq!(without_objects("SELECT (SELECT a, typcollation FROM b)"), None);
         assert_eq!(without_objects("SELECT (SELECT json_build_object("), None);

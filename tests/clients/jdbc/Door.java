@@ -32,6 +32,30 @@ public class Door {
         return values;
     }
 
+    /** What tools over JDBC ask of the catalogue before they show anything. */
+    private static void describe(DatabaseMetaData about) throws SQLException {
+        System.out.println("catalogs " + column(about.getCatalogs(), "TABLE_CAT"));
+        System.out.println("base tables " + column(about.getTables("sluice", null, "%", new String[] {"TABLE"}), "TABLE_NAME"));
+        System.out.println("views " + column(about.getTables(null, "public", "s%", new String[] {"VIEW"}), "TABLE_NAME"));
+        System.out.println("kinds " + column(about.getTableTypes(), "TABLE_TYPE").contains("VIEW"));
+        System.out.println("primary keys " + column(about.getPrimaryKeys(null, "public", "events"), "COLUMN_NAME"));
+        System.out.println("indexes " + column(about.getIndexInfo(null, "public", "events", false, true), "INDEX_NAME"));
+        System.out.println("imported " + column(about.getImportedKeys(null, "public", "events"), "FKCOLUMN_NAME"));
+        System.out.println("exported " + column(about.getExportedKeys(null, "public", "events"), "FKCOLUMN_NAME"));
+        System.out.println("identifier " + column(about.getBestRowIdentifier(null, "public", "events", DatabaseMetaData.bestRowSession, true), "COLUMN_NAME"));
+        try (ResultSet time = about.getColumns(null, "public", "events", "time")) {
+            time.next();
+            System.out.println("time " + time.getString("TYPE_NAME") + " " + time.getInt("DATA_TYPE") + " " + time.getString("IS_AUTOINCREMENT") + " " + time.getString("COLUMN_DEF"));
+        }
+        System.out.println("types " + column(about.getTypeInfo(), "TYPE_NAME").containsAll(List.of("text", "int8", "float8", "bool", "timestamptz", "json")));
+        System.out.println("functions " + column(about.getFunctions(null, "public", "json_get_s%"), "FUNCTION_NAME"));
+        System.out.println("arguments " + column(about.getFunctionColumns(null, "public", "histogram_quantile", "%"), "COLUMN_NAME"));
+        System.out.println("procedures " + column(about.getProcedures(null, null, "%"), "PROCEDURE_NAME"));
+        System.out.println("rights " + column(about.getTablePrivileges(null, "public", "events"), "PRIVILEGE"));
+        System.out.println("rights to columns " + column(about.getColumnPrivileges(null, "public", "events", "time"), "PRIVILEGE"));
+        System.out.println("keywords " + about.getSQLKeywords().contains("vacuum"));
+    }
+
     public static void main(String[] arguments) throws Exception {
         Properties properties = new Properties();
         properties.setProperty("user", "anyone");
@@ -56,6 +80,7 @@ public class Door {
             System.out.println("tables " + column(about.getTables(null, "public", "%", new String[] {"TABLE", "VIEW"}), "TABLE_NAME"));
             System.out.println("columns " + column(about.getColumns(null, "public", "logs", "%"), "COLUMN_NAME").subList(0, 4));
             System.out.println("schemas " + column(about.getSchemas(), "TABLE_SCHEM").contains("public"));
+            describe(about);
             // rows that are fetched piece by piece
             connection.setAutoCommit(false);
             try (Statement statement = connection.createStatement()) {

@@ -28,3 +28,4 @@ mod restart;
 mod sessions;
 mod siege;
 mod tenants;
+mod terminal;

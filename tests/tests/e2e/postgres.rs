@@ -77,13 +77,22 @@ async fn python_clients_connect_list_and_ask() {
     assert_eq!(seen["map"], json!({"mark": "pg", "whole": "1"}));
     assert_eq!(seen["error"], json!(["42703", "8"]));
     assert_eq!((&seen["aborted"], &seen["after"]), (&json!("25P02"), &json!(1)));
-    let tables = seen["tables"].as_array().unwrap();
-    assert!(
-        ["events", "logs", "spans"]
-            .iter()
-            .all(|name| tables.contains(&json!(name))),
-        "{tables:?}"
-    );
+    assert_eq!(seen["tables"], json!(["events"]));
+    let views = [
+        "ledger",
+        "logs",
+        "metrics",
+        "plugins",
+        "quarantined",
+        "service_red",
+        "spans",
+        "streams",
+    ];
+    assert_eq!(seen["views"], json!(views));
+    assert_eq!(seen["indexes"], json!([[], true]));
+    assert_eq!(seen["described"], json!([{"text": null}, {}, [], []]));
+    assert_eq!(seen["nothing else"], json!([[], [], [], []]));
+    assert_eq!(seen["reflected"], json!([9, "TIMESTAMP", 0]));
     assert_eq!(seen["has"], json!([true, false]));
     assert_eq!(
         seen["columns"],
@@ -152,8 +161,10 @@ fn java(folder: &Path) -> Result<PathBuf> {
             format!("-DoutputDirectory={}", folder.display()),
         ],
     )?;
-    let source = Path::new(CLIENTS).join("jdbc/Door.java");
-    run("javac", ["-d".as_ref(), folder.as_os_str(), source.as_os_str()])?;
+    for program in ["jdbc/Door.java", "jdbc/DBeaver.java"] {
+        let source = Path::new(CLIENTS).join(program);
+        run("javac", ["-d".as_ref(), folder.as_os_str(), source.as_os_str()])?;
+    }
     Ok(folder.to_owned())
 }
 
@@ -166,22 +177,74 @@ async fn jdbc_connects_lists_and_asks() {
     };
     let (_node, port, token) = filled().await;
     let path = format!("{0}:{0}/*", classes.display());
-    let printed = blocking(|| run("java", ["-cp".to_owned(), path, "Door".to_owned(), port, token]))
-        .await
-        .unwrap();
+    let ask = async |program: &str| {
+        let arguments = ["-cp", &path, program, &port, &token].map(str::to_owned);
+        blocking(|| run("java", arguments)).await.unwrap()
+    };
+    let door = ask("Door").await;
     for line in [
         "bodies [hello 1 13 true pg, hello 2 13 true pg]",
         "tables [events, ledger, logs, metrics, plugins, quarantined, service_red, spans, streams]",
         "columns [time, tenant, node, service]",
         "schemas true",
+        "catalogs [sluice]",
+        "base tables [events]",
+        "views [service_red, spans, streams]",
+        "kinds true",
+        "primary keys []",
+        "indexes []",
+        "imported []",
+        "exported []",
+        "identifier []",
+        "time timestamptz 93 NO null",
+        "types true",
+        "functions [json_get_str]",
+        "arguments [returnValue]",
+        "procedures []",
+        "rights [SELECT]",
+        "rights to columns [SELECT]",
+        "keywords true",
         "fetched 1000",
         "late 57014",
         "write 25006",
         "column 42703",
     ] {
-        assert!(
-            printed.lines().any(|said| said == line),
-            "{line} is missing:\n{printed}"
-        );
+        said(&door, line);
     }
+    let opening = ask("DBeaver").await;
+    for line in [
+        "user [sluice]",
+        "path [public]",
+        "database [sluice]",
+        "databases [sluice]",
+        "setting [on]",
+        "keywords true",
+        "roles [sluice]",
+        "extensions []",
+        "methods true",
+        "encodings true",
+        "schemas [pg_catalog, public]",
+        "types true",
+        "types of the schema []",
+        "events is r, logs is v",
+        "sizes 9",
+        "functions true",
+        "found [events]",
+        "columns [tenant, node, signal, time]",
+        "constraints []",
+        "indexes []",
+        "parents []",
+        "triggers []",
+        "rights [SELECT]",
+        "rows true",
+    ] {
+        said(&opening, line);
+    }
+}
+
+fn said(printed: &str, line: &str) {
+    assert!(
+        printed.lines().any(|said| said == line),
+        "{line} is missing:\n{printed}"
+    );
 }
