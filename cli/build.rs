@@ -22,7 +22,8 @@ const MADE: [&str; 6] = ["target", "dist", "node_modules", "__pycache__", ".venv
 const OURS: [&str; 3] = ["tests", "test", "benches"];
 
 fn main() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Asked for at run time: this script may have been built for another checkout that shares the target folder.
+    let root = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");
     let mut files = Vec::new();
     for source in SOURCES {
         let path = root.join(source);
