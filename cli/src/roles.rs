@@ -10,7 +10,7 @@ use sluice_edge::{EdgeConfig, EdgeError, program};
 use sluice_ingest::config::Role;
 use sluice_ingest::{IngestConfig, IngestService, WatchedLog};
 use sluice_query::config::CacheConfig;
-use sluice_query::{QueryConfig, QueryService, Tokens};
+use sluice_query::{QueryConfig, QueryService, Tokens, WorkerService};
 use sluice_settings::ConfigError;
 use sluice_store::hot::HotStore;
 use sluice_store::{
@@ -209,7 +209,10 @@ pub(crate) async fn ingest(args: IngestArgs) -> anyhow::Result<ExitCode> {
     after_help = "It reads the cold table of the lake, and hot when that is a ClickHouse server (hot.store = \"clickhouse\"). The rows of\n\
     the embedded hot store live in the memory of the process that runs ingest, so they are seen through `sluice up` only. With --ingest it\n\
     finds lake, bucket, hot and a log in Kafka as ingest does, and answers say what of the log is not stored yet; else they say that\n\
-    the end of the log is not known."
+    the end of the log is not known.\n\n\
+    With --worker it computes parts of the queries of other nodes, which name it in scale.workers: scans of cold files with what can be\n\
+    done beside them. It reads the lake that is named here and no other, needs neither hot, tokens nor a log, and answers only those who\n\
+    show the secret in scale.secret_file and are of the same build. A worker that goes costs speed or an error, never a wrong answer."
 )]
 pub(crate) struct QueryArgs {
     /// Settings (deploy/config/query.toml shows them all)
@@ -222,6 +225,9 @@ pub(crate) struct QueryArgs {
     /// (s3://bucket/prefix) is reached as [s3] of --ingest and the variables AWS_… say
     #[arg(long, value_name = "LAKE")]
     lake: Option<String>,
+    /// Compute parts of the queries of other nodes, and nothing else; of --config, [worker], [scale], [tls], [limits] and [cache] count
+    #[arg(long)]
+    worker: bool,
     #[command(flatten)]
     run: RunArgs,
 }
@@ -273,8 +279,44 @@ pub(crate) fn open_caches(config: &CacheConfig) -> anyhow::Result<Caches> {
     Caches::open(&config.options()).with_context(why)
 }
 
+/// `sluice query --worker`.
+async fn worker(args: QueryArgs) -> anyhow::Result<ExitCode> {
+    args.run.check_names(&["worker"])?;
+    let mut config = sluice_settings::load(&args.config, QueryConfig::from_toml)?;
+    config.worker.listen = args.run.address("worker").unwrap_or(config.worker.listen);
+    let shutdown = program::shutdown_on_signal()?;
+    let ingest = args
+        .ingest
+        .as_ref()
+        .map(|file| sluice_settings::load(file, IngestConfig::from_toml))
+        .transpose()?;
+    let lake = open_lake(args.lake.as_deref(), ingest.as_ref()).await?;
+    // Hot rows never come here.
+    let stores = Stores::open_in(&lake, EmbeddedHot::new(0).into()).await?;
+    let caches = open_caches(&config.cache)?;
+    let tables = Tables::with_caches(stores, Arc::new(UnknownEnds), TablesOptions::default(), caches);
+    let service = WorkerService::build(config, tables).await?;
+    if let Some(path) = &args.run.ready_file {
+        program::write_ready_file(path, service.listen(), None)?;
+    }
+    service.run(shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The lake that is named, or that of ingest, or the one of a machine that has nothing else.
+async fn open_lake(named: Option<&str>, ingest: Option<&IngestConfig>) -> anyhow::Result<Lake> {
+    let (lake, bucket) = match ingest {
+        Some(ingest) => (ingest.lake.as_str(), ingest.s3.options()?),
+        None => ("sluice-data/lake", S3Options::default()),
+    };
+    Ok(Lake::open(named.unwrap_or(lake), &bucket).await?)
+}
+
 pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
     running::start_logging();
+    if args.worker {
+        return worker(args).await;
+    }
     args.run.check_names(&["http", "flight", "pg"])?;
     let mut config = sluice_settings::load(&args.config, QueryConfig::from_toml)?;
     config.listen = args.run.address("http").unwrap_or(config.listen);
@@ -295,11 +337,7 @@ pub(crate) async fn query(args: QueryArgs) -> anyhow::Result<ExitCode> {
         HotStore::Embedded => EmbeddedHot::new(0).into(),
         HotStore::ClickHouse => ClickHouseHot::new(&config.hot.clickhouse)?.into(),
     };
-    let (lake, bucket) = match &ingest {
-        Some(ingest) => (ingest.lake.as_str(), ingest.s3.options()?),
-        None => ("sluice-data/lake", S3Options::default()),
-    };
-    let lake = Lake::open(args.lake.as_deref().unwrap_or(lake), &bucket).await?;
+    let lake = open_lake(args.lake.as_deref(), ingest.as_ref()).await?;
     let stores = Stores::open_in(&lake, hot).await?;
     let log = ingest.as_ref().map(WatchedLog::open).transpose()?.flatten();
     let ends = log

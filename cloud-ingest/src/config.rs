@@ -536,15 +536,20 @@ mod tests {
         let acks = IngestConfig::from_toml(&properties("acks = \"1\"")).unwrap_err();
         assert_eq!(acks.key.as_deref(), Some("log.kafka.properties.acks"), "{acks}");
         for (line, key) in [
-            ("\"security.protocol\" = \"SASL_SSL\"", "security.protocol"),
-            ("\"sasl.mechanism\" = \"SCRAM-SHA-512\"", "sasl.mechanism"),
-            ("\"ssl.ca.location\" = \"/ca.pem\"", "ssl.ca.location"),
+            ("\"security.protocol\" = \"TLS\"", "security.protocol"),
+            ("\"sasl.mechanism\" = \"GSSAPI\"", "sasl.mechanism"),
         ] {
             let error = IngestConfig::from_toml(&properties(line)).unwrap_err();
             assert_eq!(error.key, Some(format!("log.kafka.properties.{key}")), "{error}");
-            assert!(error.to_string().contains("TLS"), "{error}");
+            assert!(error.to_string().contains("PLAIN"), "{error}");
         }
-        IngestConfig::from_toml(&properties("\"security.protocol\" = \"sasl_plaintext\"")).unwrap();
+        for line in [
+            "\"security.protocol\" = \"sasl_ssl\"",
+            "\"sasl.mechanism\" = \"SCRAM-SHA-512\"",
+            "\"ssl.ca.location\" = \"/ca.pem\"",
+        ] {
+            IngestConfig::from_toml(&properties(line)).unwrap();
+        }
         let secret = "\"sasl.mechanism\" = \"PLAIN\"\n\"sasl.password\" = { env = \"PATH\" }";
         let read = IngestConfig::from_toml(&properties(secret))
             .unwrap()

@@ -4,36 +4,51 @@
 //! An answer belongs to the text of a query with its parameters, asked for one scope, and to the inputs that its plan reads
 //! (`sluice_store::inputs`): those are looked at each time, for the point of the log that the query pinned. So a new row, a hand-off, an
 //! erasure or the retention that touches what the query reads makes another answer, and nothing has to be told to this cache.
+//!
+//! A window that moves asks something else each time, and most of it was computed before. So of an aggregate over a window of time whose groups
+//! are pieces of that time, the window is cut into ranges (`cuts`), and the groups of each range are kept, with what the rows of the range are made of
+//! (`sluice_store::Looks`). Only ranges that are new or whose rows changed are computed, in one query, with the pieces at both ends of the
+//! window, which are never whole; what stands above the aggregate (HAVING, ORDER BY, LIMIT) sees all groups together (`joined`). It is right because
+//! each row belongs to one range by its time alone, and no group has rows of two. The window and its clock are no part of what is kept, so
+//! `time >= now() - INTERVAL '1 hour'` is answered so too. It begins with the second time that a grouping is asked for (`seen`), and whatever goes
+//! wrong with it, the window is computed as a whole.
 
-use std::collections::HashMap;
-use std::pin::Pin;
+mod budget;
+mod cuts;
+mod join;
+mod joined;
+mod kept;
+mod remembering;
+mod seen;
+mod sliced;
+mod taking;
+
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
-use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::dataframe::DataFrame;
 use datafusion::datasource::source_as_provider;
 use datafusion::error::Result;
-use datafusion::execution::{RecordBatchStream, SendableRecordBatchStream};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, Volatility, WindowFunctionDefinition};
-use datafusion::physical_plan::execute_stream;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use futures::{Stream, StreamExt, stream};
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::stream;
 use sluice_store::{Inputs, Scope};
 
+use self::kept::{Caps, Key, State, What};
+use self::remembering::{Kept, Remembering};
+use self::seen::Seen;
 use crate::config::CacheConfig;
 use crate::engine::{Dialect, Question};
 
 /// Answers of one tenant are no larger than this share of what it may fill, so that one does not push out all others.
 const LARGEST: u64 = 8;
-/// Small answers are kept by the thousand; finding the oldest looks at all of them.
-const MAX_ANSWERS: usize = 4096;
-/// What an answer takes beside its rows and its text, about.
-const OVERHEAD: u64 = 512;
 
 /// What was asked, and for whom.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -46,28 +61,17 @@ pub(crate) struct Asked {
 
 #[derive(Debug)]
 pub(crate) struct Answers {
-    most: u64,
-    tenant_most: u64,
+    caps: Caps,
+    /// Windows are put together of ranges.
+    by_range: bool,
     state: Mutex<State>,
+    seen: Mutex<Seen>,
+    hasher: RandomState,
     pub(crate) hits: AtomicU64,
     pub(crate) misses: AtomicU64,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    bytes: u64,
-    next: u64,
-    of_scope: HashMap<Scope, u64>,
-    held: HashMap<Asked, Held>,
-}
-
-#[derive(Debug)]
-struct Held {
-    inputs: Inputs,
-    schema: SchemaRef,
-    rows: Arc<[RecordBatch]>,
-    bytes: u64,
-    used: u64,
+    /// Ranges of time whose groups were given again, and those that were computed.
+    pub(crate) ranges_again: AtomicU64,
+    pub(crate) ranges_made: AtomicU64,
 }
 
 impl Asked {
@@ -81,11 +85,6 @@ impl Asked {
             sql: question.sql.as_str().into(),
             params: question.params.as_slice().into(),
         })
-    }
-
-    fn bytes(&self) -> u64 {
-        let params: usize = self.params.iter().map(ScalarValue::size).sum();
-        (self.sql.len() + params) as u64 + OVERHEAD
     }
 }
 
@@ -124,28 +123,56 @@ fn is_steady(plan: &LogicalPlan) -> Result<bool> {
 impl Answers {
     pub(crate) fn new(config: &CacheConfig) -> Arc<Answers> {
         Arc::new(Answers {
-            most: config.answers,
-            tenant_most: config.tenant_answers.min(config.answers),
+            caps: Caps {
+                most: config.answers,
+                tenant_most: config.tenant_answers.min(config.answers),
+            },
+            by_range: config.ranges && config.answers > 0,
             state: Mutex::default(),
+            seen: Mutex::default(),
+            hasher: RandomState::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
+            ranges_again: AtomicU64::new(0),
+            ranges_made: AtomicU64::new(0),
         })
     }
 
     /// What was answered before, or the rows as they are made.
     pub(crate) async fn answer(
         self: &Arc<Self>,
+        scope: &Scope,
         asked: Option<Asked>,
-        frame: &DataFrame,
+        frame: DataFrame,
+        now_ns: i64,
     ) -> Result<SendableRecordBatchStream> {
-        let plan = frame.create_physical_plan().await?;
-        let known = asked.and_then(|asked| Some((asked, sluice_store::inputs(&plan)?)));
+        let context = Arc::new(frame.task_ctx());
+        let (state, plan) = frame.into_parts();
+        let plan = state.optimize(&plan)?;
+        let mut whole = None;
+        let mut known = None;
+        if let Some(asked) = asked {
+            let planned = plan_of(&plan, &state).await?;
+            known = sluice_store::inputs(&planned).map(|inputs| (asked, inputs));
+            whole = Some(planned);
+        }
         if let Some((asked, inputs)) = &known
             && let Some(rows) = self.recall(asked, *inputs)
         {
             return Ok(rows);
         }
-        let rows = execute_stream(plan, Arc::new(frame.task_ctx()))?;
+        let joined = Box::pin(self.join(scope, &plan, &state, now_ns)).await;
+        // What cannot be put together of ranges is computed as a whole.
+        let joined = joined.unwrap_or_else(|error| {
+            tracing::debug!(%error, "a query is not put together of ranges of time");
+            None
+        });
+        let planned = match (joined, whole) {
+            (Some(joined), _) => joined,
+            (None, Some(whole)) => whole,
+            (None, None) => plan_of(&plan, &state).await?,
+        };
+        let rows = execute_stream(planned, context)?;
         Ok(match known {
             Some((asked, inputs)) => self.remember(asked, inputs, rows),
             None => rows,
@@ -154,7 +181,7 @@ impl Answers {
 
     /// What was answered before, if the plan still reads the same.
     fn recall(&self, asked: &Asked, inputs: Inputs) -> Option<SendableRecordBatchStream> {
-        let recalled = self.lock().recall(asked, inputs);
+        let recalled = self.lock().answer(asked, inputs);
         let counter = if recalled.is_some() { &self.hits } else { &self.misses };
         counter.fetch_add(1, Ordering::Relaxed);
         let (schema, rows) = recalled?;
@@ -169,18 +196,9 @@ impl Answers {
         inputs: Inputs,
         rows: SendableRecordBatchStream,
     ) -> SendableRecordBatchStream {
-        let left = (self.tenant_most / LARGEST).checked_sub(asked.bytes());
+        let left = (self.caps.tenant_most / LARGEST).checked_sub(Key::Answer(asked.clone()).bytes());
         let Some(left) = left else { return rows };
-        Box::pin(Remembering {
-            rows,
-            kept: Some(Kept {
-                asked,
-                inputs,
-                rows: Vec::new(),
-                left,
-            }),
-            answers: Arc::clone(self),
-        })
+        Box::pin(Remembering::new(self, asked, inputs, rows, left))
     }
 
     /// Bytes that are held.
@@ -189,35 +207,13 @@ impl Answers {
     }
 
     fn keep(&self, kept: Kept, schema: SchemaRef) {
-        let Kept {
-            asked, inputs, rows, ..
-        } = kept;
-        let bytes = rows.iter().map(size).sum::<u64>() + asked.bytes();
-        let mut state = self.lock();
-        state.forget(&asked);
-        let of_scope = state.of_scope.get(&asked.scope).copied().unwrap_or(0);
-        if of_scope + bytes > self.tenant_most {
-            state.make_room(Some(&asked.scope), of_scope + bytes - self.tenant_most);
-        }
-        if state.bytes + bytes > self.most {
-            let over = state.bytes + bytes - self.most;
-            state.make_room(None, over);
-        }
-        while state.held.len() >= MAX_ANSWERS {
-            state.make_room(None, 1);
-        }
-        state.next += 1;
-        let used = state.next;
-        state.bytes += bytes;
-        *state.of_scope.entry(asked.scope.clone()).or_default() += bytes;
-        let held = Held {
-            inputs,
+        let what = What::Answer {
+            inputs: kept.inputs,
             schema,
-            rows: rows.into(),
-            bytes,
-            used,
+            rows: kept.rows.into(),
         };
-        state.held.insert(asked, held);
+        let gone = self.lock().put(Key::Answer(kept.asked), what, self.caps);
+        drop(gone);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -226,93 +222,8 @@ impl Answers {
     }
 }
 
-impl State {
-    fn recall(&mut self, asked: &Asked, inputs: Inputs) -> Option<(SchemaRef, Arc<[RecordBatch]>)> {
-        self.next += 1;
-        let held = self.held.get_mut(asked)?;
-        if held.inputs != inputs {
-            return None;
-        }
-        held.used = self.next;
-        Some((Arc::clone(&held.schema), Arc::clone(&held.rows)))
-    }
-
-    fn forget(&mut self, asked: &Asked) {
-        let Some(held) = self.held.remove(asked) else { return };
-        self.bytes -= held.bytes;
-        if let Some(bytes) = self.of_scope.get_mut(&asked.scope) {
-            *bytes -= held.bytes;
-            if *bytes == 0 {
-                self.of_scope.remove(&asked.scope);
-            }
-        }
-    }
-
-    /// Forgets what was not used for longest, of one scope or of all, until so many bytes are free.
-    fn make_room(&mut self, scope: Option<&Scope>, bytes: u64) {
-        let mut freed = 0;
-        while freed < bytes {
-            let of_scope = self
-                .held
-                .iter()
-                .filter(|(asked, _)| scope.is_none_or(|scope| *scope == asked.scope));
-            let Some((oldest, held)) = of_scope.min_by_key(|(_, held)| held.used) else {
-                return;
-            };
-            freed += held.bytes;
-            let oldest = oldest.clone();
-            self.forget(&oldest);
-        }
-    }
-}
-
-/// Rows on their way, and what of them is kept so far.
-struct Remembering {
-    rows: SendableRecordBatchStream,
-    kept: Option<Kept>,
-    answers: Arc<Answers>,
-}
-
-struct Kept {
-    asked: Asked,
-    inputs: Inputs,
-    rows: Vec<RecordBatch>,
-    left: u64,
-}
-
-fn size(batch: &RecordBatch) -> u64 {
-    batch.get_array_memory_size() as u64
-}
-
-impl Stream for Remembering {
-    type Item = Result<RecordBatch>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let next = std::task::ready!(self.rows.poll_next_unpin(cx));
-        match &next {
-            Some(Ok(batch)) => {
-                self.kept = self.kept.take().and_then(|mut kept| {
-                    kept.left = kept.left.checked_sub(size(batch))?;
-                    kept.rows.push(batch.clone());
-                    Some(kept)
-                });
-            }
-            Some(Err(_)) => self.kept = None,
-            None => {
-                if let Some(kept) = self.kept.take() {
-                    let schema = self.rows.schema();
-                    self.answers.keep(kept, schema);
-                }
-            }
-        }
-        Poll::Ready(next)
-    }
-}
-
-impl RecordBatchStream for Remembering {
-    fn schema(&self) -> SchemaRef {
-        self.rows.schema()
-    }
+async fn plan_of(plan: &LogicalPlan, state: &SessionState) -> Result<Arc<dyn ExecutionPlan>> {
+    state.query_planner().create_physical_plan(plan, state).await
 }
 
 #[cfg(test)]

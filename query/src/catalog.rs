@@ -10,14 +10,16 @@ use datafusion::error::Result;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_distributed::{DistributedConfig, DistributedExt};
 use sluice_store::hot::clickhouse::StatementLimits;
-use sluice_store::{Pinned, Scope, physical_rules, register_views};
+use sluice_store::{ColdCodec, Pinned, Scope, physical_rules, physical_rules_with, register_views};
 
 use crate::config::LimitsConfig;
 use crate::functions::{self, Literals, Plugins, step_bytes};
 use crate::memory::Room;
 use crate::metered::Metering;
 use crate::position::Known;
+use crate::scale::{Spreading, Workers};
 use crate::tokens::{Identity, Reach};
 use crate::yielding::Yielding;
 
@@ -26,6 +28,15 @@ pub(crate) const SCHEMA: &str = "public";
 
 /// Functions that say something of this process or change something; nothing a query needs.
 const WITHHELD: [&str; 1] = ["version"];
+
+/// What a node keeps of the rows that workers have sent for one step of a query, before it stops reading: a part of `limits.memory`.
+const PART_OF_MEMORY: u64 = 32;
+
+/// The settings that decide what a plan means: the same wherever a part of it runs.
+pub(crate) fn meaning(mut config: SessionConfig) -> SessionConfig {
+    config.options_mut().sql_parser.collect_spans = true;
+    config
+}
 
 /// Makes sessions. What every session shares (functions, optimizer rules) is made once.
 pub(crate) struct Catalog {
@@ -64,15 +75,37 @@ impl std::fmt::Debug for Catalog {
 }
 
 impl Catalog {
+    #[cfg(test)]
     pub(crate) fn new(limits: &LimitsConfig) -> Catalog {
-        let mut config = SessionConfig::new()
+        Self::with_workers(limits, None)
+    }
+
+    /// With workers, the cold part of each plan is theirs, and the codec is how it goes there.
+    pub(crate) fn with_workers(limits: &LimitsConfig, workers: Option<(&Arc<Workers>, ColdCodec)>) -> Catalog {
+        let mut config = meaning(SessionConfig::new())
             .with_default_catalog_and_schema(CATALOG, SCHEMA)
             .with_create_default_catalog_and_schema(false)
             .with_information_schema(true);
-        config.options_mut().sql_parser.collect_spans = true;
+        let rules = match workers {
+            None => physical_rules(),
+            Some((workers, codec)) => {
+                let mut distributed = DistributedConfig::default();
+                let kept = usize::try_from(limits.memory / PART_OF_MEMORY).unwrap_or(usize::MAX);
+                distributed.worker_connection_buffer_budget_bytes = kept;
+                // A plan for one group of rows has no first half of an aggregate that workers could compute.
+                let groups = config.target_partitions().max(2);
+                config = config
+                    .with_target_partitions(groups)
+                    .with_distributed_option_extension(distributed)
+                    .with_distributed_user_codec(codec);
+                physical_rules_with(Arc::new(Spreading {
+                    workers: Arc::clone(workers),
+                }))
+            }
+        };
         let mut builder = SessionStateBuilder::new_with_default_features()
             .with_config(config)
-            .with_physical_optimizer_rules(physical_rules())
+            .with_physical_optimizer_rules(rules)
             .with_physical_optimizer_rule(Arc::new(Literals {
                 most: step_bytes(limits.memory),
             }))

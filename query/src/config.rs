@@ -10,6 +10,9 @@ use sluice_store::CacheOptions;
 use sluice_store::hot::HotStore;
 use sluice_store::hot::clickhouse::ClickHouseConfig;
 
+/// Each step on workers has a part for each of them.
+const MAX_WORKERS: usize = 64;
+
 /// The query role's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -34,6 +37,35 @@ pub struct QueryConfig {
     pub plugins: PluginsConfig,
     pub limits: LimitsConfig,
     pub cache: CacheConfig,
+    /// Who computes the cold parts of this node's queries.
+    pub scale: ScaleConfig,
+    /// What `sluice query --worker` does, which then does nothing else.
+    pub worker: WorkerConfig,
+}
+
+/// The workers of a query node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScaleConfig {
+    /// Their addresses; none: everything runs on this node.
+    pub workers: Vec<String>,
+    /// The file of the secret that query nodes and workers of one lake share.
+    pub secret_file: PathBuf,
+    /// PEM of the authorities that workers' certificates may come from.
+    pub ca: PathBuf,
+    /// Scans of fewer bytes of cold files run on this node.
+    #[serde(with = "units::size")]
+    pub min_bytes: u64,
+}
+
+/// A worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// Where query nodes find it.
+    pub listen: SocketAddr,
+    /// Parts of queries that it computes at once; query nodes compute the others themselves.
+    pub parts: usize,
 }
 
 /// What is kept so that it need not be read or computed again.
@@ -49,6 +81,8 @@ pub struct CacheConfig {
     /// How much of that one tenant may fill.
     #[serde(with = "units::size")]
     pub tenant_answers: u64,
+    /// Of windows of time that move, keep the groups of each range of time in that memory, so that only new ranges are computed.
+    pub ranges: bool,
     /// Disk for parts of cold files that lie in a bucket.
     #[serde(with = "units::size")]
     pub disk: u64,
@@ -190,7 +224,39 @@ impl QueryConfig {
         if !(1..=65_536).contains(&l.connections) {
             return refuse("limits.connections", "goes from 1 to 65536");
         }
+        if self.scale.workers.len() > MAX_WORKERS {
+            return refuse("scale.workers", "names more than 64 workers");
+        }
+        if !self.scale.workers.is_empty() && self.scale.secret_file.as_os_str().is_empty() {
+            return refuse(
+                "scale.secret_file",
+                "must name the file of the secret that the workers want",
+            );
+        }
+        if !(1..=1024).contains(&self.worker.parts) {
+            return refuse("worker.parts", "goes from 1 to 1024");
+        }
         Ok(())
+    }
+}
+
+impl Default for ScaleConfig {
+    fn default() -> Self {
+        ScaleConfig {
+            workers: Vec::new(),
+            secret_file: PathBuf::new(),
+            ca: PathBuf::new(),
+            min_bytes: 32 << 20,
+        }
+    }
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        WorkerConfig {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7082)),
+            parts: 8,
+        }
     }
 }
 
@@ -208,6 +274,8 @@ impl Default for QueryConfig {
             plugins: PluginsConfig::default(),
             limits: LimitsConfig::default(),
             cache: CacheConfig::default(),
+            scale: ScaleConfig::default(),
+            worker: WorkerConfig::default(),
         }
     }
 }
@@ -218,6 +286,7 @@ impl Default for CacheConfig {
             footers: 256 << 20,
             answers: 64 << 20,
             tenant_answers: 32 << 20,
+            ranges: true,
             disk: 4 << 30,
             dir: PathBuf::new(),
         }

@@ -26,12 +26,14 @@ use crate::executor::{AbortOnDrop, Executor};
 use crate::functions::Plugins;
 use crate::limits::{Admission, Place};
 use crate::pg_catalog::PgCatalog;
+use crate::scale::Workers;
 use crate::shape::{self, Shape};
 use crate::tokens::Identity;
 use crate::{functions, guard, position};
 
 /// Batches between the threads that compute and the connection that writes.
 const BATCHES_AHEAD: usize = 2;
+const NANOS_PER_MILLI: i64 = 1_000_000;
 
 /// What is asked.
 #[derive(Debug)]
@@ -107,6 +109,7 @@ pub(crate) struct Engine {
     executor: Executor,
     admission: Admission,
     limits: LimitsConfig,
+    workers: Option<Arc<Workers>>,
     pub(crate) counters: Counters,
 }
 
@@ -136,11 +139,17 @@ pub(crate) struct Counters {
 }
 
 impl Engine {
-    pub(crate) fn start(tables: Tables, limits: LimitsConfig, cache: &CacheConfig) -> std::io::Result<Engine> {
+    /// `workers` compute the cold parts of its queries, if there are any.
+    pub(crate) fn start(
+        tables: Tables,
+        limits: LimitsConfig,
+        cache: &CacheConfig,
+        workers: Option<Arc<Workers>>,
+    ) -> std::io::Result<Engine> {
         Ok(Engine {
             shared: Arc::new(Shared {
+                catalog: Catalog::with_workers(&limits, workers.as_ref().map(|workers| (workers, tables.codec()))),
                 tables,
-                catalog: Catalog::new(&limits),
                 answers: Answers::new(cache),
                 streams: StreamsCache::default(),
                 postgres: OnceCell::new(),
@@ -148,6 +157,7 @@ impl Engine {
             executor: Executor::start(limits.threads)?,
             admission: Admission::new(&limits),
             limits,
+            workers,
             counters: Counters::default(),
         })
     }
@@ -170,9 +180,23 @@ impl Engine {
         (of(&answers.hits), of(&answers.misses), answers.bytes())
     }
 
+    /// Ranges of time whose groups were given again, and those whose groups had to be computed.
+    pub(crate) fn ranges(&self) -> (u64, u64) {
+        let answers = &self.shared.answers;
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        (of(&answers.ranges_again), of(&answers.ranges_made))
+    }
+
     /// What was read of cold files.
     pub(crate) fn reads(&self) -> Reads {
         self.shared.tables.reads()
+    }
+
+    /// What `/metrics` says of the workers, if there are any.
+    pub(crate) fn worker_metrics(&self, text: &mut String) {
+        if let Some(workers) = &self.workers {
+            workers.metrics(text);
+        }
     }
 
     pub(crate) fn running(&self) -> usize {
@@ -435,7 +459,10 @@ async fn open(
         false => frame.with_param_values(question.params.clone()),
     };
     let started = match frame {
-        Ok(frame) => shared.answers.answer(asked, &frame).await,
+        Ok(frame) => {
+            let now_ns = now_ms.saturating_mul(NANOS_PER_MILLI);
+            shared.answers.answer(&scope, asked, frame, now_ns).await
+        }
         Err(error) => Err(error),
     };
     let stream = match started {

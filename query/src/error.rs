@@ -149,6 +149,11 @@ pub struct QueryError {
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
+/// A machine that computed a part of the answer is gone, and rows of it were given already.
+#[derive(Debug, thiserror::Error)]
+#[error("a worker was lost while it computed a part of the answer")]
+pub(crate) struct WorkerLost;
+
 impl QueryError {
     pub(crate) fn new(kind: Kind, message: impl Into<String>) -> QueryError {
         QueryError {
@@ -192,6 +197,14 @@ impl QueryError {
             return exhausted(&said).because(error);
         }
         let root = error.find_root();
+        if let DataFusionError::External(cause) = root
+            && cause.is::<WorkerLost>()
+        {
+            let lost = QueryError::new(Kind::Unavailable, WorkerLost.to_string());
+            return lost
+                .hint("ask again: what it had to do is done by others then")
+                .because(error);
+        }
         let (kind, message) = match root {
             DataFusionError::ObjectStore(e) => (Kind::Unavailable, e.to_string()),
             DataFusionError::IoError(e) => (Kind::Unavailable, e.to_string()),

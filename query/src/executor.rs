@@ -41,6 +41,11 @@ impl Executor {
         })
     }
 
+    /// How many threads compute.
+    pub(crate) fn threads(&self) -> usize {
+        self.handle.metrics().num_workers()
+    }
+
     pub(crate) fn spawn<F>(&self, work: F) -> AbortOnDrop
     where
         F: Future<Output = ()> + Send + 'static,

@@ -2,7 +2,8 @@
 //!
 //! `service` composes the parts and is what a program starts; `engine` plans and runs one query; `catalog` decides what a query can
 //! see; `cache` gives answers again; `functions` are those for telemetry; `tokens` decides who asks; `api` is the HTTP door and `encode` the formats of its answers;
-//! `pg` is the door for clients of Postgres, `flight` the one for clients of Arrow Flight SQL.
+//! `pg` is the door for clients of Postgres, `flight` the one for clients of Arrow Flight SQL; `scale` has cold parts of queries computed
+//! by other machines, and is such a machine.
 
 mod api;
 mod cache;
@@ -21,12 +22,14 @@ mod limits;
 mod listener;
 mod memory;
 mod metered;
+mod metrics;
 mod names;
 mod params;
 mod pg;
 mod pg_catalog;
 mod position;
 mod queue;
+mod scale;
 mod service;
 mod shape;
 mod spelled;
@@ -37,6 +40,7 @@ mod yielding;
 
 pub use config::QueryConfig;
 pub use functions::{Applier, ApplyError, PluginCall, Plugins, applied_schema};
+pub use scale::{PeerError, SecretError, WorkerService};
 pub use service::{BuildError, QueryService, RunError};
 pub use status::{NoStatus, StatusSource};
 pub use tokens::{Identity, Tokens};

@@ -13,10 +13,13 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
 use futures::StreamExt;
 use futures::stream::poll_fn;
+
+use crate::scale::ColdOnWorkers;
 
 /// Puts a meter above everything that reads; each plan has one count.
 #[derive(Debug)]
@@ -30,11 +33,13 @@ impl PhysicalOptimizerRule for Metering {
     }
 
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let meter = Arc::new(Meter {
-            read: AtomicU64::new(0),
-            most: self.most,
-        });
+        let meter = Arc::new(Meter::new(self.most));
         let wrap = |node: Arc<dyn ExecutionPlan>| {
+            // What workers read is of this query too.
+            if let Some(spread) = node.downcast_ref::<ColdOnWorkers>() {
+                let metered = spread.metered(Arc::clone(&meter));
+                return Ok(Transformed::yes(Arc::new(metered) as Arc<dyn ExecutionPlan>));
+            }
             Ok(match node.children().is_empty() {
                 true => {
                     Transformed::yes(Arc::new(MeteredExec::new(node, Arc::clone(&meter))) as Arc<dyn ExecutionPlan>)
@@ -50,19 +55,30 @@ impl PhysicalOptimizerRule for Metering {
     }
 }
 
+/// What a meter calls the bytes that it counted.
+pub(crate) const METERED: &str = "metered_bytes";
 /// How files call what they gave.
 const FILE_BYTES: &str = "bytes_scanned";
 /// Files are asked what they gave once in so many turns: they keep a count for each file.
 const LOOK_EVERY: u32 = 8;
 
+/// One query's count.
 #[derive(Debug)]
-struct Meter {
+pub(crate) struct Meter {
     read: AtomicU64,
     most: u64,
 }
 
 impl Meter {
-    fn add(&self, bytes: u64) -> Result<()> {
+    pub(crate) fn new(most: u64) -> Meter {
+        Meter {
+            read: AtomicU64::new(0),
+            most,
+        }
+    }
+
+    /// Fails when that is too much.
+    pub(crate) fn add(&self, bytes: u64) -> Result<()> {
         let read = self.read.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
         match read > self.most {
             false => Ok(()),
@@ -83,14 +99,17 @@ struct Part {
 }
 
 impl Part {
-    fn look(&self, rows: u64, node: &dyn ExecutionPlan, at_files: bool, meter: &Meter) -> Result<()> {
+    fn look(&self, rows: u64, node: &dyn ExecutionPlan, at_files: bool, meter: &Meter, told: &Count) -> Result<()> {
         let rows = self.rows.fetch_add(rows, Ordering::Relaxed) + rows;
         let files = if at_files { file_bytes(node) } else { 0 };
         let now = rows.max(files);
         let before = self.told.fetch_max(now, Ordering::Relaxed);
         match now.checked_sub(before) {
             None | Some(0) => Ok(()),
-            Some(more) => meter.add(more),
+            Some(more) => {
+                told.add(usize::try_from(more).unwrap_or(usize::MAX));
+                meter.add(more)
+            }
         }
     }
 }
@@ -118,6 +137,7 @@ struct MeteredExec {
     input: Arc<dyn ExecutionPlan>,
     meter: Arc<Meter>,
     part: Arc<Part>,
+    metrics: ExecutionPlanMetricsSet,
 }
 
 impl MeteredExec {
@@ -126,6 +146,7 @@ impl MeteredExec {
             input,
             meter,
             part: Arc::default(),
+            metrics: ExecutionPlanMetricsSet::new(),
         }
     }
 }
@@ -171,6 +192,7 @@ impl ExecutionPlan for MeteredExec {
         let mut input = self.input.execute(partition, context)?;
         let (node, meter, part) = (Arc::clone(&self.input), Arc::clone(&self.meter), Arc::clone(&self.part));
         let schema = input.schema();
+        let told = MetricBuilder::new(&self.metrics).counter(METERED, partition);
         let mut turns = 0u32;
         let mut over = false;
         // Each turn, because files whose rows a filter drops give none for a long time.
@@ -186,7 +208,7 @@ impl ExecutionPlan for MeteredExec {
             };
             let at_files = ended || turns.is_multiple_of(LOOK_EVERY);
             turns = turns.wrapping_add(1);
-            match part.look(rows, node.as_ref(), at_files, &meter) {
+            match part.look(rows, node.as_ref(), at_files, &meter, &told) {
                 Ok(()) => polled,
                 Err(error) => {
                     over = true;
@@ -195,5 +217,9 @@ impl ExecutionPlan for MeteredExec {
             }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, counted)))
+    }
+
+    fn metrics(&self) -> Option<MetricsSet> {
+        Some(self.metrics.clone_inner())
     }
 }

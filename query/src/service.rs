@@ -17,6 +17,7 @@ use crate::config::QueryConfig;
 use crate::engine::Engine;
 use crate::functions::Plugins;
 use crate::memory::Room;
+use crate::scale::{PeerError, Workers};
 use crate::status::{NoStatus, StatusSource};
 use crate::tls::{Tls, TlsError};
 use crate::tokens::Tokens;
@@ -73,6 +74,8 @@ pub enum BuildError {
     Spill { path: PathBuf, source: io::Error },
     #[error("the threads that compute answers cannot be started")]
     Threads(#[source] io::Error),
+    #[error("workers")]
+    Workers(#[from] PeerError),
 }
 
 /// Why a running query role stopped by itself.
@@ -99,7 +102,9 @@ impl QueryService {
             path: config.limits.spill_dir.clone(),
             source,
         })?;
-        let engine = Arc::new(Engine::start(tables, config.limits, &config.cache).map_err(BuildError::Threads)?);
+        let workers = Workers::open(&config.scale, config.insecure, config.limits.max_scan)?;
+        let engine = Engine::start(tables, config.limits, &config.cache, workers.map(Arc::new));
+        let engine = Arc::new(engine.map_err(BuildError::Threads)?);
         Ok(QueryService {
             listener,
             address,
@@ -195,7 +200,7 @@ impl QueryService {
     }
 }
 
-async fn bind(door: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BuildError> {
+pub(crate) async fn bind(door: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), BuildError> {
     let failed = |source| BuildError::Bind { door, address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;

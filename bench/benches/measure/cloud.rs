@@ -133,37 +133,11 @@ impl Site {
         self.next_request = report.unwrap().next_request;
     }
 
-    /// Until the edge holds nothing, and both tiers have what the log has.
+    /// Until the edge holds nothing, and both tiers have what the log has. Its edge reports now and then, and what was sent before that has
+    /// arrived long since.
     async fn level(&mut self) {
-        let begun = Instant::now();
-        loop {
-            self.fleet.all_run().unwrap();
-            if self.fleet.held_at_edges().await.unwrap() == 0 {
-                let ends = self.fleet.ends(&self.engines).await.unwrap();
-                let is_level = |store: &std::collections::BTreeMap<i64, u64>| {
-                    ends.log.iter().all(|(p, end)| *end == 0 || store.get(p) == Some(end))
-                };
-                // Its edge reports now and then, and what was sent before that has arrived long since.
-                if is_level(&ends.cold) && is_level(&ends.hot) {
-                    return;
-                }
-            }
-            assert!(
-                begun.elapsed() < LIMIT,
-                "never level: {:?}",
-                self.fleet.ends(&self.engines).await
-            );
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    }
-
-    /// Until the log has what the edge took.
-    async fn sent(&self) {
-        let begun = Instant::now();
-        while self.fleet.held_at_edges().await.unwrap() > 0 {
-            assert!(begun.elapsed() < LIMIT, "the edge never sent what it holds");
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
+        self.fleet.sent(LIMIT).await.unwrap();
+        self.fleet.level(&self.engines, LIMIT).await.unwrap();
     }
 
     fn cpu_seconds(&self, part: Part) -> f64 {
@@ -189,7 +163,7 @@ impl Site {
         self.fleet.processes.kill(Part::Cold).unwrap();
         let before = self.hot_rows("events").await;
         self.load(BACKLOG, None).await;
-        self.sent().await;
+        self.fleet.sent(LIMIT).await.unwrap();
         self.fleet.processes.start(Part::Hot(1)).await.unwrap();
         let mut first = None;
         let (seconds, rows) = loop {

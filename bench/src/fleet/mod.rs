@@ -312,17 +312,29 @@ impl Fleet {
     /// of the log. No load may run any more.
     pub async fn arrive(&mut self, engines: &Engines, limit: Duration) -> Result<()> {
         let begun = Instant::now();
+        self.sent(limit).await?;
+        let edges: Vec<Part> = (1..=self.edges).map(Part::Edge).collect();
+        self.processes.stop(edges, limit).await?;
+        self.level(engines, limit.saturating_sub(begun.elapsed())).await
+    }
+
+    /// Waits until the edges hold nothing: the log has what they took.
+    pub async fn sent(&mut self, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
         loop {
             self.all_run()?;
             let held = self.held_at_edges().await?;
             if held == 0 {
-                break;
+                return Ok(());
             }
             ensure!(begun.elapsed() < limit, "the edges still hold {held} batches");
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-        let edges: Vec<Part> = (1..=self.edges).map(Part::Edge).collect();
-        self.processes.stop(edges, limit).await?;
+    }
+
+    /// Waits until both stores hold all of the log.
+    pub async fn level(&mut self, engines: &Engines, limit: Duration) -> Result<()> {
+        let begun = Instant::now();
         loop {
             self.all_run()?;
             let ends = self.ends(engines).await;

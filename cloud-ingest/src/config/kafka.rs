@@ -132,22 +132,19 @@ impl KafkaSettings {
     }
 }
 
-/// What the client library of this build cannot do, of what a property asks for: it is built without TLS, and all SASL but PLAIN needs
-/// what TLS brings. Said here, with the line, and not by a client that is made later.
+/// What the client library of this build cannot do, of what a property asks for. Said here, with the line, and not by a client that is made
+/// later.
 fn not_built(name: &str, property: &Property) -> Option<&'static str> {
-    let is = |known: &[&str]| match property {
-        Property::Text(text) => known.iter().any(|known| text.eq_ignore_ascii_case(known)),
-        // What a reference says is seen by the client.
-        Property::Reference(_) => true,
-    };
+    // What a reference says is seen by the client.
+    let Property::Text(text) = property else { return None };
+    let is = |known: &[&str]| known.iter().any(|known| text.eq_ignore_ascii_case(known));
     match name {
-        "security.protocol" if !is(&["plaintext", "sasl_plaintext"]) => Some(
-            "asks for TLS, which this build does not speak to brokers: PLAINTEXT or SASL_PLAINTEXT, and a proxy for TLS beside Sluice",
-        ),
-        "sasl.mechanism" | "sasl.mechanisms" if !is(&["plain"]) => {
-            Some("is not in this build: only PLAIN is; the others need a library with TLS")
+        "security.protocol" if !is(&["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]) => {
+            Some("is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL")
         }
-        _ if name.starts_with("ssl.") => Some("is about TLS, which this build does not speak to brokers"),
+        "sasl.mechanism" | "sasl.mechanisms" if !is(&["plain", "scram-sha-256", "scram-sha-512"]) => {
+            Some("is PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512: this build speaks neither GSSAPI nor OAUTHBEARER")
+        }
         _ => None,
     }
 }

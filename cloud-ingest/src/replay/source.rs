@@ -9,7 +9,7 @@ use sluice_wire::layout::IpcLimits;
 
 use super::ReplayError;
 use crate::log::{Log, LogError, LogRecord, is_passed_over};
-use crate::writer::{Planner, READ_BYTES, Snapshots, base, plan_all};
+use crate::writer::{Piece, Planner, READ_BYTES, Snapshots, base, plan_all};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(super) enum Rows<'a> {
         log: Arc<dyn Log>,
         /// Stands at the next offset; absent only while a piece is planned.
         planner: Option<Box<Planner>>,
+        /// Read, and not planned yet.
+        left: Vec<LogRecord>,
         erased: Erasures,
         range: OffsetRange,
     },
@@ -71,6 +73,7 @@ impl<'a> Rows<'a> {
         Ok(Rows::Log {
             log: Arc::clone(log),
             planner: Some(Box::new(planner)),
+            left: Vec::new(),
             erased,
             range,
         })
@@ -96,6 +99,7 @@ impl<'a> Rows<'a> {
             Rows::Log {
                 log,
                 planner,
+                left,
                 erased,
                 range,
             } => {
@@ -106,10 +110,20 @@ impl<'a> Rows<'a> {
                 if first > range.last {
                     return Ok(None);
                 }
-                let mut records = read(log, partition, first, range.last).await?;
-                records.retain(|record| record.offset <= range.last);
-                let (moved, rows, last) = plan_all(*held, records).await?;
+                let mut records = std::mem::take(left);
+                if records.is_empty() {
+                    records = read(log, partition, first, range.last).await?;
+                    records.retain(|record| record.offset <= range.last);
+                }
+                let Piece {
+                    planner: moved,
+                    rows,
+                    last,
+                    rest,
+                    ..
+                } = plan_all(*held, records).await?;
                 *planner = Some(Box::new(moved));
+                *left = rest;
                 let rows = erased.apply(rows)?;
                 Ok(Some((OffsetRange { partition, first, last }, rows)))
             }

@@ -16,13 +16,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::age::{Age, wall_us};
-use super::hot::plan_all;
 use super::plan::Aside;
-use super::resume::{READ_BYTES, begin, given_up};
+use super::resume::{begin, given_up};
 use super::tidy::{Tidy, TidyOptions};
 use super::trim::{TrimOptions, trim};
+use super::turns::Turns;
 use super::{Planner, Snapshots, WriterError};
-use crate::dedup::Dedup;
 use crate::log::{Log, LogError};
 use crate::quarantine::{KeepError, Quarantine};
 use crate::quota::Quota;
@@ -89,6 +88,7 @@ struct Gathered {
     bytes: usize,
     /// Batches of the log that are in no table.
     aside: Vec<Aside>,
+    turns: Turns,
     since: Option<Instant>,
     /// Hot has no room: drop all that may go.
     pressed: bool,
@@ -224,6 +224,7 @@ impl ColdWriter {
             rows: 0,
             bytes: 0,
             aside: Vec::new(),
+            turns: Turns::default(),
             since: None,
             pressed: false,
         })
@@ -232,24 +233,26 @@ impl ColdWriter {
     /// Reads once from every partition; `false` when there was nothing to read.
     async fn gather(&self, gathered: &mut Gathered) -> Result<bool, WriterError> {
         let mut moved = false;
-        for (partition, share) in &mut gathered.partitions {
-            let records = self.log.read(*partition, share.planner.next(), READ_BYTES).await?;
-            if records.is_empty() {
+        for partition in gathered.turns.order(gathered.partitions.keys().copied()) {
+            let Some(share) = gathered.partitions.get_mut(&partition) else {
                 continue;
-            }
-            moved = true;
-            // Moved, not copied: the state of duplicates may be large. An error ends the writer, and with it the empty one.
-            let planner = std::mem::replace(&mut share.planner, Planner::new(Dedup::default(), self.limits.clone()));
-            let (mut planner, rows, _) = plan_all(planner, records).await?;
-            let aside = planner.take_aside();
-            gathered.bytes += aside.iter().map(|aside| aside.batch.len()).sum::<usize>();
-            gathered.aside.extend(aside);
-            share.planner = planner;
-            gathered.rows += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-            gathered.bytes += rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
-            share.rows.extend(rows);
-            if self.options.is_large(gathered.rows, gathered.bytes) {
-                break;
+            };
+            // An error ends the writer, and with it the planner that knows nothing.
+            while let Some(piece) = gathered.turns.plan(&self.log, partition, &mut share.planner).await? {
+                moved = true;
+                let aside = share.planner.take_aside();
+                gathered.bytes += aside.iter().map(|aside| aside.batch.len()).sum::<usize>();
+                gathered.aside.extend(aside);
+                gathered.rows += piece.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+                gathered.bytes += piece.bytes;
+                share.rows.extend(piece.rows);
+                if self.options.is_large(gathered.rows, gathered.bytes) {
+                    gathered.since.get_or_insert_with(Instant::now);
+                    return Ok(true);
+                }
+                if !gathered.turns.has_left() {
+                    break;
+                }
             }
         }
         if moved {

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use sluice_store::{EmbeddedHot, HotError, SeamError, Stores};
+use sluice_store::{EmbeddedHot, HotError, OffsetRange, SeamError, Stores};
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 use tokio_util::sync::CancellationToken;
 
-use super::resume::{READ_BYTES, begin, given_up};
+use super::resume::{begin, given_up};
+use super::turns::Turns;
 use super::{Planner, Snapshots, WriterError};
 use crate::log::{Log, LogRecord};
 use crate::quota::Quota;
@@ -20,7 +21,7 @@ const ENDPOINT: &str = "embedded";
 
 const CLAIM_RETRY: Duration = Duration::from_secs(2);
 
-/// Rows that are planned at once; the rest of what was read is read again.
+/// Rows that are planned at once.
 const PLAN_BYTES: usize = 32 << 20;
 
 /// Owns one partition of the embedded hot store.
@@ -65,18 +66,16 @@ impl HotWriter {
         let hot = self.hot()?;
         hot.claim(self.partition, from);
         tracing::info!(partition = %self.partition, from, "hot store claimed");
+        let mut turns = Turns::default();
         loop {
-            let records = self.log.read(self.partition, planner.next(), READ_BYTES).await?;
-            if records.is_empty() {
+            let Some(piece) = turns.plan(&self.log, self.partition, &mut planner).await? else {
                 tokio::select! {
                     () = shutdown.cancelled() => return Ok(()),
                     () = self.log.wait_beyond(self.partition, planner.next()) => continue,
                 }
-            }
-            let first = planner.next();
-            let (moved, rows, last) = plan_all(planner, records).await?;
-            planner = moved;
-            if !self.insert(first, last, rows, &shutdown).await? {
+            };
+            let OffsetRange { first, last, .. } = piece.range;
+            if !self.insert(first, last, piece.rows, &shutdown).await? {
                 return Ok(());
             }
         }
@@ -130,16 +129,28 @@ impl HotWriter {
     }
 }
 
+/// Records as rows.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    /// Moved on behind them.
+    pub(crate) planner: Planner,
+    pub(crate) rows: Vec<RecordBatch>,
+    /// What they take in memory.
+    pub(crate) bytes: usize,
+    /// The last offset that is in them.
+    pub(crate) last: u64,
+    /// Records that were not planned.
+    pub(crate) rest: Vec<LogRecord>,
+}
+
 /// Plans on a thread for blocking work, as decoding and folding take milliseconds, and stops early when the rows grow large: a
-/// few bytes of log can hold many rows. Returns the planner moved on, the rows, and the last offset that is in them.
-pub(crate) async fn plan_all(
-    mut planner: Planner,
-    records: Vec<LogRecord>,
-) -> Result<(Planner, Vec<RecordBatch>, u64), WriterError> {
+/// few bytes of log can hold many rows.
+pub(crate) async fn plan_all(mut planner: Planner, records: Vec<LogRecord>) -> Result<Piece, WriterError> {
     tokio::task::spawn_blocking(move || {
         let (mut rows, mut bytes) = (Vec::new(), 0);
-        for record in &records {
-            let planned = planner.plan(record);
+        let mut records = records.into_iter();
+        for record in records.by_ref() {
+            let planned = planner.plan(&record);
             bytes += planned
                 .rows
                 .iter()
@@ -150,8 +161,13 @@ pub(crate) async fn plan_all(
                 break;
             }
         }
-        let last = planner.next() - 1;
-        (planner, rows, last)
+        Piece {
+            last: planner.next() - 1,
+            planner,
+            rows,
+            bytes,
+            rest: records.collect(),
+        }
     })
     .await
     .map_err(|error| WriterError::Task(error.to_string()))
@@ -215,24 +231,27 @@ mod tests {
         }
     }
 
-    /// P15: a few bytes of log cannot fill the memory; what was not planned is read again, and nothing is passed over.
+    /// P15: a few bytes of log cannot fill the memory; what was not planned is left over, and nothing is passed over.
     #[tokio::test]
     async fn p15_planning_stops_when_the_rows_grow_large_and_goes_on_behind_them() {
         let log: Vec<_> = (0..5).map(record).collect();
         assert!(
-            log.iter().map(|r| r.envelope.len()).sum::<usize>() < READ_BYTES,
+            log.iter().map(|r| r.envelope.len()).sum::<usize>() < crate::writer::READ_BYTES,
             "one read gives all of it"
         );
         let mut planner = Planner::new(Dedup::default(), IpcLimits::default());
-        let (mut ends, mut seen) = (Vec::new(), 0);
-        while (planner.next() as usize) < log.len() {
-            let rest = log[planner.next() as usize..].to_vec();
-            let (moved, rows, last) = plan_all(planner, rest).await.unwrap();
-            assert_eq!(moved.next(), last + 1);
-            let bytes: usize = rows.iter().map(RecordBatch::get_array_memory_size).sum();
+        let (mut ends, mut seen): (Vec<u64>, usize) = (Vec::new(), 0);
+        let mut rest = log.clone();
+        while !rest.is_empty() {
+            let piece = plan_all(planner, rest).await.unwrap();
+            assert_eq!(piece.planner.next(), piece.last + 1);
+            let left: Vec<_> = piece.rest.iter().map(|record| record.offset).collect();
+            assert_eq!(left, (piece.last + 1..log.len() as u64).collect::<Vec<_>>());
+            let bytes: usize = piece.rows.iter().map(RecordBatch::get_array_memory_size).sum();
             assert!(bytes < PLAN_BYTES + 3 * TEXT_BYTES, "{bytes}");
-            seen += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-            (planner, ends) = (moved, [ends, vec![last]].concat());
+            seen += piece.rows.iter().map(RecordBatch::num_rows).sum::<usize>();
+            ends.push(piece.last);
+            (planner, rest) = (piece.planner, piece.rest);
         }
         // Each record has its ledger row too.
         assert_eq!(seen, 2 * log.len());

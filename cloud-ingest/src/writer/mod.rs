@@ -14,6 +14,7 @@ mod shared;
 mod snapshots;
 mod tidy;
 mod trim;
+mod turns;
 
 use sluice_store::erase::EraseError;
 use sluice_store::hot::clickhouse::{ClickHouseError, MigrateError};
@@ -22,7 +23,7 @@ use sluice_store::{ColdError, CommitError, HotError, SeamError, StateError};
 pub use cold::{ColdWriter, ColdWriterOptions};
 pub(crate) use crew::{Crew, Mine};
 pub use hot::HotWriter;
-pub(crate) use hot::plan_all;
+pub(crate) use hot::{Piece, plan_all};
 pub use plan::{Planned, Planner};
 pub(crate) use resume::READ_BYTES;
 pub(crate) use resume::{check_log_is_the_one, check_log_reaches_cold, skips};

@@ -64,6 +64,12 @@ impl Planner {
         }
     }
 
+    /// Moved out of its place, not copied: the state of duplicates may be large. What stays there knows nothing.
+    pub(super) fn take(&mut self) -> Planner {
+        let nothing = Planner::new(Dedup::default(), self.limits.clone());
+        std::mem::replace(self, nothing)
+    }
+
     /// Tells from now on, and once of all that is known, what each edge's batches cost.
     pub(super) fn report_to(&mut self, meter: Meter) {
         for (edge, pieces) in self.dedup.edges() {

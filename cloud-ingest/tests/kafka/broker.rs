@@ -11,6 +11,28 @@ const CLUSTER: &str = "c2x1aWNlLWxvZy10ZXN0cw";
 /// A broker starts in 6 s on two idle cores; others build meanwhile.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Who is let in over TLS, and with which certificate.
+pub(crate) struct SecureDoor {
+    pub(crate) user: &'static str,
+    pub(crate) password: &'static str,
+    /// The broker's, and its key.
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
+impl SecureDoor {
+    fn properties(&self, folder: &Path) -> String {
+        let pem = folder.join("broker.pem");
+        fs::write(&pem, format!("{}{}", self.key, self.certificate)).unwrap();
+        format!(
+            "listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL\n\
+             ssl.keystore.type=PEM\nssl.keystore.location={}\nsasl.enabled.mechanisms=SCRAM-SHA-512\n\
+             listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;\n",
+            pem.display()
+        )
+    }
+}
+
 pub(crate) struct Broker {
     libs: PathBuf,
     folder: tempfile::TempDir,
@@ -21,15 +43,33 @@ pub(crate) struct Broker {
 impl Broker {
     /// `None` when the jars are not there: `cargo xtask services kafka` fetches them.
     pub(crate) fn start() -> Option<Broker> {
+        Self::start_with(None)
+    }
+
+    /// A broker that lets in over TLS alone, and whom it knows by a password.
+    pub(crate) fn start_secure(door: &SecureDoor) -> Option<Broker> {
+        Self::start_with(Some(door))
+    }
+
+    fn start_with(door: Option<&SecureDoor>) -> Option<Broker> {
         let Some(libs) = libs() else {
             super::engine_is_missing("the jars of Kafka in SLUICE_ENGINES_DIR");
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
-        let [address, controller] = free_ports();
+        let [address, inside, controller] = free_ports();
+        // The broker talks to itself behind the door.
+        let (listeners, advertised) = match door {
+            None => (format!("PLAINTEXT://{address}"), format!("PLAINTEXT://{address}")),
+            Some(_) => {
+                let both = format!("SASL_SSL://{address},PLAINTEXT://{inside}");
+                (both.clone(), both)
+            }
+        };
+        let secured = door.map(|door| door.properties(folder.path())).unwrap_or_default();
         let properties = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{controller}\n\
-             listeners=PLAINTEXT://{address},CONTROLLER://{controller}\nadvertised.listeners=PLAINTEXT://{address}\n\
+             listeners={listeners},CONTROLLER://{controller}\nadvertised.listeners={advertised}\n{secured}\
              controller.listener.names=CONTROLLER\ninter.broker.listener.name=PLAINTEXT\nlog.dirs={}\n\
              offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\ngroup.initial.rebalance.delay.ms=0\n\
              num.network.threads=2\nnum.io.threads=2\nlog.cleaner.dedupe.buffer.size=16777216\n",
@@ -44,11 +84,13 @@ impl Broker {
         };
         let mut format = broker.java("kafka.tools.StorageTool");
         let settings = broker.settings();
-        let done = format
-            .args(["format", "-t", CLUSTER, "-c"])
-            .arg(settings)
-            .output()
-            .unwrap();
+        format.args(["format", "-t", CLUSTER, "-c"]).arg(settings);
+        if let Some(door) = door {
+            format
+                .arg("--add-scram")
+                .arg(format!("SCRAM-SHA-512=[name={},password={}]", door.user, door.password));
+        }
+        let done = format.output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         broker.start_again();
         Some(broker)

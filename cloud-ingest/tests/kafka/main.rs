@@ -7,6 +7,7 @@ mod contract;
 mod quarantine;
 #[path = "../common/batch.rs"]
 mod sealed;
+mod secure;
 mod shared;
 mod topics;
 mod unreliable;

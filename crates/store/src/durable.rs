@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use deltalake::logstore::{LogStoreRef, StorageConfig, logstore_with};
@@ -38,6 +39,37 @@ pub(crate) fn open(location: &str) -> std::result::Result<LogStoreRef, DeltaTabl
         return Err(DeltaTableError::InvalidTableLocation(location.to_owned()));
     }
     logstore_with(Arc::new(DurableLocal::new()), &url, StorageConfig::default())
+}
+
+/// Removes what writers that died left aside in a folder, if it is older than this; says how many files. The store does not list them.
+pub(crate) async fn sweep(folder: &Url, age: Duration) -> Result<usize> {
+    let Ok(folder) = folder.to_file_path() else {
+        return Ok(0);
+    };
+    blocking(move || sweep_in(&folder, age).map_err(|source| failed(&folder, source))).await
+}
+
+fn sweep_in(folder: &FsPath, age: Duration) -> io::Result<usize> {
+    let mut removed = 0;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if entry.file_type()?.is_dir() {
+            removed += sweep_in(&path, age)?;
+        } else if is_aside(&name.to_string_lossy()) {
+            // Another one may have put it in place, or removed it.
+            let modified = entry.metadata().and_then(|of| of.modified());
+            let is_old = modified.is_ok_and(|at| at.elapsed().is_ok_and(|old| old > age));
+            removed += usize::from(is_old && fs::remove_file(&path).is_ok());
+        }
+    }
+    Ok(removed)
+}
+
+/// Names that end in `#` and digits.
+fn is_aside(name: &str) -> bool {
+    let end = name.rsplit_once('#').map(|(_, end)| end);
+    end.is_some_and(|end| !end.is_empty() && end.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// The local file system from its root, with every write synced.
@@ -81,8 +113,10 @@ impl ObjectStore for DurableLocal {
     }
 
     async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        let inner = self.inner.put_multipart_opts(location, opts).await?;
         let path = self.inner.path_to_filesystem(location)?;
+        let folder = path.parent().map(FsPath::to_owned).unwrap_or_default();
+        blocking(move || make_folders(&folder).map_err(|source| failed(&folder, source))).await?;
+        let inner = self.inner.put_multipart_opts(location, opts).await?;
         Ok(Box::new(DurableUpload { inner, path }))
     }
 

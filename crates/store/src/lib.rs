@@ -19,8 +19,9 @@ pub use erase::{Erasures, Retention, Rule};
 pub use hot::{ClickHouseHot, EmbeddedHot, Hot, HotError, HotRows};
 pub use lake::{Lake, LakeError, S3Options};
 pub use provider::{
-    Completeness, Inputs, PinError, Pinned, Scope, Tables, TablesOptions, inputs, is_rows, physical_rules,
-    register_views,
+    ColdCodec, Completeness, FileToRead, Inputs, LookError, Looks, PinError, Pinned, Scope, Tables, TablesOptions,
+    TimeRange, cold_files, inputs, is_cold_scan, is_rows, of_files, physical_rules, physical_rules_with,
+    register_views, to_travel,
 };
 pub use reading::{CacheOptions, Caches, Reads};
 pub use rows::{OffsetRange, RowsError};

@@ -271,13 +271,15 @@ async fn an_insert_is_one_part_whatever_its_size() {
     for index in 0..3 {
         let p = partition(index);
         claim(&stores, p, 0).await;
-        // A million seconds from one offset to the next.
-        let rows = (0..400).flat_map(|offset| record(p, offset)).collect::<Vec<_>>();
+        // A million seconds from one offset to the next. Small batches, and one that is large enough to stay by itself.
+        let mut rows = records(p, 0..=399);
+        let large = records(p, 400..=999);
+        rows.push(concat_batches(&schema(), &large).unwrap());
         slices.push(HotRows {
             range: OffsetRange {
                 partition: p,
                 first: 0,
-                last: 399,
+                last: 999,
             },
             rows,
         });
@@ -287,7 +289,7 @@ async fn an_insert_is_one_part_whatever_its_size() {
     let database = hot.endpoint().rsplit_once('/').unwrap().1.to_owned();
     let parts =
         format!("SELECT count(), sum(rows) FROM system.parts WHERE database = '{database}' AND table = 'events'");
-    let rows: usize = (0..3).map(|index| rows_of(partition(index), 0..=399)).sum();
+    let rows: usize = (0..3).map(|index| rows_of(partition(index), 0..=999)).sum();
     assert_eq!(operator(hot, &parts).await, format!("1\t{rows}"));
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arrow::array::AsArray;
+use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use common::*;
 use datafusion::prelude::SessionContext;
@@ -100,6 +100,7 @@ everywhere! {
     p2_the_ends_survive_a_restart_over_a_checkpoint;
     p8_queries_are_whole_while_rows_move_from_hot_to_cold;
     compaction_and_vacuum_change_no_answer;
+    files_that_are_written_in_parts_hold_every_row;
     racing_claims_never_share_a_generation;
     the_newest_state_is_the_one_with_the_highest_number;
 }
@@ -233,6 +234,50 @@ mod checks {
         let again = place.stores().await;
         assert_eq!(again.cold.committed().await.unwrap(), BTreeMap::from([(p, 7)]));
         again.cold.commit(&[range(p, 8, 8)], record(p, 8)).await.unwrap();
+    }
+
+    /// Files of more than one part, read by ranges and merged into one of several parts.
+    pub(super) async fn files_that_are_written_in_parts_hold_every_row(place: &Place) {
+        let (stores, p) = (place.stores().await, partition(0));
+        let rng = &mut Seeded::new(5);
+        for offset in 0..3 {
+            let rows = record(p, offset).into_iter().map(|rows| {
+                let mut columns = rows.columns().to_vec();
+                let noise = |_| {
+                    (0..200_000)
+                        .map(|_| format!("{:016x}", rng.below(u64::MAX)))
+                        .collect::<String>()
+                };
+                let body: StringArray = (0..rows.num_rows()).map(noise).map(Some).collect();
+                columns[rows.schema().index_of("body").unwrap()] = Arc::new(body);
+                RecordBatch::try_new(rows.schema(), columns).unwrap()
+            });
+            let rows = rows.collect();
+            stores.cold.commit(&[range(p, offset, offset)], rows).await.unwrap();
+        }
+        let rows = rows_of(&[range(p, 0, 2)]);
+        let bodies = async || {
+            let ctx = SessionContext::new();
+            let pinned = tables(&stores).pin().await.unwrap();
+            ctx.register_table("e", pinned.everything(Scope::All)).unwrap();
+            let sql = "SELECT arrow_cast(body, 'Utf8') FROM e";
+            let found = ctx.sql(sql).await.unwrap().collect().await.unwrap();
+            let bodies = found.iter().flat_map(|rows| rows.column(0).as_string::<i32>().iter());
+            let mut bodies: Vec<Option<String>> = bodies.map(|body| body.map(str::to_owned)).collect();
+            bodies.sort_unstable();
+            bodies
+        };
+        let before = bodies().await;
+        let options = CompactOptions {
+            target_bytes: 1 << 30,
+            max_input_bytes: 1 << 30,
+            settled: None,
+        };
+        let report = stores.cold.compact(&options).await.unwrap();
+        assert!(report.files_before > report.files_after, "{report:?}");
+        let extent = stores.cold.extent().await.unwrap();
+        assert!(extent.bytes > 12 << 20, "{extent:?}");
+        assert!(bodies().await == before && extent.rows as i64 == rows);
     }
 
     pub(super) async fn racing_claims_never_share_a_generation(place: &Place) {

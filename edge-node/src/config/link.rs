@@ -301,6 +301,17 @@ impl Link {
         self.renew.then(|| data_dir.join(RENEWED_FILE))
     }
 
+    /// How the two lanes share the link.
+    pub(crate) fn lane_policy(&self) -> LanePolicy {
+        match self.policy {
+            Policy::FreshFirst => LanePolicy::FreshFirst,
+            Policy::OldestFirst => LanePolicy::OldestFirst,
+            Policy::Weighted => LanePolicy::Weighted {
+                live_percent: self.live_percent,
+            },
+        }
+    }
+
     /// What the uplink needs; `None` without a gateway.
     pub(crate) fn resolve(&self, data_dir: &std::path::Path) -> Option<LinkConfig> {
         let d = LinkConfig::new("", PathBuf::new(), PathBuf::new(), PathBuf::new());
@@ -317,13 +328,7 @@ impl Link {
             clock: d.clock,
             max_in_flight: self.max_in_flight,
             max_in_flight_bytes: self.max_in_flight_bytes,
-            policy: match self.policy {
-                Policy::FreshFirst => LanePolicy::FreshFirst,
-                Policy::OldestFirst => LanePolicy::OldestFirst,
-                Policy::Weighted => LanePolicy::Weighted {
-                    live_percent: self.live_percent,
-                },
-            },
+            policy: self.lane_policy(),
             live_for: self.live_for,
             max_queue: self.max_queue,
             idle_timeout: self.idle_timeout,

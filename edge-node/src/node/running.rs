@@ -22,7 +22,7 @@ use crate::journal::Journal;
 use crate::link::{LinkStatus, Thrift};
 use crate::otlp::OtlpRoutes;
 use crate::recovery::{self, RecoveryError};
-use crate::sealer::{Content, Pending, Policy, Queue, Sealer, blocking};
+use crate::sealer::{Busy, Content, Pending, Policy, Queue, Sealer, blocking};
 use crate::serve::{Door, DoorLimits};
 use crate::source::at_work::Built;
 use crate::source::{otlp_grpc, otlp_http};
@@ -145,7 +145,10 @@ impl Running {
             accepted,
             reports,
             link: self.link.clone(),
-            max_in_flight: self.config.link.max_in_flight,
+            busy: Busy {
+                policy: self.config.link.lane_policy(),
+                max_in_flight: self.config.link.max_in_flight,
+            },
             spool: self.spool.clone(),
             journal: journal.clone(),
             counters: self.status.shared.counters.clone(),

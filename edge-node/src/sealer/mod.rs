@@ -17,7 +17,7 @@ use crate::link::LinkStatus;
 use crate::spool::{Draft, Spool, SpoolError};
 use crate::status::{Counters, now_ns};
 pub(crate) use batch::{Content, Sealed, Unsealed, quarantined, seal};
-pub(crate) use plan::{Decision, Link, Pending, Policy, Queue};
+pub(crate) use plan::{Busy, Decision, Link, Pending, Policy, Queue};
 
 /// Between attempts to write to a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub(crate) struct Sealer {
     pub(crate) accepted: mpsc::Receiver<Pending<Content>>,
     pub(crate) reports: mpsc::Receiver<String>,
     pub(crate) link: Option<watch::Receiver<LinkStatus>>,
-    pub(crate) max_in_flight: usize,
+    pub(crate) busy: Busy,
     pub(crate) spool: Arc<Spool>,
     pub(crate) journal: Arc<Journal>,
     pub(crate) counters: Arc<Counters>,
@@ -105,7 +105,12 @@ impl Sealer {
             return Link::Offline;
         };
         let status = link.borrow_and_update();
-        match (status.connected, status.in_flight >= self.max_in_flight) {
+        let live = usize::try_from(status.lanes.live.batches).unwrap_or(usize::MAX);
+        match (
+            status.connected,
+            self.busy
+                .is_reached(status.in_flight, status.lanes.backlog.in_flight, live),
+        ) {
             (false, _) => Link::Offline,
             (true, false) => Link::Ready,
             (true, true) => Link::Busy,
@@ -248,6 +253,7 @@ mod tests {
     use crate::spool::SpoolOptions;
     use crate::spool::tests::faulty;
     use sluice_wal::Wal;
+    use sluice_wire::session::LanePolicy;
 
     fn sealer(
         spool: Spool,
@@ -271,7 +277,10 @@ mod tests {
             accepted,
             reports,
             link,
-            max_in_flight: 1,
+            busy: Busy {
+                policy: LanePolicy::FreshFirst,
+                max_in_flight: 1,
+            },
             spool: Arc::new(spool),
             journal: Arc::new(Journal::start(
                 journal,

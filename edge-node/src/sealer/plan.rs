@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use sluice_wire::session::lanes::{LanePolicy, reserved};
+
 /// When to seal.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
@@ -22,6 +24,28 @@ pub(crate) enum Link {
     /// Up, and what is sealed already fills it: one more batch would only wait there.
     Busy,
     Offline,
+}
+
+/// When a link that is up is busy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Busy {
+    pub(crate) policy: LanePolicy,
+    /// Batches that may be on their way.
+    pub(crate) max_in_flight: usize,
+}
+
+impl Busy {
+    /// Of the batches on their way, of those of the backlog among them, and of those of the live lane that are not acknowledged.
+    pub(crate) fn is_reached(&self, in_flight: usize, of_backlog: usize, live: usize) -> bool {
+        match self.policy {
+            // What an outage left always fills what it may; fresh rows have room of their own, and are held up by themselves alone.
+            LanePolicy::FreshFirst | LanePolicy::Weighted { .. } if of_backlog > 0 => {
+                live >= reserved(self.max_in_flight)
+            }
+            // Without a backlog they have all of it; where the oldest go first, what is fresh comes last in any case.
+            _ => in_flight >= self.max_in_flight,
+        }
+    }
 }
 
 /// While the link is busy rows wait this many times longer.
@@ -170,6 +194,31 @@ mod tests {
             bytes: rows * 5,
             content: (),
         }
+    }
+
+    #[test]
+    fn p6_what_an_outage_left_does_not_hold_up_fresh_rows() {
+        let busy = |policy, in_flight, of_backlog, live| {
+            let busy = Busy {
+                policy,
+                max_in_flight: 32,
+            };
+            busy.is_reached(in_flight, of_backlog, live)
+        };
+        for policy in [LanePolicy::FreshFirst, LanePolicy::Weighted { live_percent: 30 }] {
+            assert!(
+                !busy(policy, 32, 25, 7),
+                "{policy:?}: all places taken, a quarter at most by fresh rows"
+            );
+            assert!(busy(policy, 9, 1, 8), "{policy:?}: fresh rows wait for one another");
+            assert!(
+                !busy(policy, 31, 0, 31),
+                "{policy:?}: a long way, and nothing else on it"
+            );
+            assert!(busy(policy, 32, 0, 32), "{policy:?}: no room at all");
+        }
+        assert!(busy(LanePolicy::OldestFirst, 32, 32, 0));
+        assert!(!busy(LanePolicy::OldestFirst, 31, 0, 31));
     }
 
     proptest! {

@@ -1,6 +1,5 @@
 //! What watches the process: health, readiness, metrics, status, and the description of the API itself.
 
-use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,10 +10,10 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use super::{Api, auth, problem};
+use crate::metrics;
 use crate::tokens::Reach;
 
 const OPENAPI: &str = include_str!("openapi.json");
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The process runs.
 pub(crate) async fn healthz() -> &'static str {
@@ -44,6 +43,7 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
     }
     let counters = &api.engine.counters;
     let ((hits, misses, bytes), reads) = (api.engine.answers(), api.engine.reads());
+    let (ranges_again, ranges_made) = api.engine.ranges();
     let totals = [
         (
             "sluice_query_asked_total",
@@ -94,34 +94,28 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
             misses,
         ),
         (
+            "sluice_query_ranges_again_total",
+            "counter",
+            "Ranges of time whose groups were given again, as none of their rows had changed.",
+            ranges_again,
+        ),
+        (
+            "sluice_query_ranges_made_total",
+            "counter",
+            "Ranges of time whose groups had to be computed.",
+            ranges_made,
+        ),
+        (
             "sluice_query_answers_bytes",
             "gauge",
-            "Bytes of answers that are kept.",
+            "Bytes of answers and of groups that are kept.",
             bytes,
-        ),
-        (
-            "sluice_query_lake_reads_total",
-            "counter",
-            "Reads of cold files in the lake.",
-            reads.lake_reads,
-        ),
-        (
-            "sluice_query_lake_bytes_total",
-            "counter",
-            "Bytes of cold files that the lake gave.",
-            reads.lake_bytes,
         ),
         (
             "sluice_query_disk_hits_total",
             "counter",
             "Parts of cold files that were on this machine's disk.",
             reads.disk_hits,
-        ),
-        (
-            "sluice_query_disk_hit_bytes_total",
-            "counter",
-            "Bytes of cold files that were on this machine's disk.",
-            reads.disk_hit_bytes,
         ),
         (
             "sluice_query_disk_misses_total",
@@ -141,18 +135,11 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap) -> 
             "Bytes of cold files on this machine's disk.",
             reads.disk_bytes,
         ),
-        (
-            "sluice_query_footers",
-            "gauge",
-            "Cold files whose parsed footers are in memory.",
-            reads.footers,
-        ),
     ];
-    for (name, kind, help, value) in totals {
-        // writing to a String cannot fail
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-    }
-    ([(header::CONTENT_TYPE, PROMETHEUS)], text).into_response()
+    metrics::write(&mut text, totals);
+    metrics::write(&mut text, metrics::of_reads(&reads));
+    api.engine.worker_metrics(&mut text);
+    metrics::page(text)
 }
 
 /// For an operator what the whole node says of itself; for a tenant how complete its own data is.

@@ -1,9 +1,14 @@
 #![allow(clippy::unwrap_used)]
+mod panels;
+mod ranges;
+mod site;
+
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, Int64Array};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
+use futures::StreamExt;
 use sluice_store::{LogEnds, OffsetRange, Retention, Rule, Stores, Tables, TablesOptions};
 use sluice_wire::counts::Counts;
 use sluice_wire::events::{self, Origin, Outcome};

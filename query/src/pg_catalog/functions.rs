@@ -161,7 +161,7 @@ impl ScalarUDFImpl for Constant {
 fn pg_encoding_to_char() -> ScalarUDF {
     of_numbers("pg_encoding_to_char", |number| {
         let name = if number == i64::from(UTF8) { "UTF8" } else { "" };
-        name.to_owned()
+        Some(name.to_owned())
     })
 }
 
@@ -176,15 +176,16 @@ fn pg_size_pretty() -> ScalarUDF {
             size = (size + size.signum() * 512) / 1_024;
             unit += 1;
         }
-        format!("{size} {}", UNITS[unit])
+        Some(format!("{size} {}", UNITS[unit]))
     })
 }
 
-fn of_numbers(name: &str, say: fn(i64) -> String) -> ScalarUDF {
+/// A function from a number to a text about it; null where there is none.
+pub(super) fn of_numbers(name: &str, say: impl Fn(i64) -> Option<String> + Send + Sync + 'static) -> ScalarUDF {
     let answer = move |arguments: &[ColumnarValue]| {
         let numbers = ColumnarValue::values_to_arrays(arguments)?;
         let numbers = numbers[0].as_primitive::<Int64Type>().iter();
-        let texts: StringArray = numbers.map(|number| number.map(say)).collect();
+        let texts: StringArray = numbers.map(|number| say(number?)).collect();
         Ok(ColumnarValue::Array(Arc::new(texts)))
     };
     create_udf(

@@ -3,16 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::cast::AsArray;
 use arrow::array::{ArrayRef, BooleanArray, Int32Array, StringArray};
-use arrow::datatypes::{DataType, Int64Type, Schema};
+use arrow::datatypes::Schema;
 use datafusion::common::ScalarValue;
 use datafusion::error::Result;
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::{
-    ColumnarValue, Documentation, ScalarUDF, Signature, TypeSignature, Volatility, create_udf,
-};
+use datafusion::logical_expr::{Documentation, ScalarUDF, Signature, TypeSignature, Volatility};
 
+use super::functions::of_numbers;
 use super::sheet::Sheet;
 use super::tables::OWNER_NUMBER;
 
@@ -113,6 +111,8 @@ impl Routines {
         let arguments: HashMap<i64, String> = numbered().map(|(n, r)| (n, r.arguments.clone())).collect();
         let gives = |routine: &Routine| if routine.of_rows { "SETOF record" } else { "any" }.to_owned();
         let gives: HashMap<i64, String> = numbered().map(|(n, r)| (n, gives(r))).collect();
+        let told =
+            |name: &str, texts: HashMap<i64, String>| of_numbers(name, move |number| texts.get(&number).cloned());
         [
             told("pg_get_function_arguments", arguments.clone()),
             told("pg_get_function_identity_arguments", arguments),
@@ -148,23 +148,6 @@ fn within_brackets(example: &str) -> Option<String> {
     let is_name = name.chars().all(|c| c.is_alphanumeric() || c == '_');
     let (within, after) = rest.rsplit_once(')')?;
     (is_name && after.is_empty()).then(|| within.to_owned())
-}
-
-/// A function from the number of another one to a text about it; null: there is no such number.
-fn told(name: &str, texts: HashMap<i64, String>) -> ScalarUDF {
-    let answer = move |arguments: &[ColumnarValue]| {
-        let numbers = ColumnarValue::values_to_arrays(arguments)?;
-        let found = numbers[0].as_primitive::<Int64Type>().iter();
-        let found: StringArray = found.map(|number| texts.get(&number?).map(String::as_str)).collect();
-        Ok(ColumnarValue::Array(Arc::new(found)))
-    };
-    create_udf(
-        name,
-        vec![DataType::Int64],
-        DataType::Utf8,
-        Volatility::Stable,
-        Arc::new(answer),
-    )
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ impl Sheet {
 
     /// A column; of the type that it has already, if the values can be cast to that. A new one comes last.
     pub(super) fn set(&mut self, name: &str, values: ArrayRef) -> Result<()> {
-        let Some(at) = self.fields.iter().position(|field| field.name() == name) else {
+        let Some(at) = self.place(name) else {
             self.fields
                 .push(Arc::new(Field::new(name, values.data_type().clone(), true)));
             self.columns.push(values);
@@ -66,7 +66,7 @@ impl Sheet {
     pub(super) fn empty(&mut self, name: &str, kind: &DataType) {
         let field = Arc::new(Field::new(name, kind.clone(), true));
         let nulls = new_null_array(kind, self.rows);
-        match self.fields.iter().position(|field| field.name() == name) {
+        match self.place(name) {
             Some(at) => (self.fields[at], self.columns[at]) = (field, nulls),
             None => {
                 self.fields.push(field);
@@ -77,8 +77,7 @@ impl Sheet {
 
     /// A column as texts; nulls where there is none.
     pub(super) fn texts(&self, name: &str) -> Result<StringArray> {
-        let at = self.fields.iter().position(|field| field.name() == name);
-        let Some(at) = at else {
+        let Some(at) = self.place(name) else {
             return Ok(StringArray::new_null(self.rows));
         };
         Ok(cast(&self.columns[at], &DataType::Utf8)?.as_string::<i32>().clone())
@@ -93,6 +92,10 @@ impl Sheet {
     pub(super) fn table(&self) -> Result<MemTable> {
         let batch = self.batch()?;
         MemTable::try_new(batch.schema(), vec![vec![batch]])
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        self.fields.iter().position(|field| field.name() == name)
     }
 
     fn batch(&self) -> Result<RecordBatch> {

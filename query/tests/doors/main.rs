@@ -15,4 +15,5 @@ mod limits;
 mod node;
 mod postgres;
 mod tls;
+mod window;
 mod wire;

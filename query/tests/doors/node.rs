@@ -47,7 +47,7 @@ pub(crate) struct Node {
 }
 
 /// A log whose end is said to be here.
-struct End(u64);
+pub(crate) struct End(pub(crate) u64);
 
 impl LogEnds for End {
     fn end(&self, partition: Partition) -> Option<u64> {
@@ -107,7 +107,7 @@ impl Node {
         Node::over(QueryConfig::default(), tables, folder).await
     }
 
-    async fn over(config: QueryConfig, tables: Tables, folder: TempDir) -> Node {
+    pub(crate) async fn over(config: QueryConfig, tables: Tables, folder: TempDir) -> Node {
         let (acme, a) = mint([1; 32], "acme", &tenant("acme"), Reach::Tenant);
         let (beta, b) = mint([2; 32], "beta", &tenant("beta"), Reach::Tenant);
         let (operator, o) = mint([3; 32], "ops", &tenant("ops"), Reach::Operator);
@@ -248,9 +248,14 @@ pub(crate) async fn fill_apart(folder: &Path) -> Tables {
 
 /// One log record as the writers store it: its rows and its ledger row.
 fn record(tenant_name: &str, offset: u64) -> Vec<arrow::array::RecordBatch> {
+    record_of(tenant_name, offset, &logs(tenant_name, offset))
+}
+
+/// The same of any logs, `ROWS_PER_BATCH` of them.
+pub(crate) fn record_of(tenant_name: &str, offset: u64, logs: &Value) -> Vec<arrow::array::RecordBatch> {
     let mut decoder = Decoder::new(DecodeLimits::default());
     let limits = DecodeLimits::default();
-    let body = json_to_protobuf(Signal::Log, logs(tenant_name, offset).to_string().as_bytes(), &limits).unwrap();
+    let body = json_to_protobuf(Signal::Log, logs.to_string().as_bytes(), &limits).unwrap();
     let batch = decoder.decode(Signal::Log, &body, BASE_NS).unwrap().batch;
     let id = BatchId {
         stream: StreamId {
@@ -280,10 +285,15 @@ fn record(tenant_name: &str, offset: u64) -> Vec<arrow::array::RecordBatch> {
 
 /// Records that say whose they are in every part that a query can reach.
 fn logs(tenant: &str, offset: u64) -> Value {
+    logs_at(tenant, BASE_NS + offset * 1_000_000_000)
+}
+
+/// The same at a time.
+pub(crate) fn logs_at(tenant: &str, at_ns: u64) -> Value {
     let records: Vec<Value> = (0..ROWS_PER_BATCH as u64)
         .map(|row| {
             json!({
-                "timeUnixNano": (BASE_NS + offset * 1_000_000_000 + row).to_string(),
+                "timeUnixNano": (at_ns + row).to_string(),
                 "severityNumber": 9 + row,
                 "severityText": "INFO",
                 "traceId": "4bf92f3577b34da6a3ce929d0e0e4736",

@@ -1,12 +1,8 @@
 import java.sql.Connection;
-import java.sql.DriverManager;
 import java.sql.PreparedStatement;
-import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
-import java.util.ArrayList;
 import java.util.List;
-import java.util.Properties;
 
 /**
  * What DBeaver asks when it connects, opens the tree down to a table and shows the tabs of that: the statements of its plugin
@@ -28,11 +24,7 @@ public class DBeaver {
                 if (parameters[n] instanceof Long) statement.setLong(n + 1, (Long) parameters[n]);
                 else statement.setString(n + 1, (String) parameters[n]);
             }
-            List<String> values = new ArrayList<>();
-            try (ResultSet rows = statement.executeQuery()) {
-                while (rows.next()) values.add(rows.getString(column));
-            }
-            return values;
+            return Door.column(statement.executeQuery(), column);
         } catch (SQLException error) {
             throw new SQLException(error.getMessage() + " in " + sql, error.getSQLState());
         }
@@ -94,12 +86,7 @@ public class DBeaver {
     }
 
     public static void main(String[] arguments) throws Exception {
-        Properties properties = new Properties();
-        properties.setProperty("user", "anyone");
-        properties.setProperty("password", arguments[1]);
-        properties.setProperty("sslmode", "disable");
-        String url = "jdbc:postgresql://127.0.0.1:" + arguments[0] + "/sluice";
-        try (Connection connection = DriverManager.getConnection(url, properties)) {
+        try (Connection connection = Door.connect(arguments)) {
             DBeaver opening = new DBeaver(connection);
             opening.session();
             opening.table(opening.tables(opening.schema()));

@@ -26,7 +26,7 @@ public class Door {
         }
     }
 
-    private static List<String> column(ResultSet rows, String name) throws SQLException {
+    static List<String> column(ResultSet rows, String name) throws SQLException {
         List<String> values = new ArrayList<>();
         while (rows.next()) values.add(rows.getString(name));
         return values;
@@ -56,13 +56,17 @@ public class Door {
         System.out.println("keywords " + about.getSQLKeywords().contains("vacuum"));
     }
 
-    public static void main(String[] arguments) throws Exception {
+    /** A port and a token. */
+    static Connection connect(String[] arguments) throws SQLException {
         Properties properties = new Properties();
         properties.setProperty("user", "anyone");
         properties.setProperty("password", arguments[1]);
         properties.setProperty("sslmode", "disable");
-        String url = "jdbc:postgresql://127.0.0.1:" + arguments[0] + "/sluice";
-        try (Connection connection = DriverManager.getConnection(url, properties)) {
+        return DriverManager.getConnection("jdbc:postgresql://127.0.0.1:" + arguments[0] + "/sluice", properties);
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        try (Connection connection = connect(arguments)) {
             String ask = "SELECT body, severity, \"time\", attrs['mark'] FROM logs WHERE attrs['mark'] = ? AND severity >= ? ORDER BY body";
             try (PreparedStatement statement = connection.prepareStatement(ask)) {
                 List<String> bodies = new ArrayList<>();

@@ -25,6 +25,7 @@ mod python;
 mod quarantine;
 mod readers;
 mod restart;
+mod scale;
 mod sessions;
 mod siege;
 mod tenants;

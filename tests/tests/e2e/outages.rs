@@ -13,13 +13,12 @@ use sluice_bench::audit::Audit;
 use sluice_bench::chaos::Programs;
 use sluice_bench::disk::SmallDisk;
 use sluice_bench::engines::{Engine, Engines};
-use sluice_bench::fleet::{Fleet, Part, Shape, Twins};
-use sluice_bench::load::{ClientError, LoadReport, Observer};
+use sluice_bench::fleet::{Fleet, Load, Part, Shape, Twins};
+use sluice_bench::load::Observer;
 use sluice_bench::oracle::Oracle;
 use sluice_bench::process::get;
 use sluice_tests::python::must_not_skip;
 use sluice_tests::{SOON, binary, eventually, program};
-use tokio::task::JoinHandle;
 
 const SEED: u64 = 20_261_122;
 const EVENTS_PER_SECOND: f64 = 1_000.0;
@@ -41,11 +40,11 @@ async fn p2_p4_an_engine_that_is_away_is_noticed_and_nothing_is_lost() {
     }
     let folder = tempfile::tempdir().unwrap();
     let engines = Engines::start(&program("xtask").unwrap(), folder.path()).await.unwrap();
-    let (mut site, load) = Site::start(engines, folder.path()).await;
+    let (mut site, senders) = Site::start(engines, folder.path()).await;
     for engine in Engine::ALL {
         site.outage(engine).await;
     }
-    site.holds(load).await;
+    site.holds(senders).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -55,6 +54,7 @@ async fn p2_p4_a_broker_whose_disk_is_full_is_noticed_and_nothing_is_lost() {
     }
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("engines");
+    // Outlives whoever writes there, which would keep it from being unmounted.
     let Some(disk) = SmallDisk::mount(&data.join(Engine::Kafka.name()), BROKER_DISK_MIB).unwrap() else {
         eprintln!("NOT RUN: this machine does not let us mount a small file system");
         assert!(
@@ -64,11 +64,9 @@ async fn p2_p4_a_broker_whose_disk_is_full_is_noticed_and_nothing_is_lost() {
         return;
     };
     let engines = Engines::start_on(&program("xtask").unwrap(), folder.path(), Some(&data)).await;
-    let (mut site, load) = Site::start(engines.unwrap(), folder.path()).await;
+    let (mut site, senders) = Site::start(engines.unwrap(), folder.path()).await;
     site.full_disk_of_the_broker(&disk).await;
-    site.holds(load).await;
-    // Whoever still writes there keeps it from being unmounted.
-    drop(site);
+    site.holds(senders).await;
 }
 
 fn engines_can_start() -> bool {
@@ -80,14 +78,14 @@ fn engines_can_start() -> bool {
 }
 
 /// Events that go on coming until they are told to stop.
-struct Load {
+struct Senders {
     stop: Arc<AtomicBool>,
-    senders: Vec<JoinHandle<Result<LoadReport, ClientError>>>,
+    loads: Vec<Load>,
 }
 
 impl Site {
     /// A fleet on these engines under load, of which something has arrived.
-    async fn start(engines: Engines, folder: &Path) -> (Site, Load) {
+    async fn start(engines: Engines, folder: &Path) -> (Site, Senders) {
         let programs = Programs {
             sluice: binary().unwrap(),
             edge: program("sluice-edge").unwrap(),
@@ -100,16 +98,16 @@ impl Site {
         };
         let stop = Arc::new(AtomicBool::new(false));
         let observer = Arc::clone(&site.oracle) as Arc<dyn Observer>;
-        let senders = site.fleet.load(SEED, EVENTS_PER_SECOND, 20, &observer, &stop).unwrap();
+        let loads = site.fleet.load(SEED, EVENTS_PER_SECOND, 20, &observer, &stop).unwrap();
         site.all_is_queryable().await;
-        (site, Load { stop, senders })
+        (site, Senders { stop, loads })
     }
 
     /// Ends the load; every event that was acknowledged is in both tiers once, and none was refused.
-    async fn holds(&mut self, load: Load) {
-        load.stop.store(true, Ordering::Relaxed);
-        for sender in load.senders {
-            sender.await.unwrap().unwrap();
+    async fn holds(&mut self, senders: Senders) {
+        senders.stop.store(true, Ordering::Relaxed);
+        for load in senders.loads {
+            load.await.unwrap().unwrap();
         }
         self.fleet.arrive(&self.engines, 2 * SOON).await.unwrap();
         let sql = self.fleet.sql().unwrap();
@@ -128,20 +126,10 @@ impl Site {
         let begun = Instant::now();
         self.acknowledged(MEANWHILE).await;
         self.broker_is_missed().await;
-        self.fleet.all_run().unwrap();
-        let away = begun.elapsed();
         disk.free().unwrap();
         // It may still stand there with a disk that it has given up.
         self.engines.kill(Engine::Kafka).await.unwrap();
-        self.engines.start_again(Engine::Kafka).await.unwrap();
-        let back = Instant::now();
-        self.all_is_queryable().await;
-        self.fleet.all_run().unwrap();
-        eprintln!(
-            "the broker's disk was full for {:.1} s; all that had been accepted was queryable {:.1} s after it answered again",
-            away.as_secs_f64(),
-            back.elapsed().as_secs_f64()
-        );
+        self.comes_back(Engine::Kafka, begun).await;
     }
 
     async fn outage(&mut self, engine: Engine) {
@@ -171,8 +159,13 @@ impl Site {
             tokio::time::sleep(left).await;
             self.acknowledged(MEANWHILE).await;
         }
+        self.comes_back(engine, begun).await;
+    }
+
+    /// Starts an engine that has been away since then: all processes have lived through it, and catch up by themselves.
+    async fn comes_back(&mut self, engine: Engine, since: Instant) {
         self.fleet.all_run().unwrap();
-        let away = begun.elapsed();
+        let away = since.elapsed();
         self.engines.start_again(engine).await.unwrap();
         let back = Instant::now();
         self.all_is_queryable().await;

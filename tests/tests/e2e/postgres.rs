@@ -161,10 +161,9 @@ fn java(folder: &Path) -> Result<PathBuf> {
             format!("-DoutputDirectory={}", folder.display()),
         ],
     )?;
-    for program in ["jdbc/Door.java", "jdbc/DBeaver.java"] {
-        let source = Path::new(CLIENTS).join(program);
-        run("javac", ["-d".as_ref(), folder.as_os_str(), source.as_os_str()])?;
-    }
+    let [door, dbeaver] = ["jdbc/Door.java", "jdbc/DBeaver.java"].map(|program| Path::new(CLIENTS).join(program));
+    let arguments = ["-d".as_ref(), folder.as_os_str(), door.as_os_str(), dbeaver.as_os_str()];
+    run("javac", arguments)?;
     Ok(folder.to_owned())
 }
 

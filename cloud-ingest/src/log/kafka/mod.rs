@@ -1,10 +1,11 @@
 //! The log in Kafka: one topic, a record of it is byte for byte a record of the embedded log.
 //!
 //! Only this folder knows Kafka. `client` is what all clients share, `topic` what the topic must be like, `watch` looks whether it is and
-//! whether the broker answers, `ends` is what is known of the partitions, `producer` appends, `reader` reads, `group` shares the
+//! whether the broker answers, `ends` is what is known of the partitions, `producer` appends, `delivery` hears what became of it, `reader` reads, `group` shares the
 //! partitions between processes. Here they become a [`Log`].
 
 mod client;
+mod delivery;
 mod ends;
 mod group;
 mod producer;
@@ -66,6 +67,7 @@ struct Shared {
     shrunk: Mutex<u32>,
     /// Of the brokers, as they call themselves.
     cluster: Mutex<Option<String>>,
+    voice: Voice,
 }
 
 impl std::fmt::Debug for Shared {
@@ -85,16 +87,25 @@ pub fn record_bytes(max_batch_bytes: u32) -> u32 {
     max_batch_bytes.saturating_add(MAX_HEAD_BYTES as u32 + FRAMING_BYTES)
 }
 
+impl Shared {
+    /// Lets the clients say what they have to say; to be called every second or so.
+    fn serve(&self) {
+        self.readers.serve();
+        while self.probe.poll(Duration::ZERO).is_some() {}
+    }
+}
+
 impl KafkaLog {
     /// Makes the clients; the broker may be away. Nothing is asked before [`KafkaLog::run`].
     pub fn open(options: KafkaOptions) -> Result<KafkaLog, LogError> {
         let refused = |error: KafkaError| LogError::Refused {
             reason: format!("the client of Kafka cannot be made: {error}"),
         };
+        let voice = Voice::default();
         let probe: BaseConsumer<Voice> = {
             let mut config = options.client();
             config.set("isolation.level", "read_uncommitted");
-            config.create_with_context(Voice).map_err(refused)?
+            config.create_with_context(voice.clone()).map_err(refused)?
         };
         let partition = |index| Partition {
             generation: options.generation,
@@ -102,14 +113,15 @@ impl KafkaLog {
         };
         let shared = Shared {
             partitions: (0..options.partitions).map(partition).collect(),
-            producer: Producer::open(&options).map_err(refused)?,
-            readers: Readers::open(&options).map_err(refused)?,
+            producer: Producer::open(&options, voice.clone()).map_err(refused)?,
+            readers: Readers::open(&options, &voice).map_err(refused)?,
             probe: Arc::new(probe),
-            admin: options.client().create_with_context(Voice).map_err(refused)?,
+            admin: options.client().create_with_context(voice.clone()).map_err(refused)?,
             ends: Ends::new(options.partitions),
             state: Sender::new(State::New("the broker was not asked yet".to_owned())),
             shrunk: Mutex::default(),
             cluster: Mutex::default(),
+            voice,
             options,
         };
         Ok(Self {

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
 use super::client::{KafkaOptions, Voice};
+use super::delivery::Delivery;
 use crate::log::LogError;
 use crate::log::head::MAX_HEAD_BYTES;
 
@@ -23,7 +23,8 @@ pub(super) struct Producer {
     config: ClientConfig,
     topic: String,
     max_record_bytes: u32,
-    current: Mutex<Arc<FutureProducer<Voice>>>,
+    voice: Voice,
+    current: Mutex<Arc<Delivery>>,
 }
 
 impl std::fmt::Debug for Producer {
@@ -35,7 +36,7 @@ impl std::fmt::Debug for Producer {
 }
 
 impl Producer {
-    pub(super) fn open(options: &KafkaOptions) -> Result<Self, KafkaError> {
+    pub(super) fn open(options: &KafkaOptions, voice: Voice) -> Result<Self, KafkaError> {
         let mut config = options.client();
         config
             .set("acks", "all")
@@ -50,11 +51,12 @@ impl Producer {
                 "queue.buffering.max.kbytes",
                 (options.queue_bytes / 1024).max(1).to_string(),
             );
-        let current = Mutex::new(Arc::new(make(&config)?));
+        let current = Mutex::new(Arc::new(Delivery::start(&config, voice.clone())?));
         Ok(Self {
             config,
             topic: options.topic.clone(),
             max_record_bytes: options.max_record_bytes,
+            voice,
             current,
         })
     }
@@ -62,20 +64,14 @@ impl Producer {
     /// Returns the offset of a record that all in-sync replicas have.
     pub(super) async fn append(&self, index: u16, record: &[u8], ingested_at_us: i64) -> Result<u64, LogError> {
         let producer = Arc::clone(&self.lock());
-        let message = FutureRecord::<(), [u8]>::to(&self.topic)
-            .partition(i32::from(index))
-            .timestamp(ingested_at_us / 1000)
-            .payload(record);
-        let delivery = match producer.send_result(message) {
-            Ok(delivery) => delivery,
-            Err((error, _)) => return Err(self.failed(&producer, &error, record.len())),
+        let outcome = match producer.send(&self.topic, index, ingested_at_us / 1000, record) {
+            Ok(outcome) => outcome,
+            Err(error) => return Err(self.failed(&producer, &error, record.len())),
         };
-        match delivery.await {
+        match outcome.await {
             // The broker knew the record already and did not say where it is: whoever sent it asks again.
-            Ok(Ok(stored)) => {
-                u64::try_from(stored.offset).map_err(|_| retry("the broker did not say where a record is"))
-            }
-            Ok(Err((error, _))) => Err(self.failed(&producer, &error, record.len())),
+            Ok(Ok(offset)) => u64::try_from(offset).map_err(|_| retry("the broker did not say where a record is")),
+            Ok(Err(error)) => Err(self.failed(&producer, &error, record.len())),
             Err(_) => Err(retry("the producer was replaced")),
         }
     }
@@ -83,13 +79,13 @@ impl Producer {
     /// Waits for what was handed over, up to its time-out.
     pub(super) async fn close(&self, patience: std::time::Duration) {
         let producer = Arc::clone(&self.lock());
-        let flushed = super::client::waiting(move || producer.flush(patience)).await;
+        let flushed = super::client::waiting(move || producer.end(patience)).await;
         if let Ok(Err(error)) = flushed {
             tracing::warn!(%error, "records were still on their way to the broker; their edges send them again");
         }
     }
 
-    fn failed(&self, used: &Arc<FutureProducer<Voice>>, error: &KafkaError, bytes: usize) -> LogError {
+    fn failed(&self, used: &Arc<Delivery>, error: &KafkaError, bytes: usize) -> LogError {
         let code = error.rdkafka_error_code();
         if code == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
             return LogError::TooLarge {
@@ -97,7 +93,7 @@ impl Producer {
                 max: u64::from(self.max_record_bytes).saturating_sub(MAX_HEAD_BYTES as u64),
             };
         }
-        if let Some((code, reason)) = used.client().fatal_error() {
+        if let Some((code, reason)) = used.fatal_error() {
             tracing::error!(%code, reason, "the producer cannot go on; the next record gets a new one");
             self.replace(used);
         }
@@ -105,29 +101,25 @@ impl Producer {
     }
 
     /// Once for each producer that failed, however many records were with it.
-    fn replace(&self, failed: &Arc<FutureProducer<Voice>>) {
+    fn replace(&self, failed: &Arc<Delivery>) {
         let mut current = self.lock();
         if !Arc::ptr_eq(&current, failed) {
             return;
         }
-        match make(&self.config) {
+        match Delivery::start(&self.config, self.voice.clone()) {
             Ok(fresh) => {
                 let old = std::mem::replace(&mut *current, Arc::new(fresh));
-                // The last one to let go of it waits for its threads.
+                // The last one to let go of it waits for what it has not yet given back.
                 tokio::task::spawn_blocking(move || drop(old));
             }
             Err(error) => tracing::error!(%error, "a new producer cannot be made"),
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<FutureProducer<Voice>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Delivery>> {
         // A change is one assignment.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn make(config: &ClientConfig) -> Result<FutureProducer<Voice>, KafkaError> {
-    config.create_with_context(Voice)
 }
 
 fn retry(reason: impl std::fmt::Display) -> LogError {
@@ -168,7 +160,7 @@ mod tests {
     async fn p4_an_unknown_result_is_no_acknowledgement_and_a_fatal_error_ends_one_producer_only() {
         let broker = MockCluster::new(1).unwrap();
         broker.create_topic("events", 1, 1).unwrap();
-        let producer = Producer::open(&options(broker.bootstrap_servers())).unwrap();
+        let producer = Producer::open(&options(broker.bootstrap_servers()), Voice::default()).unwrap();
         assert_eq!(producer.append(0, b"first", 0).await.unwrap(), 0);
         let before = Arc::clone(&producer.lock());
 

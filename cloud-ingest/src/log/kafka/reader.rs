@@ -81,7 +81,7 @@ impl Drop for Taken<'_> {
 }
 
 impl Readers {
-    pub(super) fn open(options: &KafkaOptions) -> Result<Self, KafkaError> {
+    pub(super) fn open(options: &KafkaOptions, voice: &Voice) -> Result<Self, KafkaError> {
         let mut config = options.client();
         config
             // The library wants a name even where nobody joins a group.
@@ -108,7 +108,7 @@ impl Readers {
         config.set("receive.message.max.bytes", receive.to_string());
         let mut lanes = Vec::new();
         for _ in 0..LANES {
-            let lane: BaseConsumer<Voice> = config.create_with_context(Voice)?;
+            let lane: BaseConsumer<Voice> = config.create_with_context(voice.clone())?;
             lanes.push(Arc::new(lane));
         }
         let place = |lane| Place {

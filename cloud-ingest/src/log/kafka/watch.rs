@@ -63,7 +63,7 @@ impl KafkaLog {
         let mut attempt = 0;
         let mut next_verify = tokio::time::Instant::now();
         loop {
-            self.shared.readers.serve();
+            self.shared.serve();
             let is_due = tokio::time::Instant::now() >= next_verify;
             let looked = match is_due {
                 true => self.verify().await,
@@ -79,11 +79,16 @@ impl KafkaLog {
                         next_verify = tokio::time::Instant::now() + VERIFY_EVERY;
                     }
                     attempt = 0;
+                    self.shared.voice.is_good();
                     self.become_good();
                     tokio::time::sleep(WATCH_EVERY).await;
                 }
                 Err(LookError::Away(reason)) => {
-                    self.is_away(reason);
+                    self.shared.serve();
+                    self.is_away(match self.shared.voice.unwelcome() {
+                        Some(why) => format!("{reason}: {why}"),
+                        None => reason,
+                    });
                     tokio::time::sleep(PAUSES[attempt.min(PAUSES.len() - 1)]).await;
                     attempt += 1;
                 }

@@ -22,6 +22,7 @@ use super::standby::Standby;
 use super::start::{Start, start, usable};
 use crate::log::LogError;
 use crate::writer::resume::{READ_BYTES, begin, given_up};
+use crate::writer::turns::Turns;
 use crate::writer::{Planner, WriterError};
 
 const SAVE_EVERY: Duration = Duration::from_secs(5);
@@ -222,9 +223,10 @@ impl SharedHotWriter {
     /// Inserts one block while the next one is gathered.
     async fn follow(&self, round: &mut Round, shutdown: &CancellationToken) -> Result<Ended, WriterError> {
         let mut block = Block::default();
+        let mut turns = Turns::default();
         loop {
             let is_last = shutdown.is_cancelled() && block.is_empty();
-            let gathering = self.gather(&mut round.planners, shutdown);
+            let gathering = self.gather(&mut round.planners, &mut turns, shutdown);
             let (inserted, gathered) = tokio::join!(self.insert(&block, shutdown), gathering);
             match inserted? {
                 Inserted::Done { after_refusal } => {

@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use sluice_store::{HotRows, OffsetRange};
+use sluice_store::HotRows;
 use sluice_wire::ids::Partition;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::SharedHotWriter;
-use crate::dedup::Dedup;
-use crate::writer::hot::plan_all;
-use crate::writer::resume::READ_BYTES;
+use crate::writer::turns::{Rows, Turns};
 use crate::writer::{Planner, WriterError};
 
 /// A writer that has nothing to do looks after its claims now and then.
@@ -44,9 +42,9 @@ impl Block {
             .collect()
     }
 
-    fn add(&mut self, range: OffsetRange, rows: Vec<RecordBatch>) {
+    fn add(&mut self, Rows { range, rows, bytes }: Rows) {
         self.rows += rows.iter().map(RecordBatch::num_rows).sum::<usize>();
-        self.bytes += rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
+        self.bytes += bytes;
         self.slices.push(HotRows { range, rows });
         self.since.get_or_insert_with(Instant::now);
     }
@@ -57,6 +55,7 @@ impl SharedHotWriter {
     pub(super) async fn gather(
         &self,
         planners: &mut BTreeMap<Partition, Planner>,
+        turns: &mut Turns,
         shutdown: &CancellationToken,
     ) -> Result<Block, WriterError> {
         let mut block = Block::default();
@@ -66,21 +65,20 @@ impl SharedHotWriter {
             if shutdown.is_cancelled() && !self.drains {
                 return Ok(block);
             }
-            for (partition, planner) in planners.iter_mut() {
-                let first = planner.next();
-                let records = self.log.read(*partition, first, READ_BYTES).await?;
-                if records.is_empty() {
+            for partition in turns.order(planners.keys().copied()) {
+                let Some(planner) = planners.get_mut(&partition) else {
                     continue;
-                }
-                moved = true;
-                // Moved, not copied: the state of duplicates may be large. An error ends this round, and with it the empty one.
-                let taken = std::mem::replace(planner, Planner::new(Dedup::default(), self.limits.clone()));
-                let (taken, rows, last) = plan_all(taken, records).await?;
-                *planner = taken;
-                let partition = *partition;
-                block.add(OffsetRange { partition, first, last }, rows);
-                if block.rows >= self.options.insert_rows || block.bytes >= self.options.insert_bytes {
-                    return Ok(block);
+                };
+                // An error ends this round, and with it the planner that knows nothing.
+                while let Some(piece) = turns.plan(&self.log, partition, planner).await? {
+                    moved = true;
+                    block.add(piece);
+                    if block.rows >= self.options.insert_rows || block.bytes >= self.options.insert_bytes {
+                        return Ok(block);
+                    }
+                    if !turns.has_left() {
+                        break;
+                    }
                 }
             }
             let due = block

@@ -5,13 +5,13 @@
 //! are the rows themselves counted, offset by offset, to say whose they are.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use object_store::path::Path;
 use serde::Serialize;
 
 use super::files::{EncodeError, OffsetSpan};
-use super::replace::blocking;
 use super::stream::Pieces;
 use super::version::{ColdFile, ColdVersion};
 use super::{ColdTable, CommitError};
@@ -147,11 +147,11 @@ impl ColdTable {
         Ok(Some(balance))
     }
 
-    async fn sums_of(&self, file: &ColdFile) -> Result<Sums, CommitError> {
-        let (bytes, mapping) = (self.bytes_of(file).await?, self.mapping().clone());
-        blocking(move || {
+    async fn sums_of(&self, file: &Arc<ColdFile>) -> Result<Sums, CommitError> {
+        let (file, mapping) = (Arc::clone(file), self.mapping().clone());
+        self.compute(move |door| {
             let mut sums = Sums::default();
-            for piece in Pieces::of(&mapping, bytes, Some(&LEDGER_COLUMNS))? {
+            for piece in Pieces::open(door, &mapping, &file, Some(&LEDGER_COLUMNS))? {
                 let piece = piece?;
                 sums.rows += piece.num_rows() as u64;
                 for entry in entries(&piece)? {
@@ -203,18 +203,19 @@ impl ColdTable {
     async fn holes_in(&self, version: &ColdVersion, window: OffsetSpan) -> Result<Vec<Hole>, CommitError> {
         let mut counted: BTreeMap<i64, Counted> = BTreeMap::new();
         for file in version.files.iter().filter(|file| touches(file, window)) {
-            let (bytes, mapping) = (self.bytes_of(file).await?, self.mapping().clone());
+            let (file, mapping) = (Arc::clone(file), self.mapping().clone());
             let columns: &'static [&'static str] = match file.may_hold_hidden() {
                 true => &LEDGER_COLUMNS,
                 false => &PLACE_COLUMNS,
             };
-            counted = blocking(move || {
-                for piece in Pieces::of(&mapping, bytes, Some(columns))? {
-                    count(&piece?, window, columns.len() > PLACE_COLUMNS.len(), &mut counted)?;
-                }
-                Ok(counted)
-            })
-            .await?;
+            counted = self
+                .compute(move |door| {
+                    for piece in Pieces::open(door, &mapping, &file, Some(columns))? {
+                        count(&piece?, window, columns.len() > PLACE_COLUMNS.len(), &mut counted)?;
+                    }
+                    Ok(counted)
+                })
+                .await?;
         }
         Ok(compare(&counted, window))
     }

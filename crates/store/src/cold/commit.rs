@@ -1,19 +1,20 @@
 //! Putting ranges of offsets into the cold table, once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow::array::RecordBatch;
 use deltalake::kernel::transaction::{CommitBuilder, CommitProperties};
 use deltalake::kernel::{Action, Add, Transaction};
 use deltalake::protocol::{DeltaOperation, SaveMode};
+use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutPayload};
 use sluice_wire::ids::Partition;
 
-use super::files::{EncodeError, NewFile, encode};
-use super::version::{ColdVersion, GENERATIONS_APP, OFFSETS_TAG, generation_app};
+use super::begun::Begun;
+use super::files::{EncodeError, encode, into_adds};
+use super::version::{ColdVersion, GENERATIONS_APP, generation_app};
 use super::{ColdError, ColdTable};
 use crate::physical::DAY;
 use crate::rows::{self, OffsetRange};
@@ -23,9 +24,7 @@ const MAX_FAILURES: u32 = 5;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 /// The janitor removes files that no commit names only after days; a writer that slept longer than this between writing files
 /// and committing them starts again rather than name files that may be gone.
-const MAX_STAGED_AGE: Duration = Duration::from_secs(3600);
-/// What Delta calls a partition directory without a value.
-const NO_DAY: &str = "__HIVE_DEFAULT_PARTITION__";
+pub(super) const MAX_STAGED_AGE: Duration = Duration::from_secs(3600);
 
 /// Why a commit was refused or did not succeed. After `Overlap` and `Gap` cut again from [`ColdTable::committed`].
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +62,7 @@ impl From<object_store::Error> for CommitError {
 pub(super) struct Staged {
     pub(super) adds: Vec<Add>,
     rows: usize,
-    at: Instant,
-    at_ms: i64,
+    begun: Begun,
 }
 
 /// What a failed commit left, for the next attempt at the same ranges.
@@ -72,14 +70,6 @@ pub(super) struct Staged {
 pub(super) struct Unnamed {
     ranges: Vec<OffsetRange>,
     staged: Staged,
-}
-
-impl Staged {
-    /// Neither clock alone sees everything: one stands still while the machine sleeps, the other may be set.
-    fn is_old(&self) -> bool {
-        let by_date = u64::try_from(now_ms().saturating_sub(self.at_ms)).unwrap_or(0);
-        self.at.elapsed().max(Duration::from_millis(by_date)) > MAX_STAGED_AGE
-    }
 }
 
 impl ColdTable {
@@ -94,7 +84,9 @@ impl ColdTable {
         check_continues(&version.committed, ranges)?;
         let count: usize = rows.iter().map(RecordBatch::num_rows).sum();
         let staged = match left.take() {
-            Some(Unnamed { ranges: of, staged }) if of == ranges && staged.rows == count && !staged.is_old() => staged,
+            Some(Unnamed { ranges: of, staged }) if of == ranges && staged.rows == count && !staged.begun.is_old() => {
+                staged
+            }
             _ => self.stage(ranges, rows).await?,
         };
         let done = self.name(version, &staged, ranges).await;
@@ -121,7 +113,7 @@ impl ColdTable {
     ) -> Result<i64, CommitError> {
         let mut failures = 0;
         loop {
-            if staged.is_old() {
+            if staged.begun.is_old() {
                 return Err(CommitError::Stale);
             }
             let failure = match self.try_commit(&version, staged, ranges).await {
@@ -148,52 +140,18 @@ impl ColdTable {
 
     /// Writes the files; nothing is visible yet.
     pub(super) async fn stage(&self, ranges: &[OffsetRange], rows: Vec<RecordBatch>) -> Result<Staged, CommitError> {
-        let (at, at_ms) = (Instant::now(), now_ms());
+        let begun = Begun::now(MAX_STAGED_AGE);
         let count = rows.iter().map(RecordBatch::num_rows).sum();
-        let (mapping, ranges) = (self.mapping().clone(), ranges.to_vec());
-        let files = tokio::task::spawn_blocking(move || {
+        let (making, ranges) = (self.making().clone(), ranges.to_vec());
+        let adds = self.compute(move |door| {
             rows.iter().try_for_each(|batch| rows::check(batch, &ranges))?;
-            encode(&mapping, &rows)
-        })
-        .await
-        .map_err(|error| {
-            ColdError::Delta(Box::new(deltalake::DeltaTableError::GenericError {
-                source: error.into(),
-            }))
-        })??;
+            into_adds(encode(door, &making, &rows)?, true)
+        });
         Ok(Staged {
-            adds: self.write(files, true).await?,
+            adds: adds.await?,
             rows: count,
-            at,
-            at_ms,
+            begun,
         })
-    }
-
-    pub(super) async fn write(&self, files: Vec<NewFile>, data_change: bool) -> Result<Vec<Add>, CommitError> {
-        let store = self.store();
-        let mut adds = Vec::with_capacity(files.len());
-        for file in files {
-            let folder = file.day.as_deref().unwrap_or(NO_DAY);
-            let path = Path::from(format!("{DAY}={folder}/{}.parquet", uuid::Uuid::new_v4()));
-            let size = file.bytes.len() as i64;
-            if let Err(error) = store.put(&path, PutPayload::from(file.bytes)).await {
-                self.discard(&adds).await;
-                return Err(error.into());
-            }
-            let stats = file.stats.to_json().map_err(EncodeError::from)?;
-            let offsets = serde_json::to_string(&file.offsets).ok();
-            adds.push(Add {
-                path: path.to_string(),
-                partition_values: HashMap::from([(DAY.to_owned(), file.day)]),
-                size,
-                modification_time: now_ms(),
-                data_change,
-                stats: Some(stats),
-                tags: Some(HashMap::from([(OFFSETS_TAG.to_owned(), offsets)])),
-                ..Add::default()
-            });
-        }
-        Ok(adds)
     }
 
     /// Removes files that no version names and none ever will; what stays, the janitor removes after days.

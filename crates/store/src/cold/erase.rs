@@ -11,9 +11,11 @@ use arrow::datatypes::TimestampMicrosecondType;
 use deltalake::kernel::Add;
 use object_store::path::Path;
 
-use super::files::{EncodeError, FileWriter};
-use super::replace::blocking;
+use super::begun::Begun;
+use super::commit::MAX_STAGED_AGE;
+use super::files::{EncodeError, FileWriter, into_adds};
 use super::stream::Pieces;
+use super::swap::Why;
 use super::version::{ColdFile, ColdVersion};
 use super::{ColdTable, CommitError};
 use crate::erase::{Charges, Erasure, Erasures, Whose, charge, strike};
@@ -112,6 +114,7 @@ impl ColdTable {
             gone.extend(others);
             let rows = charges.values().map(|charge| charge.rows()).sum::<u64>();
             let charges = Arc::new(charges);
+            let begun = Begun::now(MAX_STAGED_AGE);
             let mut adds: Vec<Add> = Vec::new();
             for file in &gone {
                 match self.rewrite(file, &all, &charges).await {
@@ -122,7 +125,10 @@ impl ColdTable {
                     }
                 }
             }
-            if self.swap(&gone, &adds, "rows that were erased").await? {
+            if self
+                .swap(&gone, &adds, Why::Rows("rows that were erased"), begun)
+                .await?
+            {
                 report.rows += rows;
                 report.files_before += gone.len();
                 report.files_after += adds.len();
@@ -143,14 +149,14 @@ impl ColdTable {
     }
 
     /// What of a file is erased.
-    async fn look(&self, file: &ColdFile, erasures: &Arc<[Erasure]>) -> Result<Found, CommitError> {
-        let (bytes, mapping, erasures) = (self.bytes_of(file).await?, self.mapping().clone(), Arc::clone(erasures));
-        blocking(move || {
+    async fn look(&self, file: &Arc<ColdFile>, erasures: &Arc<[Erasure]>) -> Result<Found, CommitError> {
+        let (file, mapping, erasures) = (Arc::clone(file), self.mapping().clone(), Arc::clone(erasures));
+        self.compute(move |door| {
             let mut found = Found {
                 charges: Charges::new(),
                 owners: Some(Owners::new()),
             };
-            for piece in Pieces::of(&mapping, bytes, Some(&DECIDING))? {
+            for piece in Pieces::open(door, &mapping, &file, Some(&DECIDING))? {
                 let piece = piece?;
                 strike(&piece, &erasures, &mut found.charges)?;
                 found.owners = match found.owners {
@@ -178,9 +184,9 @@ impl ColdTable {
         let places: Arc<HashSet<(i64, i64)>> = Arc::new(charges.keys().copied().collect());
         let mut found = Vec::new();
         for file in others {
-            let (bytes, mapping, places) = (self.bytes_of(file).await?, self.mapping().clone(), Arc::clone(&places));
-            let has_any = blocking(move || {
-                for piece in Pieces::of(&mapping, bytes, Some(&["signal", "partition", "offset"]))? {
+            let (read, mapping, places) = (Arc::clone(file), self.mapping().clone(), Arc::clone(&places));
+            let has_any = self.compute(move |door| {
+                for piece in Pieces::open(door, &mapping, &read, Some(&["signal", "partition", "offset"]))? {
                     if has_ledger_of(&piece?, &places)? {
                         return Ok(true);
                     }
@@ -197,23 +203,23 @@ impl ColdTable {
     /// Writes a file anew without what is erased and with what the ledger must say; nothing is visible yet.
     async fn rewrite(
         &self,
-        file: &ColdFile,
+        file: &Arc<ColdFile>,
         erasures: &Arc<[Erasure]>,
         charges: &Arc<Charges>,
     ) -> Result<Vec<Add>, CommitError> {
-        let (bytes, mapping, day) = (self.bytes_of(file).await?, self.mapping().clone(), file.day.clone());
+        let (file, making) = (Arc::clone(file), self.making().clone());
         let (erasures, charges) = (Arc::clone(erasures), Arc::clone(charges));
-        let written = blocking(move || {
-            let pieces = Pieces::of(&mapping, bytes, None)?;
-            let mut writer = FileWriter::new(&mapping, day, pieces.traced())?;
+        self.compute(move |door| {
+            let pieces = Pieces::open(door, &making.mapping, &file, None)?;
+            let mut writer = FileWriter::new(door, &making, file.day.clone(), pieces.traced())?;
             for piece in pieces {
                 let piece = piece?;
                 let left = strike(&piece, &erasures, &mut Charges::new())?.unwrap_or(piece);
                 writer.add(&charge(&left, &charges)?.unwrap_or(left))?;
             }
-            writer.finish()
-        });
-        self.write(written.await?.into_iter().collect(), true).await
+            into_adds(writer.finish()?.into_iter().collect(), true)
+        })
+        .await
     }
 }
 

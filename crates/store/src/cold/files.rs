@@ -1,39 +1,30 @@
-//! Rows as Parquet files: which rows go into which file, in which order, and how they are encoded.
+//! Rows as Parquet files: which rows go into which file, and files that are written piece by piece.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::{SortColumn, SortOptions, concat_batches, lexsort_to_indices, take_record_batch};
-use arrow::datatypes::{Date32Type, TimestampNanosecondType};
+use arrow::array::RecordBatch;
+use arrow::datatypes::Date32Type;
 use arrow::error::ArrowError;
 use bytes::Bytes;
+use deltalake::kernel::Add;
+use object_store::path::Path;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
 
+use super::commit::now_ms;
+use super::door::{Door, PART_BYTES};
+use super::format::Sizes;
+use super::order::{arrange, gather, traced};
 use super::stats::FileStats;
-use crate::physical::Mapping;
+use super::stream::PIECE_ROWS;
+use super::version::OFFSETS_TAG;
+use crate::physical::{DAY, Mapping};
 use crate::rows::{self, RowsError};
 
-/// Rows of one file; larger commits are cut.
-const MAX_FILE_ROWS: usize = 1 << 20;
-/// Small enough that bounds of a row group say something, large enough for columns to compress.
-const ROW_GROUP_ROWS: usize = 64 << 10;
-const PAGE_ROWS: usize = 8 << 10;
-/// Of the row groups that a trace is not in, the share that is read all the same. A table has thousands of them; ten times as many errors
-/// would save a seventh of the filter's bits, and mostly no byte, as sizes are powers of two.
-const BLOOM_ERRORS: f64 = 0.001;
-/// Days of one commit that get files of their own. Senders choose event times, and must not be able to make a file per row: the
-/// rows of further days share files without a day.
-const MAX_DAYS: usize = 32;
-const NANOS_PER_DAY: i64 = 86_400_000_000_000;
-const ZSTD_LEVEL: i32 = 3;
-
-/// Rows are ordered by these, so that equal values meet and bounds are narrow.
-const ORDER: [&str; 6] = ["tenant", "service", "time", "partition", "offset", "row"];
+/// What Delta calls a partition directory without a value.
+const NO_DAY: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Why rows could not be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -44,16 +35,26 @@ pub enum EncodeError {
     Arrow(#[from] ArrowError),
     #[error("encoding Parquet")]
     Parquet(#[from] ParquetError),
+    #[error("file {input} of those to merge is not in the order of the table")]
+    Unsorted { input: usize },
 }
 
-/// A file that is not written yet.
+/// How the files of a table are made.
+#[derive(Clone, Debug)]
+pub(super) struct Making {
+    pub(super) mapping: Mapping,
+    pub(super) sizes: Sizes,
+}
+
+/// A file that is written, and that no version names yet.
 #[derive(Debug)]
-pub(crate) struct NewFile {
+pub(super) struct NewFile {
+    path: Path,
     /// `2026-11-21`; `None` for rows of scattered days.
-    pub(crate) day: Option<String>,
-    pub(crate) bytes: Bytes,
-    pub(crate) stats: FileStats,
-    pub(crate) offsets: Vec<OffsetSpan>,
+    day: Option<String>,
+    bytes: u64,
+    stats: FileStats,
+    offsets: Vec<OffsetSpan>,
 }
 
 /// First and last offset of the rows of one partition in a file.
@@ -64,119 +65,27 @@ pub(crate) struct OffsetSpan {
     pub(crate) last: i64,
 }
 
-/// Encodes rows as files: by day, and by whether `events` shows them, so that scans of `events` never open a file of ledger rows.
-pub(crate) fn encode(mapping: &Mapping, batches: &[RecordBatch]) -> Result<Vec<NewFile>, EncodeError> {
-    let rows = concat_batches(mapping.logical(), batches)?;
+/// Writes rows as files: by day, and by whether `events` shows them, so that scans of `events` never open a file of ledger rows.
+pub(super) fn encode(door: &Door, making: &Making, batches: &[RecordBatch]) -> Result<Vec<NewFile>, EncodeError> {
     let mut files = Vec::new();
-    for ((day, _hidden), indices) in group(&rows)? {
-        let part = sort(&take_record_batch(&rows, &UInt32Array::from(indices))?)?;
-        for start in (0..part.num_rows()).step_by(MAX_FILE_ROWS) {
-            let piece = part.slice(start, MAX_FILE_ROWS.min(part.num_rows() - start));
-            let stored = mapping.to_physical(&piece)?;
-            files.push(NewFile {
-                day: day.map(day_text).transpose()?,
-                bytes: write(&stored)?,
-                stats: FileStats::of(&stored)?,
-                offsets: spans(&piece)?,
-            });
+    for ((day, _hidden), places) in arrange(batches)? {
+        let day = day.map(day_text).transpose()?;
+        for places in places.chunks(making.sizes.file_rows) {
+            let mut writer = FileWriter::new(door, making, day.clone(), traced(batches, places))?;
+            for places in places.chunks(PIECE_ROWS) {
+                writer.add(&gather(batches, places)?)?;
+            }
+            files.extend(writer.finish()?);
         }
     }
     Ok(files)
 }
 
-type Group = (Option<i32>, bool);
-
-fn group(batch: &RecordBatch) -> Result<BTreeMap<Group, Vec<u32>>, RowsError> {
-    let signals = rows::texts(batch, "signal")?;
-    let quarantined = batch.column_by_name("quarantined_by").ok_or(RowsError::Schema)?;
-    let times = batch
-        .column_by_name("time")
-        .and_then(|c| c.as_primitive_opt::<TimestampNanosecondType>())
-        .ok_or(RowsError::Schema)?;
-    let day_of = |row: usize| times.value(row).div_euclid(NANOS_PER_DAY) as i32;
-
-    let mut sizes: BTreeMap<i32, usize> = BTreeMap::new();
-    for row in 0..batch.num_rows() {
-        *sizes.entry(day_of(row)).or_default() += 1;
-    }
-    let mut largest: Vec<(usize, i32)> = sizes.into_iter().map(|(day, rows)| (rows, day)).collect();
-    largest.sort_unstable_by(|a, b| b.cmp(a));
-    let own: BTreeSet<i32> = largest.into_iter().take(MAX_DAYS).map(|(_, day)| day).collect();
-
-    let mut groups: BTreeMap<Group, Vec<u32>> = BTreeMap::new();
-    for row in 0..batch.num_rows() {
-        let day = Some(day_of(row)).filter(|day| own.contains(day));
-        groups
-            .entry((day, rows::is_hidden(signals, quarantined, row)))
-            .or_default()
-            .push(row as u32);
-    }
-    Ok(groups)
-}
-
-fn sort(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let options = Some(SortOptions {
-        descending: false,
-        nulls_first: true,
-    });
-    let columns: Vec<SortColumn> = ORDER
-        .iter()
-        .filter_map(|name| batch.column_by_name(name))
-        .map(|values| SortColumn {
-            values: Arc::clone(values),
-            options,
-        })
-        .collect();
-    take_record_batch(batch, &lexsort_to_indices(&columns, None)?)
-}
-
-fn spans(batch: &RecordBatch) -> Result<Vec<OffsetSpan>, RowsError> {
-    let (partitions, offsets) = (rows::ints(batch, "partition")?, rows::ints(batch, "offset")?);
-    let mut spans: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
-    for (partition, offset) in partitions.values().iter().zip(offsets.values()) {
-        let span = spans.entry(*partition).or_insert((*offset, *offset));
-        *span = (span.0.min(*offset), span.1.max(*offset));
-    }
-    Ok(spans
-        .into_iter()
-        .map(|(partition, (first, last))| OffsetSpan { partition, first, last })
-        .collect())
-}
-
-fn write(stored: &RecordBatch) -> Result<Bytes, ParquetError> {
-    let traced = stored
-        .column_by_name("trace_id")
-        .map_or(0, |ids| ids.len() - ids.null_count());
-    let mut writer = ArrowWriter::try_new(Vec::new(), stored.schema(), Some(properties(traced)?))?;
-    writer.write(stored)?;
-    Ok(Bytes::from(writer.into_inner()?))
-}
-
-/// How files are written; `traced` rows have a trace id.
-fn properties(traced: usize) -> Result<WriterProperties, ParquetError> {
-    let mut properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_data_page_row_count_limit(PAGE_ROWS)
-        .set_write_batch_size(PAGE_ROWS / 8)
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_created_by(concat!("sluice ", env!("CARGO_PKG_VERSION")).to_owned());
-    if traced > 0 {
-        // Bounds of random ids exclude nothing; a Bloom filter does.
-        let path = ColumnPath::from("trace_id");
-        let distinct = traced.min(ROW_GROUP_ROWS) as u64;
-        properties = properties
-            .set_column_bloom_filter_enabled(path.clone(), true)
-            .set_column_bloom_filter_fpp(path.clone(), BLOOM_ERRORS)
-            .set_column_bloom_filter_max_ndv(path, distinct);
-    }
-    Ok(properties.build())
-}
-
-/// A file that is written piece by piece: rows of one file in their order, some of them left out.
+/// A file that is written piece by piece: rows in the order of a file.
 pub(super) struct FileWriter {
-    writer: ArrowWriter<Vec<u8>>,
+    writer: ArrowWriter<Output>,
     mapping: Mapping,
+    path: Path,
     day: Option<String>,
     stats: Option<FileStats>,
     spans: BTreeMap<i64, OffsetSpan>,
@@ -184,11 +93,20 @@ pub(super) struct FileWriter {
 
 impl FileWriter {
     /// `traced`: at most so many rows with a trace id.
-    pub(super) fn new(mapping: &Mapping, day: Option<String>, traced: usize) -> Result<Self, EncodeError> {
-        let schema = Arc::clone(mapping.physical());
+    pub(super) fn new(door: &Door, making: &Making, day: Option<String>, traced: usize) -> Result<Self, EncodeError> {
+        let folder = day.as_deref().unwrap_or(NO_DAY);
+        let path = Path::from(format!("{DAY}={folder}/{}.parquet", uuid::Uuid::new_v4()));
+        let output = Output {
+            door: door.clone(),
+            path: path.clone(),
+            part: Vec::new(),
+            sent: 0,
+        };
+        let schema = Arc::clone(making.mapping.physical());
         Ok(Self {
-            writer: ArrowWriter::try_new(Vec::new(), schema, Some(properties(traced)?))?,
-            mapping: mapping.clone(),
+            writer: ArrowWriter::try_new(output, schema, Some(making.sizes.properties(traced)?))?,
+            mapping: making.mapping.clone(),
+            path,
             day,
             stats: None,
             spans: BTreeMap::new(),
@@ -196,33 +114,107 @@ impl FileWriter {
     }
 
     pub(super) fn add(&mut self, rows: &RecordBatch) -> Result<(), EncodeError> {
-        if rows.num_rows() == 0 {
+        self.add_stored(&self.mapping.to_physical(rows)?)
+    }
+
+    pub(super) fn add_stored(&mut self, stored: &RecordBatch) -> Result<(), EncodeError> {
+        if stored.num_rows() == 0 {
             return Ok(());
         }
-        let stored = self.mapping.to_physical(rows)?;
-        let stats = FileStats::of(&stored)?;
+        let stats = FileStats::of(stored)?;
         match &mut self.stats {
             Some(all) => all.merge(&stats),
             none => *none = Some(stats),
         }
-        for span in spans(rows)? {
-            let all = self.spans.entry(span.partition).or_insert(span);
-            (all.first, all.last) = (all.first.min(span.first), all.last.max(span.last));
-        }
-        Ok(self.writer.write(&stored)?)
+        add_spans(&mut self.spans, stored)?;
+        Ok(self.writer.write(stored)?)
     }
 
-    /// `None`: there was no row.
+    /// `None`: there was no row, and there is no file.
     pub(super) fn finish(self) -> Result<Option<NewFile>, EncodeError> {
         let Some(stats) = self.stats else {
             return Ok(None);
         };
         Ok(Some(NewFile {
+            path: self.path,
             day: self.day,
-            bytes: Bytes::from(self.writer.into_inner()?),
+            bytes: self.writer.into_inner()?.finish()?,
             stats,
             offsets: self.spans.into_values().collect(),
         }))
+    }
+}
+
+impl NewFile {
+    /// What a version says of the file.
+    pub(super) fn into_add(self, data_change: bool) -> Result<Add, EncodeError> {
+        let offsets = serde_json::to_string(&self.offsets).ok();
+        Ok(Add {
+            path: self.path.to_string(),
+            partition_values: HashMap::from([(DAY.to_owned(), self.day)]),
+            size: i64::try_from(self.bytes).unwrap_or(i64::MAX),
+            modification_time: now_ms(),
+            data_change,
+            stats: Some(self.stats.to_json()?),
+            tags: Some(HashMap::from([(OFFSETS_TAG.to_owned(), offsets)])),
+            ..Add::default()
+        })
+    }
+}
+
+pub(super) fn into_adds(files: Vec<NewFile>, data_change: bool) -> Result<Vec<Add>, EncodeError> {
+    files.into_iter().map(|file| file.into_add(data_change)).collect()
+}
+
+fn add_spans(spans: &mut BTreeMap<i64, OffsetSpan>, rows: &RecordBatch) -> Result<(), RowsError> {
+    let (partitions, offsets) = (rows::ints(rows, "partition")?, rows::ints(rows, "offset")?);
+    let mut places = partitions.values().iter().zip(offsets.values()).peekable();
+    while let Some((&partition, &offset)) = places.next() {
+        let (mut first, mut last) = (offset, offset);
+        while let Some((_, &offset)) = places.next_if(|(next, _)| **next == partition) {
+            (first, last) = (first.min(offset), last.max(offset));
+        }
+        let span = OffsetSpan { partition, first, last };
+        let all = spans.entry(partition).or_insert(span);
+        (all.first, all.last) = (all.first.min(first), all.last.max(last));
+    }
+    Ok(())
+}
+
+/// Hands out a file part by part as it is encoded.
+struct Output {
+    door: Door,
+    path: Path,
+    part: Vec<u8>,
+    sent: u64,
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // The last part may be small, but there must be one.
+        if self.part.len() == PART_BYTES && !bytes.is_empty() {
+            let part = std::mem::replace(&mut self.part, Vec::with_capacity(PART_BYTES));
+            self.sent += part.len() as u64;
+            self.door
+                .write(&self.path, part.into(), false)
+                .map_err(io::Error::other)?;
+        }
+        let count = bytes.len().min(PART_BYTES - self.part.len());
+        self.part.extend_from_slice(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Output {
+    /// Returns the bytes of the file, when it is durable.
+    fn finish(self) -> Result<u64, EncodeError> {
+        let bytes = self.sent + self.part.len() as u64;
+        self.door.write(&self.path, Bytes::from(self.part), true)?;
+        Ok(bytes)
     }
 }
 

@@ -1,42 +1,41 @@
 //! Keeping the cold table tidy: fewer, larger files; and removing files that no version and no query needs.
+//!
+//! Files are sorted, so they are merged as they are read: what that takes in memory does not depend on their sizes or their number.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arrow::array::{RecordBatch, new_null_array};
-use arrow::datatypes::SchemaRef;
-use arrow::error::ArrowError;
-use bytes::Bytes;
 use deltalake::DeltaTable;
-use deltalake::DeltaTableError;
-use deltalake::kernel::transaction::{CommitBuilder, TransactionError};
-use deltalake::kernel::{Action, Remove};
+use deltalake::kernel::Add;
 use deltalake::operations::vacuum::VacuumMode;
-use deltalake::protocol::DeltaOperation;
-use object_store::ObjectStoreExt;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use object_store::path::Path;
 use sluice_wire::ids::Partition;
 
-use super::commit::now_ms;
-use super::files::{EncodeError, NewFile, encode};
-use super::version::{ColdFile, ColdVersion};
+use super::begun::Begun;
+use super::commit::MAX_STAGED_AGE;
+use super::door::Door;
+use super::files::{EncodeError, FileWriter, Making, into_adds};
+use super::merge::Merge;
+use super::stream::Pieces;
+use super::swap::Why;
+use super::version::ColdFile;
 use super::{ColdError, ColdTable, CommitError};
-use crate::physical::Mapping;
+use crate::durable;
 
 /// A file that no commit names may belong to a writer that is about to commit it, so it stays at least this long; writers give
 /// up long before.
 const MIN_ORPHAN_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 
-/// Rows of one merged file: what fits in memory while it is made.
-const MAX_MERGED_ROWS: u64 = 512 << 10;
+/// Bytes of memory of the files that are read at once, about; of more files the rest is merged by the next call. Two are read at least.
+const MERGE_BYTES: u64 = 96 << 20;
 
 /// What to make of many small files.
 #[derive(Clone, Debug)]
 pub struct CompactOptions {
     /// Files are merged up to about this size.
     pub target_bytes: u64,
-    /// Files read by one call, group after group; the next call goes on.
+    /// Files read by one call, group after group, but the first one in any case; the next call goes on.
     pub max_input_bytes: u64,
     /// L by partition: only files wholly at and below it are merged, so that what hot may still serve stays in files that a query
     /// passes over whole. `None`: merge all.
@@ -45,7 +44,6 @@ pub struct CompactOptions {
 
 impl Default for CompactOptions {
     fn default() -> Self {
-        // Merging decodes a group in memory, where rows are about ten times as large.
         Self {
             target_bytes: 32 << 20,
             max_input_bytes: 128 << 20,
@@ -73,21 +71,32 @@ impl ColdTable {
         let version = self.refresh().await?;
         let mut report = CompactReport::default();
         let mut budget = options.max_input_bytes;
-        for group in choose(&version.files, options) {
+        self.unsorted()
+            .retain(|path| version.files.iter().any(|file| file.path == *path));
+        let max_rows = self.making().sizes.file_rows as u64;
+        let groups = choose(&version.files, &self.unsorted(), max_rows, options);
+        for (number, mut group) in groups.into_iter().enumerate() {
             let bytes: u64 = group.iter().map(|file| file.bytes).sum();
-            if bytes > budget {
+            if number > 0 && bytes > budget {
                 continue;
             }
-            budget -= bytes;
-            let files = self.merge(&group).await?;
-            let made = files.len();
-            if made >= group.len() {
+            budget = budget.saturating_sub(bytes);
+            let begun = Begun::now(MAX_STAGED_AGE);
+            let Some(adds) = self.merge(&mut group).await? else {
+                continue;
+            };
+            if adds.len() >= group.len() {
+                self.discard(&adds).await;
                 continue;
             }
-            if self.replace(&version, &group, files, options).await? {
+            if self
+                .swap(&group, &adds, Why::Merged(options.target_bytes), begun)
+                .await?
+            {
                 report.files_before += group.len();
-                report.files_after += made;
+                report.files_after += adds.len();
             } else {
+                self.discard(&adds).await;
                 report.lost_race = true;
                 break;
             }
@@ -96,7 +105,7 @@ impl ColdTable {
     }
 
     /// Removes files that were replaced longer than `retention` ago, which must exceed the query limit, and files that no version
-    /// names after a week at least.
+    /// names, or that were not finished, after a week at least.
     pub async fn vacuum(&self, retention: Duration) -> Result<VacuumReport, ColdError> {
         let mut report = VacuumReport::default();
         let orphans = retention.max(MIN_ORPHAN_AGE);
@@ -112,81 +121,82 @@ impl ColdTable {
                 .await?;
             report.files_removed += metrics.files_deleted.len();
         }
+        if !self.shared.is_remote {
+            report.files_removed += durable::sweep(self.shared.log_store.root_url(), orphans).await?;
+        }
         Ok(report)
     }
 
-    async fn merge(&self, group: &[Arc<ColdFile>]) -> Result<Vec<NewFile>, CommitError> {
-        let store = self.store();
-        let mut inputs = Vec::with_capacity(group.len());
-        for file in group {
-            inputs.push(store.get(&file.path).await?.bytes().await?);
-        }
-        let mapping = self.mapping().clone();
-        let task = tokio::task::spawn_blocking(move || {
-            let mut rows = Vec::new();
-            for input in inputs {
-                read(&mapping, input, &mut rows)?;
+    /// Merges the first files of a group, as many as may be read at once, and leaves the others out of it. `None`: there are no two.
+    async fn merge(&self, group: &mut Vec<Arc<ColdFile>>) -> Result<Option<Vec<Add>>, CommitError> {
+        while group.len() > 1 {
+            let (files, making) = (group.clone(), self.making().clone());
+            let merged = self.compute(move |door| merge(door, &making, &files));
+            match merged.await {
+                Ok((adds, merged)) => {
+                    group.truncate(merged);
+                    return Ok(Some(adds));
+                }
+                Err(CommitError::Encode(EncodeError::Unsorted { input })) if input < group.len() => {
+                    let file = group.remove(input);
+                    tracing::info!(path = %file.path, "a file of another program is in another order and is not merged");
+                    self.unsorted().insert(file.path.clone());
+                }
+                Err(error) => return Err(error),
             }
-            encode(&mapping, &rows)
-        });
-        let failed = |error| {
-            ColdError::from(DeltaTableError::GenericError {
-                source: Box::new(error),
-            })
-        };
-        Ok(task.await.map_err(failed)??)
+        }
+        Ok(None)
     }
 
-    async fn replace(
-        &self,
-        version: &ColdVersion,
-        group: &[Arc<ColdFile>],
-        files: Vec<NewFile>,
-        options: &CompactOptions,
-    ) -> Result<bool, CommitError> {
-        let adds = self.write(files, false).await?;
-        let removes = group.iter().map(|file| Remove {
-            path: file.path.to_string(),
-            data_change: false,
-            deletion_timestamp: Some(now_ms()),
-            extended_file_metadata: Some(true),
-            size: i64::try_from(file.bytes).ok(),
-            partition_values: Some([(crate::physical::DAY.to_owned(), file.day.clone())].into()),
-            ..Remove::default()
-        });
-        let actions = removes
-            .map(Action::Remove)
-            .chain(adds.into_iter().map(Action::Add))
-            .collect();
-        let target_size = i64::try_from(options.target_bytes).unwrap_or(i64::MAX);
-        let operation = DeltaOperation::Optimize {
-            predicate: None,
-            target_size,
-        };
-        let done = CommitBuilder::default()
-            .with_actions(actions)
-            .build(Some(&version.state), Arc::clone(&self.shared.log_store), operation)
-            .await;
-        match done {
-            Ok(_) => Ok(true),
-            Err(DeltaTableError::Transaction {
-                source: TransactionError::CommitConflict(error),
-            }) => {
-                tracing::info!(%error, "compaction gave way to another change");
-                Ok(false)
-            }
-            Err(error) => Err(ColdError::from(error).into()),
-        }
+    fn unsorted(&self) -> MutexGuard<'_, HashSet<Path>> {
+        self.shared.unsorted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// Merges sorted files into new ones of the same day; says how many of them.
+fn merge(door: &Door, making: &Making, files: &[Arc<ColdFile>]) -> Result<(Vec<Add>, usize), EncodeError> {
+    let (mut inputs, mut bytes, mut traced) = (Vec::new(), 0, 0);
+    for file in files {
+        let pieces = Pieces::open(door, &making.mapping, file, None)?;
+        bytes += pieces.cost();
+        if inputs.len() > 1 && bytes > MERGE_BYTES {
+            break;
+        }
+        traced += pieces.traced();
+        inputs.push(pieces);
+    }
+    let merged = inputs.len();
+    let day = files.first().and_then(|file| file.day.clone());
+    let inputs = inputs.into_iter().map(|mut pieces| move || pieces.next_stored());
+    let mut merge = Merge::new(inputs.collect())?;
+    let max_rows = making.sizes.file_rows;
+    let mut made = Vec::new();
+    while let Some(mut rows) = merge.next(max_rows)? {
+        let mut writer = FileWriter::new(door, making, day.clone(), traced)?;
+        let mut count = 0;
+        loop {
+            count += rows.num_rows();
+            writer.add_stored(&rows)?;
+            match merge.next(max_rows - count)? {
+                Some(next) => rows = next,
+                None => break,
+            }
+        }
+        made.extend(writer.finish()?);
+    }
+    Ok((into_adds(made, false)?, merged))
+}
+
 /// Groups of files worth merging: of one day, all shown or all hidden by `events`, settled, and small.
-fn choose(files: &[Arc<ColdFile>], options: &CompactOptions) -> Vec<Vec<Arc<ColdFile>>> {
+fn choose(
+    files: &[Arc<ColdFile>],
+    unsorted: &HashSet<Path>,
+    max_rows: u64,
+    options: &CompactOptions,
+) -> Vec<Vec<Arc<ColdFile>>> {
     let mut classes: BTreeMap<(&Option<String>, bool), Vec<&Arc<ColdFile>>> = BTreeMap::new();
-    for file in files
-        .iter()
-        .filter(|file| file.bytes < options.target_bytes / 2 && is_settled(file, options))
-    {
+    let is_small = |file: &&Arc<ColdFile>| file.bytes < options.target_bytes / 2 && !unsorted.contains(&file.path);
+    for file in files.iter().filter(|file| is_small(file) && is_settled(file, options)) {
         classes
             .entry((&file.day, file.may_hold_hidden()))
             .or_default()
@@ -199,7 +209,7 @@ fn choose(files: &[Arc<ColdFile>], options: &CompactOptions) -> Vec<Vec<Arc<Cold
         let (mut bytes, mut rows) = (0, 0);
         for file in class {
             let file_rows = file.stats.rows.unwrap_or_default();
-            if (bytes + file.bytes > options.target_bytes || rows + file_rows > MAX_MERGED_ROWS) && !group.is_empty() {
+            if (bytes + file.bytes > options.target_bytes || rows + file_rows > max_rows) && !group.is_empty() {
                 groups.push(std::mem::take(&mut group));
                 (bytes, rows) = (0, 0);
             }
@@ -222,26 +232,4 @@ fn is_settled(file: &ColdFile, options: &CompactOptions) -> bool {
             low.is_some_and(|low| span.last <= crate::rows::signed(*low))
         })
     })
-}
-
-pub(super) fn read(mapping: &Mapping, file: Bytes, rows: &mut Vec<RecordBatch>) -> Result<(), EncodeError> {
-    let all: Vec<usize> = (0..mapping.logical().fields().len()).collect();
-    for stored in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
-        let stored = adapt(&stored?, mapping.physical())?;
-        rows.push(mapping.to_logical(&all, mapping.logical(), &stored)?);
-    }
-    Ok(())
-}
-
-/// A file of an older version lacks newer columns.
-pub(super) fn adapt(stored: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let columns = schema
-        .fields()
-        .iter()
-        .map(|field| match stored.column_by_name(field.name()) {
-            Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
-            Some(column) => arrow::compute::cast(column, field.data_type()),
-            None => Ok(new_null_array(field.data_type(), stored.num_rows())),
-        });
-    RecordBatch::try_new(Arc::clone(schema), columns.collect::<Result<_, _>>()?)
 }

@@ -5,10 +5,16 @@
 //! so no number of writers, retries or lost answers makes a row appear twice or leaves one out.
 
 mod balance;
+mod begun;
 mod commit;
+mod door;
 mod erase;
 mod files;
+mod format;
 mod maintain;
+mod merge;
+mod order;
+mod ranges;
 mod replace;
 mod scan;
 mod stats;
@@ -16,7 +22,7 @@ mod stream;
 mod swap;
 mod version;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::error::ArrowError;
@@ -28,6 +34,7 @@ use deltalake::operations::create::CreateBuilder;
 use deltalake::table::state::DeltaTableState;
 use deltalake::{DeltaTable, DeltaTableError, TableProperty};
 use object_store::ObjectStore;
+use object_store::path::Path;
 use sluice_wire::ids::Partition;
 use tokio::sync::Mutex;
 
@@ -36,6 +43,8 @@ pub use self::commit::CommitError;
 use self::commit::Unnamed;
 pub use self::erase::{Cleaned, EraseReport};
 pub use self::files::EncodeError;
+use self::files::Making;
+pub use self::format::Sizes;
 pub use self::maintain::{CompactOptions, CompactReport, VacuumReport};
 pub use self::replace::{ReplaceReport, Replacement};
 pub use self::scan::ScanError;
@@ -51,16 +60,20 @@ pub struct ColdTable {
 
 struct Shared {
     log_store: LogStoreRef,
-    mapping: Mapping,
+    making: Making,
     /// Names the table's files to the query engine.
     url: ObjectStoreUrl,
     /// Where the table is.
     place: String,
+    /// What tells the table apart from all others, wherever it is reached from.
+    identity: String,
     /// Its files are not on a disk of this machine.
     is_remote: bool,
     newest: Mutex<Arc<ColdVersion>>,
     /// One commit at a time in this process; others are met at the version number. Holds what a failed one left.
     writer: Mutex<Option<Unnamed>>,
+    /// Files whose rows another program left in another order: they are not merged.
+    unsorted: std::sync::Mutex<HashSet<Path>>,
 }
 
 /// One version of the table: how far it is, and what it takes in the lake, but for files that no version needs any more.
@@ -111,6 +124,11 @@ impl ColdTable {
 
     /// Opens the table in a part of a lake.
     pub async fn open_in(lake: &Lake, name: &str) -> Result<Self, ColdError> {
+        Self::open_sized(lake, name, Sizes::default()).await
+    }
+
+    /// The same, and what it writes are files of other sizes than usual.
+    pub async fn open_sized(lake: &Lake, name: &str, sizes: Sizes) -> Result<Self, ColdError> {
         let log_store = lake.part(name)?;
         let mapping = Mapping::events();
         let schema: StructType = mapping.physical().as_ref().try_into_kernel()?;
@@ -124,6 +142,7 @@ impl ColdTable {
             table = table.add_columns().with_fields(missing).await?;
         }
         let state = table.snapshot()?.clone();
+        let identity = state.metadata().id().to_owned();
         let version = ColdVersion::load(state, log_store.as_ref(), mapping.physical()).await?;
         let name = format!("cold-{}://", uuid::Uuid::new_v4().simple());
         let url = ObjectStoreUrl::parse(name).map_err(|error| DeltaTableError::Generic(error.to_string()))?;
@@ -131,12 +150,14 @@ impl ColdTable {
         Ok(Self {
             shared: Arc::new(Shared {
                 place: log_store.root_url().to_string(),
+                identity,
                 is_remote: lake.is_remote(),
                 log_store,
-                mapping,
+                making: Making { mapping, sizes },
                 url,
                 newest,
                 writer: Mutex::default(),
+                unsorted: std::sync::Mutex::default(),
             }),
         })
     }
@@ -175,14 +196,18 @@ impl ColdTable {
         let mut state = newest.state.clone();
         state.update(self.shared.log_store.as_ref(), None).await?;
         if state.version() != newest.number {
-            let schema = self.shared.mapping.physical();
+            let schema = self.mapping().physical();
             *newest = Arc::new(newest.advance(state, self.shared.log_store.as_ref(), schema).await?);
         }
         Ok(Arc::clone(&newest))
     }
 
     pub(crate) fn mapping(&self) -> &Mapping {
-        &self.shared.mapping
+        &self.shared.making.mapping
+    }
+
+    fn making(&self) -> &Making {
+        &self.shared.making
     }
 
     pub(crate) fn url(&self) -> &ObjectStoreUrl {
@@ -191,6 +216,11 @@ impl ColdTable {
 
     pub(crate) fn place(&self) -> &str {
         &self.shared.place
+    }
+
+    /// The table's own name for itself: two machines that reach the same table by different ways agree on it.
+    pub(crate) fn identity(&self) -> &str {
+        &self.shared.identity
     }
 
     pub(crate) fn is_remote(&self) -> bool {

@@ -1,18 +1,18 @@
 //! Making what the table holds of some offsets again: all files with rows of them leave in the commit that adds the new ones.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
-use deltalake::DeltaTableError;
 use deltalake::kernel::Add;
-use object_store::ObjectStoreExt;
 
-use super::files::{EncodeError, encode};
-use super::maintain::read;
+use super::begun::Begun;
+use super::files::{FileWriter, encode, into_adds};
+use super::stream::Pieces;
+use super::swap::Why;
 use super::version::{ColdFile, ColdVersion};
-use super::{ColdError, ColdTable, CommitError};
+use super::{ColdTable, CommitError};
 use crate::rows::{self, OffsetRange, RowsError};
 
 /// Times that others may change the same files before it is given up.
@@ -26,7 +26,7 @@ pub struct Replacement {
     ranges: Vec<OffsetRange>,
     adds: Vec<Add>,
     rows: u64,
-    begun: Instant,
+    begun: Begun,
 }
 
 /// What a replacement did.
@@ -45,7 +45,7 @@ impl Replacement {
             ranges,
             adds: Vec::new(),
             rows: 0,
-            begun: Instant::now(),
+            begun: Begun::now(MAX_AGE),
         }
     }
 }
@@ -57,12 +57,12 @@ impl ColdTable {
         if count == 0 {
             return Ok(());
         }
-        let (mapping, ranges) = (self.mapping().clone(), replacement.ranges.clone());
-        let files = blocking(move || {
+        let (making, ranges) = (self.making().clone(), replacement.ranges.clone());
+        let adds = self.compute(move |door| {
             rows.iter().try_for_each(|batch| rows::check(batch, &ranges))?;
-            encode(&mapping, &rows)
+            into_adds(encode(door, &making, &rows)?, true)
         });
-        replacement.adds.extend(self.write(files.await?, true).await?);
+        replacement.adds.extend(adds.await?);
         replacement.rows += count as u64;
         Ok(())
     }
@@ -89,22 +89,23 @@ impl ColdTable {
         });
         let what = what.collect::<Vec<_>>().join(" OR ");
         for _ in 0..MAX_RACES {
-            if begun.elapsed() > MAX_AGE {
+            if begun.is_old() {
                 break;
             }
             let version = self.refresh().await?;
             check_held(&version, &ranges)?;
             let (gone, mut rest) = (touched(&version, &ranges), Vec::new());
             for file in gone.iter().filter(|file| !is_within(file, &ranges)) {
-                let left = self.without(file, &ranges).await?;
-                if left.iter().any(|batch| batch.num_rows() > 0) {
-                    let mapping = self.mapping().clone();
-                    let files = blocking(move || encode(&mapping, &left)).await?;
-                    rest.extend(self.write(files, true).await?);
+                match self.without(file, &ranges).await {
+                    Ok(left) => rest.extend(left),
+                    Err(error) => {
+                        self.discard(&rest).await;
+                        return Err(error);
+                    }
                 }
             }
             let all: Vec<Add> = adds.iter().chain(&rest).cloned().collect();
-            if self.swap(&gone, &all, &what).await? {
+            if self.swap(&gone, &all, Why::Rows(&what), begun).await? {
                 return Ok(ReplaceReport {
                     files_before: gone.len(),
                     files_after: all.len(),
@@ -117,42 +118,21 @@ impl ColdTable {
         Err(CommitError::Stale)
     }
 
-    /// The rows of a file that are outside of the ranges.
-    async fn without(&self, file: &ColdFile, ranges: &[OffsetRange]) -> Result<Vec<RecordBatch>, CommitError> {
-        let rows = self.rows_of(file).await?;
-        let ranges = ranges.to_vec();
-        blocking(move || {
-            let outside = |batch: &RecordBatch| -> Result<RecordBatch, EncodeError> {
-                let mask = is_in(batch, &ranges)?;
-                Ok(filter_record_batch(batch, &arrow::compute::not(&mask)?)?)
-            };
-            rows.iter().map(outside).collect()
+    /// Writes the rows of a file that are outside of the ranges as another file.
+    async fn without(&self, file: &Arc<ColdFile>, ranges: &[OffsetRange]) -> Result<Vec<Add>, CommitError> {
+        let (file, ranges, making) = (Arc::clone(file), ranges.to_vec(), self.making().clone());
+        self.compute(move |door| {
+            let mut pieces = Pieces::open(door, &making.mapping, &file, None)?;
+            let mut writer = FileWriter::new(door, &making, file.day.clone(), pieces.traced())?;
+            while let Some(piece) = pieces.next_stored() {
+                let piece = piece?;
+                let outside = arrow::compute::not(&is_in(&piece, &ranges)?)?;
+                writer.add_stored(&filter_record_batch(&piece, &outside)?)?;
+            }
+            into_adds(writer.finish()?.into_iter().collect(), true)
         })
         .await
     }
-
-    /// The rows of a file as columns of the table.
-    pub(super) async fn rows_of(&self, file: &ColdFile) -> Result<Vec<RecordBatch>, CommitError> {
-        let bytes = self.store().get(&file.path).await?.bytes().await?;
-        let mapping = self.mapping().clone();
-        blocking(move || {
-            let mut rows = Vec::new();
-            read(&mapping, bytes, &mut rows)?;
-            Ok(rows)
-        })
-        .await
-    }
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    what: impl FnOnce() -> Result<T, EncodeError> + Send + 'static,
-) -> Result<T, CommitError> {
-    let failed = |error| {
-        ColdError::from(DeltaTableError::GenericError {
-            source: Box::new(error),
-        })
-    };
-    Ok(tokio::task::spawn_blocking(what).await.map_err(failed)??)
 }
 
 fn check_held(version: &ColdVersion, ranges: &[OffsetRange]) -> Result<(), CommitError> {

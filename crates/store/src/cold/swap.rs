@@ -9,6 +9,7 @@ use deltalake::kernel::{Action, Add, Remove};
 use deltalake::protocol::{DeltaOperation, SaveMode};
 use object_store::path::Path;
 
+use super::begun::Begun;
 use super::commit::now_ms;
 use super::version::ColdFile;
 use super::{ColdError, ColdTable, CommitError};
@@ -18,9 +19,45 @@ use crate::physical::DAY;
 const MAX_FAILURES: u32 = 5;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 
+/// What files are exchanged for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Why<'a> {
+    /// Their rows are others, in words.
+    Rows(&'a str),
+    /// The same rows in fewer files of about this size.
+    Merged(u64),
+}
+
+impl Why<'_> {
+    fn changes_rows(self) -> bool {
+        matches!(self, Self::Rows(_))
+    }
+
+    fn operation(self) -> DeltaOperation {
+        match self {
+            Self::Rows(what) => DeltaOperation::Write {
+                mode: SaveMode::Overwrite,
+                partition_by: Some(vec![DAY.to_owned()]),
+                predicate: Some(what.to_owned()),
+            },
+            Self::Merged(bytes) => DeltaOperation::Optimize {
+                predicate: None,
+                target_size: i64::try_from(bytes).unwrap_or(i64::MAX),
+            },
+        }
+    }
+}
+
 impl ColdTable {
     /// Makes a version without `gone` and with `adds`. False: somebody else took one of `gone` away first; nothing was done.
-    pub(super) async fn swap(&self, gone: &[Arc<ColdFile>], adds: &[Add], what: &str) -> Result<bool, CommitError> {
+    /// `Stale`: the files were begun so long ago that they may be gone.
+    pub(super) async fn swap(
+        &self,
+        gone: &[Arc<ColdFile>],
+        adds: &[Add],
+        why: Why<'_>,
+        begun: Begun,
+    ) -> Result<bool, CommitError> {
         let _turn = self.shared.writer.lock().await;
         let mut failures = 0;
         loop {
@@ -35,10 +72,13 @@ impl ColdTable {
             if !gone.iter().all(is_there) {
                 return Ok(false);
             }
+            if begun.is_old() {
+                return Err(CommitError::Stale);
+            }
             let removes = gone.iter().map(|file| {
                 Action::Remove(Remove {
                     path: file.path.to_string(),
-                    data_change: true,
+                    data_change: why.changes_rows(),
                     deletion_timestamp: Some(now_ms()),
                     extended_file_metadata: Some(true),
                     size: i64::try_from(file.bytes).ok(),
@@ -47,15 +87,14 @@ impl ColdTable {
                 })
             });
             let actions = removes.chain(adds.iter().cloned().map(Action::Add)).collect();
-            let operation = DeltaOperation::Write {
-                mode: SaveMode::Overwrite,
-                partition_by: Some(vec![DAY.to_owned()]),
-                predicate: Some(what.to_owned()),
-            };
             // No retries inside: a retry would skip the look at the version that it lands on.
             let done = CommitBuilder::from(CommitProperties::default().with_max_retries(0))
                 .with_actions(actions)
-                .build(Some(&version.state), Arc::clone(&self.shared.log_store), operation)
+                .build(
+                    Some(&version.state),
+                    Arc::clone(&self.shared.log_store),
+                    why.operation(),
+                )
                 .await;
             let Err(error) = done else { return Ok(true) };
             if self.refresh().await?.number == version.number {

@@ -47,6 +47,18 @@ pub(crate) struct ColdFile {
 }
 
 impl ColdFile {
+    /// A file of which only that is known which it takes to read it.
+    pub(crate) fn bare(path: Path, bytes: u64, modified_ms: i64) -> Self {
+        Self {
+            path,
+            bytes,
+            modified_ms,
+            day: None,
+            stats: FileStats::default(),
+            offsets: None,
+        }
+    }
+
     /// Whether the file may hold rows that `events` hides.
     pub(crate) fn may_hold_hidden(&self) -> bool {
         let ledger = self

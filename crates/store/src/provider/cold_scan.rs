@@ -9,29 +9,22 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::{DFSchema, Result};
-use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
-use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, ident, lit};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::scalar::ScalarValue;
 
 use super::Point;
+use super::cold_read::{self, ColdRead};
 use super::events::Wanted;
 use super::inputs;
 use super::part_exec::{PartExec, Restore};
 use super::prune::{self, Piece};
 use super::translate::to_stored;
 use crate::cold::ColdFile;
-use crate::reading::object_meta;
 use crate::rows;
-
-/// Read of the end of a file at first: the footer and page index of a million rows take about as much.
-const FOOTER_BYTES: usize = 512 << 10;
 
 /// How the rows of a file meet the rules of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,21 +108,22 @@ pub(super) fn plan(
     }
     let scan = Scan { point, wanted, state };
     if kept.is_empty() {
-        let input = Arc::new(EmptyExec::new(scan.stored_schema()?));
-        return Ok(vec![scan.restore(label, None, input)?]);
+        return Ok(vec![scan.nothing(label)?]);
     }
     let mut parts = Vec::new();
     if !whole.is_empty() {
-        let input = scan.read(&whole, &scan.columns(), filter.clone(), wanted.limit)?;
-        parts.push(scan.restore(label.clone(), Some(&whole), input)?);
+        let reads = scan.reads(&whole);
+        let read = scan.read(whole, filter.clone(), wanted.limit);
+        parts.push(scan.part(label.clone(), reads, read)?);
     }
     if !mixed.is_empty() {
         let rule = row_rule(point, wanted);
         // The rule first: rows of others must not even reach a filter, which may say in an error what they hold.
         let both = physical(conjunction(rule.clone().into_iter().chain(stored)))?;
-        let input = scan.read_checked(&mixed, both, rule)?;
         let label = format!("{label}, {} of them by row", mixed.len());
-        parts.push(scan.restore(label, Some(&mixed), input)?);
+        let reads = scan.reads(&mixed);
+        let read = scan.read_checked(mixed, both, rule)?;
+        parts.push(scan.part(label, reads, read)?);
     }
     Ok(parts)
 }
@@ -149,30 +143,28 @@ impl Scan<'_> {
             .unwrap_or_else(|| (0..self.wanted.schema.fields().len()).collect())
     }
 
-    /// The stored columns that those need.
-    fn columns(&self) -> Vec<usize> {
-        self.point.table.mapping().physical_indices(&self.logical())
-    }
-
     fn stored_schema(&self) -> Result<SchemaRef> {
+        let mapping = self.point.table.mapping();
         Ok(Arc::new(
-            self.point.table.mapping().physical().project(&self.columns())?,
+            mapping.physical().project(&mapping.physical_indices(&self.logical()))?,
         ))
     }
 
-    /// `files`: what the input reads.
-    fn restore(
-        &self,
-        label: String,
-        files: Option<&[Arc<ColdFile>]>,
-        input: Arc<dyn ExecutionPlan>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
+    /// A part without rows.
+    fn nothing(&self, label: String) -> Result<Arc<dyn ExecutionPlan>> {
         let restore = Restore {
             mapping: self.point.table.mapping().clone(),
             columns: self.logical(),
         };
-        let part = PartExec::new("ColdScan", label, input, Some(restore), self.wanted.projected()?);
-        Ok(Arc::new(part.reading(files.map(|files| self.reads(files).into()))))
+        let input = Arc::new(EmptyExec::new(self.stored_schema()?));
+        let part = PartExec::new(cold_read::NAME, label, input, Some(restore), self.wanted.projected()?);
+        Ok(Arc::new(part))
+    }
+
+    /// `reads`: what tells the part apart from others.
+    fn part(&self, label: String, reads: String, read: ColdRead) -> Result<Arc<dyn ExecutionPlan>> {
+        let part = Arc::new(read).part(label, self.wanted.projected()?, Some(self.state.runtime_env().as_ref()))?;
+        Ok(Arc::new(part.reading(Some(reads.into()))))
     }
 
     /// What tells this scan apart from others: of each file, also which of its rows hot serves.
@@ -183,84 +175,39 @@ impl Scan<'_> {
         let mut text = format!("{} {erased}", wanted.text);
         for file in files {
             // writing to a String cannot fail
-            let _ = write!(text, " {} {}", file.path, file.bytes);
-            if fit_seam(file, point) != Fit::All {
-                let _ = write!(text, " {:?}", in_hot(file, point));
-            }
+            let _ = write!(text, " {}", told(file, point));
         }
         text
     }
 
-    /// Reads files; `filter` may drop rows that it refuses, or leave them in.
-    fn read(
-        &self,
-        files: &[Arc<ColdFile>],
-        columns: &[usize],
-        filter: Option<Arc<dyn PhysicalExpr>>,
-        limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let table = &self.point.table;
-        let runtime = self.state.runtime_env();
-        let (objects, readers) = self.point.caches.files(table, files);
-        runtime.register_object_store(table.url().as_ref(), objects);
-        let mut source = ParquetSource::new(Arc::clone(table.mapping().physical()))
-            .with_parquet_file_reader_factory(readers)
-            .with_metadata_size_hint(FOOTER_BYTES)
-            .with_pushdown_filters(true);
-        if let Some(filter) = filter {
-            source = source.with_predicate(filter);
+    /// How files are read; `filter` may drop rows that it refuses, or leave them in.
+    fn read(&self, files: Vec<Arc<ColdFile>>, filter: Option<Arc<dyn PhysicalExpr>>, limit: Option<usize>) -> ColdRead {
+        ColdRead {
+            table: self.point.table.clone(),
+            caches: Arc::clone(&self.point.caches),
+            files,
+            columns: self.logical(),
+            filter,
+            rule: None,
+            limit,
+            partitions: self.state.config().target_partitions(),
         }
-        let groups = file_groups(files, self.state.config().target_partitions());
-        let config = FileScanConfigBuilder::new(table.url().clone(), Arc::new(source))
-            .with_file_groups(groups)
-            .with_projection_indices(Some(columns.to_vec()))?
-            .with_limit(limit)
-            .build();
-        Ok(DataSourceExec::from_data_source(config))
     }
 
-    /// Reads files of which not every row counts.
+    /// How files are read of which not every row counts.
     fn read_checked(
         &self,
-        files: &[Arc<ColdFile>],
+        files: Vec<Arc<ColdFile>>,
         filter: Option<Arc<dyn PhysicalExpr>>,
         rule: Option<Expr>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(rule) = rule else {
-            return self.read(files, &self.columns(), filter, None);
-        };
-        let schema = self.point.table.mapping().physical();
-        let mut columns = self.columns();
-        let asked = columns.len();
-        for name in ["tenant", "signal", "quarantined_by", "partition", "offset"] {
-            let index = schema.index_of(name)?;
-            if !columns.contains(&index) {
-                columns.push(index);
-            }
+    ) -> Result<ColdRead> {
+        let mut read = self.read(files, filter, None);
+        if let Some(rule) = rule {
+            let schema = DFSchema::try_from(read.rule_schema()?)?;
+            read.rule = Some(self.state.create_physical_expr(rule, &schema)?);
         }
-        let input = self.read(files, &columns, filter, None)?;
-        let rule = self
-            .state
-            .create_physical_expr(rule, &DFSchema::try_from(input.schema())?)?;
-        let kept: Vec<usize> = (0..asked).collect();
-        Ok(Arc::new(
-            FilterExecBuilder::new(rule, input)
-                .apply_projection(Some(kept))?
-                .build()?,
-        ))
+        Ok(read)
     }
-}
-
-fn file_groups(files: &[Arc<ColdFile>], partitions: usize) -> Vec<FileGroup> {
-    let mut groups = vec![FileGroup::default(); partitions.clamp(1, files.len().max(1))];
-    let count = groups.len();
-    // In turn, so that each group keeps their order.
-    for (at, file) in files.iter().enumerate() {
-        let mut listed = PartitionedFile::new(String::new(), file.bytes);
-        listed.object_meta = object_meta(file);
-        groups[at % count].push(listed);
-    }
-    groups
 }
 
 /// Files that are not read, by the reason.
@@ -295,8 +242,8 @@ impl std::fmt::Display for Passed {
 fn fit(file: &ColdFile, point: &Point, wanted: &Wanted<'_>, passed: &mut Passed) -> Fit {
     let mut worst = Fit::All;
     let looks = [
-        (fit_tenant(file, wanted), &mut passed.tenants),
-        (fit_hidden(file, wanted), &mut passed.hidden),
+        (fit_tenant(file, wanted.tenant), &mut passed.tenants),
+        (fit_hidden(file, wanted.hidden), &mut passed.hidden),
         (fit_seam(file, point), &mut passed.hot),
     ];
     for (fit, count) in looks {
@@ -309,8 +256,27 @@ fn fit(file: &ColdFile, point: &Point, wanted: &Wanted<'_>, passed: &mut Passed)
     worst
 }
 
-fn fit_tenant(file: &ColdFile, wanted: &Wanted<'_>) -> Fit {
-    let Some(tenant) = wanted.tenant else {
+/// Names a file with rows that cold serves of some tenant, or of all, and says which of them hot serves; `None`: cold serves none of it.
+pub(super) fn served(file: &ColdFile, point: &Point, tenant: Option<&str>, hidden: bool) -> Option<String> {
+    let fits = [
+        fit_tenant(file, tenant),
+        fit_hidden(file, hidden),
+        fit_seam(file, point),
+    ];
+    (!fits.contains(&Fit::None)).then(|| told(file, point))
+}
+
+fn told(file: &ColdFile, point: &Point) -> String {
+    let mut text = format!("{} {}", file.path, file.bytes);
+    if fit_seam(file, point) != Fit::All {
+        // writing to a String cannot fail
+        let _ = write!(text, " {:?}", in_hot(file, point));
+    }
+    text
+}
+
+fn fit_tenant(file: &ColdFile, tenant: Option<&str>) -> Fit {
+    let Some(tenant) = tenant else {
         return Fit::All;
     };
     match file.stats.texts("tenant") {
@@ -320,8 +286,8 @@ fn fit_tenant(file: &ColdFile, wanted: &Wanted<'_>) -> Fit {
     }
 }
 
-fn fit_hidden(file: &ColdFile, wanted: &Wanted<'_>) -> Fit {
-    if wanted.hidden || !file.may_hold_hidden() {
+fn fit_hidden(file: &ColdFile, hidden: bool) -> Fit {
+    if hidden || !file.may_hold_hidden() {
         Fit::All
     } else if file.only_ledger() {
         Fit::None

@@ -64,6 +64,11 @@ impl EventsProvider {
         }
     }
 
+    /// Which rows it has.
+    pub(super) fn rows(&self) -> (&Arc<Point>, &Scope, bool) {
+        (&self.point, &self.scope, self.hidden)
+    }
+
     /// Some columns, and behind them those that a filter needs besides.
     fn with_columns_of(&self, columns: &[usize], filter: Option<&Expr>) -> Result<Vec<usize>> {
         let mut all = columns.to_vec();

@@ -22,10 +22,23 @@ use datafusion::physical_plan::union::UnionExec;
 use super::hot_scan::ServerExec;
 use super::part_exec::PartExec;
 
+/// What the engine calls the rule that ties steps which learn while they run to the scans below them.
+const TIES: &str = "FilterPushdown(Post)";
+
 /// The rules that plan a query over the tables: ours while the plan is as it was first made, then the engine's own.
 pub fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> = vec![Arc::new(Federate)];
     rules.extend(PhysicalOptimizer::new().rules);
+    rules
+}
+
+/// The same with one more, which sees the plan when it is whole but for the ties between its steps: those do not travel.
+pub fn physical_rules_with(
+    rule: Arc<dyn PhysicalOptimizerRule + Send + Sync>,
+) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = physical_rules();
+    let at = rules.iter().position(|rule| rule.name() == TIES);
+    rules.insert(at.unwrap_or(rules.len()), rule);
     rules
 }
 

@@ -14,12 +14,13 @@ use super::part_exec::PartExec;
 use crate::erase::{Erasure, Erasures};
 
 /// Operators whose rows follow from the rows they are given.
-const PLAIN: [&str; 31] = [
+const PLAIN: [&str; 32] = [
     "AggregateExec",
     "BoundedWindowAggExec",
     "BufferExec",
     "CoalesceBatchesExec",
     "CoalescePartitionsExec",
+    "ColdOnWorkers",
     "CooperativeExec",
     "CrossJoinExec",
     "EmptyExec",
@@ -56,6 +57,18 @@ pub struct Inputs(blake3::Hash);
 impl fmt::Debug for Inputs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Inputs({})", self.0.to_hex())
+    }
+}
+
+impl Inputs {
+    /// Of parts that are told apart by their lengths.
+    pub(super) fn of_parts<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Self(hasher.finalize())
     }
 }
 

@@ -1,5 +1,6 @@
 //! The read side: one table over hot and cold at one point of the log.
 
+mod cold_read;
 mod cold_scan;
 mod completeness;
 mod events;
@@ -10,8 +11,11 @@ mod inputs;
 mod newest;
 mod part_exec;
 mod prune;
+mod ranges;
+mod sent;
 mod streams;
 mod translate;
+mod travel;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,9 +27,12 @@ use sluice_wire::ids::{Partition, TenantId};
 
 pub use self::completeness::{Completeness, PartitionState};
 use self::events::EventsProvider;
-pub use self::federate::physical_rules;
+pub use self::federate::{physical_rules, physical_rules_with};
 pub use self::inputs::{Inputs, inputs};
+pub use self::ranges::{LookError, Looks, TimeRange};
+pub use self::sent::ColdCodec;
 use self::streams::{FoldTable, Shown, Streams};
+pub use self::travel::{FileToRead, cold_files, is_cold_scan, of_files, to_travel};
 pub use self::views::{VIEWS, register_views};
 use crate::cold::{ColdError, ColdTable, ColdVersion};
 use crate::erase::{EraseError, Erasures};
@@ -174,6 +181,11 @@ impl Tables {
         Self {
             shared: Arc::new(shared),
         }
+    }
+
+    /// How scans of this lake's cold files travel between machines.
+    pub fn codec(&self) -> ColdCodec {
+        ColdCodec::new(self.shared.stores.cold.clone(), Arc::clone(&self.shared.caches))
     }
 
     /// What was read of cold files, since the start.

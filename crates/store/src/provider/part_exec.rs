@@ -21,6 +21,7 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 
+use super::cold_read::ColdRead;
 use super::newest;
 use crate::physical::Mapping;
 
@@ -34,6 +35,8 @@ pub(super) struct PartExec {
     restore: Option<Restore>,
     /// What tells this scan apart from others; `None`: it has no rows.
     reads: Option<Arc<str>>,
+    /// How the input is made again; `None`: it cannot be.
+    read: Option<Arc<ColdRead>>,
     properties: Arc<PlanProperties>,
 }
 
@@ -65,6 +68,7 @@ impl PartExec {
             input,
             restore,
             reads: None,
+            read: None,
             properties: Arc::new(properties),
         }
     }
@@ -73,6 +77,21 @@ impl PartExec {
     pub(super) fn reading(mut self, reads: Option<Arc<str>>) -> Self {
         self.reads = reads;
         self
+    }
+
+    /// Says how the input is made again.
+    pub(super) fn read_by(mut self, read: Arc<ColdRead>) -> Self {
+        self.read = Some(read);
+        self
+    }
+
+    /// How the files of the input are read, if it is of files.
+    pub(super) fn read(&self) -> Option<&Arc<ColdRead>> {
+        self.read.as_ref()
+    }
+
+    pub(super) fn label(&self) -> &str {
+        &self.label
     }
 
     pub(super) fn reads(&self) -> Option<&str> {
@@ -142,13 +161,14 @@ impl ExecutionPlan for PartExec {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let [input] = <[_; 1]>::try_from(children)
             .map_err(|_| DataFusionError::Internal(format!("{} has one input", self.name)))?;
-        let part = Self::new(
+        let mut part = Self::new(
             self.name,
             self.label.clone(),
             input,
             self.restore.clone(),
             self.schema(),
         );
+        part.read = self.read.clone();
         Ok(Arc::new(part.reading(self.reads.clone())))
     }
 

@@ -48,6 +48,11 @@ pub struct Turns {
 /// So much of the window stays free for the lane that must not wait.
 const RESERVED_PERCENT: u64 = 25;
 
+/// Batches of a window that the lane that must not wait has for itself.
+pub fn reserved(batches: usize) -> usize {
+    (batches * RESERVED_PERCENT as usize / 100).max(1)
+}
+
 impl Turns {
     pub fn new(policy: LanePolicy) -> Self {
         Self { policy, served: [0; 2] }

@@ -16,6 +16,9 @@ use crate::rows::{self, RowsError};
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 const LEDGER_ROW: i32 = -1;
+/// Rows that are worth a batch of their own in the stream. Others, as the ledger's, are copied together: a server takes many small
+/// batches slowly. It makes one block of all of them in any case, and sorts it.
+const LARGE_ROWS: usize = 2048;
 
 /// One block of rows on its way.
 #[derive(Debug)]
@@ -66,17 +69,31 @@ pub(super) fn block(
         arrays.push(Arc::new(batch_rows(rows, &counts)?));
         RecordBatch::try_new(Arc::clone(&schema), arrays).map_err(arrow)
     });
-    let wide = wide.collect::<Result<Vec<_>, _>>()?;
-    let one = concat_batches(&schema, &wide).map_err(arrow)?;
-    let mut body = Vec::with_capacity(one.get_array_memory_size() + (64 << 10));
+    let (large, small): (Vec<_>, Vec<_>) = wide
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .partition(|rows| rows.num_rows() >= LARGE_ROWS);
+    let mut body = Vec::with_capacity(bytes(&large) + bytes(&small) + (64 << 10));
     let mut writer = StreamWriter::try_new(&mut body, &schema).map_err(arrow)?;
-    writer.write(&one).and_then(|()| writer.finish()).map_err(arrow)?;
+    for rows in &large {
+        writer.write(rows).map_err(arrow)?;
+    }
+    if !small.is_empty() {
+        let together = concat_batches(&schema, &small).map_err(arrow)?;
+        drop(small);
+        writer.write(&together).map_err(arrow)?;
+    }
+    writer.finish().map_err(arrow)?;
     drop(writer);
     Ok(Some(Block {
         columns: schema.fields().iter().map(|field| field.name().clone()).collect(),
         body: Bytes::from(body),
         day,
     }))
+}
+
+fn bytes(batches: &[RecordBatch]) -> usize {
+    batches.iter().map(RecordBatch::get_array_memory_size).sum()
 }
 
 /// The server fills in what is not sent: null, or an empty list or map.

@@ -32,7 +32,7 @@ pub use self::limits::StatementLimits;
 pub use self::schema::MigrateError;
 use self::schema::{ENDS, Engine, TABLE, VIEW};
 use super::{HotError, HotPin, HotRows, PinnedRows, Tail};
-use crate::rows::{self, OffsetRange};
+use crate::rows::{self, OffsetRange, RowsError};
 use crate::seam::{Claim, SeamRecord};
 
 /// For questions about the tables.
@@ -123,6 +123,11 @@ impl ClickHouseHot {
         format!("{}{database}", address.as_str())
     }
 
+    /// There may be other copies of the table, of which one lags behind another.
+    pub(crate) fn is_replicated(&self) -> bool {
+        !self.shared.config.replicated_path.is_empty()
+    }
+
     /// Brings the tables up to date, or only says how. Returns the statements.
     pub async fn migrate(&self, dry_run: bool) -> Result<Vec<String>, MigrateError> {
         let engine = Engine {
@@ -170,8 +175,13 @@ impl ClickHouseHot {
 
     pub(super) async fn insert(&self, slices: &[HotRows]) -> Result<(), HotError> {
         let (generations, last_day) = self.check_slices(slices)?;
-        let generation = |partition: Partition| generations.get(&partition).copied().unwrap_or(0);
-        let block = encode::block(slices, generation, last_day)?;
+        let rows = slices.to_vec();
+        // It takes as long as copying all of it does: nothing else of this thread's should wait so long.
+        let block = tokio::task::spawn_blocking(move || {
+            let generation = |partition: Partition| generations.get(&partition).copied().unwrap_or(0);
+            encode::block(&rows, generation, last_day)
+        });
+        let block = block.await.map_err(|error| RowsError::Arrow(error.to_string()))??;
         self.send(block).await?;
         let mut state = self.lock();
         for slice in slices {

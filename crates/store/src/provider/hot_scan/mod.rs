@@ -3,6 +3,7 @@
 mod chunks;
 mod memory;
 mod partial;
+mod ranges;
 mod server;
 mod sql;
 mod words;
@@ -18,6 +19,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use sluice_wire::ids::Partition;
 
 pub(super) use self::chunks::ChunksExec;
+pub(super) use self::ranges::{Held, Window, in_memory, on_server};
 pub(super) use self::server::ServerExec;
 use super::Point;
 use super::events::Wanted;
@@ -45,7 +47,7 @@ pub(super) fn plan(
 }
 
 /// First and last offset that hot serves of each partition.
-fn served(point: &Point) -> BTreeMap<Partition, (u64, u64)> {
+pub(super) fn served(point: &Point) -> BTreeMap<Partition, (u64, u64)> {
     let of = |(partition, pinned): (&Partition, &super::PinnedPartition)| Some((*partition, pinned.share.hot?));
     point.partitions.iter().filter_map(of).collect()
 }
