@@ -1,9 +1,10 @@
 //! Questions that people ask of telemetry: of hot rows through us beside the same ClickHouse asked directly, of cold rows beside DuckDB on
-//! the same files; what the last five minutes read of cold, how long a trace takes, and a crowd of dashboards beside a monster.
+//! the same files, of both tiers beside one ClickHouse table of all rows; what the last five minutes read of cold, how long a trace takes, and a crowd of dashboards beside a monster.
 //!
 //! The rows are stored by the stores' own write side: records of a log as the writers insert and commit them. Cold rows are kept in
 //! `target/measure` (or where `SLUICE_MEASURE_DIR` says) from one run to the next; hot ones go into a new database each time.
 
+mod both;
 mod crowd;
 mod data;
 mod peers;
@@ -83,6 +84,7 @@ async fn run(xtask: &Path, sizes: Sizes) -> Vec<Line> {
     data::hot(&stores, rows).await;
     lines.extend(hot_against_clickhouse(&engines, &database, &stores, rows).await);
     lines.extend(crowd::measure(&stores, cold, rows).await);
+    lines.extend(both::against_clickhouse(&engines, &database, &stores, &lake, (cold, rows)).await);
     lines
 }
 

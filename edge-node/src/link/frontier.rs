@@ -2,6 +2,7 @@
 //! monotonic clock. LINK.md has the rule.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use sluice_wire::session::frame::Lane;
 
@@ -33,17 +34,22 @@ struct Mark {
 }
 
 impl Frontier {
-    /// What the spool holds at the start was sealed before it.
-    pub(super) fn new(end: u64, live_for_ms: u64, oldest_first: bool, now: u64) -> Self {
+    /// `fresh`: of what the spool holds at the start, what was sealed last. It is the newest that the site has, so it goes first if a
+    /// gateway is there at once.
+    pub(super) fn new(fresh: Range<u64>, live_for_ms: u64, oldest_first: bool, now: u64) -> Self {
         let mut next = [0; 2];
-        next[Lane::Live as usize] = end;
+        next[Lane::Live as usize] = fresh.start;
+        let mark = Mark {
+            at: now,
+            end: fresh.end,
+        };
         Self {
             live_for_ms,
             oldest_first,
-            live_from: end,
+            live_from: fresh.start,
             next,
-            end,
-            marks: VecDeque::new(),
+            end: fresh.end,
+            marks: (!fresh.is_empty()).then_some(mark).into_iter().collect(),
             down_since: Some(now),
             back_since: None,
         }
@@ -144,7 +150,7 @@ impl Frontier {
     }
 
     /// The indices of a lane.
-    pub(super) fn range(&self, lane: Lane) -> std::ops::Range<u64> {
+    pub(super) fn range(&self, lane: Lane) -> Range<u64> {
         match lane {
             Lane::Live => self.live_from..self.end,
             Lane::Backlog => 0..self.live_from,
@@ -162,7 +168,7 @@ mod tests {
 
     #[test]
     fn p6_what_an_outage_or_a_start_finds_is_backlog_and_what_comes_after_is_live() {
-        let mut frontier = Frontier::new(100, LIVE_FOR, false, 0);
+        let mut frontier = Frontier::new(100..100, LIVE_FOR, false, 0);
         assert_eq!(
             (frontier.next_read(Lane::Backlog), frontier.next_read(Lane::Live)),
             (Some(0), None)
@@ -201,7 +207,7 @@ mod tests {
 
     #[test]
     fn p9_rows_that_waited_for_a_batch_during_an_outage_are_as_old_as_what_it_left_but_the_last_of_them() {
-        let mut frontier = Frontier::new(10, LIVE_FOR, false, 0);
+        let mut frontier = Frontier::new(10..10, LIVE_FOR, false, 0);
         frontier.handle_up(60_000);
         frontier.handle_end(60_050, 14);
         frontier.handle_past(60_050, 14);
@@ -214,8 +220,20 @@ mod tests {
     }
 
     #[test]
+    fn p9_what_was_sealed_just_before_a_stop_is_live_at_the_start_if_a_gateway_is_there() {
+        for (up, live) in [(300, Some(97)), (LIVE_FOR + 300, None)] {
+            let mut frontier = Frontier::new(97..100, LIVE_FOR, false, 0);
+            frontier.handle_up(up);
+            frontier.live_from(up);
+            assert_eq!(frontier.next_read(Lane::Live), live);
+            assert_eq!(frontier.next_read(Lane::Backlog), Some(0));
+            assert_eq!(frontier.lane_of(96), Lane::Backlog);
+        }
+    }
+
+    #[test]
     fn oldest_first_reads_nothing_live_before_the_backlog_is_read() {
-        let mut frontier = Frontier::new(3, LIVE_FOR, true, 0);
+        let mut frontier = Frontier::new(3..3, LIVE_FOR, true, 0);
         frontier.handle_end(10, 5);
         assert_eq!(frontier.next_read(Lane::Live), None);
         assert!(frontier.handle_read(Lane::Backlog, 0, 3));
@@ -224,7 +242,7 @@ mod tests {
 
     #[test]
     fn p2_what_has_to_be_read_again_is_not_passed_over_by_a_read_that_is_under_way() {
-        let mut frontier = Frontier::new(100, LIVE_FOR, false, 0);
+        let mut frontier = Frontier::new(100..100, LIVE_FOR, false, 0);
         assert!(frontier.handle_read(Lane::Backlog, 0, 50));
         let from = frontier.next_read(Lane::Backlog).unwrap();
         frontier.handle_forgotten(20);
@@ -236,7 +254,7 @@ mod tests {
         /// However often the spool grows: memory is bounded, nothing ages early, and nothing stays live for much longer.
         #[test]
         fn p6_batches_age_on_time(gaps in proptest::collection::vec(0u64..700, 1..300)) {
-            let mut frontier = Frontier::new(0, LIVE_FOR, false, 0);
+            let mut frontier = Frontier::new(0..0, LIVE_FOR, false, 0);
             frontier.handle_up(0);
             let (mut now, mut sealed) = (0, Vec::new());
             for gap in gaps {

@@ -1,5 +1,6 @@
 //! The uplink as the node sees it: built, watched, run.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::config::{LinkConfig, LinkError};
 use super::connect;
 use super::credentials::{Files, Fingerprint, Loaded};
 use super::driver::{Driver, millis};
+use super::reading;
 use super::status::{LinkStatus, phase_name};
 use super::{AckSink, BatchSource};
 
@@ -23,9 +25,10 @@ pub struct Uplink {
     pub(super) options: ClientOptions,
     pub(super) source: Arc<dyn BatchSource>,
     pub(super) sink: Arc<dyn AckSink>,
-    /// Follows the end of the spool, and where that was when the node was built.
+    /// Follows the end of the spool.
     pub(super) changed: watch::Receiver<u64>,
-    pub(super) end: u64,
+    /// What was sealed last of what the spool held when the node was built.
+    pub(super) fresh: Range<u64>,
     pub(super) endpoint: Endpoint,
     pub(super) look_again: Arc<Notify>,
     /// What the certificate files gave when the node was built.
@@ -83,11 +86,12 @@ impl Uplink {
         let (status, _) = watch::channel(status);
         let changed = source.changed();
         let end = *changed.borrow();
+        let fresh = reading::first_fresh(source.as_ref(), end, config.live_for)..end;
         Ok(Uplink {
             config: Arc::new(config),
             options,
             changed,
-            end,
+            fresh,
             source,
             sink,
             endpoint: connect::endpoint()?,

@@ -1,5 +1,6 @@
 //! The rows that are asked, and how they come into the stores: as records of one partition of a log.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,6 +59,15 @@ impl Rows {
 
     pub(super) fn next(self, count: u64) -> Rows {
         Rows::of(self.to, self.to + count.div_ceil(RECORD_ROWS).max(1))
+    }
+
+    /// These, and others that follow them.
+    pub(super) fn and(self, next: Rows) -> Rows {
+        Rows::of(self.from, next.to)
+    }
+
+    pub(super) fn records(self) -> Range<u64> {
+        self.from..self.to
     }
 
     fn of(from: u64, to: u64) -> Rows {

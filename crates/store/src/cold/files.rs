@@ -20,6 +20,7 @@ use super::order::{arrange, gather, traced};
 use super::stats::FileStats;
 use super::stream::PIECE_ROWS;
 use super::version::OFFSETS_TAG;
+use super::weight::of_rows;
 use crate::physical::{DAY, Mapping};
 use crate::rows::{self, RowsError};
 
@@ -38,6 +39,9 @@ pub enum EncodeError {
     #[error("file {input} of those to merge is not in the order of the table")]
     Unsorted { input: usize },
 }
+
+/// Bytes of rows that are encoded at once: only between two times is it seen that a dictionary or a page has become too large.
+const STEP_BYTES: u64 = 2 << 20;
 
 /// How the files of a table are made.
 #[derive(Clone, Debug)]
@@ -127,7 +131,16 @@ impl FileWriter {
             none => *none = Some(stats),
         }
         add_spans(&mut self.spans, stored)?;
-        Ok(self.writer.write(stored)?)
+        self.encode(stored)
+    }
+
+    fn encode(&mut self, rows: &RecordBatch) -> Result<(), EncodeError> {
+        let half = rows.num_rows() / 2;
+        if half == 0 || of_rows(rows) <= STEP_BYTES {
+            return Ok(self.writer.write(rows)?);
+        }
+        self.encode(&rows.slice(0, half))?;
+        self.encode(&rows.slice(half, rows.num_rows() - half))
     }
 
     /// `None`: there was no row, and there is no file.

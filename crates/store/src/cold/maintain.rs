@@ -66,25 +66,33 @@ pub struct VacuumReport {
 }
 
 impl ColdTable {
-    /// Merges small files of the same day into larger ones. No query sees a difference but for the time it takes.
+    /// Merges small files of the same day into larger ones. No query sees a difference but for the time it takes. What failed is said when
+    /// all else is done.
     pub async fn compact(&self, options: &CompactOptions) -> Result<CompactReport, CommitError> {
         let version = self.refresh().await?;
         let mut report = CompactReport::default();
-        let mut budget = options.max_input_bytes;
+        let mut merged_bytes = 0;
         self.unsorted()
             .retain(|path| version.files.iter().any(|file| file.path == *path));
         let max_rows = self.making().sizes.file_rows as u64;
         let groups = choose(&version.files, &self.unsorted(), max_rows, options);
-        for (number, mut group) in groups.into_iter().enumerate() {
+        let mut failed = None;
+        for mut group in groups {
             let bytes: u64 = group.iter().map(|file| file.bytes).sum();
-            if number > 0 && bytes > budget {
+            if merged_bytes > 0 && merged_bytes + bytes > options.max_input_bytes {
                 continue;
             }
-            budget = budget.saturating_sub(bytes);
             let begun = Begun::now(MAX_STAGED_AGE);
-            let Some(adds) = self.merge(&mut group).await? else {
-                continue;
+            let adds = match self.merge(&mut group).await {
+                Ok(Some(adds)) => adds,
+                Ok(None) => continue,
+                // A file that cannot be read does not keep those of other days small.
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    continue;
+                }
             };
+            merged_bytes += bytes;
             if adds.len() >= group.len() {
                 self.discard(&adds).await;
                 continue;
@@ -101,7 +109,7 @@ impl ColdTable {
                 break;
             }
         }
-        Ok(report)
+        failed.map_or(Ok(report), Err)
     }
 
     /// Removes files that were replaced longer than `retention` ago, which must exceed the query limit, and files that no version
@@ -158,7 +166,7 @@ fn merge(door: &Door, making: &Making, files: &[Arc<ColdFile>]) -> Result<(Vec<A
     let (mut inputs, mut bytes, mut traced) = (Vec::new(), 0, 0);
     for file in files {
         let pieces = Pieces::open(door, &making.mapping, file, None)?;
-        bytes += pieces.cost();
+        bytes = pieces.cost().saturating_add(bytes);
         if inputs.len() > 1 && bytes > MERGE_BYTES {
             break;
         }

@@ -21,6 +21,7 @@ mod stats;
 mod stream;
 mod swap;
 mod version;
+mod weight;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;

@@ -16,11 +16,13 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::{
     ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder, RowGroupMetaData,
 };
+use parquet::file::page_index::offset_index::OffsetIndexMetaData;
 
 use super::door::Door;
 use super::files::EncodeError;
 use super::ranges::{GroupBytes, WINDOW_BYTES};
 use super::version::ColdFile;
+use super::weight::{of_longest, unsigned};
 use crate::physical::Mapping;
 use crate::rows::RowsError;
 
@@ -28,12 +30,12 @@ use crate::rows::RowsError;
 pub(super) const PIECE_ROWS: usize = 8 << 10;
 /// Bytes of the columns of one piece, about: pieces of long rows have fewer.
 pub(super) const PIECE_BYTES: u64 = 2 << 20;
+/// Rows of a piece, however long they are: one long row must not make a piece of each row beside it.
+const LEAST_ROWS: usize = 8;
 /// What a reader keeps of one column: the values of a page, and the dictionary.
 const PAGE_BYTES: u64 = 2 << 20;
 /// What a reader keeps of one column for decompressing, whatever there is in it.
 const CODEC_BYTES: u64 = 192 << 10;
-/// Bytes that a value takes in memory beside its text, with room for its place in a list.
-const VALUE_BYTES: u64 = 16;
 /// The end of a file that is read at once: the footer of a usual file, and all of a small one.
 const TAIL_BYTES: u64 = 64 << 10;
 
@@ -48,6 +50,8 @@ pub(super) struct Pieces {
     mask: ProjectionMask,
     reader: Option<ParquetRecordBatchReader>,
     next_group: usize,
+    /// Bytes of a row of each row group, where its rows are longest.
+    longest: Vec<u64>,
     mapping: Mapping,
     columns: Vec<usize>,
     logical: SchemaRef,
@@ -73,10 +77,12 @@ impl Pieces {
         let stored = Arc::new(mapping.physical().project(&indices)?);
         let logical = Arc::new(mapping.logical().project(&columns)?);
         let (metadata, tail) = footer(door, file)?;
-        let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new())?;
+        let mut bare = metadata.into_builder();
+        let index = bare.take_offset_index();
+        let metadata = ArrowReaderMetadata::try_new(Arc::new(bare.build()), ArrowReaderOptions::new())?;
         let wanted = stored.fields().iter().map(|field| field.name().as_str());
         let mask = ProjectionMask::columns(metadata.parquet_schema(), wanted);
-        Ok(Self {
+        let mut pieces = Self {
             door: door.clone(),
             file: Arc::clone(file),
             metadata,
@@ -84,11 +90,18 @@ impl Pieces {
             mask,
             reader: None,
             next_group: 0,
+            longest: Vec::new(),
             mapping: mapping.clone(),
             columns,
             logical,
             stored,
-        })
+        };
+        let groups = pieces.groups().iter().enumerate();
+        let index_of = |number: usize| index.as_ref().and_then(|index| index.get(number));
+        pieces.longest = groups
+            .map(|(number, group)| pieces.longest(group, index_of(number).map(Vec::as_slice)))
+            .collect();
+        Ok(pieces)
     }
 
     /// Rows with a trace id, as far as the file's own statistics say it; unknown counts as all.
@@ -98,17 +111,18 @@ impl Pieces {
 
     /// Bytes of memory that reading the file takes, about.
     pub(super) fn cost(&self) -> u64 {
-        let of_group = |group: &RowGroupMetaData| {
+        let of_group = |(number, group): (usize, &RowGroupMetaData)| {
             let (mut compressed, mut pages) = (0, 0);
             for column in self.columns_of(group) {
                 compressed += column.byte_range().1;
                 pages += unsigned(column.uncompressed_size()).min(PAGE_BYTES) + CODEC_BYTES;
             }
-            let decoded = self.decoded(group) / unsigned(group.num_rows()).max(1);
-            compressed.min(WINDOW_BYTES) + pages + (decoded * self.rows_of(group) as u64)
+            let piece = self.longest[number].saturating_mul(2 * self.rows_of(number) as u64);
+            // A piece is read into what grows by doubling.
+            (compressed.min(WINDOW_BYTES) + pages).saturating_add(piece)
         };
-        let largest = self.groups().iter().map(of_group).max().unwrap_or_default();
-        largest + self.metadata.metadata().memory_size() as u64
+        let largest = self.groups().iter().enumerate().map(of_group).max().unwrap_or_default();
+        largest.saturating_add(self.metadata.metadata().memory_size() as u64)
     }
 
     fn groups(&self) -> &[RowGroupMetaData] {
@@ -130,20 +144,22 @@ impl Pieces {
         self.leaves_of(group).into_iter().map(|leaf| group.column(leaf))
     }
 
-    /// Bytes of the columns of a row group in memory.
-    fn decoded(&self, group: &RowGroupMetaData) -> u64 {
-        let in_column = |column: &ColumnChunkMetaData| {
-            let texts = column.unencoded_byte_array_data_bytes();
-            let bytes = unsigned(texts.unwrap_or_else(|| column.uncompressed_size()));
-            bytes.saturating_add(unsigned(column.num_values()).saturating_mul(VALUE_BYTES))
+    /// Bytes of a row in memory, where rows are longest.
+    fn longest(&self, group: &RowGroupMetaData, index: Option<&[OffsetIndexMetaData]>) -> u64 {
+        let of_column = |leaf: usize| {
+            let index = index.and_then(|index| index.get(leaf));
+            of_longest(group.column(leaf), index, unsigned(group.num_rows()))
         };
-        self.columns_of(group).map(in_column).sum()
+        self.leaves_of(group)
+            .into_iter()
+            .map(of_column)
+            .fold(0, u64::saturating_add)
     }
 
     /// Rows of a piece of a row group.
-    fn rows_of(&self, group: &RowGroupMetaData) -> usize {
-        let by_row = self.decoded(group) / unsigned(group.num_rows()).max(1);
-        usize::try_from(PIECE_BYTES / by_row.max(1)).map_or(PIECE_ROWS, |rows| rows.clamp(1, PIECE_ROWS))
+    fn rows_of(&self, group: usize) -> usize {
+        let rows = usize::try_from(PIECE_BYTES / self.longest[group].max(1));
+        rows.map_or(PIECE_ROWS, |rows| rows.clamp(LEAST_ROWS, PIECE_ROWS))
     }
 
     /// A reader of the next row group.
@@ -157,7 +173,7 @@ impl Pieces {
         };
         let ranges = self.columns_of(group).map(range).collect();
         let mask = ProjectionMask::leaves(self.metadata.parquet_schema(), self.leaves_of(group));
-        let rows = self.rows_of(group);
+        let rows = self.rows_of(self.next_group);
         let bytes = GroupBytes::new(&self.door, &self.file.path, self.file.bytes, ranges, self.tail.clone());
         let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, self.metadata.clone())
             .with_row_groups(vec![self.next_group])
@@ -207,7 +223,9 @@ impl Iterator for Pieces {
 
 /// What a file says of itself, and the end of it that was read.
 fn footer(door: &Door, file: &ColdFile) -> Result<(ParquetMetaData, (u64, Bytes)), EncodeError> {
-    let mut decoder = ParquetMetaDataPushDecoder::try_new(file.bytes)?.with_page_index_policy(PageIndexPolicy::Skip);
+    let mut decoder = ParquetMetaDataPushDecoder::try_new(file.bytes)?
+        .with_column_index_policy(PageIndexPolicy::Skip)
+        .with_offset_index_policy(PageIndexPolicy::Optional);
     let end = file.bytes.saturating_sub(TAIL_BYTES)..file.bytes;
     let read = |ranges: Vec<Range<u64>>| Ok::<_, EncodeError>(door.read(&file.path, ranges)?);
     let tail = read(vec![end.clone()])?.pop().unwrap_or_default();
@@ -242,10 +260,6 @@ fn is_null(column: &ColumnChunkMetaData) -> bool {
     }
     let levels = column.definition_level_histogram();
     levels.and_then(|levels| levels.get(0)).map(unsigned) == Some(values) && values > 0
-}
-
-fn unsigned(count: i64) -> u64 {
-    u64::try_from(count).unwrap_or(0)
 }
 
 /// A file of an older version lacks newer columns.

@@ -103,7 +103,7 @@ impl Driver {
         let home = if config.first_is_home { 0 } else { u64::from(spool[0]) };
         Self {
             core: Client::new(uplink.options.clone(), 0, seed),
-            frontier: Frontier::new(uplink.end, millis(config.live_for), oldest_first, 0),
+            frontier: Frontier::new(uplink.fresh.clone(), millis(config.live_for), oldest_first, 0),
             purse: Purse::new(config.budget.clone(), ledger.spent(), now),
             ledger,
             gateways: Gateways::new(config.gateways.len(), home, millis(config.return_after)),

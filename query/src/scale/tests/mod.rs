@@ -170,14 +170,14 @@ async fn a_worker_that_dies_before_its_first_row_is_done_without_and_later_it_is
                     .boxed()
             }
         };
-        let mut process = Breaks::when(script).serve();
+        let process = Breaks::when(script).serve();
         let workers = process.workers();
         let mut rows = part(&workers).execute(0, context()).unwrap();
         begun.notified().await;
         for _ in 0..after {
             assert_eq!(rows.next().await.unwrap().unwrap(), batch(THEIRS));
         }
-        process.kill();
+        process.kill().await;
         let rest = tokio::time::timeout(HANGS, common::collect(rows))
             .await
             .expect("it hangs");

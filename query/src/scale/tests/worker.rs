@@ -21,8 +21,10 @@ use datafusion_distributed::{
     WorkerSessionBuilder,
 };
 use futures::stream::BoxStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use super::super::Workers;
@@ -56,7 +58,42 @@ pub(super) struct Breaks {
 pub(super) struct Process {
     address: SocketAddr,
     breaks: Breaks,
+    wire: Wire,
     runtime: Option<Runtime>,
+}
+
+/// What lies between a node and the worker. A process that is killed says nothing more; a runtime that ends drops one task after the other,
+/// and those that are left might still say something.
+#[derive(Clone, Default)]
+struct Wire {
+    cut: CancellationToken,
+    carrying: TaskTracker,
+}
+
+impl Wire {
+    async fn carry(self, from: TcpListener, to: SocketAddr) {
+        while let Some(Ok((mut near, _))) = self.cut.run_until_cancelled(from.accept()).await {
+            let cut = self.cut.clone();
+            self.carrying.spawn(cut.run_until_cancelled_owned(async move {
+                let mut far = TcpStream::connect(to).await.unwrap();
+                // Who hangs up has said so by that.
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            }));
+        }
+    }
+
+    async fn cut(&self) {
+        self.cut.cancel();
+        self.carrying.close();
+        self.carrying.wait().await;
+    }
+}
+
+fn bound() -> (StdListener, SocketAddr) {
+    let listener = StdListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
 }
 
 impl Breaks {
@@ -80,9 +117,7 @@ impl Breaks {
     }
 
     pub(super) fn serve(self) -> Process {
-        let listener = StdListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
+        let ((near, address), (far, to)) = (bound(), bound());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -91,12 +126,17 @@ impl Breaks {
         let server = Worker::from_session_builder(self.clone()).into_worker_server();
         let app = Routes::new(server).into_axum_router();
         runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let listener = TcpListener::from_std(far).unwrap();
             listener::serve(listener, None, app, 64, Duration::ZERO, CancellationToken::new()).await;
         });
+        let wire = Wire::default();
+        let carried = wire.clone();
+        let carry = async move { carried.carry(TcpListener::from_std(near).unwrap(), to).await };
+        wire.carrying.spawn_on(carry, runtime.handle());
         Process {
             address,
             breaks: self,
+            wire,
             runtime: Some(runtime),
         }
     }
@@ -123,7 +163,12 @@ impl WorkerSessionBuilder for Breaks {
 }
 
 impl Process {
-    pub(super) fn kill(&mut self) {
+    pub(super) async fn kill(mut self) {
+        self.wire.cut().await;
+        self.end();
+    }
+
+    fn end(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
@@ -148,7 +193,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill();
+        self.end();
     }
 }
 
