@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
 use crate::tls::Tls;
 
@@ -113,10 +114,20 @@ where
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .keep_alive_interval(Duration::from_secs(30));
+    let heard = CancellationToken::new();
+    let asked = heard.clone();
+    let app = app.map_request(move |request| {
+        asked.cancel();
+        request
+    });
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
     tokio::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
+        () = is_silent(&heard) => {
+            tracing::debug!("a connection without a request is closed");
+            return;
+        }
         () = shutdown.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
@@ -124,5 +135,12 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
+    }
+}
+
+/// Ends when nothing was asked for long enough: until a version of HTTP is known, no other clock counts.
+async fn is_silent(heard: &CancellationToken) {
+    if tokio::time::timeout(HEADERS_WITHIN, heard.cancelled()).await.is_ok() {
+        std::future::pending().await
     }
 }

@@ -61,18 +61,22 @@ pub(super) fn next(source: &dyn BatchSource, lane: Lane, from: u64, end: u64) ->
 const FRESH_BATCHES: u64 = 64;
 
 /// Where what was sealed last begins: the newest batch before `end`, and those that were sealed no longer than `live_for` before it.
+/// Records that are gone or damaged do not say when they were sealed.
 pub(super) fn first_fresh(source: &dyn BatchSource, end: u64, live_for: Duration) -> u64 {
     let live_for = u64::try_from(live_for.as_nanos()).unwrap_or(u64::MAX);
-    let mut newest = None;
     let sealed_at = |index: u64| {
         let batch = Envelope::parse(source.read(index).ok()?).ok()?;
-        Some(batch.header.sealed_at_ns)
+        Some(batch.header.sealed_at_ns).filter(|at| *at > 0)
     };
-    // Those that are gone or cannot be read are not waited for.
-    let is_fresh =
-        |index: &u64| sealed_at(*index).is_some_and(|at| at.saturating_add(live_for) >= *newest.get_or_insert(at));
-    let fresh = (end.saturating_sub(FRESH_BATCHES)..end).rev().take_while(is_fresh);
-    end - fresh.count() as u64
+    let (mut first, mut newest) = (end, None);
+    for index in (end.saturating_sub(FRESH_BATCHES)..end).rev() {
+        let Some(at) = sealed_at(index) else { continue };
+        if at.saturating_add(live_for) < *newest.get_or_insert(at) {
+            break;
+        }
+        first = index;
+    }
+    first
 }
 
 /// What takes the place of a batch that can never be stored, and its hash.

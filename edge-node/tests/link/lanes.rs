@@ -111,6 +111,35 @@ async fn p6_a_link_that_comes_back_carries_what_is_fresh_at_once() {
     link.stop().await;
 }
 
+/// An edge that is killed while its backlog drains has what happened just before it in its spool: that does not wait for the rest again.
+#[tokio::test]
+async fn p9_what_was_sealed_just_before_a_stop_goes_first_at_the_start() {
+    let pki = Pki::new();
+    let cloud = Cloud::new(&[], &[], &[]);
+    // No backlog is taken for now.
+    cloud.lags.store(true, Ordering::SeqCst);
+    let gateway = start(&pki, any_port(), Arc::clone(&cloud));
+    let spool = Spool::new();
+    let second = 1_000_000_000;
+    let old: Vec<u64> = (1..=90).map(|at| at * second).collect();
+    spool.append_sealed(&old);
+    spool.append_sealed(&[1_000 * second, 1_001 * second]);
+    // Nobody knows when the last two were sealed: one is damaged.
+    spool.append_sealed(&[1_001 * second, 0]);
+    spool.damaged.lock().unwrap().insert(92);
+    let mut link = Link::with(&pki, &pki, gateway.address(), &spool, |config| {
+        config.live_for = Duration::from_secs(2);
+    });
+    link.until(|s| s.acked >= 4 && s.lanes.backlog.rests).await;
+    assert_eq!(log_order(&cloud), [90, 91, 92, 93]);
+    cloud.lags.store(false, Ordering::SeqCst);
+    spool.all_acked().await;
+    let mut backlog = log_order(&cloud).split_off(4);
+    backlog.sort_unstable();
+    assert_eq!(backlog, (0..90).collect::<Vec<u64>>());
+    link.stop().await;
+}
+
 #[tokio::test]
 async fn p6_backlog_rests_when_the_gateway_says_so_and_live_batches_go_on() {
     let pki = Pki::new();

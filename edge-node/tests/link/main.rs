@@ -68,7 +68,17 @@ impl Spool {
         let mut batches = self.batches.lock().unwrap();
         for _ in 0..count {
             let seq = batches.len() as u64;
-            batches.push(batch(seq, bytes(seq)));
+            batches.push(batch(seq, bytes(seq), 0));
+        }
+        self.grown.send_replace(batches.len() as u64);
+    }
+
+    /// Sealed at these times, which batches of other tests do not know.
+    fn append_sealed(&self, at_ns: &[u64]) {
+        let mut batches = self.batches.lock().unwrap();
+        for at_ns in at_ns {
+            let seq = batches.len() as u64;
+            batches.push(batch(seq, 100, *at_ns));
         }
         self.grown.send_replace(batches.len() as u64);
     }
@@ -140,7 +150,7 @@ fn stream() -> StreamId {
     }
 }
 
-fn batch(seq: u64, bytes: usize) -> Bytes {
+fn batch(seq: u64, bytes: usize, sealed_at_ns: u64) -> Bytes {
     let header = Header {
         id: BatchId {
             stream: stream(),
@@ -154,7 +164,7 @@ fn batch(seq: u64, bytes: usize) -> Bytes {
         journal_upto: seq,
         time_min_ns: 0,
         time_max_ns: 0,
-        sealed_at_ns: 0,
+        sealed_at_ns,
         detail: "x".repeat(bytes),
     };
     envelope::seal(&header, None, Compression::default()).unwrap()

@@ -61,6 +61,8 @@ enum Failed {
     Unwanted,
     /// The query read more than it may, wherever it runs.
     Limit(DataFusionError),
+    /// It was not asked.
+    NotSent(String),
     /// The worker cannot be talked to.
     Gone(String),
     /// It can, and is of another build, lake or secret.
@@ -111,7 +113,7 @@ impl Running {
         };
         let done = self.there(&mut out, &mut given).await;
         match &done {
-            Err(Failed::Unwanted) => {}
+            Err(Failed::Unwanted | Failed::NotSent(_)) => {}
             Err(Failed::Gone(_)) => self.peer.is_gone(),
             Err(Failed::Unfit(why)) => {
                 if self.peer.is_unfit() {
@@ -131,6 +133,7 @@ impl Running {
             Err(Failed::Limit(error)) => return Err(error),
             Err(Failed::Ended(error)) if given > 0 => return Err(error),
             Err(Failed::Ended(error)) => ("it could not compute it", error.to_string()),
+            Err(Failed::NotSent(why)) => ("it cannot be sent", why),
             Err(Failed::Gone(why)) => ("it cannot be reached", why),
             Err(Failed::Unfit(why)) => ("it is none of this node's", why),
             Err(Failed::Refused(why)) => ("it did not do it", why),
@@ -168,9 +171,10 @@ impl Running {
             stage_id: 0,
             task_number: 0,
         };
-        let plan = MaybeEncoded::Decoded(Arc::clone(&self.part.there)).encode(&self.context)?;
+        let plan = MaybeEncoded::Decoded(Arc::clone(&self.part.there)).encode(&self.context);
+        let plan = plan.map_err(|error| Failed::NotSent(error.to_string()))?;
         if plan.len() > MAX_PART_BYTES {
-            return Err(Failed::Refused(format!(
+            return Err(Failed::NotSent(format!(
                 "its plan takes {} bytes, and workers take {MAX_PART_BYTES}",
                 plan.len()
             )));

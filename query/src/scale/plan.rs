@@ -281,7 +281,9 @@ fn is_row_wise(node: &Plan) -> bool {
             || node.is::<LocalLimitExec>()
             || node.is::<CooperativeExec>()
     };
-    is_row_wise && !needs_another_query(node)
+    // On the way a limit has 32 bits, and what does not fit is cut off.
+    let travels = node.fetch().is_none_or(|fetch| u32::try_from(fetch).is_ok());
+    is_row_wise && travels && !needs_another_query(node)
 }
 
 /// Whether it waits for the answer of a subquery, which is here.

@@ -8,6 +8,7 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use sluice_query::QueryConfig;
 use sluice_query::config::LimitsConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::node::Node;
 
@@ -199,4 +200,20 @@ async fn a_plan_tells_a_tenant_of_its_own_files_alone() {
         files(&node.operator).await,
     );
     assert!(acme < all && beta < all, "{acme} and {beta} of {all}");
+}
+
+/// P15: who connects and asks nothing keeps nobody out for long, whether a word of HTTP was said or none.
+#[tokio::test(flavor = "multi_thread")]
+async fn p15_connections_that_say_nothing_are_closed() {
+    let node = Node::with(limited(|l| l.connections = 2), 0).await;
+    let mut silent = tokio::net::TcpStream::connect(node.address).await.unwrap();
+    let mut half = tokio::net::TcpStream::connect(node.address).await.unwrap();
+    half.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let reply = tokio::time::timeout(Duration::from_secs(120), node.ask(&node.acme, "SELECT 1")).await;
+    assert_eq!(reply.unwrap().status, 200);
+    for stream in [&mut silent, &mut half] {
+        let mut rest = Vec::new();
+        let end = tokio::time::timeout(Duration::from_secs(120), stream.read_to_end(&mut rest)).await;
+        assert!(end.is_ok(), "it is still open");
+    }
 }

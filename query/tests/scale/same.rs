@@ -46,6 +46,9 @@ fn questions() -> Vec<(String, bool)> {
         "SELECT service, max(\"time\") AS last FROM events GROUP BY 1 ORDER BY last DESC LIMIT 2".into(),
         "SELECT count(*) FROM (SELECT body FROM logs WHERE severity > 3 LIMIT 50)".into(),
         "SELECT count(*) FROM (SELECT service FROM events LIMIT 70 OFFSET 9)".into(),
+        "SELECT count(*), max(body) FROM (SELECT body FROM logs WHERE severity > 8 LIMIT 4294967296)".into(),
+        "SELECT body FROM logs WHERE severity > 8 ORDER BY body LIMIT 4294967297".into(),
+        "SELECT count(*) FROM (SELECT body FROM logs WHERE severity > 8 LIMIT 9223372036854775807 OFFSET 10)".into(),
         "SELECT \"time\", \"offset\", \"row\" FROM events WHERE severity < 9 ORDER BY \"time\", \"offset\", \"row\" LIMIT 9 OFFSET 31".into(),
     ];
     let unordered = [

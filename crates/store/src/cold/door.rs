@@ -112,6 +112,11 @@ impl ColdTable {
                 written.keep();
                 return Ok(result);
             }
+            // The thread knows which file it was, and this side why.
+            (Ok(Err(EncodeError::Unreadable { input, .. })), Some(error)) => {
+                let source = Box::new(error);
+                EncodeError::Unreadable { input, source }.into()
+            }
             (_, Some(error)) => error.into(),
             (Ok(Err(error)), None) => error.into(),
             (Err(error), None) => died(error).into(),

@@ -38,6 +38,11 @@ pub enum EncodeError {
     Parquet(#[from] ParquetError),
     #[error("file {input} of those to merge is not in the order of the table")]
     Unsorted { input: usize },
+    #[error("file {input} of those to merge cannot be read")]
+    Unreadable {
+        input: usize,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// Bytes of rows that are encoded at once: only between two times is it seen that a dictionary or a page has become too large.

@@ -30,6 +30,9 @@ const MIN_ORPHAN_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of memory of the files that are read at once, about; of more files the rest is merged by the next call. Two are read at least.
 const MERGE_BYTES: u64 = 96 << 20;
 
+/// Files of a group that may turn out to be unreadable.
+const MAX_UNREADABLE: usize = 2;
+
 /// What to make of many small files.
 #[derive(Clone, Debug)]
 pub struct CompactOptions {
@@ -67,7 +70,7 @@ pub struct VacuumReport {
 
 impl ColdTable {
     /// Merges small files of the same day into larger ones. No query sees a difference but for the time it takes. What failed is said when
-    /// all else is done.
+    /// there is nothing else to merge: a file that cannot be read keeps no other one small.
     pub async fn compact(&self, options: &CompactOptions) -> Result<CompactReport, CommitError> {
         let version = self.refresh().await?;
         let mut report = CompactReport::default();
@@ -83,10 +86,9 @@ impl ColdTable {
                 continue;
             }
             let begun = Begun::now(MAX_STAGED_AGE);
-            let adds = match self.merge(&mut group).await {
+            let adds = match self.merge(&mut group, &mut failed).await {
                 Ok(Some(adds)) => adds,
                 Ok(None) => continue,
-                // A file that cannot be read does not keep those of other days small.
                 Err(error) => {
                     failed.get_or_insert(error);
                     continue;
@@ -109,7 +111,10 @@ impl ColdTable {
                 break;
             }
         }
-        failed.map_or(Ok(report), Err)
+        match failed {
+            Some(error) if report.files_before == 0 => Err(error),
+            _ => Ok(report),
+        }
     }
 
     /// Removes files that were replaced longer than `retention` ago, which must exceed the query limit, and files that no version
@@ -136,7 +141,12 @@ impl ColdTable {
     }
 
     /// Merges the first files of a group, as many as may be read at once, and leaves the others out of it. `None`: there are no two.
-    async fn merge(&self, group: &mut Vec<Arc<ColdFile>>) -> Result<Option<Vec<Add>>, CommitError> {
+    async fn merge(
+        &self,
+        group: &mut Vec<Arc<ColdFile>>,
+        failed: &mut Option<CommitError>,
+    ) -> Result<Option<Vec<Add>>, CommitError> {
+        let mut unreadable = 0;
         while group.len() > 1 {
             let (files, making) = (group.clone(), self.making().clone());
             let merged = self.compute(move |door| merge(door, &making, &files));
@@ -149,6 +159,15 @@ impl ColdTable {
                     let file = group.remove(input);
                     tracing::info!(path = %file.path, "a file of another program is in another order and is not merged");
                     self.unsorted().insert(file.path.clone());
+                }
+                // More of them are no broken files, but a store that is away.
+                Err(CommitError::Encode(EncodeError::Unreadable { input, source }))
+                    if input < group.len() && unreadable < MAX_UNREADABLE =>
+                {
+                    let file = group.remove(input);
+                    tracing::warn!(path = %file.path, error = %source, "a file cannot be read and is not merged");
+                    failed.get_or_insert(EncodeError::Unreadable { input, source }.into());
+                    unreadable += 1;
                 }
                 Err(error) => return Err(error),
             }
@@ -164,8 +183,14 @@ impl ColdTable {
 /// Merges sorted files into new ones of the same day; says how many of them.
 fn merge(door: &Door, making: &Making, files: &[Arc<ColdFile>]) -> Result<(Vec<Add>, usize), EncodeError> {
     let (mut inputs, mut bytes, mut traced) = (Vec::new(), 0, 0);
-    for file in files {
-        let pieces = Pieces::open(door, &making.mapping, file, None)?;
+    let unreadable = |input: usize| {
+        move |error| EncodeError::Unreadable {
+            input,
+            source: Box::new(error),
+        }
+    };
+    for (input, file) in files.iter().enumerate() {
+        let pieces = Pieces::open(door, &making.mapping, file, None).map_err(unreadable(input))?;
         bytes = pieces.cost().saturating_add(bytes);
         if inputs.len() > 1 && bytes > MERGE_BYTES {
             break;
@@ -175,7 +200,8 @@ fn merge(door: &Door, making: &Making, files: &[Arc<ColdFile>]) -> Result<(Vec<A
     }
     let merged = inputs.len();
     let day = files.first().and_then(|file| file.day.clone());
-    let inputs = inputs.into_iter().map(|mut pieces| move || pieces.next_stored());
+    let inputs = inputs.into_iter().enumerate();
+    let inputs = inputs.map(|(input, mut pieces)| move || Some(pieces.next_stored()?.map_err(unreadable(input))));
     let mut merge = Merge::new(inputs.collect())?;
     let max_rows = making.sizes.file_rows;
     let mut made = Vec::new();
