@@ -120,7 +120,19 @@ impl ColdWriter {
             // What is due was refused a moment ago: no more is read until it is in the table.
             let was_due = gathered.is_due(&self.options);
             let stopping = shutdown.is_cancelled();
-            let moved = !was_due && (self.drains || !stopping) && self.gather(&mut gathered).await?;
+            let moved = match !was_due && (self.drains || !stopping) {
+                false => false,
+                true => match self.gather(&mut gathered).await {
+                    Err(error) if self.is_stored_by_another(&error).await => {
+                        tracing::warn!(%error, "another writer has stored that; cutting again from the end of the table");
+                        let pressed = gathered.pressed;
+                        gathered = self.begin().await?;
+                        gathered.pressed = pressed;
+                        continue;
+                    }
+                    moved => moved?,
+                },
+            };
             let stopping = stopping || (self.drains && shutdown.is_cancelled());
             let drained = stopping && !moved && !was_due;
             if gathered.is_due(&self.options) || drained {
@@ -197,9 +209,23 @@ impl ColdWriter {
                     tracing::warn!(%error, "the cold writer cannot begin yet; trying again");
                     tokio::time::sleep(RETRY).await;
                 }
+                Err(error) if self.is_stored_by_another(&error).await => {
+                    tracing::warn!(%error, "another writer has stored that; beginning anew");
+                    tokio::time::sleep(RETRY).await;
+                }
                 done => return done,
             }
         }
+    }
+
+    /// The log forgets what the table holds. Who finds something gone that it has not read may be the last to hear that its partition
+    /// belongs to another writer.
+    async fn is_stored_by_another(&self, error: &WriterError) -> bool {
+        let WriterError::Log(LogError::Trimmed { partition, first, .. }) = error else {
+            return false;
+        };
+        let committed = self.stores.cold.committed().await;
+        committed.is_ok_and(|all| all.get(partition).is_some_and(|last| *last + 1 >= *first))
     }
 
     async fn begin_once(&self) -> Result<Gathered, WriterError> {

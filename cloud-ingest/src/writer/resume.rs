@@ -110,10 +110,11 @@ pub(super) async fn begin(
     limits: &IpcLimits,
     quota: Option<&Arc<Quota>>,
 ) -> Result<Begin, WriterError> {
-    // In this order: a snapshot is saved after the commit that it belongs to, so the table read next is never behind it.
+    // In this order: others trim the log no further than to a snapshot that they saved, so the one read next is never behind it; and they
+    // save a snapshot after the commit that it belongs to, so the table read next is never behind that.
+    let first = log.first(partition);
     let restored = snapshots.load(partition).await?;
     let committed = stores.cold.committed().await?;
-    let first = log.first(partition);
     let next = committed.get(&partition).map_or(first, |last| last + 1);
     let dedup = restored.filter(|dedup| {
         let fits = dedup.next() <= next;
