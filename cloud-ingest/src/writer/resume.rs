@@ -78,7 +78,7 @@ pub(crate) async fn check_log_is_the_one(log: &Arc<dyn Log>, stores: &Stores) ->
 }
 
 /// Where the log ends now; waits for a log that is out of reach.
-async fn end_of(log: &Arc<dyn Log>, partition: Partition) -> Result<u64, LogError> {
+pub(super) async fn end_of(log: &Arc<dyn Log>, partition: Partition) -> Result<u64, LogError> {
     loop {
         match log.fresh_end(partition).await {
             Err(LogError::Retry { reason }) => {

@@ -21,7 +21,7 @@ use super::keeper::Keeper;
 use super::standby::Standby;
 use super::start::{Start, start, usable};
 use crate::log::LogError;
-use crate::writer::resume::{READ_BYTES, begin, given_up};
+use crate::writer::resume::{READ_BYTES, begin, end_of, given_up};
 use crate::writer::turns::Turns;
 use crate::writer::{Planner, WriterError};
 
@@ -205,6 +205,10 @@ impl SharedHotWriter {
     async fn pass(&self, planner: &mut Planner, partition: Partition, from: u64) -> Result<(), WriterError> {
         while planner.next() < from {
             let records = self.log.read(partition, planner.next(), READ_BYTES).await?;
+            if records.is_empty() && end_of(&self.log, partition).await? > planner.next() {
+                // It was out of reach, or what was known of it was old.
+                continue;
+            }
             if records.is_empty() {
                 return Err(WriterError::LogBehindHot {
                     partition,
