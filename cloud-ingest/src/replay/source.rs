@@ -9,7 +9,7 @@ use sluice_wire::layout::IpcLimits;
 
 use super::ReplayError;
 use crate::log::{Log, LogError, LogRecord, is_passed_over};
-use crate::writer::{Piece, Planner, READ_BYTES, Snapshots, base, plan_all};
+use crate::writer::{Piece, Planner, READ_BYTES, Snapshots, base, fold, plan_all};
 
 /// Which of the two.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,10 +65,7 @@ impl<'a> Rows<'a> {
         let mut planner = Planner::new(base, IpcLimits::default());
         while planner.next() < first {
             let records = read(log, partition, planner.next(), last).await?;
-            records
-                .iter()
-                .take_while(|record| record.offset < first)
-                .for_each(|record| planner.pass(record));
+            fold(&mut planner, records, first).await?;
         }
         Ok(Rows::Log {
             log: Arc::clone(log),

@@ -106,7 +106,9 @@ struct Share {
 impl ColdWriter {
     /// Follows the log until told to stop; then commits what is there.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), WriterError> {
-        let mut gathered = tokio::select! { begun = self.begin() => begun?, () = given_up(&shutdown) => return Ok(()) };
+        let Some(mut gathered) = self.begin(&shutdown).await? else {
+            return Ok(());
+        };
         // Ends with this writer.
         let mut tidying = JoinSet::new();
         let age = Arc::new(Age::new(self.stores.clone(), Arc::clone(&self.counters), wall_us));
@@ -123,11 +125,12 @@ impl ColdWriter {
             let moved = match !was_due && (self.drains || !stopping) {
                 false => false,
                 true => match self.gather(&mut gathered).await {
-                    Err(error) if self.is_stored_by_another(&error).await => {
+                    Err(error) if self.is_stored_by_another(&error, &shutdown).await => {
                         tracing::warn!(%error, "another writer has stored that; cutting again from the end of the table");
-                        let pressed = gathered.pressed;
-                        gathered = self.begin().await?;
-                        gathered.pressed = pressed;
+                        let Some(begun) = self.begin_anew(&gathered, &shutdown).await? else {
+                            return Ok(());
+                        };
+                        gathered = begun;
                         continue;
                     }
                     moved => moved?,
@@ -144,9 +147,10 @@ impl ColdWriter {
                     Err(error) if stopping => return Err(error),
                     Err(WriterError::Commit(CommitError::Overlap { .. })) => {
                         tracing::warn!("the cold table moved on by itself; cutting again from its end");
-                        let pressed = gathered.pressed;
-                        gathered = self.begin().await?;
-                        gathered.pressed = pressed;
+                        let Some(begun) = self.begin_anew(&gathered, &shutdown).await? else {
+                            return Ok(());
+                        };
+                        gathered = begun;
                         continue;
                     }
                     Err(WriterError::Commit(
@@ -201,15 +205,34 @@ impl ColdWriter {
         }
     }
 
+    /// What was gathered is somebody else's by now; whoever waits for room still does.
+    async fn begin_anew(
+        &self,
+        gathered: &Gathered,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Gathered>, WriterError> {
+        let pressed = gathered.pressed;
+        let begun = self.begin(shutdown).await?;
+        Ok(begun.map(|begun| Gathered { pressed, ..begun }))
+    }
+
+    /// `None`: told to stop while the log or the lake was out of reach.
+    async fn begin(&self, shutdown: &CancellationToken) -> Result<Option<Gathered>, WriterError> {
+        tokio::select! {
+            begun = self.begin_at_last(shutdown) => Ok(Some(begun?)),
+            () = given_up(shutdown) => Ok(None),
+        }
+    }
+
     /// Waits for a lake that is out of reach.
-    async fn begin(&self) -> Result<Gathered, WriterError> {
+    async fn begin_at_last(&self, shutdown: &CancellationToken) -> Result<Gathered, WriterError> {
         loop {
             match self.begin_once().await {
                 Err(error) if error.is_passing() => {
                     tracing::warn!(%error, "the cold writer cannot begin yet; trying again");
                     tokio::time::sleep(RETRY).await;
                 }
-                Err(error) if self.is_stored_by_another(&error).await => {
+                Err(error) if self.is_stored_by_another(&error, shutdown).await => {
                     tracing::warn!(%error, "another writer has stored that; beginning anew");
                     tokio::time::sleep(RETRY).await;
                 }
@@ -220,12 +243,20 @@ impl ColdWriter {
 
     /// The log forgets what the table holds. Who finds something gone that it has not read may be the last to hear that its partition
     /// belongs to another writer.
-    async fn is_stored_by_another(&self, error: &WriterError) -> bool {
+    async fn is_stored_by_another(&self, error: &WriterError, shutdown: &CancellationToken) -> bool {
         let WriterError::Log(LogError::Trimmed { partition, first, .. }) = error else {
             return false;
         };
-        let committed = self.stores.cold.committed().await;
-        committed.is_ok_and(|all| all.get(partition).is_some_and(|last| *last + 1 >= *first))
+        loop {
+            match self.stores.cold.committed().await {
+                Ok(all) => return all.get(partition).is_some_and(|last| *last + 1 >= *first),
+                Err(error) => tracing::warn!(%error, "the table is not known at the moment; asking again"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = given_up(shutdown) => return false,
+            }
+        }
     }
 
     async fn begin_once(&self) -> Result<Gathered, WriterError> {
@@ -263,7 +294,7 @@ impl ColdWriter {
             let Some(share) = gathered.partitions.get_mut(&partition) else {
                 continue;
             };
-            // An error ends the writer, and with it the planner that knows nothing.
+            // After an error the planner knows nothing: whoever goes on begins anew.
             while let Some(piece) = gathered.turns.plan(&self.log, partition, &mut share.planner).await? {
                 moved = true;
                 let aside = share.planner.take_aside();

@@ -25,7 +25,7 @@ pub(crate) use crew::{Crew, Mine};
 pub use hot::HotWriter;
 pub(crate) use hot::{Piece, plan_all};
 pub use plan::{Planned, Planner};
-pub(crate) use resume::READ_BYTES;
+pub(crate) use resume::{READ_BYTES, fold};
 pub(crate) use resume::{check_log_is_the_one, check_log_reaches_cold, skips};
 pub use shared::{SharedHotOptions, SharedHotWriter};
 pub use snapshots::Snapshots;

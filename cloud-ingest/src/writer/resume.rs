@@ -10,7 +10,7 @@ use sluice_wire::layout::IpcLimits;
 use tokio_util::sync::CancellationToken;
 
 use super::{Planner, Snapshots, WriterError};
-use crate::log::{Log, LogError, Skips};
+use crate::log::{Log, LogError, LogRecord, Skips};
 use crate::quota::{Meter, Quota};
 
 /// Bytes of log records read at once.
@@ -34,6 +34,8 @@ pub(super) struct Begin {
     pub(super) planner: Planner,
     /// The durable state of duplicates covers everything below this offset.
     pub(super) saved: u64,
+    /// The last offset that cold holds. It never goes back.
+    pub(super) cold: Option<u64>,
 }
 
 /// Refuses a log that ends before cold does: what it takes from now on would get offsets that cold holds already, and nobody would
@@ -78,7 +80,7 @@ pub(crate) async fn check_log_is_the_one(log: &Arc<dyn Log>, stores: &Stores) ->
 }
 
 /// Where the log ends now; waits for a log that is out of reach.
-pub(super) async fn end_of(log: &Arc<dyn Log>, partition: Partition) -> Result<u64, LogError> {
+async fn end_of(log: &Arc<dyn Log>, partition: Partition) -> Result<u64, LogError> {
     loop {
         match log.fresh_end(partition).await {
             Err(LogError::Retry { reason }) => {
@@ -115,7 +117,8 @@ pub(super) async fn begin(
     let first = log.first(partition);
     let restored = snapshots.load(partition).await?;
     let committed = stores.cold.committed().await?;
-    let next = committed.get(&partition).map_or(first, |last| last + 1);
+    let cold = committed.get(&partition).copied();
+    let next = cold.map_or(first, |last| last + 1);
     let dedup = restored.filter(|dedup| {
         let fits = dedup.next() <= next;
         if !fits {
@@ -133,31 +136,51 @@ pub(super) async fn begin(
             first,
             place: snapshots.place(partition),
             // Else cold holds rows whose copies nobody would recognise.
-            is_all_known: committed.get(&partition).map_or(0, |last| last + 1) == saved,
+            is_all_known: cold.map_or(0, |last| last + 1) == saved,
         });
     }
     let mut planner = Planner::new(dedup, limits.clone());
-    while planner.next() < next {
-        let records = log.read(partition, planner.next(), READ_BYTES).await?;
-        if records.is_empty() && end_of(log, partition).await? > planner.next() {
-            // It was out of reach, or what was known of it was old.
-            continue;
-        }
-        if records.is_empty() {
-            return Err(WriterError::LogBehind {
-                partition,
-                end: planner.next(),
-                held: next,
-            });
-        }
-        records
-            .iter()
-            .take_while(|record| record.offset < next)
-            .for_each(|record| planner.pass(record));
+    if !pass(log, &mut planner, partition, next).await? {
+        return Err(WriterError::LogBehind {
+            partition,
+            end: planner.next(),
+            held: next,
+        });
     }
     if let Some(quota) = quota {
         let quota = Arc::clone(quota);
         planner.report_to(Meter { quota, partition });
     }
-    Ok(Begin { planner, saved })
+    Ok(Begin { planner, saved, cold })
+}
+
+/// Folds the records below an offset into the state of duplicates. `false` when the log ends before it.
+pub(super) async fn pass(
+    log: &Arc<dyn Log>,
+    planner: &mut Planner,
+    partition: Partition,
+    upto: u64,
+) -> Result<bool, WriterError> {
+    while planner.next() < upto {
+        let records = log.read(partition, planner.next(), READ_BYTES).await?;
+        // Nothing is read where the log ends, where it is out of reach, and where what is known of its end is old.
+        if records.is_empty() && end_of(log, partition).await? <= planner.next() {
+            return Ok(false);
+        }
+        fold(planner, records, upto).await?;
+    }
+    Ok(true)
+}
+
+/// Folds those of some records that are below an offset: on a thread for blocking work, as checking their hashes takes a while. After an
+/// error the planner knows nothing.
+pub(crate) async fn fold(planner: &mut Planner, records: Vec<LogRecord>, upto: u64) -> Result<(), WriterError> {
+    let mut folded = planner.take();
+    let folding = tokio::task::spawn_blocking(move || {
+        let below = records.iter().take_while(|record| record.offset < upto);
+        below.for_each(|record| folded.pass(record));
+        folded
+    });
+    *planner = folding.await.map_err(|error| WriterError::Task(error.to_string()))?;
+    Ok(())
 }

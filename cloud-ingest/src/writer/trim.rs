@@ -7,10 +7,10 @@ use std::time::Duration;
 use sluice_wire::ids::Partition;
 use sluice_wire::layout::IpcLimits;
 
-use super::resume::READ_BYTES;
+use super::resume::{READ_BYTES, fold};
 use super::{Planner, Snapshots, WriterError};
 use crate::dedup::Dedup;
-use crate::log::{Log, LogError, LogRecord};
+use crate::log::{Log, LogError};
 
 /// How long and how much of what is safe elsewhere stays for replays.
 #[derive(Clone, Debug)]
@@ -78,19 +78,9 @@ async fn save_base(
             let reason = "what is to be trimmed cannot be read".to_owned();
             return Err(LogError::Retry { reason }.into());
         }
-        let known = records.into_iter().take_while(|record| record.offset < below);
-        planner = fold(planner, known.collect()).await?;
+        fold(&mut planner, records, below).await?;
     }
     snapshots.save_base(partition, planner.next(), planner.snapshot()).await
-}
-
-/// Checking hashes takes a while.
-async fn fold(mut planner: Planner, records: Vec<LogRecord>) -> Result<Planner, WriterError> {
-    let folded = tokio::task::spawn_blocking(move || {
-        records.iter().for_each(|record| planner.pass(record));
-        planner
-    });
-    folded.await.map_err(|error| WriterError::Task(error.to_string()))
 }
 
 #[cfg(test)]

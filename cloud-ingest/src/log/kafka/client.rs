@@ -11,7 +11,7 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// How the library says that a connection was made and nobody was let in.
-const NOT_LET_IN: [&str; 2] = ["SSL handshake failed", "SASL authentication error"];
+const NOT_LET_IN: [&str; 2] = ["handshake failed", "authentication error"];
 /// Letters of what a broker says.
 const MAX_REASON: usize = 400;
 
@@ -124,7 +124,7 @@ impl ClientContext for Voice {
             }
             _ => tracing::debug!(facility, message, "kafka client"),
         }
-        // Of its errors the library tells the first ones alone; of this it speaks at each attempt.
+        // Of its errors the library tells the first ones alone; of this it speaks again after a while.
         if facility == "FAIL" && NOT_LET_IN.iter().any(|words| message.contains(words)) {
             self.not_let_in(message);
         }

@@ -21,7 +21,7 @@ use super::keeper::Keeper;
 use super::standby::Standby;
 use super::start::{Start, start, usable};
 use crate::log::LogError;
-use crate::writer::resume::{READ_BYTES, begin, end_of, given_up};
+use crate::writer::resume::{Begin, begin, given_up, pass};
 use crate::writer::turns::Turns;
 use crate::writer::{Planner, WriterError};
 
@@ -127,21 +127,10 @@ impl SharedHotWriter {
 
     /// Claims a partition from where hot is known to be whole.
     async fn take(&self, partition: Partition, round: &mut Round) -> Result<(), WriterError> {
-        let writer = self;
-        let seam = &writer.stores.seam;
+        let seam = &self.stores.seam;
         let record = seam.load(partition).await?;
         let position = seam.position(partition).await?;
-        let quota = writer.quota.as_ref();
-        let begun = begin(
-            &writer.log,
-            &writer.stores,
-            &writer.snapshots,
-            partition,
-            &writer.limits,
-            quota,
-        )
-        .await?;
-        let mut planner = begun.planner;
+        let Begin { mut planner, cold, .. } = self.begin(partition).await?;
         let cold_next = planner.next();
         let mut intact = None;
         if let Some(next) = usable(&record, position, cold_next) {
@@ -150,26 +139,21 @@ impl SharedHotWriter {
                 Audit::Lost { what } => self.lost(&what),
             }
         }
-        // Cold never goes back, so it still holds everything below where it ended then.
-        let in_cold = writer.stores.cold.committed().await?.contains_key(&partition);
-        let cold = cold_next.checked_sub(1).filter(|_| in_cold);
         let endpoint = self.hot.endpoint();
         let generation = record.generation();
         let claimed = match start(intact, cold, cold_next) {
             Start::Resume { from } => {
-                self.pass(&mut planner, partition, from).await?;
+                if !pass(&self.log, &mut planner, partition, from).await? {
+                    return Err(WriterError::LogBehindHot {
+                        partition,
+                        end: planner.next(),
+                        held: from,
+                    });
+                }
                 match (seam.claim_after(partition, generation, from, &endpoint).await, cold) {
                     // So many doubts in a row leave no choice but to begin anew.
                     (Err(SeamError::TooManyClaims { .. }), Some(low)) => {
-                        let begun = begin(
-                            &writer.log,
-                            &writer.stores,
-                            &writer.snapshots,
-                            partition,
-                            &writer.limits,
-                            quota,
-                        );
-                        planner = begun.await?.planner;
+                        planner = self.begin(partition).await?.planner;
                         seam.claim_above(partition, planner.next().saturating_sub(1).max(low), &endpoint)
                             .await?
                     }
@@ -186,9 +170,9 @@ impl SharedHotWriter {
         // Everything below the claim was there under the claims before it, or is served by cold.
         seam.save_position(partition, Position::new(claim.generation, claim.from))
             .await?;
-        writer.stores.hot.claim(partition, claim);
+        self.stores.hot.claim(partition, claim);
         tracing::info!(%partition, from = claim.from, generation = claim.generation, "hot store claimed");
-        writer.counters.hot_claims.fetch_add(1, Ordering::Relaxed);
+        self.counters.hot_claims.fetch_add(1, Ordering::Relaxed);
         let own = Own {
             generation: claim.generation,
             next: claim.from,
@@ -201,27 +185,9 @@ impl SharedHotWriter {
         Ok(())
     }
 
-    /// Folds the records that hot holds into the state of duplicates.
-    async fn pass(&self, planner: &mut Planner, partition: Partition, from: u64) -> Result<(), WriterError> {
-        while planner.next() < from {
-            let records = self.log.read(partition, planner.next(), READ_BYTES).await?;
-            if records.is_empty() && end_of(&self.log, partition).await? > planner.next() {
-                // It was out of reach, or what was known of it was old.
-                continue;
-            }
-            if records.is_empty() {
-                return Err(WriterError::LogBehindHot {
-                    partition,
-                    end: planner.next(),
-                    held: from,
-                });
-            }
-            records
-                .iter()
-                .take_while(|record| record.offset < from)
-                .for_each(|record| planner.pass(record));
-        }
-        Ok(())
+    async fn begin(&self, partition: Partition) -> Result<Begin, WriterError> {
+        let quota = self.quota.as_ref();
+        begin(&self.log, &self.stores, &self.snapshots, partition, &self.limits, quota).await
     }
 
     /// Inserts one block while the next one is gathered.
@@ -258,7 +224,7 @@ impl SharedHotWriter {
             if is_last && block.is_empty() {
                 return Ok(Ended::Stopped);
             }
-            if let Some(why) = self.look_after(round, &mut block).await? {
+            if let Some(why) = self.look_after(round, &mut block, shutdown).await? {
                 return Ok(Ended::Doubt(why));
             }
         }
@@ -295,7 +261,12 @@ impl SharedHotWriter {
     }
 
     /// Saves positions, sees which partitions are somebody else's by now, counts. Returns why to claim again, if so.
-    async fn look_after(&self, round: &mut Round, block: &mut Block) -> Result<Option<String>, WriterError> {
+    async fn look_after(
+        &self,
+        round: &mut Round,
+        block: &mut Block,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<String>, WriterError> {
         let now = Instant::now();
         if now >= round.next_save {
             round.next_save = now + SAVE_EVERY;
@@ -304,7 +275,7 @@ impl SharedHotWriter {
                 // The position of a moment ago does as well.
                 Err(error) => tracing::warn!(error = with_source(&error), "the position in hot was not saved"),
             }
-            match self.take_over(round, now).await {
+            match self.take_over(round, now, shutdown).await {
                 Err(error) if error.is_passing() => {
                     tracing::warn!(error = with_source(&error), "partitions of others were not looked at");
                 }
@@ -349,7 +320,12 @@ impl SharedHotWriter {
         Ok(lost)
     }
 
-    async fn take_over(&self, round: &mut Round, now: Instant) -> Result<(), WriterError> {
+    async fn take_over(
+        &self,
+        round: &mut Round,
+        now: Instant,
+        shutdown: &CancellationToken,
+    ) -> Result<(), WriterError> {
         let mut idle = Vec::new();
         for (partition, standby) in &mut round.standby {
             let position = self.stores.seam.position(*partition).await?;
@@ -360,7 +336,10 @@ impl SharedHotWriter {
         }
         for partition in idle {
             tracing::warn!(%partition, "its owner stands still; taking the partition over");
-            self.take(partition, round).await?;
+            tokio::select! {
+                taken = self.take(partition, round) => taken?,
+                () = given_up(shutdown) => return Ok(()),
+            }
             self.show().await;
         }
         Ok(())
@@ -427,7 +406,6 @@ impl SharedHotWriter {
     }
 }
 
-/// Whether trying again later may help.
 fn with_source(error: &WriterError) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
