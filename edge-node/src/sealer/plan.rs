@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use sluice_wire::session::lanes::{LanePolicy, reserved};
+use sluice_wire::session::Lane;
+use sluice_wire::session::lanes::{LanePolicy, left_by};
 
 /// When to seal.
 #[derive(Clone, Debug)]
@@ -40,7 +41,7 @@ impl Busy {
         match self.policy {
             // What an outage left always fills what it may; fresh rows have room of their own, and are held up by themselves alone.
             LanePolicy::FreshFirst | LanePolicy::Weighted { .. } if of_backlog > 0 => {
-                live >= reserved(self.max_in_flight)
+                live >= left_by(self.policy, Lane::Backlog, self.max_in_flight).max(1)
             }
             // Without a backlog they have all of it; where the oldest go first, what is fresh comes last in any case.
             _ => in_flight >= self.max_in_flight,

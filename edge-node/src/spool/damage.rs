@@ -80,7 +80,7 @@ impl Spool {
                 ),
             }
         })?;
-        tracing::warn!(index, what, "spool record is damaged, its tombstone is sent");
+        tracing::warn!(index, what, "spool record is damaged, a tombstone stands for it");
         Ok(bytes)
     }
 

@@ -48,9 +48,9 @@ pub struct Turns {
 /// So much of the window stays free for the lane that must not wait.
 const RESERVED_PERCENT: u64 = 25;
 
-/// Batches of a window that the lane that must not wait has for itself.
-pub fn reserved(batches: usize) -> usize {
-    (batches * RESERVED_PERCENT as usize / 100).max(1)
+/// Batches of a window that a lane leaves to the other one.
+pub fn left_by(policy: LanePolicy, lane: Lane, batches: usize) -> usize {
+    batches - Turns::new(policy).part(lane, Load { batches, bytes: 0 }).batches
 }
 
 impl Turns {
