@@ -1,7 +1,20 @@
 //! The tables of a scope that are views over its rows.
 
-use datafusion::error::Result;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::view::ViewTable;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::datasource::{TableType, provider_as_source};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::{Expr, LogicalPlan, TableProviderFilterPushDown, TableScan};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
+use tokio::sync::OnceCell;
 
 use super::{Pinned, Scope};
 
@@ -54,19 +67,112 @@ pub const VIEWS: [(&str, &str); 6] = [
     ("service_red", SERVICE_RED),
 ];
 
+/// The plans of the views over tables without rows: reading and resolving their texts takes milliseconds, which no query should wait for.
+static PLANS: OnceCell<Vec<LogicalPlan>> = OnceCell::const_new();
+
+const EVENTS: &str = "events";
+const EVERYTHING: &str = "everything";
+
 /// Registers `events` and the views of it for one caller. The views hold the scoped tables themselves, so that nothing a caller
 /// names or defines changes what they read.
 pub async fn register_views(ctx: &SessionContext, pinned: &Pinned, scope: Scope) -> Result<()> {
-    let events = pinned.events(scope.clone());
+    let read = Scoped {
+        events: pinned.events(scope.clone()),
+        everything: pinned.everything(scope.clone()),
+    };
     ctx.register_table("streams", pinned.streams(scope.clone()))?;
-    ctx.register_table("plugins", pinned.plugins(scope.clone()))?;
-    let planner = SessionContext::new();
-    planner.register_table("events", events.clone())?;
-    planner.register_table("everything", pinned.everything(scope))?;
-    ctx.register_table("events", events)?;
-    for (name, text) in VIEWS {
-        let view = planner.sql(text).await?.into_view();
-        ctx.register_table(name, view)?;
+    ctx.register_table("plugins", pinned.plugins(scope))?;
+    ctx.register_table(EVENTS, Arc::clone(&read.events))?;
+    let plans = PLANS.get_or_try_init(|| plans(read.events.schema())).await?;
+    for ((name, _), plan) in VIEWS.iter().zip(plans) {
+        let view = View {
+            plan,
+            schema: Arc::clone(plan.schema().inner()),
+            read: read.clone(),
+            over_read: OnceLock::new(),
+        };
+        ctx.register_table(*name, Arc::new(view))?;
     }
     Ok(())
+}
+
+async fn plans(schema: SchemaRef) -> Result<Vec<LogicalPlan>> {
+    let planner = SessionContext::new();
+    for table in [EVENTS, EVERYTHING] {
+        planner.register_table(table, Arc::new(EmptyTable::new(Arc::clone(&schema))))?;
+    }
+    let state = planner.state();
+    let plans = VIEWS.iter().map(|(_, text)| state.create_logical_plan(text));
+    futures::future::try_join_all(plans).await
+}
+
+/// What the views of one caller read.
+#[derive(Clone, Debug)]
+struct Scoped {
+    events: Arc<dyn TableProvider>,
+    everything: Arc<dyn TableProvider>,
+}
+
+/// A view for one caller. Its plan is made of that of all callers when a query names it.
+#[derive(Debug)]
+struct View {
+    plan: &'static LogicalPlan,
+    schema: SchemaRef,
+    read: Scoped,
+    over_read: OnceLock<Option<LogicalPlan>>,
+}
+
+impl View {
+    fn over_read(&self) -> Option<&LogicalPlan> {
+        let made = self.over_read.get_or_init(|| {
+            let replaced = self.plan.clone().transform_down(|node| {
+                Ok(match node {
+                    LogicalPlan::TableScan(scan) => {
+                        let read = match scan.table_name.table() {
+                            EVENTS => &self.read.events,
+                            _ => &self.read.everything,
+                        };
+                        Transformed::yes(LogicalPlan::TableScan(TableScan {
+                            source: provider_as_source(Arc::clone(read)),
+                            ..scan
+                        }))
+                    }
+                    other => Transformed::no(other),
+                })
+            });
+            replaced.ok().map(|replaced| replaced.data)
+        });
+        made.as_ref()
+    }
+}
+
+#[async_trait]
+impl TableProvider for View {
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        self.over_read().map(Cow::Borrowed)
+    }
+
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Exact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let plan = self.over_read().cloned();
+        let plan = plan.ok_or_else(|| DataFusionError::Internal("a view without a plan".to_owned()))?;
+        ViewTable::new(plan, None).scan(state, projection, filters, limit).await
+    }
 }
