@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{Array, AsArray, Int64Array, PrimitiveArray, RecordBatch, StringArray, UInt32Array};
 use arrow::compute::take_record_batch;
-use arrow::datatypes::{Int64Type, TimestampMicrosecondType, TimestampNanosecondType};
+use arrow::datatypes::{ArrowPrimitiveType, TimestampMicrosecondType, TimestampNanosecondType};
 use sluice_wire::ids::Partition;
 
 /// The `signal` of ledger rows.
@@ -65,11 +65,18 @@ pub(crate) fn signed(offset: u64) -> i64 {
     i64::try_from(offset).unwrap_or(i64::MAX)
 }
 
-pub(crate) fn ints<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a Int64Array, RowsError> {
+pub(crate) fn numbers<'a, T: ArrowPrimitiveType>(
+    batch: &'a RecordBatch,
+    name: &'static str,
+) -> Result<&'a PrimitiveArray<T>, RowsError> {
     batch
         .column_by_name(name)
-        .and_then(|c| c.as_primitive_opt::<Int64Type>())
+        .and_then(|c| c.as_primitive_opt::<T>())
         .ok_or(RowsError::Schema)
+}
+
+pub(crate) fn ints<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a Int64Array, RowsError> {
+    numbers(batch, name)
 }
 
 pub(crate) fn texts<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'a StringArray, RowsError> {
@@ -81,20 +88,14 @@ pub(crate) fn texts<'a>(batch: &'a RecordBatch, name: &'static str) -> Result<&'
 
 /// Smallest and largest `time` in nanoseconds; the batch has rows.
 pub(crate) fn time_bounds(batch: &RecordBatch) -> Result<(i64, i64), RowsError> {
-    let times = batch
-        .column_by_name("time")
-        .and_then(|c| c.as_primitive_opt::<TimestampNanosecondType>())
-        .ok_or(RowsError::Schema)?;
+    let times = numbers::<TimestampNanosecondType>(batch, "time")?;
     let bounds = arrow::compute::min(times).zip(arrow::compute::max(times));
     bounds.ok_or(RowsError::Null("time"))
 }
 
 /// Smallest `ingested_at`, in microseconds since 1970; the batch has rows.
 pub(crate) fn oldest_us(batch: &RecordBatch) -> Result<i64, RowsError> {
-    let taken_in = batch
-        .column_by_name("ingested_at")
-        .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>())
-        .ok_or(RowsError::Schema)?;
+    let taken_in = numbers::<TimestampMicrosecondType>(batch, "ingested_at")?;
     match taken_in.null_count() {
         0 => arrow::compute::min(taken_in).ok_or(RowsError::Null("ingested_at")),
         // Of what is not said, any time is possible.

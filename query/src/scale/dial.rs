@@ -1,16 +1,15 @@
 //! The way to a worker: TLS that is ours, HTTP/2 above it, and what may be on the way at once.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_util::either::Either;
 use tonic::transport::{Channel, Endpoint, Uri};
 use url::{Host, Url};
 
@@ -64,11 +63,6 @@ pub(super) fn connector(config: &ScaleConfig, worker: &str) -> Result<TlsConnect
     Ok(TlsConnector::from(Arc::new(tls)))
 }
 
-/// What a connection is read from and written to.
-trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
-
 /// Connects when it is first used, and again when it broke. It lives on the threads that call this, not on those that compute.
 pub(super) fn channel(worker: &str, url: &Url, tls: Option<TlsConnector>) -> Result<Channel, PeerError> {
     let no_address = || PeerError::Address {
@@ -76,17 +70,15 @@ pub(super) fn channel(worker: &str, url: &Url, tls: Option<TlsConnector>) -> Res
     };
     let host = url.host().ok_or_else(no_address)?.to_owned();
     let port = url.port_or_known_default().ok_or_else(no_address)?;
-    let (name, dial) = match &host {
-        Host::Ipv4(ip) => (ServerName::from(IpAddr::from(*ip)), ip.to_string()),
-        Host::Ipv6(ip) => (ServerName::from(IpAddr::from(*ip)), ip.to_string()),
-        Host::Domain(name) => {
-            let named = ServerName::try_from(name.clone()).map_err(|source| PeerError::Name {
-                worker: worker.to_owned(),
-                source,
-            })?;
-            (named, name.clone())
-        }
+    let dial = match host {
+        // Without the brackets that it has in an address.
+        Host::Ipv6(ip) => ip.to_string(),
+        host => host.to_string(),
     };
+    let name = ServerName::try_from(dial.clone()).map_err(|source| PeerError::Name {
+        worker: worker.to_owned(),
+        source,
+    })?;
     // TLS is ours, so the library is told of plain HTTP/2.
     let plain = format!("http://{}:{port}", url.host_str().unwrap_or_default());
     let endpoint = Endpoint::from_shared(plain)
@@ -101,11 +93,10 @@ pub(super) fn channel(worker: &str, url: &Url, tls: Option<TlsConnector>) -> Res
         async move {
             let stream = TcpStream::connect((dial.as_str(), port)).await?;
             stream.set_nodelay(true)?;
-            let wire: Box<dyn Wire> = match tls {
-                Some(tls) => Box::new(tls.connect(name, stream).await?),
-                None => Box::new(stream),
-            };
-            Ok::<_, io::Error>(TokioIo::new(wire))
+            Ok::<_, io::Error>(TokioIo::new(match tls {
+                Some(tls) => Either::Left(tls.connect(name, stream).await?),
+                None => Either::Right(stream),
+            }))
         }
     };
     Ok(endpoint.connect_with_connector_lazy(tower::service_fn(connect)))

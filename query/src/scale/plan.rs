@@ -17,7 +17,7 @@ use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::coop::CooperativeExec;
-use datafusion::physical_plan::execution_plan::ChildrenPropertiesMode;
+use datafusion::physical_plan::execution_plan::replace_children_if_necessary;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -25,9 +25,7 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::union::UnionExec;
-use datafusion::physical_plan::{
-    ExecutionPlan, ExecutionPlanProperties, InputOrderMode, Partitioning, ReplaceChildrenOptions,
-};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, InputOrderMode, Partitioning};
 use sluice_store::{cold_files, is_cold_scan, of_files, to_travel};
 
 use super::Workers;
@@ -128,7 +126,7 @@ impl Spreader<'_> {
             return self.union(node, found);
         }
         let settled: Vec<Plan> = found.into_iter().map(|one| self.settle(one)).collect::<Result<_>>()?;
-        self.other(node, settled)
+        Ok(Found::Other(over(node, settled)?))
     }
 
     /// A step over one input, which goes with the cold part of it as `above` says.
@@ -143,7 +141,7 @@ impl Spreader<'_> {
                 rest: over(node, vec![rest])?,
                 was: over(node, vec![was])?,
             },
-            Found::Other(child) => self.other(node, vec![child])?,
+            Found::Other(child) => Found::Other(over(node, vec![child])?),
         })
     }
 
@@ -175,7 +173,7 @@ impl Spreader<'_> {
             }
         }
         if cold.is_empty() {
-            return self.other(node, was);
+            return Ok(Found::Other(over(node, was)?));
         }
         let was = over(node, was)?;
         let cold = UnionExec::try_new(cold)?;
@@ -187,18 +185,6 @@ impl Spreader<'_> {
                 was,
             },
         })
-    }
-
-    fn other(&self, node: &Plan, children: Vec<Plan>) -> Result<Found> {
-        let same = node
-            .children()
-            .into_iter()
-            .zip(&children)
-            .all(|(a, b)| Arc::ptr_eq(a, b));
-        Ok(Found::Other(match same {
-            true => Arc::clone(node),
-            false => over(node, children)?,
-        }))
     }
 
     /// The plan of what was found, with its cold part on workers if that is worth it.
@@ -251,9 +237,9 @@ impl Spreader<'_> {
     }
 }
 
+/// The step over these inputs; itself if they are what it has.
 fn over(node: &Plan, children: Vec<Plan>) -> Result<Plan> {
-    let recompute = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-    Arc::clone(node).replace_children(children, recompute)
+    replace_children_if_necessary(Arc::clone(node), children)
 }
 
 /// All groups of rows as one, in their order if they have one.

@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::service::Routes;
 
+use super::at_work::Places;
 use super::secret::Secret;
-use super::session::{Making, Sessions};
+use super::session::Sessions;
 use super::{MAX_PART_BYTES, THIS_BUILD};
 use crate::config::QueryConfig;
 use crate::executor::Executor;
@@ -50,7 +51,7 @@ pub struct WorkerService {
 #[derive(Debug)]
 struct Door {
     secret: Secret,
-    sessions: Arc<Sessions>,
+    places: Arc<Places>,
     executor: Executor,
     tables: Tables,
     open_metrics: bool,
@@ -75,10 +76,11 @@ impl WorkerService {
         })?;
         let executor = Executor::start(config.limits.threads).map_err(BuildError::Threads)?;
         let threads = executor.threads();
-        let sessions = Sessions::new(tables.codec(), &config.limits, config.worker.parts, threads);
+        let places = Arc::new(Places::new(config.worker.parts));
+        let sessions = Sessions::new(tables.codec(), &config.limits, Arc::clone(&places), threads);
         let door = Arc::new(Door {
             secret,
-            sessions: Arc::new(sessions),
+            places,
             executor,
             tables,
             open_metrics: address.ip().is_loopback(),
@@ -88,7 +90,7 @@ impl WorkerService {
             listener,
             address,
             tls,
-            app: app(door),
+            app: app(door, sessions),
             connections: config.limits.connections,
         })
     }
@@ -121,8 +123,8 @@ impl WorkerService {
     }
 }
 
-fn app(door: Arc<Door>) -> Router {
-    let worker = Worker::from_session_builder(Making(Arc::clone(&door.sessions))).with_version(THIS_BUILD);
+fn app(door: Arc<Door>, sessions: Sessions) -> Router {
+    let worker = Worker::from_session_builder(sessions).with_version(THIS_BUILD);
     let server = worker
         .into_worker_server()
         .max_decoding_message_size(MAX_PART_BYTES + MESSAGE_BYTES);
@@ -166,7 +168,7 @@ async fn metrics(State(door): State<Arc<Door>>, request: Request) -> Response {
     if !door.open_metrics && !door.secret.is_shown(request.headers()) {
         return (StatusCode::UNAUTHORIZED, "the secret is needed\n").into_response();
     }
-    let places = &door.sessions.places;
+    let places = &door.places;
     let totals = [
         (
             "sluice_query_worker_taken_total",

@@ -1,7 +1,6 @@
 //! What a worker does with a part that arrives: looks whether it is one of those that are sent to workers, ties its steps together anew,
 //! meters it, and runs it inside this machine's limits.
 
-use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -49,18 +48,18 @@ pub(super) struct Sessions {
     max_scan: u64,
     memory: u64,
     threads: usize,
-    pub(super) places: Arc<Places>,
+    places: Arc<Places>,
 }
 
 impl Sessions {
-    pub(super) fn new(codec: ColdCodec, limits: &LimitsConfig, parts: usize, threads: usize) -> Sessions {
+    pub(super) fn new(codec: ColdCodec, limits: &LimitsConfig, places: Arc<Places>, threads: usize) -> Sessions {
         Sessions {
             codec,
             room: Room::new(limits),
             max_scan: limits.max_scan,
             memory: limits.memory,
             threads,
-            places: Arc::new(Places::new(parts)),
+            places,
         }
     }
 
@@ -94,23 +93,14 @@ impl Sessions {
     }
 }
 
-/// For the workers' service, which wants to have it.
-pub(super) struct Making(pub(super) Arc<Sessions>);
-
 #[async_trait]
-impl WorkerSessionBuilder for Making {
+impl WorkerSessionBuilder for Sessions {
     async fn build_session_state(&self, context: WorkerQueryContext) -> Result<SessionState> {
-        let session = self.0.session(context);
+        let session = self.session(context);
         if session.is_err() {
-            self.0.places.refuses();
+            self.places.refuses();
         }
         session
-    }
-}
-
-impl fmt::Debug for Sessions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sessions")
     }
 }
 

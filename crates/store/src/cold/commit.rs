@@ -142,16 +142,25 @@ impl ColdTable {
     pub(super) async fn stage(&self, ranges: &[OffsetRange], rows: Vec<RecordBatch>) -> Result<Staged, CommitError> {
         let begun = Begun::now(MAX_STAGED_AGE);
         let count = rows.iter().map(RecordBatch::num_rows).sum();
-        let (making, ranges) = (self.making().clone(), ranges.to_vec());
-        let adds = self.compute(move |door| {
-            rows.iter().try_for_each(|batch| rows::check(batch, &ranges))?;
-            into_adds(encode(door, &making, &rows)?, true)
-        });
         Ok(Staged {
-            adds: adds.await?,
+            adds: self.written(ranges, rows).await?,
             rows: count,
             begun,
         })
+    }
+
+    /// Files with these rows, which are of the ranges.
+    pub(super) async fn written(
+        &self,
+        ranges: &[OffsetRange],
+        rows: Vec<RecordBatch>,
+    ) -> Result<Vec<Add>, CommitError> {
+        let (making, ranges) = (self.making().clone(), ranges.to_vec());
+        self.compute(move |door| {
+            rows.iter().try_for_each(|batch| rows::check(batch, &ranges))?;
+            into_adds(encode(door, &making, &rows)?, true)
+        })
+        .await
     }
 
     /// Removes files that no version names and none ever will; what stays, the janitor removes after days.

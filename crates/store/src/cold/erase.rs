@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use deltalake::kernel::Add;
 use object_store::path::Path;
@@ -238,20 +238,14 @@ fn may_hold(file: &ColdFile, owners: Option<&Owners>, erasures: &[Erasure]) -> b
         return false;
     }
     let tenants = file.stats.texts("tenant");
-    let (times, oldest) = (file.stats.times_us(), file.stats.oldest_us());
+    let (times, oldest) = (file.stats.times_ns(), file.stats.oldest_us());
     erasures.iter().any(|erasure| {
         let by_tenant = match (&erasure.whose, tenants) {
             (Whose::Tenant(tenant), Some((low, high))) => low <= tenant.as_str() && tenant.as_str() <= high,
             (Whose::AllBut(others), Some((low, high))) if low == high => !others.contains(low),
             _ => true,
         };
-        let by_time = times.is_none_or(|(low, high)| {
-            // The bounds are rounded down to microseconds.
-            erasure.to_ns.is_none_or(|to| low.saturating_mul(1000) < to)
-                && erasure
-                    .from_ns
-                    .is_none_or(|from| high.saturating_mul(1000).saturating_add(999) >= from)
-        });
+        let by_time = times.is_none_or(|times| erasure.meets(times));
         let by_age = oldest.is_none_or(|oldest| oldest < erasure.before_us);
         let by_owner = owners.is_none_or(|owners| {
             let mut owners = owners.iter();
@@ -264,10 +258,7 @@ fn may_hold(file: &ColdFile, owners: Option<&Owners>, erasures: &[Erasure]) -> b
 /// `None`: they are too many to remember.
 fn add_owners(mut owners: Owners, piece: &RecordBatch) -> Result<Option<Owners>, EncodeError> {
     let (tenants, signals) = (rows::texts(piece, "tenant")?, rows::texts(piece, "signal")?);
-    let taken_in = piece
-        .column_by_name("ingested_at")
-        .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>())
-        .ok_or(RowsError::Schema)?;
+    let taken_in = rows::numbers::<TimestampMicrosecondType>(piece, "ingested_at")?;
     for row in (0..piece.num_rows()).filter(|row| signals.value(*row) != LEDGER && taken_in.is_valid(*row)) {
         let at = taken_in.value(row);
         match owners.get_mut(tenants.value(row)) {

@@ -4,13 +4,13 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use arrow::array::{Array, AsArray, Int32Array, Int64Array, PrimitiveArray, RecordBatch, StringArray};
+use arrow::array::{Array, Int32Array, Int64Array, PrimitiveArray, RecordBatch, StringArray};
 use arrow::array::{TimestampMicrosecondArray, TimestampNanosecondArray};
 use arrow::compute::interleave_record_batch;
 use arrow::datatypes::{ArrowPrimitiveType, Int32Type, TimestampMicrosecondType, TimestampNanosecondType};
 use arrow::error::ArrowError;
 
-use crate::rows::{self, RowsError};
+use crate::rows::{self, RowsError, numbers};
 
 /// Days of one commit that get files of their own. Senders choose event times, and must not be able to make a file per row: the
 /// rows of further days share files without a day.
@@ -66,16 +66,6 @@ impl Keys {
         let last = self.tenant.len().checked_sub(1);
         others.tenant.is_empty() || last.is_none_or(|last| self.compare(last, others, 0) != Ordering::Greater)
     }
-}
-
-fn numbers<'a, T: ArrowPrimitiveType>(
-    batch: &'a RecordBatch,
-    name: &'static str,
-) -> Result<&'a PrimitiveArray<T>, RowsError> {
-    batch
-        .column_by_name(name)
-        .and_then(|column| column.as_primitive_opt::<T>())
-        .ok_or(RowsError::Schema)
 }
 
 fn value<T: ArrowPrimitiveType>(numbers: &PrimitiveArray<T>, at: usize) -> Option<T::Native> {

@@ -8,7 +8,7 @@ use arrow::compute::filter_record_batch;
 use deltalake::kernel::Add;
 
 use super::begun::Begun;
-use super::files::{FileWriter, encode, into_adds};
+use super::files::{FileWriter, into_adds};
 use super::stream::Pieces;
 use super::swap::Why;
 use super::version::{ColdFile, ColdVersion};
@@ -57,12 +57,8 @@ impl ColdTable {
         if count == 0 {
             return Ok(());
         }
-        let (making, ranges) = (self.making().clone(), replacement.ranges.clone());
-        let adds = self.compute(move |door| {
-            rows.iter().try_for_each(|batch| rows::check(batch, &ranges))?;
-            into_adds(encode(door, &making, &rows)?, true)
-        });
-        replacement.adds.extend(adds.await?);
+        let adds = self.written(&replacement.ranges, rows).await?;
+        replacement.adds.extend(adds);
         replacement.rows += count as u64;
         Ok(())
     }

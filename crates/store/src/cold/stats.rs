@@ -24,6 +24,8 @@ pub(crate) const COLUMNS: [&str; 11] = [
     "ingested_at",
 ];
 
+const NANOS_PER_MICRO: i64 = 1000;
+
 /// Longer texts have no bounds: readers may cut them, and a cut bound is easy to get wrong.
 const MAX_TEXT_BYTES: usize = 64;
 
@@ -120,6 +122,13 @@ impl FileStats {
             }
             _ => None,
         }
+    }
+
+    /// The same in nanoseconds: what is stored was rounded down.
+    pub(crate) fn times_ns(&self) -> Option<(i64, i64)> {
+        let (low, high) = self.times_us()?;
+        let after = high.saturating_mul(NANOS_PER_MICRO).saturating_add(NANOS_PER_MICRO - 1);
+        Some((low.saturating_mul(NANOS_PER_MICRO), after))
     }
 
     /// When the first row was taken in, in microseconds since 1970, where the file says it.

@@ -59,14 +59,8 @@ pub(crate) fn strike(
     let (tenants, signals) = (rows::texts(batch, "tenant")?, rows::texts(batch, "signal")?);
     let (partitions, offsets) = (rows::ints(batch, "partition")?, rows::ints(batch, "offset")?);
     let quarantined = batch.column_by_name("quarantined_by").ok_or(RowsError::Schema)?;
-    let times = batch
-        .column_by_name("time")
-        .and_then(|c| c.as_primitive_opt::<TimestampNanosecondType>())
-        .ok_or(RowsError::Schema)?;
-    let taken_in = batch
-        .column_by_name("ingested_at")
-        .and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>())
-        .ok_or(RowsError::Schema)?;
+    let times = rows::numbers::<TimestampNanosecondType>(batch, "time")?;
+    let taken_in = rows::numbers::<TimestampMicrosecondType>(batch, "ingested_at")?;
     let is_erased = |row: usize, erasure: &Erasure| {
         erasure.whose.includes(tenants.value(row))
             && taken_in.is_valid(row)

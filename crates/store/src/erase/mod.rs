@@ -53,11 +53,12 @@ impl Erasure {
     /// Whether rows of a tenant that were taken in at a time, in microseconds, may be erased. `times`: the first and last of them by the time of
     /// the sender, in nanoseconds, if that is known.
     pub fn may_concern(&self, tenant: &str, taken_in_us: i64, times: Option<(i64, i64)>) -> bool {
-        self.whose.includes(tenant)
-            && taken_in_us < self.before_us
-            && times.is_none_or(|(first, last)| {
-                self.from_ns.is_none_or(|from| last >= from) && self.to_ns.is_none_or(|to| first < to)
-            })
+        self.whose.includes(tenant) && taken_in_us < self.before_us && times.is_none_or(|times| self.meets(times))
+    }
+
+    /// Whether rows between these times of the sender, the first and the last, may be erased.
+    pub(crate) fn meets(&self, (first, last): (i64, i64)) -> bool {
+        self.from_ns.is_none_or(|from| last >= from) && self.to_ns.is_none_or(|to| first < to)
     }
 
     /// Whether a scan of one tenant, or of all, may meet such rows.

@@ -61,7 +61,16 @@ impl ColdRead {
 
     /// The same of some files only.
     pub(super) fn of(&self, files: Vec<Arc<ColdFile>>) -> ColdRead {
-        ColdRead { files, ..self.clone() }
+        ColdRead {
+            table: self.table.clone(),
+            caches: Arc::clone(&self.caches),
+            files,
+            columns: self.columns.clone(),
+            filter: self.filter.clone(),
+            rule: self.rule.clone(),
+            limit: self.limit,
+            partitions: self.partitions,
+        }
     }
 
     /// The stored columns that a rule sees.

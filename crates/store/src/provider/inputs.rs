@@ -4,6 +4,7 @@
 //! count, and the erasures that can take rows out of them. New rows elsewhere, a hand-off of other rows, or a version of the table that
 //! holds the same files for this scan change nothing. Files and pieces of memory never change, and their names are never used again.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Write};
 use std::sync::Arc;
 
@@ -74,37 +75,30 @@ impl Inputs {
 
 /// `None`: it reads nothing of the stores, or something that cannot be told apart.
 pub fn inputs(plan: &Arc<dyn ExecutionPlan>) -> Option<Inputs> {
-    let mut seen = Seen::default();
-    seen.visit(plan)?;
-    (seen.scans > 0).then(|| Inputs(seen.hasher.finalize()))
+    let mut scans = BTreeSet::new();
+    add_scans(plan, &mut scans)?;
+    (!scans.is_empty()).then(|| Inputs::of_parts(scans.into_iter().map(str::as_bytes)))
 }
 
-#[derive(Default)]
-struct Seen {
-    hasher: blake3::Hasher,
-    scans: usize,
-}
-
-impl Seen {
-    fn visit(&mut self, node: &Arc<dyn ExecutionPlan>) -> Option<()> {
-        let scan = if let Some(part) = node.downcast_ref::<PartExec>() {
-            part.reads()
-        } else if let Some(chunks) = node.downcast_ref::<ChunksExec>() {
-            Some(chunks.reads())
-        } else {
-            node.downcast_ref::<ServerExec>().map(ServerExec::reads)
-        };
-        if let Some(scan) = scan {
-            self.scans += 1;
-            self.hasher.update(&(scan.len() as u64).to_le_bytes());
-            self.hasher.update(scan.as_bytes());
-            return Some(());
-        }
-        if !PLAIN.contains(&node.name()) {
-            return None;
-        }
-        node.children().into_iter().try_for_each(|child| self.visit(child))
+/// Each once: a scan that several machines divide among themselves is there for each of them, and reads the same whoever they are.
+fn add_scans<'a>(node: &'a Arc<dyn ExecutionPlan>, scans: &mut BTreeSet<&'a str>) -> Option<()> {
+    let scan = if let Some(part) = node.downcast_ref::<PartExec>() {
+        part.reads().map(AsRef::as_ref)
+    } else if let Some(chunks) = node.downcast_ref::<ChunksExec>() {
+        Some(chunks.reads())
+    } else {
+        node.downcast_ref::<ServerExec>().map(ServerExec::reads)
+    };
+    if let Some(scan) = scan {
+        scans.insert(scan);
+        return Some(());
     }
+    if !PLAIN.contains(&node.name()) {
+        return None;
+    }
+    node.children()
+        .into_iter()
+        .try_for_each(|child| add_scans(child, scans))
 }
 
 /// The erasures that may take rows out of some pieces; `oldest` is when the first row of each was taken in, as far as that is known.

@@ -94,8 +94,8 @@ impl PartExec {
         &self.label
     }
 
-    pub(super) fn reads(&self) -> Option<&str> {
-        self.reads.as_deref()
+    pub(super) fn reads(&self) -> Option<&Arc<str>> {
+        self.reads.as_ref()
     }
 
     /// What is said of a part that gives no rows.

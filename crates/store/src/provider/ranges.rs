@@ -18,7 +18,6 @@ use crate::cold::ColdFile;
 use crate::erase::Erasure;
 use crate::hot::PinnedRows;
 
-const NANOS_PER_MICRO: i64 = 1000;
 /// Files of ranges, each counted for each range that it touches: beyond it, telling ranges apart costs more than it saves.
 const MAX_TOUCHED: usize = 200_000;
 
@@ -88,11 +87,8 @@ impl<'a> Found<'a> {
     }
 
     fn file(&mut self, file: &ColdFile) {
-        // Stored times are rounded down; a file that does not say its times may hold any.
-        let times = file.stats.times_us().map_or((i64::MIN, i64::MAX), |(low, high)| {
-            let high = high.saturating_mul(NANOS_PER_MICRO).saturating_add(NANOS_PER_MICRO - 1);
-            (low.saturating_mul(NANOS_PER_MICRO), high)
-        });
+        // A file that does not say its times may hold any.
+        let times = file.stats.times_ns().unwrap_or((i64::MIN, i64::MAX));
         let touched = touched(self.ranges, times);
         if touched.is_empty() {
             return;
@@ -128,11 +124,8 @@ impl<'a> Found<'a> {
             if !is_one_copy && !parts.hot.is_empty() {
                 return None;
             }
-            let touches = |erasure: &&&Erasure| {
-                !erasure.spares(Some(parts.oldest_us))
-                    && erasure.from_ns.is_none_or(|begin| begin < *to)
-                    && erasure.to_ns.is_none_or(|end| end > *from)
-            };
+            let touches =
+                |erasure: &&&Erasure| !erasure.spares(Some(parts.oldest_us)) && erasure.meets((*from, *to - 1));
             let erased: Vec<_> = erasures.iter().filter(touches).collect();
             // By the age of rows alone: that is retention, which moves on with each moment.
             if erased

@@ -77,7 +77,7 @@ pub fn of_files(plan: &Arc<dyn ExecutionPlan>, keep: &dyn Fn(&str) -> bool) -> R
             .collect();
         let label = format!("{} files of {}", files.len(), part.label());
         let some = Arc::new(read.of(files)).part(label, part.schema(), None)?;
-        Ok(Arc::new(some.reading(part.reads().map(Into::into))))
+        Ok(Arc::new(some.reading(part.reads().cloned())))
     })
 }
 

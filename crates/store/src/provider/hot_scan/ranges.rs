@@ -9,11 +9,11 @@ use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimestampNanosecondType};
 use datafusion::logical_expr::Expr;
 use sluice_wire::ids::Partition;
 
-use super::sql;
-use crate::hot::clickhouse::{Asked, ClickHouseError, StatementLimits, any_of, rows_between, text_parameter};
+use super::{server, sql};
+use crate::hot::clickhouse::{ClickHouseError, StatementLimits};
 use crate::hot::{Chunk, ClickHouseHot, Part};
 use crate::provider::ranges::{TimeRange, touched};
-use crate::rows::{self, LEDGER};
+use crate::rows;
 use crate::seam::SeamRecord;
 
 /// Rows of memory that are gone through before others have their turn.
@@ -61,26 +61,23 @@ impl Held {
     }
 }
 
-/// Rows of one partition, by the number of the range.
+/// Rows by the number of the range and their partition.
 struct Counted<'a> {
     ranges: &'a [TimeRange],
-    of_range: Vec<Option<Held>>,
+    held: BTreeMap<(usize, i64), Held>,
 }
 
 impl<'a> Counted<'a> {
     fn new(ranges: &'a [TimeRange]) -> Self {
         Self {
             ranges,
-            of_range: vec![None; ranges.len()],
+            held: BTreeMap::new(),
         }
     }
 
     fn add(&mut self, range: usize, held: Held) {
-        match self.of_range.get_mut(range) {
-            Some(Some(known)) => known.merge(held),
-            Some(none) => *none = Some(held),
-            None => {}
-        }
+        let known = self.held.entry((range, held.partition));
+        known.and_modify(|known| known.merge(held)).or_insert(held);
     }
 
     /// The range of a time.
@@ -90,9 +87,8 @@ impl<'a> Counted<'a> {
         self.ranges.get(near).is_some_and(is_within).then_some(near)
     }
 
-    fn all(self) -> impl Iterator<Item = (usize, Held)> {
-        let all = self.of_range.into_iter().enumerate();
-        all.filter_map(|(range, held)| Some((range, held?)))
+    fn all(self) -> Vec<(usize, Held)> {
+        self.held.into_iter().map(|((range, _), held)| (range, held)).collect()
     }
 }
 
@@ -102,14 +98,13 @@ pub(in crate::provider) async fn in_memory(
     served: &BTreeMap<Partition, (u64, u64)>,
     window: &Window<'_>,
 ) -> Option<Vec<(usize, Held)>> {
-    let mut all = Vec::new();
+    let mut counted = Counted::new(window.ranges);
     let mut visited = 0;
     for (partition, chunks) in chunks {
         let Some((first, last)) = served.get(partition) else {
             continue;
         };
         let offsets = (rows::signed(*first), rows::signed(*last));
-        let mut counted = Counted::new(window.ranges);
         for part in chunks.iter().flat_map(|chunk| &chunk.parts) {
             if part.hidden || window.tenant.is_some_and(|tenant| tenant != part.tenant) {
                 continue;
@@ -120,9 +115,8 @@ pub(in crate::provider) async fn in_memory(
                 tokio::task::yield_now().await;
             }
         }
-        all.extend(counted.all());
     }
-    Some(all)
+    Some(counted.all())
 }
 
 /// Returns how many rows were gone through.
@@ -181,12 +175,12 @@ pub(in crate::provider) async fn on_server(
     window: &Window<'_>,
     limits: Option<&StatementLimits>,
 ) -> Result<Vec<(usize, Held)>, ClickHouseError> {
-    let places: Vec<String> = served
-        .iter()
-        .filter_map(|(partition, (first, last))| rows_between(*partition, seam.get(partition)?, *first, *last))
-        .collect();
-    let (Some((from, _)), Some((_, to)), false) = (window.ranges.first(), window.ranges.last(), places.is_empty())
-    else {
+    let ends = (
+        window.ranges.first(),
+        window.ranges.last(),
+        server::places(seam, served),
+    );
+    let (Some((from, _)), Some((_, to)), Some(places)) = ends else {
         return Ok(Vec::new());
     };
     let strange = |why: String| ClickHouseError::Answer(format!("the ranges of time: {why}"));
@@ -195,36 +189,25 @@ pub(in crate::provider) async fn on_server(
         return Err(strange(format!("they have only steps of {step} ns in common")));
     }
     let nanos = |ns: i64| format!("fromUnixTimestamp64Nano(toInt64('{ns}'), 'UTC')");
-    let mut asked = Asked {
-        columns: vec![
-            format!("intDiv(toUnixTimestamp64Nano(`time`) - toInt64('{from}'), toInt64('{step}')) AS `k 0`"),
-            "`partition` AS `k 1`".to_owned(),
-            "min(`offset`)".to_owned(),
-            "max(`offset`)".to_owned(),
-            "toInt64(count())".to_owned(),
-            "toInt64(max(`gen`))".to_owned(),
-            "min(toUnixTimestamp64Micro(`ingested_at`))".to_owned(),
-        ],
-        conditions: vec![
-            any_of(places.into_iter()),
-            format!("`time` >= {} AND `time` < {}", nanos(*from), nanos(*to)),
-        ],
-        groups: vec!["`k 0`".to_owned(), "`k 1`".to_owned()],
-        ..Asked::default()
-    };
-    if let Some(tenant) = window.tenant {
-        let (text, parameter) = text_parameter("tenant", tenant);
-        asked.conditions.push(format!("`tenant` = {text}"));
-        asked.parameters.push(parameter);
-    }
+    let mut asked = server::seen_in(places, window.tenant, false);
+    asked.columns = vec![
+        format!("intDiv(toUnixTimestamp64Nano(`time`) - toInt64('{from}'), toInt64('{step}')) AS `k 0`"),
+        "`partition` AS `k 1`".to_owned(),
+        "min(`offset`)".to_owned(),
+        "max(`offset`)".to_owned(),
+        "toInt64(count())".to_owned(),
+        "toInt64(max(`gen`))".to_owned(),
+        "min(toUnixTimestamp64Micro(`ingested_at`))".to_owned(),
+    ];
     asked
         .conditions
-        .push(format!("`signal` != '{LEDGER}' AND `quarantined_by` IS NULL"));
+        .push(format!("`time` >= {} AND `time` < {}", nanos(*from), nanos(*to)));
+    asked.groups = vec!["`k 0`".to_owned(), "`k 1`".to_owned()];
     let said = sql::say(window.filters, window.schema);
     asked.conditions.extend(said.conditions);
     asked.parameters.extend(said.parameters);
     let mut answer = hot.select(asked, limits).await?;
-    let mut of_partition: BTreeMap<i64, Counted<'_>> = BTreeMap::new();
+    let mut counted = Counted::new(window.ranges);
     while let Some(batch) = answer.next().await? {
         let columns: Result<Vec<Int64Array>, _> = batch
             .columns()
@@ -248,15 +231,12 @@ pub(in crate::provider) async fn on_server(
                     false => i64::MIN,
                 },
             };
-            let counted = of_partition
-                .entry(held.partition)
-                .or_insert_with(|| Counted::new(window.ranges));
             if let Some(range) = counted.range(begins) {
                 counted.add(range, held);
             }
         }
     }
-    Ok(of_partition.into_values().flat_map(Counted::all).collect())
+    Ok(counted.all())
 }
 
 /// The largest step from `from` on that meets every end of the ranges.

@@ -81,33 +81,16 @@ pub(super) fn plan(
     filters: &[Expr],
     physical: &[Arc<dyn PhysicalExpr>],
 ) -> Result<(Arc<dyn ExecutionPlan>, bool)> {
-    let places: Vec<String> = served
-        .iter()
-        .filter_map(|(partition, (first, last))| rows_between(*partition, seam.get(partition)?, *first, *last))
-        .collect();
-    if places.is_empty() {
+    let Some(places) = places(seam, served) else {
         let schema = wanted.projected()?;
         let input = Arc::new(EmptyExec::new(Arc::clone(&schema)));
         let nothing = PartExec::new("HotScan", "hot: nothing".to_owned(), input, None, schema);
         return Ok((Arc::new(nothing), false));
-    }
+    };
     // Of a server it is not known when the oldest row was taken in.
     let erased = inputs::erasures(hidden, wanted.tenant, std::iter::once(None));
-    let reads = format!("{} {erased} {} {places:?}", wanted.text, hot.endpoint());
-    let mut asked = Asked {
-        conditions: vec![any_of(places.into_iter())],
-        ..Asked::default()
-    };
-    if let Some(tenant) = wanted.tenant {
-        let (text, parameter) = text_parameter("tenant", tenant);
-        asked.conditions.push(format!("`tenant` = {text}"));
-        asked.parameters.push(parameter);
-    }
-    if !wanted.hidden {
-        asked
-            .conditions
-            .push(format!("`signal` != '{LEDGER}' AND `quarantined_by` IS NULL"));
-    }
+    let reads = format!("{} {erased} {} {places}", wanted.text, hot.endpoint());
+    let mut asked = seen_in(places, wanted.tenant, wanted.hidden);
     // What narrows, by what the server has an index for; then what decides.
     let said = sql::say(filters, &wanted.schema);
     let narrows = said.conditions.len();
@@ -141,6 +124,37 @@ pub(super) fn plan(
         metrics: ExecutionPlanMetricsSet::new(),
     };
     Ok((Arc::new(exec), whole))
+}
+
+/// Where the rows are that hot serves; `None`: nowhere.
+pub(super) fn places(
+    seam: &BTreeMap<Partition, SeamRecord>,
+    served: &BTreeMap<Partition, (u64, u64)>,
+) -> Option<String> {
+    let place = |(partition, (first, last)): (&Partition, &(u64, u64))| {
+        rows_between(*partition, seam.get(partition)?, *first, *last)
+    };
+    let places: Vec<String> = served.iter().filter_map(place).collect();
+    (!places.is_empty()).then(|| any_of(places.into_iter()))
+}
+
+/// A statement on what a tenant sees of some places, or everyone together; `hidden`: with the ledger and what was set aside.
+pub(super) fn seen_in(places: String, tenant: Option<&str>, hidden: bool) -> Asked {
+    let mut asked = Asked {
+        conditions: vec![places],
+        ..Asked::default()
+    };
+    if let Some(tenant) = tenant {
+        let (text, parameter) = text_parameter("tenant", tenant);
+        asked.conditions.push(format!("`tenant` = {text}"));
+        asked.parameters.push(parameter);
+    }
+    if !hidden {
+        asked
+            .conditions
+            .push(format!("`signal` != '{LEDGER}' AND `quarantined_by` IS NULL"));
+    }
+    asked
 }
 
 /// Says all filters exactly, if there are words for all of them.

@@ -110,10 +110,7 @@ impl Fold {
             rows::ints(batch, "partition")?,
             rows::ints(batch, "offset")?,
         );
-        let heard = batch
-            .column_by_name("ingested_at")
-            .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>())
-            .ok_or(RowsError::Schema)?;
+        let heard = rows::numbers::<TimestampMicrosecondType>(batch, "ingested_at")?;
         let counts = batch
             .column_by_name("attrs")
             .and_then(|column| column.as_map_opt())
