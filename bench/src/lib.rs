@@ -11,5 +11,6 @@ pub mod fleet;
 pub mod load;
 pub mod oracle;
 pub mod payload;
+pub mod ports;
 pub mod process;
 pub mod relay;

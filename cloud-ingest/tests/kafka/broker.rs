@@ -1,10 +1,12 @@
 //! A broker of the test's own, on ports that stay the same: it can be killed and started again.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::ports::free_ports;
 
 /// Any 16 bytes, in the alphabet of URLs.
 const CLUSTER: &str = "c2x1aWNlLWxvZy10ZXN0cw";
@@ -57,7 +59,7 @@ impl Broker {
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
-        let [address, inside, controller] = free_ports();
+        let [address, inside, controller] = free_ports().unwrap();
         // The broker talks to itself behind the door.
         let (listeners, advertised) = match door {
             None => (format!("PLAINTEXT://{address}"), format!("PLAINTEXT://{address}")),
@@ -156,9 +158,4 @@ fn libs() -> Option<PathBuf> {
         is_kafka && path.join("libs").is_dir()
     });
     Some(found.next()?.join("libs"))
-}
-
-fn free_ports<const N: usize>() -> [SocketAddr; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.each_ref().map(|listener| listener.local_addr().unwrap())
 }

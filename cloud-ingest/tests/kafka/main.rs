@@ -4,6 +4,9 @@
 
 mod broker;
 mod contract;
+#[path = "../../../bench/src/ports.rs"]
+#[allow(unreachable_pub)]
+mod ports;
 mod quarantine;
 #[path = "../common/batch.rs"]
 mod sealed;
@@ -75,7 +78,7 @@ impl OpenKafka {
             unsafe_settings: false,
             max_record_bytes: 8 << 20,
             queue_bytes: 32 << 20,
-            timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(20),
             properties: BTreeMap::new(),
         };
         OpenKafka { options }

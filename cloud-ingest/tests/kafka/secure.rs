@@ -9,7 +9,7 @@ use sluice_wire::ids::Partition;
 use tokio_util::sync::CancellationToken;
 
 use super::broker::{Broker, SecureDoor};
-use super::contract::{envelope, head};
+use super::contract::{envelope, head, read_all};
 use super::{OpenKafka, soon};
 
 const P: Partition = Partition {
@@ -94,7 +94,7 @@ async fn p14_a_broker_is_spoken_to_over_tls_with_a_password_and_says_why_it_lets
         let offset = log.append(P, &head(seq), envelope(seq), 0).await.unwrap();
         assert_eq!(offset, seq - 1);
     }
-    let read = log.read(P, 0, 1 << 20).await.unwrap();
+    let read = read_all(&log, P, 0, 1 << 20).await;
     assert_eq!(read.len(), 3);
     assert_eq!(read[2].envelope, envelope(3));
 

@@ -36,7 +36,7 @@ fn p15_connections_without_a_request_give_their_places_back() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
     config.accept.max_connections = 4;
-    config.accept.first_request_timeout = Duration::from_millis(300);
+    config.accept.first_request_timeout = Duration::from_secs(2);
     let node = TestNode::start(config);
     let (grpc_at, http_at) = (node.address("otlp-grpc"), node.address("otlp-http"));
     node.runtime.block_on(async {
@@ -74,8 +74,8 @@ fn p15_connections_without_a_request_give_their_places_back() {
 fn p15_a_connection_that_was_used_and_is_silent_is_closed_and_one_at_work_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
-    config.accept.first_request_timeout = Duration::from_millis(300);
-    config.accept.idle_timeout = Duration::from_millis(300);
+    config.accept.first_request_timeout = Duration::from_secs(2);
+    config.accept.idle_timeout = Duration::from_secs(2);
     let node = TestNode::start(config);
     let address = node.address("otlp-http");
     node.runtime.block_on(async {

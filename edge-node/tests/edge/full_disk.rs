@@ -154,11 +154,15 @@ fn p5_a_node_that_is_told_to_stop_does_not_wait_for_room() {
     let node = TestNode::start(config.clone());
     let address = node.address("otlp-http");
     let text = "0123456789abcdef".repeat(4096);
-    let (http, answers) = (http(), std::sync::Arc::new(std::sync::Mutex::new(Vec::new())));
+    let answers = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let all_connected = std::sync::Arc::new(tokio::sync::Barrier::new(40));
     for k in 0..40 {
-        let (http, answers) = (http.clone(), answers.clone());
+        let (http, answers, all_connected) = (http(), answers.clone(), all_connected.clone());
         let body = request(Signal::Log, &format!("w{k}"), 8, &text);
         node.runtime.spawn(async move {
+            let nothing = post(&http, address, "/v1/logs", PROTOBUF, bytes::Bytes::new()).await;
+            assert_eq!(nothing.unwrap().status, 200);
+            all_connected.wait().await;
             let answer = post(&http, address, "/v1/logs", PROTOBUF, body).await;
             answers.lock().unwrap().push(answer.map(|a| a.status).unwrap_or(0));
         });

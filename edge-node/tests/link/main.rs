@@ -113,8 +113,12 @@ impl BatchSource for Spool {
         if !self.damaged.lock().unwrap().contains(&index) {
             return Ok(bytes);
         }
-        let header = envelope::Envelope::parse(bytes).unwrap().header.tombstone("damaged");
-        Ok(envelope::seal(&header, None, Compression::default()).unwrap())
+        let header = envelope::Envelope::parse(bytes).unwrap().header;
+        let tombstone = Header {
+            sealed_at_ns: 0,
+            ..header.tombstone("damaged")
+        };
+        Ok(envelope::seal(&tombstone, None, Compression::default()).unwrap())
     }
 
     fn changed(&self) -> watch::Receiver<u64> {

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use sluice_bench::ports::free_ports;
 use sluice_bench::process::{Start, get};
 use sluice_tests::python::must_not_skip;
 use sluice_tests::{Node, binary, eventually};
@@ -71,11 +72,8 @@ impl Engine {
             eprintln!("NOT TESTED on ClickHouse: no engine in $SLUICE_ENGINES_DIR");
             return None;
         };
-        let port = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let [address] = free_ports().unwrap();
+        let port = address.port();
         let data = folder.join("engine");
         let child = launch(&python, &data, port);
         let engine = Engine {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use sluice_bench::process::{Sql, Start};
-use sluice_tests::{Node, binary, eventually};
+use sluice_tests::{Node, SOON, binary, eventually};
 
 use super::crash::{AFTERWARDS, Flood};
 
@@ -139,7 +139,7 @@ async fn p2_holds_on_kafka_and_s3_under_kill_9() {
         let at = format!("{point}:{hit}");
         let crash = [&keys[..], &[("SLUICE_CRASH_AT", at.as_str())]].concat();
         node.start_with(&crash).await.unwrap();
-        let ended = node.process().unwrap().ended(Duration::from_secs(30)).await.unwrap();
+        let ended = node.process().unwrap().ended(SOON).await.unwrap();
         died += u32::from(ended.is_some());
         if ended.is_none() {
             node.kill().unwrap();

@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::cache::{self, Cache, Recipe};
-use super::engine::{Launch, free_ports};
+use super::engine::Launch;
+use super::ports::free_ports;
 use super::probe;
 use super::tools::PYTHON;
 use crate::run;
@@ -75,7 +76,7 @@ pub(super) fn isolated(python: &Path) -> Command {
 }
 
 pub(super) fn launch(installed: &Path, data: &Path) -> Result<Launch> {
-    let [address] = free_ports()?;
+    let [address] = free_ports().context("no free port on the loopback")?;
     let mut command = isolated(&installed.join(INTERPRETER));
     command
         // Files and tables in folders may be read where they are: the engine reads below its working folder.

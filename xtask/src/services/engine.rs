@@ -2,8 +2,7 @@
 
 use std::env;
 use std::fs::File;
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -268,26 +267,6 @@ async fn answers(running: &mut Running, launch: &Launch) -> Result<()> {
             Err(_) => tokio::time::sleep(2 * TICK).await,
         }
     }
-}
-
-/// As many free ports of the loopback, all different. None that the kernel gives to outgoing connections: while an engine is down, one
-/// of its own clients could get its port.
-pub(super) fn free_ports<const N: usize>() -> Result<[SocketAddr; N]> {
-    const PORTS: std::ops::Range<u64> = 12_000..32_000;
-    let mut held = Vec::new();
-    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    for address in &mut addresses {
-        let found = (0..1_000).find_map(|_| {
-            // Keyed anew each time, and so random.
-            let number = RandomState::new().build_hasher().finish();
-            let port = PORTS.start + number % (PORTS.end - PORTS.start);
-            TcpListener::bind((Ipv4Addr::LOCALHOST, u16::try_from(port).ok()?)).ok()
-        });
-        let listener = found.context("no free port on the loopback")?;
-        *address = listener.local_addr().context("no free port on the loopback")?;
-        held.push(listener);
-    }
-    Ok(addresses)
 }
 
 /// Fails, naming every program that is missing for these engines.

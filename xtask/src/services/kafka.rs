@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use super::cache::{self, Cache, Recipe};
-use super::engine::{Launch, free_ports};
+use super::engine::Launch;
+use super::ports::free_ports;
 use super::tools::{JAVA, MVN};
 use super::{keeper, probe};
 use crate::run;
@@ -90,7 +91,7 @@ pub(super) fn java(installed: &Path, main: &str) -> Result<Command> {
 }
 
 pub(super) fn launch(installed: &Path, data: &Path) -> Result<Launch> {
-    let [broker, controller] = free_ports()?;
+    let [broker, controller] = free_ports().context("no free port on the loopback")?;
     let settings = data.with_extension("properties");
     fs::write(&settings, properties(broker, controller, data)).context("cannot write the broker's settings")?;
 

@@ -12,6 +12,9 @@ mod control;
 mod engine;
 mod kafka;
 pub(crate) mod keeper;
+#[path = "../../../bench/src/ports.rs"]
+#[allow(unreachable_pub)]
+mod ports;
 mod probe;
 mod registry;
 mod s3;

@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::cache::{self, Cache, Recipe};
-use super::engine::{Launch, free_ports};
+use super::engine::Launch;
+use super::ports::free_ports;
 use super::probe;
 
 /// `go install` compares what it gets with Go's checksum database, unless the developer has turned that off.
@@ -36,7 +37,7 @@ pub(super) async fn installed(cache: &Cache) -> Result<PathBuf> {
 }
 
 pub(super) fn launch(installed: &Path, data: &Path) -> Result<Launch> {
-    let [address] = free_ports()?;
+    let [address] = free_ports().context("no free port on the loopback")?;
     let (htpasswd, config) = (data.join("htpasswd"), data.join("config.yml"));
     fs::write(&htpasswd, HTPASSWD).context("cannot write the registry's user")?;
     let settings = format!(

@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::cache::{self, Cache, Recipe};
-use super::engine::{Launch, free_ports};
+use super::engine::Launch;
+use super::ports::free_ports;
 use super::probe;
 
 /// What `@latest` was on 2026-11-21. MinIO's release tags (`RELEASE.…`) are no versions in Go's sense, and a module proxy need not serve
@@ -38,7 +39,7 @@ pub(super) async fn installed(cache: &Cache) -> Result<PathBuf> {
 }
 
 pub(super) fn launch(installed: &Path, data: &Path) -> Result<Launch> {
-    let [address, console] = free_ports()?;
+    let [address, console] = free_ports().context("no free port on the loopback")?;
     // A folder in the data of a single server is a bucket.
     fs::create_dir_all(data.join(BUCKET)).context("cannot make the bucket")?;
     let mut command = Command::new(installed.join("minio"));

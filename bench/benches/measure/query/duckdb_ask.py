@@ -12,6 +12,8 @@ import duckdb
 files = deltalake.DeltaTable(sys.argv[1]).file_uris()
 connection = duckdb.connect()
 connection.execute("SET TimeZone = 'UTC'")
+# It draws its progress on stdout, which is for answers.
+connection.execute("SET enable_progress_bar = false")
 listed = ", ".join(f"'{file}'" for file in files)
 connection.execute(
     f"CREATE VIEW events AS SELECT * FROM read_parquet([{listed}]) WHERE signal <> '_batch' AND quarantined_by IS NULL"
