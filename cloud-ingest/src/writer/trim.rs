@@ -29,6 +29,24 @@ pub(super) async fn trim(
     now_us: i64,
     options: &TrimOptions,
 ) -> Result<(), WriterError> {
+    match forget(log, snapshots, partition, safe, now_us, options).await {
+        // Who believes that it writes the partition, too, was faster.
+        Err(WriterError::Log(error @ LogError::Trimmed { .. })) => {
+            tracing::debug!(%error, "another writer has trimmed the log meanwhile");
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+async fn forget(
+    log: &Arc<dyn Log>,
+    snapshots: &Snapshots,
+    partition: Partition,
+    safe: u64,
+    now_us: i64,
+    options: &TrimOptions,
+) -> Result<(), WriterError> {
     let first = log.first(partition);
     if safe <= first {
         return Ok(());
@@ -92,7 +110,7 @@ mod tests {
     use sluice_wire::ids::{BatchId, Epoch, NodeId, StreamId, TenantId};
 
     use super::*;
-    use crate::log::{EmbeddedLog, EmbeddedOptions, Head};
+    use crate::log::{EmbeddedLog, EmbeddedOptions, Head, LogRecord};
 
     fn tombstone(seq: u64) -> (Head, Bytes) {
         let stream = StreamId {
@@ -124,6 +142,62 @@ mod tests {
             Head::from(&header),
             seal(&header, None, Compression::default()).unwrap(),
         )
+    }
+
+    /// What it says of its beginning is older than what another process has trimmed.
+    struct TrimmedByAnother;
+
+    #[async_trait::async_trait]
+    impl Log for TrimmedByAnother {
+        fn partitions(&self) -> Vec<Partition> {
+            vec![Partition::default()]
+        }
+
+        async fn append(&self, _: Partition, _: &Head, _: Bytes, _: i64) -> Result<u64, LogError> {
+            unreachable!("nobody appends here")
+        }
+
+        async fn read(&self, partition: Partition, wanted: u64, _: usize) -> Result<Vec<LogRecord>, LogError> {
+            let first = 12;
+            Err(LogError::Trimmed {
+                partition,
+                wanted,
+                first,
+            })
+        }
+
+        async fn wait_beyond(&self, _: Partition, _: u64) {}
+
+        fn end(&self, _: Partition) -> u64 {
+            20
+        }
+
+        /// As if all were old enough.
+        async fn first_since(&self, _: Partition, _: u64, high: u64, _: i64) -> Result<u64, LogError> {
+            Ok(high)
+        }
+
+        async fn trim(&self, _: Partition, _: u64) -> Result<(), LogError> {
+            unreachable!("it is trimmed already")
+        }
+    }
+
+    /// Two that take themselves for the writer of a partition look after its log at the same time.
+    #[tokio::test]
+    async fn p2_who_is_late_with_trimming_leaves_it_at_that() {
+        let folder = tempfile::tempdir().unwrap();
+        let log: Arc<dyn Log> = Arc::new(TrimmedByAnother);
+        let snapshots = Snapshots::Folder(folder.path().to_owned());
+        let options = TrimOptions {
+            replay_window: Duration::ZERO,
+            max_bytes: u64::MAX,
+        };
+        let p = Partition::default();
+        trim(&log, &snapshots, p, 12, 1000, &options).await.unwrap();
+        assert!(
+            snapshots.load_base(p).await.unwrap().is_none(),
+            "what was not read is not kept"
+        );
     }
 
     /// P16: what is planned from where a trimmed log begins is what was planned when it was whole.
