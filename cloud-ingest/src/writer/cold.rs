@@ -247,16 +247,17 @@ impl ColdWriter {
         let WriterError::Log(LogError::Trimmed { partition, first, .. }) = error else {
             return false;
         };
-        loop {
-            match self.stores.cold.committed().await {
-                Ok(all) => return all.get(partition).is_some_and(|last| *last + 1 >= *first),
-                Err(error) => tracing::warn!(%error, "the table is not known at the moment; asking again"),
+        let known = async {
+            loop {
+                match self.stores.cold.committed().await {
+                    Ok(all) => break all.get(partition).is_some_and(|last| *last + 1 >= *first),
+                    Err(error) => tracing::warn!(%error, "the table is not known at the moment; asking again"),
+                }
+                tokio::time::sleep(RETRY).await;
             }
-            tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
-                () = given_up(shutdown) => return false,
-            }
-        }
+        };
+        // Whoever is told to stop begins anew, and gives that up without an error.
+        tokio::select! { known = known => known, () = given_up(shutdown) => true }
     }
 
     async fn begin_once(&self) -> Result<Gathered, WriterError> {

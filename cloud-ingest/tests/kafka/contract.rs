@@ -57,6 +57,7 @@ pub(crate) async fn read_one(log: &dyn Log, partition: Partition, from: u64) -> 
             if let Some(record) = log.read(partition, from, 1).await.unwrap().into_iter().next() {
                 return record;
             }
+            tokio::task::yield_now().await;
         }
     };
     soon("a record", read).await
@@ -163,7 +164,7 @@ async fn keeps_the_contract<F: Future<Output = Arc<dyn Log>>>(open: impl Fn() ->
             }
             loop {
                 match log.read(a, 0, 100).await {
-                    Ok(records) if records.is_empty() => {}
+                    Ok(records) if records.is_empty() => tokio::task::yield_now().await,
                     other => break other,
                 }
             }

@@ -218,6 +218,9 @@ mod tests {
             );
             assert!(busy(policy, 32, 0, 32), "{policy:?}: no room at all");
         }
+        // A lane with a tenth of the link has a tenth of what may be on its way.
+        let thin = LanePolicy::Weighted { live_percent: 10 };
+        assert!(busy(thin, 9, 1, 3) && !busy(thin, 9, 1, 2));
         assert!(busy(LanePolicy::OldestFirst, 32, 32, 0));
         assert!(!busy(LanePolicy::OldestFirst, 31, 0, 31));
     }

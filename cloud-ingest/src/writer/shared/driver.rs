@@ -335,6 +335,9 @@ impl SharedHotWriter {
             }
         }
         for partition in idle {
+            if shutdown.is_cancelled() {
+                return Ok(());
+            }
             tracing::warn!(%partition, "its owner stands still; taking the partition over");
             tokio::select! {
                 taken = self.take(partition, round) => taken?,

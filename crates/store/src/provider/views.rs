@@ -7,7 +7,8 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::view::ViewTable;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::internal_err;
+use datafusion::common::tree_node::Transformed;
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::datasource::{TableType, provider_as_source};
 use datafusion::error::{DataFusionError, Result};
@@ -17,6 +18,7 @@ use datafusion::prelude::SessionContext;
 use tokio::sync::OnceCell;
 
 use super::{Pinned, Scope};
+use crate::physical::Mapping;
 
 const LOGS: &str = r#"SELECT "time", tenant, node, service, host, severity, severity_text, name, body, body_type, attrs, attr_types,
  trace_id, span_id, flags, resource, resource_types, scope_name, scope_version, scope, scope_types, observed_time, time_unset,
@@ -83,7 +85,7 @@ pub async fn register_views(ctx: &SessionContext, pinned: &Pinned, scope: Scope)
     ctx.register_table("streams", pinned.streams(scope.clone()))?;
     ctx.register_table("plugins", pinned.plugins(scope))?;
     ctx.register_table(EVENTS, Arc::clone(&read.events))?;
-    let plans = PLANS.get_or_try_init(|| plans(read.events.schema())).await?;
+    let plans = PLANS.get_or_try_init(plans).await?;
     for ((name, _), plan) in VIEWS.iter().zip(plans) {
         let view = View {
             plan,
@@ -96,7 +98,9 @@ pub async fn register_views(ctx: &SessionContext, pinned: &Pinned, scope: Scope)
     Ok(())
 }
 
-async fn plans(schema: SchemaRef) -> Result<Vec<LogicalPlan>> {
+async fn plans() -> Result<Vec<LogicalPlan>> {
+    // Each table of rows has these columns, whoever asks.
+    let schema = Arc::clone(Mapping::events().logical());
     let planner = SessionContext::new();
     for table in [EVENTS, EVERYTHING] {
         planner.register_table(table, Arc::new(EmptyTable::new(Arc::clone(&schema))))?;
@@ -119,18 +123,19 @@ struct View {
     plan: &'static LogicalPlan,
     schema: SchemaRef,
     read: Scoped,
-    over_read: OnceLock<Option<LogicalPlan>>,
+    over_read: OnceLock<Result<LogicalPlan>>,
 }
 
 impl View {
-    fn over_read(&self) -> Option<&LogicalPlan> {
-        let made = self.over_read.get_or_init(|| {
-            let replaced = self.plan.clone().transform_down(|node| {
+    fn over_read(&self) -> &Result<LogicalPlan> {
+        self.over_read.get_or_init(|| {
+            let replaced = self.plan.clone().transform_down_with_subqueries(|node| {
                 Ok(match node {
                     LogicalPlan::TableScan(scan) => {
                         let read = match scan.table_name.table() {
                             EVENTS => &self.read.events,
-                            _ => &self.read.everything,
+                            EVERYTHING => &self.read.everything,
+                            other => return internal_err!("a view reads `{other}`"),
                         };
                         Transformed::yes(LogicalPlan::TableScan(TableScan {
                             source: provider_as_source(Arc::clone(read)),
@@ -140,16 +145,15 @@ impl View {
                     other => Transformed::no(other),
                 })
             });
-            replaced.ok().map(|replaced| replaced.data)
-        });
-        made.as_ref()
+            replaced.map(|replaced| replaced.data)
+        })
     }
 }
 
 #[async_trait]
 impl TableProvider for View {
     fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
-        self.over_read().map(Cow::Borrowed)
+        self.over_read().as_ref().ok().map(Cow::Borrowed)
     }
 
     fn schema(&self) -> SchemaRef {
@@ -171,8 +175,10 @@ impl TableProvider for View {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let plan = self.over_read().cloned();
-        let plan = plan.ok_or_else(|| DataFusionError::Internal("a view without a plan".to_owned()))?;
-        ViewTable::new(plan, None).scan(state, projection, filters, limit).await
+        let plan = self.over_read().as_ref();
+        let plan = plan.map_err(|error| DataFusionError::Internal(error.to_string()))?;
+        ViewTable::new(plan.clone(), None)
+            .scan(state, projection, filters, limit)
+            .await
     }
 }
