@@ -12,10 +12,12 @@ use arrow::datatypes::Int64Type;
 use arrow::util::pretty::pretty_format_batches;
 use common::*;
 use datafusion::physical_plan::metrics::{MetricValue, MetricsSet};
-use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::physical_plan::union::UnionExec;
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use sluice_store::{
-    CacheOptions, Caches, EmbeddedHot, Lake, Reads, S3Options, Scope, Stores, Tables, TablesOptions, register_views,
+    CacheOptions, Caches, EmbeddedHot, Lake, Reads, S3Options, Scope, Stores, Tables, TablesOptions, cold_files,
+    inputs, of_files, register_views,
 };
 
 const FILES: u64 = 4;
@@ -239,6 +241,66 @@ async fn the_last_five_minutes_read_nothing_of_cold() {
     let ctx = site.context().await;
     let all = ctx.sql("SELECT count(body) FROM events").await.unwrap().collect().await;
     assert!(all.is_err(), "a query that needs them does open them");
+}
+
+/// Where the bounds of a file say that all of its rows are of the time that is asked for, no row's time is looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_files_within_the_time_no_times_are_read() {
+    let site = filled(FEW).await;
+    let since = |from: &str| {
+        format!(
+            "SELECT count(*) FROM events WHERE time >= TIMESTAMP '{from}' AND time < TIMESTAMP '2025-11-21T09:00:00Z'"
+        )
+    };
+    // The log begins at 04:40, and each row is a microsecond after the one before.
+    let all = since("2025-11-21T04:40:00Z");
+    assert_eq!(site.number(&all).await, (FILES * FEW) as i64);
+    let reads = site.reads_of(&all).await;
+    assert_eq!((reads.lake_reads, reads.lake_bytes), (0, 0), "the footers are known");
+    let most = since("2025-11-21T04:40:00.001Z");
+    let (_, plan) = site.ask(&most).await;
+    let told = displayable(plan.as_ref()).indent(false).to_string();
+    assert!(
+        told.contains(&format!("{} of them within the time", FILES - 1)),
+        "{told}"
+    );
+    assert_eq!(site.number(&most).await, (FILES * FEW) as i64 - 1_000);
+    let one = site.reads_of(&most).await;
+    let both = site.reads_of("SELECT max(time) FROM events").await;
+    assert!(
+        one.lake_bytes > 0 && one.lake_bytes * 3 < both.lake_bytes,
+        "{one:?} of one file, {both:?} of all"
+    );
+    // What else is asked of the rows is still looked at, in each of them.
+    let one = format!("{all} AND trace_id = '{}'", trace_id(2, 7));
+    assert_eq!(site.number(&one).await, 1);
+    let newest = all.replace("count(*)", "body") + " ORDER BY time DESC LIMIT 1";
+    let told = pretty_format_batches(&site.ask(&newest).await.0).unwrap().to_string();
+    assert!(
+        told.contains(&format!("number {} of file {} ", FEW - 1, FILES - 1)),
+        "{told}"
+    );
+}
+
+/// What machines read that divide the files of a scan among themselves is what one machine reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_reads_the_same_however_its_files_are_divided() {
+    let site = filled(FEW).await;
+    let (_, plan) = site.ask("SELECT count(body) FROM events").await;
+    let whole = inputs(&plan);
+    assert!(whole.is_some());
+    let files = cold_files(&plan);
+    assert_eq!(files.len() as u64, FILES);
+    for first in 1..files.len() {
+        let is_first = |path: &str| files[..first].iter().any(|file| file.path == path);
+        let parts = vec![
+            of_files(&plan, &is_first).unwrap(),
+            of_files(&plan, &|path| !is_first(path)).unwrap(),
+        ];
+        assert_eq!(inputs(&UnionExec::try_new(parts).unwrap()), whole);
+    }
+    let (_, other) = site.ask("SELECT count(body) FROM events WHERE body <> ''").await;
+    assert_ne!(inputs(&other), whole);
 }
 
 /// Between two queries the table's log is looked at, and not read again.

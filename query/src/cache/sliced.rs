@@ -13,12 +13,10 @@ use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::datasource::source_as_provider;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::session_state::SessionState;
-use datafusion::logical_expr::utils::{disjunction, split_conjunction};
-use datafusion::logical_expr::{
-    Aggregate, Between, BinaryExpr, EmptyRelation, Expr, LogicalPlan, Operator, TableScan, lit,
-};
+use datafusion::logical_expr::utils::disjunction;
+use datafusion::logical_expr::{Aggregate, EmptyRelation, Expr, LogicalPlan, TableScan, lit};
 use datafusion::physical_expr::PhysicalExpr;
-use sluice_store::{Scope, TimeRange};
+use sluice_store::{Scope, TimeBounds, TimeRange, time_bounds};
 
 use super::{cuts, is_steady};
 
@@ -298,23 +296,9 @@ fn resolve(expr: Expr, plan: &LogicalPlan) -> Result<Expr> {
 impl Bounds {
     /// The bounds that the filters of a scan set to `time`, and the other filters.
     fn of(filters: &[Expr]) -> Option<(Bounds, Vec<Expr>)> {
-        let mut found: Option<(Column, Option<Arc<str>>)> = None;
-        let (mut from, mut to, mut others) = (None::<i64>, None::<i64>, Vec::new());
-        for filter in filters.iter().flat_map(split_conjunction) {
-            let Some((column, zone, least, end)) = bounds_of(filter) else {
-                others.push(filter.clone());
-                continue;
-            };
-            found.get_or_insert((column, zone));
-            from = from.max(least);
-            to = match (to, end) {
-                (Some(one), Some(other)) => Some(one.min(other)),
-                (one, other) => one.or(other),
-            };
-        }
-        let (time, zone) = found?;
+        let (TimeBounds { column, zone, from, to }, others) = time_bounds(filters)?;
         let bounds = Bounds {
-            time,
+            time: column,
             zone,
             from: from?,
             to,
@@ -328,46 +312,6 @@ impl Bounds {
         let mut within = vec![time().gt_eq(at(from))];
         within.extend(to.map(|to| time().lt(at(to))));
         within
-    }
-}
-
-/// How a filter spells the column, from when on it lets rows pass, and until before when.
-type Found = (Column, Option<Arc<str>>, Option<i64>, Option<i64>);
-
-fn bounds_of(filter: &Expr) -> Option<Found> {
-    let time = |expr: &Expr| match expr {
-        Expr::Column(column) if column.name == "time" => Some(column.clone()),
-        _ => None,
-    };
-    let moment = |expr: &Expr| match expr {
-        Expr::Literal(ScalarValue::TimestampNanosecond(Some(ns), zone), _) => Some((*ns, zone.clone())),
-        _ => None,
-    };
-    match filter {
-        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let (column, op, (ns, zone)) = match time(left) {
-                Some(column) => (column, *op, moment(right)?),
-                None => (time(right)?, op.swap()?, moment(left)?),
-            };
-            let (from, to) = match op {
-                Operator::GtEq => (Some(ns), None),
-                Operator::Gt => (Some(ns.checked_add(1)?), None),
-                Operator::Lt => (None, Some(ns)),
-                Operator::LtEq => (None, Some(ns.checked_add(1)?)),
-                _ => return None,
-            };
-            Some((column, zone, from, to))
-        }
-        Expr::Between(Between {
-            expr,
-            negated: false,
-            low,
-            high,
-        }) => {
-            let (column, (low, zone), (high, _)) = (time(expr)?, moment(low)?, moment(high)?);
-            Some((column, zone, Some(low), Some(high.checked_add(1)?)))
-        }
-        _ => None,
     }
 }
 

@@ -23,6 +23,7 @@ use super::inputs;
 use super::part_exec::{PartExec, Restore};
 use super::prune::{self, Piece};
 use super::translate::to_stored;
+use super::window::TimeBounds;
 use crate::cold::ColdFile;
 use crate::rows;
 
@@ -58,24 +59,35 @@ fn of_floats(filter: &Expr, schema: &SchemaRef) -> bool {
     filter.column_refs().iter().any(|column| is_float(&column.name))
 }
 
+/// What is asked of files whose rows are all of the time that is asked for.
+pub(super) struct Within<'a> {
+    pub(super) bounds: &'a TimeBounds,
+    pub(super) wanted: Wanted<'a>,
+    /// Those that say anything else.
+    pub(super) filters: &'a [Expr],
+}
+
+/// A scan of some files.
+pub(super) struct ColdPart {
+    pub(super) plan: Arc<dyn ExecutionPlan>,
+    /// It gives what is wanted of files whose rows are all of the time that is asked for.
+    pub(super) is_within: bool,
+}
+
 /// Plans the scan of the pinned version's files.
 pub(super) fn plan(
     point: &Point,
     wanted: &Wanted<'_>,
     filters: &[Expr],
+    within: Option<&Within<'_>>,
     state: &dyn Session,
-) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+) -> Result<Vec<ColdPart>> {
     let mapping = point.table.mapping();
-    let stored_schema = DFSchema::try_from(Arc::clone(mapping.physical()))?;
-    let physical = |expr: Option<Expr>| expr.map(|e| state.create_physical_expr(e, &stored_schema)).transpose();
-    // Least and greatest values of a file leave out NaN, which is greater than all here.
-    let ordered = |filter: &&Expr| !of_floats(filter, &wanted.schema);
-    let stored = filters
-        .iter()
-        .filter(ordered)
-        .filter_map(|filter| to_stored(filter, mapping));
-    let stored = conjunction(stored);
-    let filter = physical(stored.clone())?;
+    let scan = Scan::new(point, wanted, filters, state)?;
+    let within = match within {
+        Some(within) => Some((within.bounds, Scan::new(point, &within.wanted, within.filters, state)?)),
+        None => None,
+    };
 
     let mut passed = Passed::default();
     let mut fits: Vec<(&Arc<ColdFile>, Fit)> = Vec::new();
@@ -86,44 +98,39 @@ pub(super) fn plan(
         }
     }
     let pieces: Vec<&Arc<ColdFile>> = fits.iter().map(|(file, _)| *file).collect();
-    let keep = prune::keep(&pieces, filter.as_ref(), mapping.physical())?;
+    let keep = prune::keep(&pieces, scan.filter.as_ref(), mapping.physical())?;
     let kept: Vec<(&Arc<ColdFile>, Fit)> = fits.into_iter().zip(keep).filter(|(_, k)| *k).map(|(f, _)| f).collect();
     // The newest first: a query for the newest rows then learns soon what it need not read.
     let mut kept = kept;
     kept.sort_by_key(|(file, _)| std::cmp::Reverse(file.stats.newest_us()));
-    let of = |wanted: Fit| {
-        kept.iter()
-            .filter(|(_, fit)| *fit == wanted)
-            .map(|(file, _)| Arc::clone(file))
-            .collect()
-    };
-    let (whole, mixed): (Vec<_>, Vec<_>) = (of(Fit::All), of(Fit::Some));
 
     // Whoever sees one tenant's rows sees one tenant's files: how many others have is nobody else's business.
     let (read, all) = (kept.len(), point.cold.files.len() - passed.tenants);
     passed.filtered = all - read - passed.hidden - passed.hot;
-    let mut label = format!("cold: {read} of {all} files{passed}, version {}", point.cold.number);
-    if let Some(stored) = &stored {
-        label.push_str(&format!(", filter={stored}"));
-    }
-    let scan = Scan { point, wanted, state };
+    let label = format!("cold: {read} of {all} files{passed}, version {}", point.cold.number);
     if kept.is_empty() {
-        return Ok(vec![scan.nothing(label)?]);
+        return Ok(vec![ColdPart {
+            plan: scan.nothing(label)?,
+            is_within: false,
+        }]);
     }
+    let is_within = |file: &ColdFile| {
+        let times = file
+            .stats
+            .times_ns()
+            .filter(|_| file.stats.nulls.get("time") == Some(&0));
+        let held = within.as_ref().zip(times);
+        held.is_some_and(|((bounds, _), times)| bounds.hold_all(times))
+    };
+    let (inner, outer): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(file, _)| is_within(file));
     let mut parts = Vec::new();
-    if !whole.is_empty() {
-        let reads = scan.reads(&whole);
-        let read = scan.read(whole, filter.clone(), wanted.limit);
-        parts.push(scan.part(label.clone(), reads, read)?);
-    }
-    if !mixed.is_empty() {
-        let rule = row_rule(point, wanted);
-        // The rule first: rows of others must not even reach a filter, which may say in an error what they hold.
-        let both = physical(conjunction(rule.clone().into_iter().chain(stored)))?;
-        let label = format!("{label}, {} of them by row", mixed.len());
-        let reads = scan.reads(&mixed);
-        let read = scan.read_checked(mixed, both, rule)?;
-        parts.push(scan.part(label, reads, read)?);
+    for (scan, files, is_within) in [
+        (Some(&scan), outer, false),
+        (within.as_ref().map(|(_, scan)| scan), inner, true),
+    ] {
+        let Some(scan) = scan else { continue };
+        let plans = scan.parts(&label, &files, is_within)?;
+        parts.extend(plans.into_iter().map(|plan| ColdPart { plan, is_within }));
     }
     Ok(parts)
 }
@@ -132,9 +139,74 @@ struct Scan<'a> {
     point: &'a Point,
     wanted: &'a Wanted<'a>,
     state: &'a dyn Session,
+    /// On stored columns: what can be said of the filters.
+    stored: Option<Expr>,
+    filter: Option<Arc<dyn PhysicalExpr>>,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(point: &'a Point, wanted: &'a Wanted<'a>, filters: &[Expr], state: &'a dyn Session) -> Result<Scan<'a>> {
+        // Least and greatest values of a file leave out NaN, which is greater than all here.
+        let ordered = |filter: &&Expr| !of_floats(filter, &wanted.schema);
+        let stored = filters
+            .iter()
+            .filter(ordered)
+            .filter_map(|filter| to_stored(filter, point.table.mapping()));
+        let mut scan = Scan {
+            point,
+            wanted,
+            state,
+            stored: conjunction(stored),
+            filter: None,
+        };
+        scan.filter = scan.physical(scan.stored.clone())?;
+        Ok(scan)
+    }
+
+    fn physical(&self, expr: Option<Expr>) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+        let stored = DFSchema::try_from(Arc::clone(self.point.table.mapping().physical()))?;
+        expr.map(|expr| self.state.create_physical_expr(expr, &stored))
+            .transpose()
+    }
+
+    /// Of files that are read whole, and of files that are read by row.
+    fn parts(
+        &self,
+        label: &str,
+        files: &[(&Arc<ColdFile>, Fit)],
+        is_within: bool,
+    ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+        let of = |wanted: Fit| {
+            let of = files.iter().filter(move |(_, fit)| *fit == wanted);
+            of.map(|(file, _)| Arc::clone(file)).collect()
+        };
+        let (whole, mixed): (Vec<_>, Vec<_>) = (of(Fit::All), of(Fit::Some));
+        let mut label = label.to_owned();
+        // writing to a String cannot fail
+        if let Some(stored) = &self.stored {
+            let _ = write!(label, ", filter={stored}");
+        }
+        if is_within {
+            let _ = write!(label, ", {} of them within the time", files.len());
+        }
+        let mut parts = Vec::new();
+        if !whole.is_empty() {
+            let reads = self.reads(&whole);
+            let read = self.read(whole, self.filter.clone(), self.wanted.limit);
+            parts.push(self.part(label.clone(), reads, read)?);
+        }
+        if !mixed.is_empty() {
+            let rule = row_rule(self.point, self.wanted);
+            // The rule first: rows of others must not even reach a filter, which may say in an error what they hold.
+            let both = self.physical(conjunction(rule.clone().into_iter().chain(self.stored.clone())))?;
+            let label = format!("{label}, {} of them by row", mixed.len());
+            let reads = self.reads(&mixed);
+            let read = self.read_checked(mixed, both, rule)?;
+            parts.push(self.part(label, reads, read)?);
+        }
+        Ok(parts)
+    }
+
     /// The columns of the table that are asked for.
     fn logical(&self) -> Vec<usize> {
         self.wanted

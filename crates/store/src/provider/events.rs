@@ -8,11 +8,14 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::union::UnionExec;
 
+use super::cold_scan::Within;
 use super::exact::is_exact;
+use super::window::time_bounds;
 use super::{Point, Scope, cold_scan, hot_scan};
 
 /// The rows of one scope.
@@ -41,6 +44,51 @@ pub(super) struct Wanted<'a> {
     pub(super) text: String,
 }
 
+/// What rows must pass, and what it takes to know.
+struct Look {
+    filters: Vec<Expr>,
+    /// Those that one row alone decides: they are applied here.
+    exact: Option<Expr>,
+    /// What is asked for, and behind it what these need besides.
+    columns: Option<Vec<usize>>,
+    limit: Option<usize>,
+}
+
+/// The last step of a part: the rows that pass, and of them what is asked for.
+struct Check {
+    exact: Arc<dyn PhysicalExpr>,
+    asked: Option<Vec<usize>>,
+}
+
+impl Look {
+    /// `None`: each row passes.
+    fn check(&self, wanted: &Wanted<'_>, state: &dyn Session) -> Result<Option<Check>> {
+        let Some(exact) = &self.exact else {
+            return Ok(None);
+        };
+        Ok(Some(Check {
+            exact: state.create_physical_expr(exact.clone(), &DFSchema::try_from(wanted.projected()?)?)?,
+            asked: wanted.asked.map(|columns| (0..columns.len()).collect()),
+        }))
+    }
+}
+
+fn checked(
+    part: Arc<dyn ExecutionPlan>,
+    check: Option<&Check>,
+    limit: Option<usize>,
+    state: &dyn Session,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let Some(check) = check else {
+        return Ok(part);
+    };
+    let filter = FilterExecBuilder::new(Arc::clone(&check.exact), part)
+        .apply_projection(check.asked.clone())?
+        .with_batch_size(state.config().batch_size())
+        .with_fetch(limit);
+    Ok(Arc::new(filter.build()?))
+}
+
 impl Wanted<'_> {
     /// The columns that a scan returns which applies all filters itself.
     pub(super) fn asked(&self) -> Result<SchemaRef> {
@@ -67,6 +115,35 @@ impl EventsProvider {
     /// Which rows it has.
     pub(super) fn rows(&self) -> (&Arc<Point>, &Scope, bool) {
         (&self.point, &self.scope, self.hidden)
+    }
+
+    fn look(&self, filters: Vec<Expr>, projection: Option<&Vec<usize>>, limit: Option<usize>) -> Result<Look> {
+        let plain: Vec<&Expr> = filters.iter().filter(|filter| is_exact(filter, &self.schema)).collect();
+        // Other filters are checked above this scan, so cutting off rows here would be wrong.
+        let limit = limit.filter(|_| plain.len() == filters.len());
+        let exact = conjunction(plain.into_iter().cloned());
+        let columns = projection
+            .map(|columns| self.with_columns_of(columns, exact.as_ref()))
+            .transpose()?;
+        Ok(Look {
+            filters,
+            exact,
+            columns,
+            limit,
+        })
+    }
+
+    fn wanted<'a>(&'a self, look: &'a Look, asked: Option<&'a Vec<usize>>, text: &str) -> Wanted<'a> {
+        Wanted {
+            schema: Arc::clone(&self.schema),
+            projection: look.columns.as_ref(),
+            asked,
+            limit: look.limit.filter(|_| look.exact.is_none()),
+            limit_if_filtered: look.limit,
+            tenant: self.scope.tenant(),
+            hidden: self.hidden,
+            text: text.to_owned(),
+        }
     }
 
     /// Some columns, and behind them those that a filter needs besides.
@@ -122,49 +199,46 @@ impl TableProvider for EventsProvider {
         let text = format!("{:?} {} {projection:?} {limit:?} {filters:?}", self.scope, self.hidden);
         // What is erased decides each row here, as exact filters do, and before any other.
         let hidden = self.point.hidden.conditions(self.scope.tenant());
-        let filters = &[&hidden, filters].concat();
-        let plain: Vec<&Expr> = filters.iter().filter(|filter| is_exact(filter, &self.schema)).collect();
-        // Other filters are checked above this scan, so cutting off rows here would be wrong.
-        let limit = limit.filter(|_| plain.len() == filters.len());
-        let exact = conjunction(plain.into_iter().cloned());
-        let columns = projection
-            .map(|columns| self.with_columns_of(columns, exact.as_ref()))
-            .transpose()?;
-        let wanted = Wanted {
-            schema: Arc::clone(&self.schema),
-            projection: columns.as_ref(),
-            asked: projection,
-            limit: limit.filter(|_| exact.is_none()),
-            limit_if_filtered: limit,
-            tenant: self.scope.tenant(),
-            hidden: self.hidden,
-            text,
-        };
+        let look = self.look([hidden, filters.to_vec()].concat(), projection, limit)?;
+        let wanted = self.wanted(&look, projection, &text);
 
-        let each = filters
+        let each = look
+            .filters
             .iter()
             .map(|filter| state.create_physical_expr(filter.clone(), &table_schema));
         let each = each.collect::<Result<Vec<_>>>()?;
         let all = datafusion::physical_expr::conjunction_opt(each.iter().cloned());
         let partitions = state.config().target_partitions();
-        let (hot, is_done) = hot_scan::plan(&self.point, &wanted, filters, &each, all.as_ref(), partitions)?;
-        let cold = cold_scan::plan(&self.point, &wanted, filters, state)?;
-        let parts = std::iter::once((hot, is_done)).chain(cold.into_iter().map(|part| (part, false)));
-        let Some(exact) = exact else {
-            return UnionExec::try_new(parts.map(|(part, _)| part).collect());
+        let (hot, is_done) = hot_scan::plan(&self.point, &wanted, &look.filters, &each, all.as_ref(), partitions)?;
+
+        // Of files whose rows are all of the time that is asked for, nothing needs to look at the time.
+        let within = match time_bounds(&look.filters) {
+            Some((bounds, others)) => Some((bounds, self.look(others, projection, limit)?)),
+            None => None,
         };
-        let exact = state.create_physical_expr(exact, &DFSchema::try_from(wanted.projected()?)?)?;
-        let asked: Option<Vec<usize>> = projection.map(|columns| (0..columns.len()).collect());
-        let checked = parts.map(|(part, is_done)| {
-            if is_done {
-                return Ok(part);
-            }
-            let checked = FilterExecBuilder::new(Arc::clone(&exact), part)
-                .apply_projection(asked.clone())?
-                .with_batch_size(state.config().batch_size())
-                .with_fetch(limit);
-            Ok(Arc::new(checked.build()?) as Arc<dyn ExecutionPlan>)
+        let within_wanted = within.as_ref().map(|(bounds, look)| Within {
+            bounds,
+            wanted: self.wanted(look, projection, &text),
+            filters: &look.filters,
         });
-        UnionExec::try_new(checked.collect::<Result<_>>()?)
+        let cold = cold_scan::plan(&self.point, &wanted, &look.filters, within_wanted.as_ref(), state)?;
+
+        let check = look.check(&wanted, state)?;
+        let check_within = match (&within, &within_wanted) {
+            (Some((_, look)), Some(within)) => look.check(&within.wanted, state)?,
+            _ => None,
+        };
+        let mut parts = vec![match is_done {
+            true => hot,
+            false => checked(hot, check.as_ref(), look.limit, state)?,
+        }];
+        for part in cold {
+            let (check, limit) = match (part.is_within, &within) {
+                (true, Some((_, look))) => (&check_within, look.limit),
+                _ => (&check, look.limit),
+            };
+            parts.push(checked(part.plan, check.as_ref(), limit, state)?);
+        }
+        UnionExec::try_new(parts)
     }
 }

@@ -17,6 +17,7 @@ mod streams;
 mod translate;
 mod travel;
 mod views;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,6 +35,7 @@ pub use self::sent::ColdCodec;
 use self::streams::{FoldTable, Shown, Streams};
 pub use self::travel::{FileToRead, cold_files, is_cold_scan, of_files, to_travel};
 pub use self::views::{VIEWS, register_views};
+pub use self::window::{TimeBounds, time_bounds};
 use crate::cold::{ColdError, ColdTable, ColdVersion};
 use crate::erase::{EraseError, Erasures};
 use crate::hot::{HotPin, Tail};
