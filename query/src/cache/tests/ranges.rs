@@ -121,8 +121,17 @@ async fn run(site: Site, panels: &Panels, steps: &[Step]) -> (u64, u64) {
     site.keeps.ranges()
 }
 
-/// Runs steps over sites that are made for them; returns how many ranges were given again, and how many computed.
-fn run_all(cases: u32, site: impl AsyncFn() -> Site) -> (u64, u64) {
+/// A dashboard of both tiers whose window moves by a minute now and then: what it has in common with itself is no matter of chance.
+fn steady() -> (Panels, Vec<Step>) {
+    let mut steps = vec![Step::Commit(4), Step::HandOff];
+    for _ in 0..4 {
+        steps.extend([Step::Refresh(0), Step::Refresh(0), Step::Insert(1, 0), Step::Refresh(0)]);
+    }
+    (vec![(0, false), (3, false), (5, true)], steps)
+}
+
+/// Runs steps over sites that are made for them, and then those of a steady dashboard, which is mostly given again.
+fn run_all(cases: u32, site: impl AsyncFn() -> Site) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (again, made) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut runner = TestRunner::new(Config {
@@ -141,18 +150,17 @@ fn run_all(cases: u32, site: impl AsyncFn() -> Site) -> (u64, u64) {
     ran.unwrap();
     let (again, made) = (again.into_inner(), made.into_inner());
     println!("{again} ranges given again, {made} computed");
-    (again, made)
-}
-
-/// What dashboards have in common with themselves is a matter of chance, but never little.
-fn assert_often(again: u64, made: u64) {
-    assert!(again > made / 4, "{again} given again, {made} computed");
+    let (panels, steps) = steady();
+    let (again, made) = runtime.block_on(async { run(site().await, &panels, &steps).await });
+    assert!(
+        again > made,
+        "of a steady dashboard {again} given again, {made} computed"
+    );
 }
 
 #[test]
 fn a_window_that_moves_is_answered_as_if_nothing_were_kept() {
-    let (again, made) = run_all(5, async || Site::new(CacheConfig::default()).await);
-    assert_often(again, made);
+    run_all(5, async || Site::new(CacheConfig::default()).await);
 }
 
 #[test]
@@ -166,6 +174,5 @@ fn so_it_is_over_a_server() {
         let hot = server_hot().await.unwrap();
         Site::over(hot.into(), CacheConfig::default()).await
     };
-    let (again, made) = run_all(2, site);
-    assert_often(again, made);
+    run_all(2, site);
 }
