@@ -326,6 +326,24 @@ async fn p14_t3_a_revoked_certificate_is_cut_off_and_stays_out() {
 }
 
 #[tokio::test]
+async fn p14_a_certificate_that_expires_during_its_session_is_cut_off() {
+    let world = World::new();
+    let short = world.pki.issue(
+        "short",
+        &Spec {
+            lives: Some(Duration::from_secs(10)),
+            ..Spec::default()
+        },
+    );
+    let session = world.peer(&short).open(world.gateway, site_1()).await.unwrap();
+    let (code, reason) = session.closed().await;
+    assert_eq!(
+        (code, reason.as_str()),
+        (u64::from(RefusedCode::Identity.number()), "certificate is expired")
+    );
+}
+
+#[tokio::test]
 async fn p14_t4_t5_no_session_is_resumed_and_early_data_is_impossible() {
     let world = World::new();
     let eager = Peer::with(&world.pki.ca, Some(&world.good), |tls| {

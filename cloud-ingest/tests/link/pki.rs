@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -23,6 +24,8 @@ pub(crate) struct Spec {
     pub(crate) serial: u64,
     /// Years of validity.
     pub(crate) years: (i32, i32),
+    /// Beyond that, from now on.
+    pub(crate) lives: Option<Duration>,
     /// In the subject, where older certificates had names.
     pub(crate) common_name: Option<String>,
 }
@@ -34,6 +37,7 @@ impl Default for Spec {
             usages: vec![ExtendedKeyUsagePurpose::ClientAuth],
             serial: 0x1001,
             years: (2020, 2100),
+            lives: None,
             common_name: None,
         }
     }
@@ -127,6 +131,14 @@ pub(crate) fn params(spec: &Spec) -> CertificateParams {
     params.extended_key_usages.clone_from(&spec.usages);
     params.serial_number = Some(SerialNumber::from(spec.serial));
     params.not_before = rcgen::date_time_ymd(spec.years.0, 1, 1);
-    params.not_after = rcgen::date_time_ymd(spec.years.1, 1, 1);
+    params.not_after = match spec.lives {
+        Some(lives) => {
+            let since = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap();
+            rcgen::date_time_ymd(1970, 1, 1) + since + lives
+        }
+        None => rcgen::date_time_ymd(spec.years.1, 1, 1),
+    };
     params
 }

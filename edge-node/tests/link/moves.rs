@@ -55,7 +55,7 @@ async fn p9_an_edge_moves_when_its_gateway_leaves_and_comes_home_when_it_is_back
     end(home).await;
     spool.append(15);
     spool.all_acked().await;
-    link.until(|s| s.connected && s.gateway == name(other_address)).await;
+    assert_eq!(link.status.borrow().gateway, name(other_address));
     let _home = start(&pki, home_address, Arc::clone(&cloud));
     link.until(|s| s.connected && s.gateway == name(home_address)).await;
     spool.append(15);

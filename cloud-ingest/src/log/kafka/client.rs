@@ -11,7 +11,11 @@ use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 /// How the library says that a connection was made and nobody was let in.
-const NOT_LET_IN: [&str; 2] = ["handshake failed", "authentication error"];
+const NOT_LET_IN: [&str; 3] = [
+    "SSL handshake failed",
+    "SASL authentication error",
+    "mechanism handshake failed",
+];
 /// Letters of what a broker says.
 const MAX_REASON: usize = 400;
 

@@ -130,8 +130,9 @@ fn steady() -> (Panels, Vec<Step>) {
     (vec![(0, false), (3, false), (5, true)], steps)
 }
 
-/// Runs steps over sites that are made for them, and then those of a steady dashboard, which is mostly given again.
-fn run_all(cases: u32, site: impl AsyncFn() -> Site) {
+/// Runs steps over sites that are made for them, and then those of a steady dashboard, which is mostly given again. Returns how many
+/// ranges of the first ones were given again, and how many computed.
+fn run_all(cases: u32, site: impl AsyncFn() -> Site) -> (u64, u64) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (again, made) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut runner = TestRunner::new(Config {
@@ -151,16 +152,19 @@ fn run_all(cases: u32, site: impl AsyncFn() -> Site) {
     let (again, made) = (again.into_inner(), made.into_inner());
     println!("{again} ranges given again, {made} computed");
     let (panels, steps) = steady();
-    let (again, made) = runtime.block_on(async { run(site().await, &panels, &steps).await });
+    let steady = runtime.block_on(async { run(site().await, &panels, &steps).await });
     assert!(
-        again > made,
-        "of a steady dashboard {again} given again, {made} computed"
+        steady.0 > steady.1,
+        "of a steady dashboard {steady:?}: given again, computed"
     );
+    (again, made)
 }
 
 #[test]
 fn a_window_that_moves_is_answered_as_if_nothing_were_kept() {
-    run_all(5, async || Site::new(CacheConfig::default()).await);
+    let (again, made) = run_all(5, async || Site::new(CacheConfig::default()).await);
+    // What dashboards have in common with themselves is a matter of chance, but of five never little.
+    assert!(again > made / 4, "{again} given again, {made} computed");
 }
 
 #[test]
