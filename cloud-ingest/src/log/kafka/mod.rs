@@ -265,12 +265,17 @@ impl Log for KafkaLog {
         };
         let shared = &self.shared;
         let mut changes = shared.ends.changes();
+        let Some(mut came) = shared.readers.came(index) else {
+            return;
+        };
         loop {
             changes.mark_unchanged();
-            match shared.readers.news(index, offset) {
+            came.mark_unchanged();
+            match shared.readers.has_news(index, offset) {
+                Some(true) => return,
                 // What this reader waits for comes to it; that it is in the log is not enough yet.
-                Some(news) => tokio::select! {
-                    () = news.notified() => return,
+                Some(false) => tokio::select! {
+                    _ = came.changed() => {}
                     _ = changes.changed() => {}
                     // The reader may have been sent elsewhere.
                     () = tokio::time::sleep(WATCH_EVERY) => {}

@@ -3,7 +3,7 @@
 //! Partitions are assigned by hand at the offset that is asked for; the library fetches ahead into a bounded queue of each partition
 //! and says when something comes into an empty one. There is no group here, and no offset is ever committed.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 use sluice_wire::ids::Partition;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use super::client::{KafkaOptions, Voice, waiting};
@@ -54,6 +54,8 @@ pub(super) enum ReadError {
 struct Places {
     free: Mutex<Vec<Place>>,
     permits: Semaphore,
+    /// Something came into an empty queue of one of them.
+    came: watch::Sender<()>,
 }
 
 struct Place {
@@ -61,8 +63,9 @@ struct Place {
     /// The offset that comes next; `None` while nothing is assigned.
     next: Option<u64>,
     queue: Option<PartitionQueue<Voice>>,
-    /// Something came into the queue when it was empty.
-    news: Arc<Notify>,
+    /// Something came into the queue since it was read last. It says so to whoever asks, however many do: of two readers that wait at
+    /// the same offset, the one that hears of it may be given the other place.
+    has_news: Arc<AtomicBool>,
     used: u64,
 }
 
@@ -115,12 +118,13 @@ impl Readers {
             lane,
             next: None,
             queue: None,
-            news: Arc::default(),
+            has_news: Arc::default(),
             used: 0,
         };
         let places = |_| Places {
             free: Mutex::new((0..LANES).map(place).collect()),
             permits: Semaphore::new(LANES),
+            came: watch::Sender::new(()),
         };
         Ok(Self {
             topic: options.topic.clone(),
@@ -158,12 +162,16 @@ impl Readers {
         place.used = self.clock.fetch_add(1, Ordering::Relaxed);
         let is_fresh = place.next != Some(from);
         if is_fresh {
-            self.put(place, partition.index, from).await?;
+            self.put(place, &places.came, partition.index, from).await?;
         }
+        let mut came = places.came.subscribe();
         let until = Instant::now() + patience;
         let (mut records, mut bytes) = (Vec::new(), 0);
         while bytes < max_bytes.max(1) && records.len() < MAX_READ_RECORDS {
             let expected = from + records.len() as u64;
+            came.mark_unchanged();
+            // Before the queue is looked at: what comes behind the last look is news.
+            place.has_news.store(false, Ordering::SeqCst);
             match place.poll(partition, expected) {
                 Ok(Some(record)) => {
                     bytes += record.envelope.len();
@@ -173,7 +181,7 @@ impl Readers {
                 Ok(None) if records.is_empty() && Instant::now() < until => {
                     let wake = until.min(Instant::now() + LOOK);
                     // Whether it was news or time: the queue is looked at again.
-                    drop(tokio::time::timeout_at(wake, place.news.notified()).await);
+                    drop(tokio::time::timeout_at(wake, came.changed()).await);
                 }
                 Ok(None) => return Ok(records),
                 Err(error) => {
@@ -184,26 +192,30 @@ impl Readers {
             }
         }
         // There may be more in the queue, and nobody will say so again.
-        place.news.notify_one();
+        place.has_news.store(true, Ordering::SeqCst);
         Ok(records)
     }
 
-    /// What is notified when a record comes to the reader that stands at `offset`; `None` when none stands there.
-    pub(super) fn news(&self, index: u16, offset: u64) -> Option<Arc<Notify>> {
+    /// Whether something came to a reader that stands at `offset`; `None` when none stands there.
+    pub(super) fn has_news(&self, index: u16, offset: u64) -> Option<bool> {
         let places = self.partitions.get(usize::from(index))?.lock();
-        let place = places.iter().find(|place| place.next == Some(offset))?;
-        Some(Arc::clone(&place.news))
+        let there = places.iter().filter(|place| place.next == Some(offset));
+        there
+            .map(|place| place.has_news.load(Ordering::SeqCst))
+            .reduce(|some, other| some || other)
+    }
+
+    /// Changes whenever something comes to a reader of the partition that had nothing.
+    pub(super) fn came(&self, index: u16) -> Option<watch::Receiver<()>> {
+        Some(self.partitions.get(usize::from(index))?.came.subscribe())
     }
 
     /// Assigns the partition to the place's lane, at an offset.
-    async fn put(&self, place: &mut Place, index: u16, from: u64) -> Result<(), ReadError> {
+    async fn put(&self, place: &mut Place, came: &watch::Sender<()>, index: u16, from: u64) -> Result<(), ReadError> {
         place.next = None;
         let had = place.queue.take().is_some();
-        let (lane, topic, news) = (
-            Arc::clone(&self.lanes[place.lane]),
-            self.topic.clone(),
-            Arc::clone(&place.news),
-        );
+        let (lane, topic) = (Arc::clone(&self.lanes[place.lane]), self.topic.clone());
+        let (has_news, came) = (Arc::clone(&place.has_news), came.clone());
         let put = move || -> Result<PartitionQueue<Voice>, KafkaError> {
             let mut at = TopicPartitionList::new();
             let offset = Offset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
@@ -214,7 +226,10 @@ impl Readers {
             // Before it is assigned, so that no record goes elsewhere.
             let queue = lane.split_partition_queue(&topic, i32::from(index));
             let mut queue = queue.ok_or(KafkaError::NoMessageReceived)?;
-            queue.set_nonempty_callback(move || news.notify_one());
+            queue.set_nonempty_callback(move || {
+                has_news.store(true, Ordering::SeqCst);
+                came.send_replace(());
+            });
             lane.incremental_assign(&at)?;
             Ok(queue)
         };
@@ -234,11 +249,11 @@ impl std::fmt::Debug for Readers {
 }
 
 impl Places {
-    /// The place that stands at `from`, else one that stands nowhere, else the one that was used least recently.
+    /// The place that stands at `from`, one with news before others, else one that stands nowhere, else the one that was used least recently.
     fn take(&self, from: u64) -> Taken<'_> {
         let mut free = self.lock();
         let rank = |place: &Place| match place.next {
-            Some(next) if next == from => (0, 0),
+            Some(next) if next == from => (0, u64::from(!place.has_news.load(Ordering::SeqCst))),
             None => (1, place.used),
             Some(_) => (2, place.used),
         };
@@ -306,5 +321,92 @@ fn record(partition: Partition, offset: u64, payload: &[u8]) -> LogRecord {
             head: None,
             damaged: Some("record has no readable head".to_owned()),
         },
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(20);
+    const P0: Partition = Partition {
+        generation: 0,
+        index: 0,
+    };
+
+    fn options(brokers: String) -> KafkaOptions {
+        KafkaOptions {
+            brokers,
+            topic: "events".to_owned(),
+            generation: 0,
+            partitions: 1,
+            replication: 1,
+            min_insync: 1,
+            create: true,
+            unsafe_settings: false,
+            max_record_bytes: 1 << 20,
+            queue_bytes: 1 << 20,
+            timeout: SOON,
+            properties: BTreeMap::new(),
+        }
+    }
+
+    /// P9: of readers that wait at one offset none sleeps over a record, whichever of them hears of it first and wherever that one reads.
+    #[tokio::test]
+    async fn p9_a_record_that_came_is_told_to_all_who_wait_for_it() {
+        let broker = MockCluster::new(1).unwrap();
+        broker.create_topic("events", 1, 1).unwrap();
+        let options = options(broker.bootstrap_servers());
+        let readers = Readers::open(&options, &Voice::default()).unwrap();
+        let producer: BaseProducer = options.client().create().unwrap();
+        let send = |text: &str| {
+            let record = BaseRecord::<(), str>::to("events").partition(0).payload(text);
+            producer.send(record).unwrap();
+        };
+        // Two places at one offset: the first is in use while the second is asked for.
+        let places = &readers.partitions[0];
+        let (mut first, mut second) = (places.take(0), places.take(0));
+        for taken in [&mut first, &mut second] {
+            let place = taken.place.as_mut().unwrap();
+            readers.put(place, &places.came, 0, 0).await.unwrap();
+        }
+        let mut came = readers.came(0).unwrap();
+        // One of them has looked, and found nothing, when the record comes.
+        assert!(first.place.as_ref().unwrap().poll(P0, 0).unwrap().is_none());
+        send("zero");
+        producer.flush(SOON).unwrap();
+        let has_come = |taken: &Taken<'_>| taken.place.as_ref().unwrap().has_news.load(Ordering::SeqCst);
+        while !(has_come(&first) && has_come(&second)) {
+            tokio::time::timeout(SOON, came.changed()).await.unwrap().unwrap();
+        }
+        drop((first, second));
+        for _ in 0..3 {
+            assert_eq!(readers.has_news(0, 0), Some(true), "to be told is not to have read");
+        }
+        // The library may say so a moment before the record is there.
+        for others in [Some(true), None] {
+            assert_eq!(readers.read(P0, 0, 1 << 20, SOON).await.unwrap().len(), 1);
+            assert_eq!(readers.has_news(0, 0), others, "the other place, until it is read too");
+        }
+        assert_eq!(readers.has_news(0, 1), Some(false));
+
+        // Who reads only when told so comes to the end, also of more than one read takes.
+        let end = 1 + 2 * MAX_READ_RECORDS as u64;
+        (1..end).for_each(|_| send("more"));
+        producer.flush(SOON).unwrap();
+        let mut next = 1;
+        while next < end {
+            if readers.has_news(0, next) == Some(false) {
+                tokio::time::timeout(SOON, came.changed()).await.unwrap().unwrap();
+                continue;
+            }
+            next += readers.read(P0, next, 1 << 20, Duration::ZERO).await.unwrap().len() as u64;
+        }
     }
 }
