@@ -173,7 +173,7 @@ pub struct LimitsConfig {
     /// How long a query waits for its turn before it is told to come back.
     #[serde(with = "units::duration")]
     pub queue_wait: Duration,
-    /// Threads that compute answers; 0: one less than the machine has, at least one. They serve nothing else.
+    /// Threads that compute answers; 0: as many as the machine has. They serve nothing else, and let others go first.
     pub threads: usize,
     /// Open connections of each door.
     pub connections: usize,

@@ -1,14 +1,21 @@
 //! The threads that compute answers, and nothing else: a query that never yields cannot hold up the doors or the writers.
+//!
+//! There are as many as the machine has, so that a query that is alone gets all of it; doors, intake and writers come first where they
+//! want some of it at the same time.
 
 use std::fmt;
 use std::future::Future;
 use std::io;
+use std::num::NonZero;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::task::{AbortHandle, JoinHandle};
 
 /// For planning the deepest query that `depth` lets through; only what is touched takes memory.
 const STACK_BYTES: usize = 16 << 20;
+/// Added to the niceness of these threads: beside one that is always busy they get a quarter of a core.
+#[cfg(target_os = "linux")]
+const STAND_BACK: i32 = 5;
 
 /// A runtime of its own. Dropping it ends what still runs, without waiting.
 pub(crate) struct Executor {
@@ -21,15 +28,16 @@ pub(crate) struct Executor {
 pub(crate) struct AbortOnDrop(AbortHandle);
 
 impl Executor {
-    /// `threads` 0: one less than the machine has, at least one.
+    /// `threads` 0: as many as the machine has.
     pub(crate) fn start(threads: usize) -> io::Result<Executor> {
         let threads = match threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get().saturating_sub(1).max(1)),
+            0 => std::thread::available_parallelism().map_or(1, NonZero::get),
             n => n,
         };
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("sluice-query")
+            .on_thread_start(stand_back)
             .max_blocking_threads(64)
             .thread_stack_size(STACK_BYTES)
             .enable_all()
@@ -55,6 +63,14 @@ impl Executor {
     }
 }
 
+/// Lets others go first, which on Linux is a thread's own matter. A system that refuses gives queries an equal share.
+fn stand_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::nice(STAND_BACK) {
+        tracing::debug!(%error, "a thread that computes answers keeps its priority");
+    }
+}
+
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
@@ -72,5 +88,24 @@ impl Drop for Executor {
 impl fmt::Debug for Executor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Executor")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_query_may_have_the_whole_machine_and_lets_others_go_first() {
+        let executor = Executor::start(0).unwrap();
+        assert_eq!(executor.threads(), std::thread::available_parallelism().unwrap().get());
+        let niceness = || rustix::process::getpriority_process(None).unwrap();
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let _working = executor.spawn(async move {
+            let _ = tell.send(niceness());
+        });
+        assert_eq!(told.await.unwrap(), niceness() + STAND_BACK);
     }
 }
