@@ -1,8 +1,9 @@
 //! What a query learns while it runs, for files: `ORDER BY time DESC LIMIT n` knows after a few rows which times cannot be among the
 //! first n any more, and files and row groups outside of them need not be read.
 //!
-//! The engine says so in a filter that changes as it runs, in terms of the table's nanoseconds. Files hold microseconds rounded down, so
-//! the filter is widened each time it is looked at: more rows may pass, never fewer, and the engine decides in the end.
+//! The engine says so in a filter that changes as it runs, in terms of the table's columns. Times are stored as microseconds, rounded
+//! down, so what is said of them is widened each time it is looked at; of columns that are stored otherwise than they are, nothing is
+//! said. More rows may pass, never fewer, and the engine decides in the end.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -18,28 +19,51 @@ use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
 use datafusion::physical_expr_common::physical_expr::{snapshot_generation, snapshot_physical_expr};
 use datafusion::scalar::ScalarValue;
 
-const TIME: &str = "time";
+use crate::physical::Stored;
+
 const NANOS_PER_MICRO: i64 = 1000;
 
-/// A filter on the table's `time` as a filter on the stored one, always as the original stands at the moment.
+/// A filter on columns of the table as one on those of its files, always as the original stands at the moment.
 #[derive(Debug)]
-pub(super) struct Newest {
+pub(super) struct Learnt {
     original: Arc<dyn PhysicalExpr>,
-    /// The stored column.
-    time: Arc<dyn PhysicalExpr>,
+    /// The stored columns of which it says something.
+    columns: Vec<Arc<dyn PhysicalExpr>>,
 }
 
-/// The part of a filter from above that says something of stored times; `stored` is what the files' scan returns.
-pub(super) fn widen(filter: &Arc<dyn PhysicalExpr>, stored: &Schema) -> Option<Arc<dyn PhysicalExpr>> {
-    let is_time = collect_columns(filter).iter().any(|column| column.name() == TIME);
-    let index = stored.index_of(TIME).ok().filter(|_| is_time)?;
-    Some(Arc::new(Newest {
+/// The part of a filter from above that says something of stored columns; `table` is what it is about, `files` what their scan returns.
+pub(super) fn of_files(
+    filter: &Arc<dyn PhysicalExpr>,
+    table: &Schema,
+    files: &Schema,
+) -> Option<Arc<dyn PhysicalExpr>> {
+    let mut columns: Vec<_> = collect_columns(filter)
+        .iter()
+        .filter(|column| table.field_with_name(column.name()).is_ok_and(is_told))
+        .filter_map(|column| Some(Column::new(column.name(), files.index_of(column.name()).ok()?)))
+        .collect();
+    if columns.is_empty() {
+        return None;
+    }
+    columns.sort_unstable_by_key(Column::index);
+    let columns = columns.into_iter().map(|column| Arc::new(column) as _).collect();
+    Some(Arc::new(Learnt {
         original: Arc::clone(filter),
-        time: Arc::new(Column::new(TIME, index)),
+        columns,
     }))
 }
 
-impl Newest {
+/// Whether files can be told what is learnt of a column.
+fn is_told(field: &Field) -> bool {
+    match Stored::of(field.data_type()) {
+        Stored::Nanoseconds => true,
+        // Least and greatest values of a file leave out NaN, which is greater than all here.
+        Stored::Same => !field.data_type().is_floating(),
+        Stored::Unsigned64 | Stored::Unsigned32 | Stored::Unsigned64List => false,
+    }
+}
+
+impl Learnt {
     fn now(&self) -> Result<Arc<dyn PhysicalExpr>> {
         let original = snapshot_physical_expr(Arc::clone(&self.original))?;
         let parts = split_conjunction(&original)
@@ -53,7 +77,7 @@ impl Newest {
     /// `None`: nothing can be said.
     fn stored(&self, filter: &Arc<dyn PhysicalExpr>) -> Option<Arc<dyn PhysicalExpr>> {
         if let Some(is_null) = filter.downcast_ref::<IsNullExpr>() {
-            return is_time(is_null.arg()).then(|| Arc::new(IsNullExpr::new(Arc::clone(&self.time))) as _);
+            return Some(Arc::new(IsNullExpr::new(self.column(is_null.arg())?)));
         }
         let compared = filter.downcast_ref::<BinaryExpr>()?;
         match compared.op() {
@@ -66,56 +90,71 @@ impl Newest {
                 Some(binary(left, Operator::Or, self.stored(compared.right())?))
             }
             op => {
-                let value = compared.right().downcast_ref::<Literal>()?;
-                let ScalarValue::TimestampNanosecond(Some(ns), zone) = value.value() else {
-                    return None;
-                };
-                let op = match op {
-                    Operator::Eq => Operator::Eq,
-                    Operator::Gt | Operator::GtEq => Operator::GtEq,
-                    Operator::Lt | Operator::LtEq => Operator::LtEq,
-                    _ => return None,
-                };
-                let micros = ScalarValue::TimestampMicrosecond(Some(ns.div_euclid(NANOS_PER_MICRO)), zone.clone());
-                is_time(compared.left()).then(|| binary(Arc::clone(&self.time), op, lit(micros)))
+                let column = self.column(compared.left())?;
+                let (op, value) = of_stored(*op, compared.right().downcast_ref::<Literal>()?.value())?;
+                Some(binary(column, op, lit(value)))
             }
         }
     }
+
+    /// The stored column of one of the table.
+    fn column(&self, of_table: &Arc<dyn PhysicalExpr>) -> Option<Arc<dyn PhysicalExpr>> {
+        let name = of_table.downcast_ref::<Column>()?.name();
+        let is_it = |column: &&Arc<dyn PhysicalExpr>| {
+            let column = column.downcast_ref::<Column>();
+            column.is_some_and(|column| column.name() == name)
+        };
+        self.columns.iter().find(is_it).map(Arc::clone)
+    }
 }
 
-fn is_time(expr: &Arc<dyn PhysicalExpr>) -> bool {
-    expr.downcast_ref::<Column>()
-        .is_some_and(|column| column.name() == TIME)
+/// What is compared to a value, as it is compared to a stored one.
+fn of_stored(op: Operator, value: &ScalarValue) -> Option<(Operator, ScalarValue)> {
+    if value.is_null() {
+        return None;
+    }
+    let ScalarValue::TimestampNanosecond(Some(ns), zone) = value else {
+        use Operator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+        return matches!(op, Eq | NotEq | Gt | GtEq | Lt | LtEq).then(|| (op, value.clone()));
+    };
+    let op = match op {
+        Operator::Eq => Operator::Eq,
+        Operator::Gt | Operator::GtEq => Operator::GtEq,
+        Operator::Lt | Operator::LtEq => Operator::LtEq,
+        _ => return None,
+    };
+    let micros = ns.div_euclid(NANOS_PER_MICRO);
+    Some((op, ScalarValue::TimestampMicrosecond(Some(micros), zone.clone())))
 }
 
 fn binary(left: Arc<dyn PhysicalExpr>, op: Operator, right: Arc<dyn PhysicalExpr>) -> Arc<dyn PhysicalExpr> {
     Arc::new(BinaryExpr::new(left, op, right))
 }
 
-impl fmt::Display for Newest {
+impl fmt::Display for Learnt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "stored({})", self.original)
     }
 }
 
-impl PartialEq for Newest {
+impl PartialEq for Learnt {
     fn eq(&self, other: &Self) -> bool {
-        self.original.eq(&other.original) && self.time.eq(&other.time)
+        self.original.eq(&other.original) && self.columns.eq(&other.columns)
     }
 }
 
-impl Eq for Newest {}
+impl Eq for Learnt {}
 
-impl Hash for Newest {
+impl Hash for Learnt {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.original.hash(state);
-        self.time.hash(state);
+        self.columns.hash(state);
     }
 }
 
-impl PhysicalExpr for Newest {
+impl PhysicalExpr for Learnt {
     fn return_field(&self, _: &Schema) -> Result<FieldRef> {
-        Ok(Arc::new(Field::new(TIME, DataType::Boolean, true)))
+        Ok(Arc::new(Field::new("learnt", DataType::Boolean, true)))
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
@@ -123,13 +162,13 @@ impl PhysicalExpr for Newest {
     }
 
     fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
-        vec![&self.time]
+        self.columns.iter().collect()
     }
 
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
+    fn with_new_children(self: Arc<Self>, columns: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
         Ok(Arc::new(Self {
             original: Arc::clone(&self.original),
-            time: children.pop().unwrap_or_else(|| Arc::clone(&self.time)),
+            columns,
         }))
     }
 

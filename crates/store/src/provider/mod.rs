@@ -8,7 +8,7 @@ mod exact;
 mod federate;
 mod hot_scan;
 mod inputs;
-mod newest;
+mod learnt;
 mod part_exec;
 mod prune;
 mod ranges;

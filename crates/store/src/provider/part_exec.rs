@@ -22,7 +22,7 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 
 use super::cold_read::ColdRead;
-use super::newest;
+use super::learnt;
 use crate::physical::Mapping;
 
 /// The rows of one store.
@@ -143,13 +143,11 @@ impl ExecutionPlan for PartExec {
     ) -> Result<FilterDescription> {
         let mut child = ChildFilterDescription::all_unsupported(&parent_filters);
         if phase == FilterPushdownPhase::Post && self.restore.is_some() {
-            let stored = self.input.schema();
-            child = child.with_self_filters(
-                parent_filters
-                    .iter()
-                    .filter_map(|f| newest::widen(f, &stored))
-                    .collect(),
-            );
+            let (table, files) = (self.schema(), self.input.schema());
+            let told = parent_filters
+                .iter()
+                .filter_map(|filter| learnt::of_files(filter, &table, &files));
+            child = child.with_self_filters(told.collect());
         }
         Ok(FilterDescription::new().with_child(child))
     }
