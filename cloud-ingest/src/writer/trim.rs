@@ -29,7 +29,25 @@ pub(super) async fn trim(
     now_us: i64,
     options: &TrimOptions,
 ) -> Result<(), WriterError> {
-    match forget(log, snapshots, partition, safe, now_us, options).await {
+    let first = log.first(partition);
+    if safe <= first {
+        return Ok(());
+    }
+    let window = i64::try_from(options.replay_window.as_micros()).unwrap_or(i64::MAX);
+    let cutoff = now_us.saturating_sub(window);
+    let forgotten = async {
+        let mut below = log.first_since(partition, first, safe, cutoff).await?;
+        if log.bytes(partition) > options.max_bytes {
+            // Half of what may go, each time: the log has whole segments, and the next look will find it smaller.
+            below = below.max(first + (safe - first).div_ceil(2));
+        }
+        if below > first {
+            save_base(log, snapshots, partition, below).await?;
+            log.trim(partition, below).await?;
+        }
+        Ok(())
+    };
+    match forgotten.await {
         // Who believes that it writes the partition, too, was faster.
         Err(WriterError::Log(error @ LogError::Trimmed { .. })) => {
             tracing::debug!(%error, "another writer has trimmed the log meanwhile");
@@ -37,32 +55,6 @@ pub(super) async fn trim(
         }
         done => done,
     }
-}
-
-async fn forget(
-    log: &Arc<dyn Log>,
-    snapshots: &Snapshots,
-    partition: Partition,
-    safe: u64,
-    now_us: i64,
-    options: &TrimOptions,
-) -> Result<(), WriterError> {
-    let first = log.first(partition);
-    if safe <= first {
-        return Ok(());
-    }
-    let window = i64::try_from(options.replay_window.as_micros()).unwrap_or(i64::MAX);
-    let cutoff = now_us.saturating_sub(window);
-    let mut below = log.first_since(partition, first, safe, cutoff).await?;
-    if log.bytes(partition) > options.max_bytes {
-        // Half of what may go, each time: the log has whole segments, and the next look will find it smaller.
-        below = below.max(first + (safe - first).div_ceil(2));
-    }
-    if below > first {
-        save_base(log, snapshots, partition, below).await?;
-        log.trim(partition, below).await?;
-    }
-    Ok(())
 }
 
 /// The state of duplicates as of an offset of the log; `None`: the log was trimmed before such states were kept.

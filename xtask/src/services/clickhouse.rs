@@ -76,7 +76,7 @@ pub(super) fn isolated(python: &Path) -> Command {
 }
 
 pub(super) fn launch(installed: &Path, data: &Path) -> Result<Launch> {
-    let [address] = free_ports().context("no free port on the loopback")?;
+    let [address] = free_ports()?;
     let mut command = isolated(&installed.join(INTERPRETER));
     command
         // Files and tables in folders may be read where they are: the engine reads below its working folder.

@@ -91,7 +91,7 @@ pub(super) fn java(installed: &Path, main: &str) -> Result<Command> {
 }
 
 pub(super) fn launch(installed: &Path, data: &Path) -> Result<Launch> {
-    let [broker, controller] = free_ports().context("no free port on the loopback")?;
+    let [broker, controller] = free_ports()?;
     let settings = data.with_extension("properties");
     fs::write(&settings, properties(broker, controller, data)).context("cannot write the broker's settings")?;
 

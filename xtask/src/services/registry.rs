@@ -37,7 +37,7 @@ pub(super) async fn installed(cache: &Cache) -> Result<PathBuf> {
 }
 
 pub(super) fn launch(installed: &Path, data: &Path) -> Result<Launch> {
-    let [address] = free_ports().context("no free port on the loopback")?;
+    let [address] = free_ports()?;
     let (htpasswd, config) = (data.join("htpasswd"), data.join("config.yml"));
     fs::write(&htpasswd, HTPASSWD).context("cannot write the registry's user")?;
     let settings = format!(

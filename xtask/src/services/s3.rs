@@ -39,7 +39,7 @@ pub(super) async fn installed(cache: &Cache) -> Result<PathBuf> {
 }
 
 pub(super) fn launch(installed: &Path, data: &Path) -> Result<Launch> {
-    let [address, console] = free_ports().context("no free port on the loopback")?;
+    let [address, console] = free_ports()?;
     // A folder in the data of a single server is a bucket.
     fs::create_dir_all(data.join(BUCKET)).context("cannot make the bucket")?;
     let mut command = Command::new(installed.join("minio"));

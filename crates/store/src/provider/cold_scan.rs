@@ -67,28 +67,25 @@ pub(super) struct Within<'a> {
     pub(super) filters: &'a [Expr],
 }
 
-/// A scan of some files.
-pub(super) struct ColdPart {
-    pub(super) plan: Arc<dyn ExecutionPlan>,
-    /// It gives what is wanted of files whose rows are all of the time that is asked for.
-    pub(super) is_within: bool,
+/// Scans of some files.
+#[derive(Default)]
+pub(super) struct ColdParts {
+    pub(super) parts: Vec<Arc<dyn ExecutionPlan>>,
+    /// They give what is wanted of files whose rows are all of the time that is asked for.
+    pub(super) within: Vec<Arc<dyn ExecutionPlan>>,
 }
 
-/// Plans the scan of the pinned version's files.
+/// Plans the scans of the pinned version's files.
 pub(super) fn plan(
     point: &Point,
     wanted: &Wanted<'_>,
     filters: &[Expr],
     within: Option<&Within<'_>>,
     state: &dyn Session,
-) -> Result<Vec<ColdPart>> {
+) -> Result<ColdParts> {
     let mapping = point.table.mapping();
-    let scan = Scan::new(point, wanted, filters, state)?;
-    let within = match within {
-        Some(within) => Some((within.bounds, Scan::new(point, &within.wanted, within.filters, state)?)),
-        None => None,
-    };
-
+    let stored = DFSchema::try_from(Arc::clone(mapping.physical()))?;
+    let scan = Scan::new(point, wanted, filters, &stored, state)?;
     let mut passed = Passed::default();
     let mut fits: Vec<(&Arc<ColdFile>, Fit)> = Vec::new();
     for file in &point.cold.files {
@@ -108,44 +105,48 @@ pub(super) fn plan(
     let (read, all) = (kept.len(), point.cold.files.len() - passed.tenants);
     passed.filtered = all - read - passed.hidden - passed.hot;
     let label = format!("cold: {read} of {all} files{passed}, version {}", point.cold.number);
+    let mut planned = ColdParts::default();
     if kept.is_empty() {
-        return Ok(vec![ColdPart {
-            plan: scan.nothing(label)?,
-            is_within: false,
-        }]);
+        planned.parts.push(scan.nothing(scan.named(label))?);
+        return Ok(planned);
     }
     let is_within = |file: &ColdFile| {
         let times = file
             .stats
             .times_ns()
             .filter(|_| file.stats.nulls.get("time") == Some(&0));
-        let held = within.as_ref().zip(times);
-        held.is_some_and(|((bounds, _), times)| bounds.hold_all(times))
+        let held = within.zip(times);
+        held.is_some_and(|(within, times)| within.bounds.hold_all(times))
     };
     let (inner, outer): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(file, _)| is_within(file));
-    let mut parts = Vec::new();
-    for (scan, files, is_within) in [
-        (Some(&scan), outer, false),
-        (within.as_ref().map(|(_, scan)| scan), inner, true),
-    ] {
-        let Some(scan) = scan else { continue };
-        let plans = scan.parts(&label, &files, is_within)?;
-        parts.extend(plans.into_iter().map(|plan| ColdPart { plan, is_within }));
+    planned.parts = scan.parts(&scan.named(label.clone()), &outer)?;
+    if let Some(within) = within.filter(|_| !inner.is_empty()) {
+        let scan = Scan::new(point, &within.wanted, within.filters, &stored, state)?;
+        let label = format!("{}, {} of them within the time", scan.named(label), inner.len());
+        planned.within = scan.parts(&label, &inner)?;
     }
-    Ok(parts)
+    Ok(planned)
 }
 
 struct Scan<'a> {
     point: &'a Point,
     wanted: &'a Wanted<'a>,
     state: &'a dyn Session,
+    schema: &'a DFSchema,
     /// On stored columns: what can be said of the filters.
     stored: Option<Expr>,
     filter: Option<Arc<dyn PhysicalExpr>>,
 }
 
 impl<'a> Scan<'a> {
-    fn new(point: &'a Point, wanted: &'a Wanted<'a>, filters: &[Expr], state: &'a dyn Session) -> Result<Scan<'a>> {
+    /// `schema`: of the stored columns.
+    fn new(
+        point: &'a Point,
+        wanted: &'a Wanted<'a>,
+        filters: &[Expr],
+        schema: &'a DFSchema,
+        state: &'a dyn Session,
+    ) -> Result<Scan<'a>> {
         // Least and greatest values of a file leave out NaN, which is greater than all here.
         let ordered = |filter: &&Expr| !of_floats(filter, &wanted.schema);
         let stored = filters
@@ -156,6 +157,7 @@ impl<'a> Scan<'a> {
             point,
             wanted,
             state,
+            schema,
             stored: conjunction(stored),
             filter: None,
         };
@@ -164,36 +166,30 @@ impl<'a> Scan<'a> {
     }
 
     fn physical(&self, expr: Option<Expr>) -> Result<Option<Arc<dyn PhysicalExpr>>> {
-        let stored = DFSchema::try_from(Arc::clone(self.point.table.mapping().physical()))?;
-        expr.map(|expr| self.state.create_physical_expr(expr, &stored))
+        expr.map(|expr| self.state.create_physical_expr(expr, self.schema))
             .transpose()
     }
 
+    /// A label that says of the filters what files can be asked.
+    fn named(&self, label: String) -> String {
+        match &self.stored {
+            Some(stored) => format!("{label}, filter={stored}"),
+            None => label,
+        }
+    }
+
     /// Of files that are read whole, and of files that are read by row.
-    fn parts(
-        &self,
-        label: &str,
-        files: &[(&Arc<ColdFile>, Fit)],
-        is_within: bool,
-    ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+    fn parts(&self, label: &str, files: &[(&Arc<ColdFile>, Fit)]) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
         let of = |wanted: Fit| {
             let of = files.iter().filter(move |(_, fit)| *fit == wanted);
             of.map(|(file, _)| Arc::clone(file)).collect()
         };
         let (whole, mixed): (Vec<_>, Vec<_>) = (of(Fit::All), of(Fit::Some));
-        let mut label = label.to_owned();
-        // writing to a String cannot fail
-        if let Some(stored) = &self.stored {
-            let _ = write!(label, ", filter={stored}");
-        }
-        if is_within {
-            let _ = write!(label, ", {} of them within the time", files.len());
-        }
         let mut parts = Vec::new();
         if !whole.is_empty() {
             let reads = self.reads(&whole);
             let read = self.read(whole, self.filter.clone(), self.wanted.limit);
-            parts.push(self.part(label.clone(), reads, read)?);
+            parts.push(self.part(label.to_owned(), reads, read)?);
         }
         if !mixed.is_empty() {
             let rule = row_rule(self.point, self.wanted);

@@ -8,12 +8,11 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::union::UnionExec;
 
-use super::cold_scan::Within;
+use super::cold_scan::{ColdParts, Within};
 use super::exact::is_exact;
 use super::window::time_bounds;
 use super::{Point, Scope, cold_scan, hot_scan};
@@ -54,39 +53,28 @@ struct Look {
     limit: Option<usize>,
 }
 
-/// The last step of a part: the rows that pass, and of them what is asked for.
-struct Check {
-    exact: Arc<dyn PhysicalExpr>,
-    asked: Option<Vec<usize>>,
-}
-
 impl Look {
-    /// `None`: each row passes.
-    fn check(&self, wanted: &Wanted<'_>, state: &dyn Session) -> Result<Option<Check>> {
-        let Some(exact) = &self.exact else {
-            return Ok(None);
+    /// The last step of each part: the rows that pass, and of them what is asked for.
+    fn finish(
+        &self,
+        wanted: &Wanted<'_>,
+        parts: Vec<Arc<dyn ExecutionPlan>>,
+        state: &dyn Session,
+    ) -> Result<Vec<Arc<dyn ExecutionPlan>>> {
+        let Some(exact) = self.exact.as_ref().filter(|_| !parts.is_empty()) else {
+            return Ok(parts);
         };
-        Ok(Some(Check {
-            exact: state.create_physical_expr(exact.clone(), &DFSchema::try_from(wanted.projected()?)?)?,
-            asked: wanted.asked.map(|columns| (0..columns.len()).collect()),
-        }))
+        let exact = state.create_physical_expr(exact.clone(), &DFSchema::try_from(wanted.projected()?)?)?;
+        let asked = wanted.asked.map(|columns| (0..columns.len()).collect::<Vec<_>>());
+        let finish = |part| -> Result<Arc<dyn ExecutionPlan>> {
+            let filter = FilterExecBuilder::new(Arc::clone(&exact), part)
+                .apply_projection(asked.clone())?
+                .with_batch_size(state.config().batch_size())
+                .with_fetch(self.limit);
+            Ok(Arc::new(filter.build()?))
+        };
+        parts.into_iter().map(finish).collect()
     }
-}
-
-fn checked(
-    part: Arc<dyn ExecutionPlan>,
-    check: Option<&Check>,
-    limit: Option<usize>,
-    state: &dyn Session,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    let Some(check) = check else {
-        return Ok(part);
-    };
-    let filter = FilterExecBuilder::new(Arc::clone(&check.exact), part)
-        .apply_projection(check.asked.clone())?
-        .with_batch_size(state.config().batch_size())
-        .with_fetch(limit);
-    Ok(Arc::new(filter.build()?))
 }
 
 impl Wanted<'_> {
@@ -212,32 +200,25 @@ impl TableProvider for EventsProvider {
         let (hot, is_done) = hot_scan::plan(&self.point, &wanted, &look.filters, &each, all.as_ref(), partitions)?;
 
         // Of files whose rows are all of the time that is asked for, nothing needs to look at the time.
-        let within = match time_bounds(&look.filters) {
+        let timed = match time_bounds(&look.filters) {
             Some((bounds, others)) => Some((bounds, self.look(others, projection, limit)?)),
             None => None,
         };
-        let within_wanted = within.as_ref().map(|(bounds, look)| Within {
+        let within = timed.as_ref().map(|(bounds, look)| Within {
             bounds,
             wanted: self.wanted(look, projection, &text),
             filters: &look.filters,
         });
-        let cold = cold_scan::plan(&self.point, &wanted, &look.filters, within_wanted.as_ref(), state)?;
+        let ColdParts { parts, within: inner } =
+            cold_scan::plan(&self.point, &wanted, &look.filters, within.as_ref(), state)?;
 
-        let check = look.check(&wanted, state)?;
-        let check_within = match (&within, &within_wanted) {
-            (Some((_, look)), Some(within)) => look.check(&within.wanted, state)?,
-            _ => None,
+        let (done, rest) = match is_done {
+            true => (vec![hot], parts),
+            false => (Vec::new(), [vec![hot], parts].concat()),
         };
-        let mut parts = vec![match is_done {
-            true => hot,
-            false => checked(hot, check.as_ref(), look.limit, state)?,
-        }];
-        for part in cold {
-            let (check, limit) = match (part.is_within, &within) {
-                (true, Some((_, look))) => (&check_within, look.limit),
-                _ => (&check, look.limit),
-            };
-            parts.push(checked(part.plan, check.as_ref(), limit, state)?);
+        let mut parts = [done, look.finish(&wanted, rest, state)?].concat();
+        if let (Some((_, look)), Some(within)) = (&timed, &within) {
+            parts.extend(look.finish(&within.wanted, inner, state)?);
         }
         UnionExec::try_new(parts)
     }

@@ -89,7 +89,6 @@ pub async fn register_views(ctx: &SessionContext, pinned: &Pinned, scope: Scope)
     for ((name, _), plan) in VIEWS.iter().zip(plans) {
         let view = View {
             plan,
-            schema: Arc::clone(plan.schema().inner()),
             read: read.clone(),
             over_read: OnceLock::new(),
         };
@@ -121,7 +120,6 @@ struct Scoped {
 #[derive(Debug)]
 struct View {
     plan: &'static LogicalPlan,
-    schema: SchemaRef,
     read: Scoped,
     over_read: OnceLock<Result<LogicalPlan>>,
 }
@@ -157,7 +155,7 @@ impl TableProvider for View {
     }
 
     fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
+        Arc::clone(self.plan.schema().inner())
     }
 
     fn table_type(&self) -> TableType {
