@@ -34,7 +34,11 @@ const PART_OF_MEMORY: u64 = 32;
 
 /// The settings that decide what a plan means: the same wherever a part of it runs.
 pub(crate) fn meaning(mut config: SessionConfig) -> SessionConfig {
-    config.options_mut().sql_parser.collect_spans = true;
+    let options = config.options_mut();
+    options.sql_parser.collect_spans = true;
+    // What least and greatest values teach leaves out those of expressions, and those that are still null (datafusion#24816, #25147):
+    // rows that hold these were passed over.
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     config
 }
 

@@ -1,7 +1,7 @@
 //! The threads that compute answers, and nothing else: a query that never yields cannot hold up the doors or the writers.
 //!
-//! There are as many as the machine has, so that a query that is alone gets all of it; doors, intake and writers come first where they
-//! want some of it at the same time.
+//! There are as many as the machine has cores, so that a query that is alone gets all of it; where doors, intake and writers want the same
+//! core on Linux, they come first.
 
 use std::fmt;
 use std::future::Future;
@@ -13,9 +13,11 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 /// For planning the deepest query that `depth` lets through; only what is touched takes memory.
 const STACK_BYTES: usize = 16 << 20;
-/// Added to the niceness of these threads: beside one that is always busy they get a quarter of a core.
+/// Added to the niceness of the process: beside a thread that is always busy one of these gets a quarter of a core.
 #[cfg(target_os = "linux")]
 const STAND_BACK: i32 = 5;
+#[cfg(target_os = "linux")]
+const NICEST: i32 = 19;
 
 /// A runtime of its own. Dropping it ends what still runs, without waiting.
 pub(crate) struct Executor {
@@ -34,6 +36,7 @@ impl Executor {
             0 => std::thread::available_parallelism().map_or(1, NonZero::get),
             n => n,
         };
+        let stand_back = stand_back();
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads)
             .thread_name("sluice-query")
@@ -64,11 +67,21 @@ impl Executor {
 }
 
 /// Lets others go first, which on Linux is a thread's own matter. A system that refuses gives queries an equal share.
-fn stand_back() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::nice(STAND_BACK) {
-        tracing::debug!(%error, "a thread that computes answers keeps its priority");
+#[cfg(target_os = "linux")]
+fn stand_back() -> impl Fn() + Send + Sync + 'static {
+    // Of who starts them all: a thread inherits that of the one which started it, and may have stood back already.
+    let niceness = rustix::process::getpriority_process(None).map(|now| (now + STAND_BACK).min(NICEST));
+    move || {
+        let stood_back = niceness.and_then(|niceness| rustix::process::setpriority_process(None, niceness));
+        if let Err(error) = stood_back {
+            tracing::debug!(%error, "a thread that computes answers keeps its priority");
+        }
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stand_back() -> impl Fn() + Send + Sync + 'static {
+    || {}
 }
 
 impl Drop for AbortOnDrop {
@@ -104,8 +117,11 @@ mod tests {
         let niceness = || rustix::process::getpriority_process(None).unwrap();
         let (tell, told) = tokio::sync::oneshot::channel();
         let _working = executor.spawn(async move {
-            let _ = tell.send(niceness());
+            let computing = niceness();
+            let reading = tokio::task::spawn_blocking(niceness).await.unwrap();
+            let _ = tell.send((computing, reading));
         });
-        assert_eq!(told.await.unwrap(), niceness() + STAND_BACK);
+        let stood_back = (niceness() + STAND_BACK).min(NICEST);
+        assert_eq!(told.await.unwrap(), (stood_back, stood_back));
     }
 }

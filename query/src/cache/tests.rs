@@ -1,4 +1,5 @@
 #![allow(clippy::unwrap_used)]
+mod extremes;
 mod panels;
 mod ranges;
 mod site;

@@ -281,7 +281,11 @@ impl Log for KafkaLog {
                     () = tokio::time::sleep(WATCH_EVERY) => {}
                 },
                 None if shared.ends.end(index) > offset => return,
-                None => drop(changes.changed().await),
+                // Somebody may be reading where it stands.
+                None => tokio::select! {
+                    _ = came.changed() => {}
+                    _ = changes.changed() => {}
+                },
             }
         }
     }

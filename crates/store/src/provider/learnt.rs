@@ -14,7 +14,6 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, Operator};
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, IsNullExpr, Literal, lit};
-use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, split_conjunction};
 use datafusion::physical_expr_common::physical_expr::{snapshot_generation, snapshot_physical_expr};
 use datafusion::scalar::ScalarValue;
@@ -37,16 +36,19 @@ pub(super) fn of_files(
     table: &Schema,
     files: &Schema,
 ) -> Option<Arc<dyn PhysicalExpr>> {
-    let mut columns: Vec<_> = collect_columns(filter)
-        .iter()
+    // Files read these columns to ask them. A filter that is made while it runs has what it is about for its children, and nothing is
+    // said of what is computed of columns.
+    let columns: Vec<_> = filter
+        .children()
+        .into_iter()
+        .filter_map(|about| about.downcast_ref::<Column>())
         .filter(|column| table.field_with_name(column.name()).is_ok_and(is_told))
         .filter_map(|column| Some(Column::new(column.name(), files.index_of(column.name()).ok()?)))
+        .map(|column| Arc::new(column) as _)
         .collect();
     if columns.is_empty() {
         return None;
     }
-    columns.sort_unstable_by_key(Column::index);
-    let columns = columns.into_iter().map(|column| Arc::new(column) as _).collect();
     Some(Arc::new(Learnt {
         original: Arc::clone(filter),
         columns,
@@ -57,8 +59,8 @@ pub(super) fn of_files(
 fn is_told(field: &Field) -> bool {
     match Stored::of(field.data_type()) {
         Stored::Nanoseconds => true,
-        // Least and greatest values of a file leave out NaN, which is greater than all here.
-        Stored::Same => !field.data_type().is_floating(),
+        // Least and greatest values of a file leave out NaN, which is greater than all here; maps and lists have none.
+        Stored::Same => !field.data_type().is_floating() && !field.data_type().is_nested(),
         Stored::Unsigned64 | Stored::Unsigned32 | Stored::Unsigned64List => false,
     }
 }
