@@ -12,12 +12,15 @@ use arrow::array::*;
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Int64Type, UInt64Type};
 use common::*;
+use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionContext;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use sluice_store::hot::clickhouse::{Audit, ClickHouseConfig, ClickHouseError, MigrateError};
-use sluice_store::{ClickHouseHot, HotError, HotRows, OffsetRange, Pinned, Scope, Stores, Tables, TablesOptions};
+use sluice_store::{
+    ClickHouseHot, HotError, HotRows, OffsetRange, Pinned, Scope, Stores, Tables, TablesOptions, physical_rules,
+};
 use sluice_wire::events::schema;
 use sluice_wire::ids::Partition;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -48,7 +51,8 @@ fn server_of(stores: &Stores) -> &ClickHouseHot {
 }
 
 async fn ask(pinned: &Pinned, text: &str) -> RecordBatch {
-    let ctx = SessionContext::new();
+    let state = SessionStateBuilder::new_with_default_features().with_physical_optimizer_rules(physical_rules());
+    let ctx = SessionContext::new_with_state(state.build());
     ctx.register_table("e", pinned.everything(Scope::All)).unwrap();
     let frame = ctx.sql(text).await.unwrap();
     let schema = Arc::clone(frame.schema().inner());
@@ -342,6 +346,99 @@ async fn a_zombie_writes_for_nobody() {
     assert_eq!(seen(&successor).await, expected);
 }
 
+/// P8: what a query pinned stays what it was, whatever becomes of the parts that it knew: while it is asked, rows come that it must not see, rows of
+/// a lost claim lie beside its own, and the server merges parts of which all rows counted with others.
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_a_pinned_moment_outlives_its_parts() {
+    let Some((folder, stores)) = world().await else { return };
+    let (p, q) = (partition(0), partition(1));
+    claim(&stores, p, 0).await;
+    claim(&stores, q, 0).await;
+    for first in [0, 10, 20] {
+        insert(&stores, p, first..=first + 9).await.unwrap();
+        insert(&stores, q, first..=first + 9).await.unwrap();
+    }
+    // Its last ten offsets stop counting, and one of its parts is cut in two.
+    let successor = {
+        let other = ClickHouseHot::new(&config_of(server_of(&stores))).unwrap();
+        other.prepare().await.unwrap();
+        let lake = folder.path().join("lake");
+        Stores::open_with(lake.to_str().unwrap(), other.into()).await.unwrap()
+    };
+    claim(&successor, p, 15).await;
+    insert(&successor, p, 15..=29).await.unwrap();
+
+    // Whoever asks has a server that takes its time between two looks at the table.
+    let slow = relay(&server().unwrap(), "merge_tree_storage_snapshot_sleep_ms=20&").await;
+    let asker = ClickHouseConfig {
+        url: slow.url.clone(),
+        ..config_of(server_of(&stores))
+    };
+    let lake = folder.path().join("lake");
+    let asker = Stores::open_with(lake.to_str().unwrap(), ClickHouseHot::new(&asker).unwrap().into());
+    let asker = tables(&asker.await.unwrap());
+    let pinned = asker.pin().await.unwrap();
+    let rows = [rows_of(p, 0..=29), rows_of(q, 0..=29)];
+    let by_partition =
+        "SELECT \"partition\", count(*), min(\"offset\"), max(\"offset\"), sum(\"row\") FROM e GROUP BY 1 ORDER BY 1";
+    let newest = "SELECT \"offset\", \"row\", \"partition\" FROM e ORDER BY 1 DESC, 2, 3 LIMIT 7";
+    let one_service =
+        "SELECT service, body FROM e WHERE service = 'service-1' ORDER BY body, \"offset\", \"row\", \"partition\"";
+    let explained = ask(&pinned, &format!("EXPLAIN {by_partition}")).await;
+    let explained = format!("{explained:?}");
+    assert!(
+        explained.contains("parts whole") && explained.contains("aggregated there"),
+        "{explained}"
+    );
+    let mut first = Vec::new();
+    for text in [by_partition, newest, one_service, "SELECT count(*) FROM e"] {
+        first.push((text, ask(&pinned, text).await));
+    }
+    let counted = first[0].1.column(1).as_primitive::<Int64Type>().values().to_vec();
+    assert_eq!(counted, rows.map(|rows| i64::try_from(rows).unwrap()));
+
+    let done = Arc::new(AtomicBool::new(false));
+    let writer = tokio::spawn({
+        let (done, successor, stores) = (Arc::clone(&done), successor.clone(), stores.clone());
+        async move {
+            let mut merges = 0;
+            for first in (30..).step_by(2) {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                insert(&successor, p, first..=first + 1).await.unwrap();
+                // The zombie, too.
+                insert(&stores, p, first..=first + 1).await.unwrap();
+                insert(&stores, q, first..=first + 1).await.unwrap();
+                if first % 6 == 0 {
+                    operator(server_of(&stores), "OPTIMIZE TABLE events FINAL").await;
+                    merges += 1;
+                }
+            }
+            merges
+        }
+    });
+    // Old moments lose their parts, new ones know the newest: both are asked while parts come and go.
+    for _ in 0..15 {
+        for (text, expected) in &first {
+            assert_eq!(&ask(&pinned, text).await, expected, "{text}");
+        }
+        let now = asker.pin().await.unwrap();
+        let counted = ask(&now, by_partition).await;
+        let column = |at: usize| counted.column(at).as_primitive::<Int64Type>().values().to_vec();
+        for (at, partition) in [p, q].into_iter().enumerate() {
+            let last = u64::try_from(column(3)[at]).unwrap();
+            assert_eq!(
+                column(1)[at],
+                i64::try_from(rows_of(partition, 0..=last)).unwrap(),
+                "partition {at} up to {last}"
+            );
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    assert!(writer.await.unwrap() > 0, "nothing was merged meanwhile");
+}
+
 fn config_of(hot: &ClickHouseHot) -> ClickHouseConfig {
     let endpoint = hot.endpoint();
     let (url, database) = endpoint.rsplit_once('/').unwrap();
@@ -352,13 +449,13 @@ fn config_of(hot: &ClickHouseHot) -> ClickHouseConfig {
     }
 }
 
-/// A relay to the engine that, when told, takes a whole request and gives no answer back.
+/// A relay to the engine that adds settings to each request and, when told, takes a whole one and gives no answer back.
 struct Relay {
     url: String,
     swallow: Arc<AtomicBool>,
 }
 
-async fn relay(url: &str) -> Relay {
+async fn relay(url: &str, settings: &'static str) -> Relay {
     let target = url.trim_start_matches("http://").trim_end_matches('/').to_owned();
     let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", door.local_addr().unwrap());
@@ -371,7 +468,22 @@ async fn relay(url: &str) -> Relay {
                 let mut server = TcpStream::connect(&target).await.unwrap();
                 let (mut from_client, mut to_client) = client.split();
                 let (mut from_server, mut to_server) = server.split();
-                let up = tokio::io::copy(&mut from_client, &mut to_server);
+                let up = async {
+                    let (mut piece, begin) = (vec![0; 16 << 10], b"POST /?");
+                    loop {
+                        let n = from_client.read(&mut piece).await.unwrap_or(0);
+                        let mut rest = &piece[..n];
+                        // A request begins a piece: nobody asks before the last answer is there.
+                        if let Some(after) = rest.strip_prefix(begin) {
+                            let told = [&begin[..], settings.as_bytes()].concat();
+                            to_server.write_all(&told).await.unwrap();
+                            rest = after;
+                        }
+                        if n == 0 || to_server.write_all(rest).await.is_err() {
+                            return;
+                        }
+                    }
+                };
                 let down = async {
                     let mut piece = [0; 16 << 10];
                     loop {
@@ -383,7 +495,7 @@ async fn relay(url: &str) -> Relay {
                         to_client.write_all(&piece[..n]).await.unwrap();
                     }
                 };
-                tokio::select! { _ = up => {}, () = down => {} }
+                tokio::select! { () = up => {}, () = down => {} }
             });
         }
     });
@@ -394,7 +506,7 @@ async fn relay(url: &str) -> Relay {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_answer_leaves_every_row_seen_once() {
     let Some(url) = server() else { return };
-    let relay = relay(&url).await;
+    let relay = relay(&url, "").await;
     let (_folder, stores) = over(server_hot(&relay.url).await).await;
     let p = partition(0);
     claim(&stores, p, 0).await;

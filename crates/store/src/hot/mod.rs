@@ -13,6 +13,7 @@ use arrow::array::RecordBatch;
 use sluice_wire::ids::Partition;
 
 pub use self::clickhouse::ClickHouseHot;
+use self::clickhouse::Parts;
 pub use self::embedded::EmbeddedHot;
 pub(crate) use self::embedded::{Chunk, Part};
 use crate::rows::{OffsetRange, RowsError};
@@ -97,6 +98,7 @@ pub(crate) enum PinnedRows {
     Server {
         hot: ClickHouseHot,
         seam: Arc<BTreeMap<Partition, SeamRecord>>,
+        parts: Arc<Parts>,
     },
 }
 

@@ -10,6 +10,7 @@ mod decode;
 mod encode;
 mod keep;
 mod limits;
+mod parts;
 mod replay;
 mod schema;
 mod visible;
@@ -29,6 +30,7 @@ pub(crate) use self::decode::rows as fit_rows;
 pub use self::keep::Day;
 pub(crate) use self::limits::Exceeded;
 pub use self::limits::StatementLimits;
+pub(crate) use self::parts::{Parts, Split};
 pub use self::schema::MigrateError;
 use self::schema::{ENDS, Engine, TABLE, VIEW};
 use super::{HotError, HotPin, HotRows, PinnedRows, Tail};
@@ -42,6 +44,8 @@ const MIGRATE_WITHIN: Duration = Duration::from_secs(120);
 /// A query waits for the ends of the partitions no longer than this.
 const PIN_WITHIN: Duration = Duration::from_secs(5);
 const INSERT_WITHIN: Duration = Duration::from_secs(120);
+/// After there were too many parts to tell them apart, queries do not try again for so long.
+const MANY_PARTS_REST: Duration = Duration::from_secs(60);
 /// After a server could not be reached, queries do not try again for so long.
 const REST: Duration = Duration::from_secs(2);
 /// An insert shall become one part, however large it is.
@@ -75,6 +79,10 @@ struct State {
     last_day: i32,
     bytes: u64,
     rests_until: Option<(Instant, String)>,
+    /// Whether the server knows the setting that lets a statement in two halves see one moment; `None`: not asked yet.
+    shows_one_moment: Option<bool>,
+    /// Until then there are too many parts to tell them apart.
+    many_parts_until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -264,8 +272,8 @@ impl ClickHouseHot {
         {
             return unreachable(why);
         }
-        let held = match self.held(seam, PIN_WITHIN).await {
-            Ok(held) => held,
+        let (held, parts) = match self.held_for_query(seam).await {
+            Ok(found) => found,
             Err(error) => {
                 tracing::warn!(%error, "hot does not answer; queries read cold alone");
                 self.lock().rests_until = Some((Instant::now() + REST, error.to_string()));
@@ -284,9 +292,25 @@ impl ClickHouseHot {
             rows: PinnedRows::Server {
                 hot: self.clone(),
                 seam: Arc::new(seam.clone()),
+                parts: Arc::new(parts),
             },
             unreachable: None,
         }
+    }
+
+    /// What the server holds, and what of it lies in which part where that helps.
+    async fn held_for_query(
+        &self,
+        seam: &BTreeMap<Partition, SeamRecord>,
+    ) -> Result<(Vec<Held>, Parts), ClickHouseError> {
+        let are_many = self.lock().many_parts_until.is_some_and(|until| Instant::now() < until);
+        if !are_many && self.shows_one_moment().await {
+            if let Some(found) = self.held_in_parts(PIN_WITHIN).await? {
+                return Ok(found);
+            }
+            self.lock().many_parts_until = Some(Instant::now() + MANY_PARTS_REST);
+        }
+        Ok((self.held(seam, PIN_WITHIN).await?, Parts::default()))
     }
 
     /// What the server holds of the generations that decide anything.
@@ -320,7 +344,13 @@ impl ClickHouseHot {
         asked: Asked,
         limits: Option<&StatementLimits>,
     ) -> Result<ArrowAnswer, ClickHouseError> {
-        let mut statement = Statement::new(asked.text()).with("max_block_size", BATCH_ROWS_READ);
+        let mut statement = Statement::new(asked.text());
+        if !asked.parts.is_empty() {
+            statement = statement.with(parts::ONE_MOMENT, 1);
+        }
+        if asked.has_long_rows() {
+            statement = statement.with("max_block_size", SORTED_ROWS_AT_ONCE);
+        }
         if let Some(limits) = limits {
             statement = limits.bind(statement);
         }
@@ -357,6 +387,10 @@ impl ClickHouseHot {
 /// What is asked of the table. Texts of people are in the parameters alone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asked {
+    /// Which rows count, by partition, generation and offset.
+    pub(crate) places: String,
+    /// The parts that need no such look.
+    pub(crate) parts: Split,
     /// Names, or what is computed.
     pub(crate) columns: Vec<String>,
     pub(crate) conditions: Vec<String>,
@@ -367,13 +401,42 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// Where some parts count as a whole, groups and first rows come once of those and once of the others: whoever asks puts them together.
     fn text(&self) -> String {
+        let listed = |names: &mut dyn Iterator<Item = &String>| {
+            let quoted: Vec<String> = names.map(|name| format!("'{name}'")).collect();
+            quoted.join(",")
+        };
+        let Split { whole, without } = &self.parts;
+        let others = match self.parts.is_empty() {
+            true => self.places.clone(),
+            false => {
+                let known = listed(&mut whole.iter().chain(without));
+                format!("`_part` NOT IN ({known}) AND {}", self.places)
+            }
+        };
+        if whole.is_empty() {
+            return self.of(&others);
+        }
+        let whole = format!("`_part` IN ({})", listed(&mut whole.iter()));
+        let all = format!("({}) UNION ALL ({})", self.of(&whole), self.of(&others));
+        match self.limit.filter(|_| self.order.is_empty()) {
+            Some(limit) => format!("SELECT * FROM ({all}) LIMIT {limit}"),
+            None => all,
+        }
+    }
+
+    /// The same of the rows of some places.
+    fn of(&self, places: &str) -> String {
         let shown = match self.columns.is_empty() {
             // Only how many there are.
             true => "toUInt8(1)".to_owned(),
             false => self.columns.join(", "),
         };
-        let mut text = format!("SELECT {shown} FROM `{TABLE}` WHERE {}", self.conditions.join(" AND "));
+        let mut text = format!("SELECT {shown} FROM `{TABLE}` WHERE {places}");
+        for condition in &self.conditions {
+            text.push_str(&format!(" AND {condition}"));
+        }
         for (word, list) in [("GROUP BY", &self.groups), ("ORDER BY", &self.order)] {
             if !list.is_empty() {
                 text.push_str(&format!(" {word} {}", list.join(", ")));
@@ -384,10 +447,15 @@ impl Asked {
         }
         text
     }
+
+    /// Blocks of what is sorted are counted in rows alone, those that are read in bytes too.
+    fn has_long_rows(&self) -> bool {
+        !self.order.is_empty() && self.limit.is_none_or(|limit| limit as u64 > SORTED_ROWS_AT_ONCE)
+    }
 }
 
-/// Rows of one batch of an answer.
-const BATCH_ROWS_READ: u64 = 8192;
+/// Rows of one batch of an answer that is sorted.
+const SORTED_ROWS_AT_ONCE: u64 = 8192;
 
 /// Seam conditions for a scan: rows of a partition that count at these offsets.
 pub(crate) fn rows_between(partition: Partition, record: &SeamRecord, first: u64, last: u64) -> Option<String> {

@@ -5,19 +5,36 @@ use std::collections::BTreeMap;
 use sluice_wire::ids::Partition;
 
 use crate::rows::signed;
-use crate::seam::{SeamRecord, Span};
+use crate::seam::SeamRecord;
 
 /// Rows of a partition that count at offsets `first` to `last`; `None`: there are none.
 pub(super) fn between(partition: Partition, record: &SeamRecord, first: u64, last: u64) -> Option<String> {
-    let parts: Vec<String> = record
-        .spans()
-        .iter()
-        .filter_map(|span| {
-            let (low, high) = (span.first.max(first), span.last.map_or(last, |end| end.min(last)));
-            (low <= high).then(|| of_generation(span, &format!("BETWEEN {} AND {}", signed(low), signed(high))))
+    let parts: Vec<String> = counting(record, first, last)
+        .map(|one| {
+            of_generation(
+                one.generation,
+                &format!("BETWEEN {} AND {}", signed(one.low), signed(one.high)),
+            )
         })
         .collect();
     (!parts.is_empty()).then(|| of_partition(partition, &parts))
+}
+
+/// Offsets at which rows of one generation count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counting {
+    pub(super) generation: u64,
+    pub(super) low: u64,
+    pub(super) high: u64,
+}
+
+/// What counts of a partition at offsets `first` to `last`.
+pub(super) fn counting(record: &SeamRecord, first: u64, last: u64) -> impl Iterator<Item = Counting> {
+    record.spans().into_iter().filter_map(move |span| {
+        let (low, high) = (span.first.max(first), span.last.map_or(last, |end| end.min(last)));
+        let generation = span.generation;
+        (low <= high).then_some(Counting { generation, low, high })
+    })
 }
 
 /// Rows of a partition that count, whatever comes.
@@ -26,8 +43,11 @@ fn all(partition: Partition, record: &SeamRecord) -> Option<String> {
         .spans()
         .iter()
         .map(|span| match span.last {
-            Some(last) => of_generation(span, &format!("BETWEEN {} AND {}", signed(span.first), signed(last))),
-            None => of_generation(span, &format!(">= {}", signed(span.first))),
+            Some(last) => of_generation(
+                span.generation,
+                &format!("BETWEEN {} AND {}", signed(span.first), signed(last)),
+            ),
+            None => of_generation(span.generation, &format!(">= {}", signed(span.first))),
         })
         .collect();
     (!parts.is_empty()).then(|| of_partition(partition, &parts))
@@ -63,8 +83,8 @@ pub(super) fn any(conditions: impl Iterator<Item = String>) -> String {
     }
 }
 
-fn of_generation(span: &Span, offsets: &str) -> String {
-    format!("`gen` = {} AND `offset` {offsets}", span.generation)
+fn of_generation(generation: u64, offsets: &str) -> String {
+    format!("`gen` = {generation} AND `offset` {offsets}")
 }
 
 fn of_partition(partition: Partition, parts: &[String]) -> String {

@@ -40,8 +40,14 @@ pub(super) fn plan(
             let rows = memory::plan(chunks, &served(point), wanted, &point.hidden, all, partitions)?;
             Ok((rows, false))
         }
-        PinnedRows::Server { hot, seam } => {
-            server::plan(hot, seam, &served(point), wanted, &point.hidden, filters, each)
+        PinnedRows::Server { hot, seam, parts } => {
+            let from = server::From {
+                hot,
+                seam,
+                parts,
+                served: &served(point),
+            };
+            server::plan(from, wanted, &point.hidden, filters, each)
         }
     }
 }

@@ -31,7 +31,7 @@ use super::words::Words;
 use crate::erase::Erasures;
 use crate::hot::ClickHouseHot;
 use crate::hot::clickhouse::{
-    Asked, ClickHouseError, Exceeded, StatementLimits, any_of, fit_rows, rows_between, text_parameter,
+    Asked, ClickHouseError, Exceeded, Parts, StatementLimits, any_of, fit_rows, rows_between, text_parameter,
 };
 use crate::provider::events::Wanted;
 use crate::provider::inputs;
@@ -71,16 +71,29 @@ impl fmt::Debug for ServerExec {
     }
 }
 
+/// What is pinned of a server.
+pub(super) struct From<'a> {
+    pub(super) hot: &'a ClickHouseHot,
+    pub(super) seam: &'a BTreeMap<Partition, SeamRecord>,
+    pub(super) parts: &'a Parts,
+    /// The first and the last offset of each partition.
+    pub(super) served: &'a BTreeMap<Partition, (u64, u64)>,
+}
+
 /// Plans the scan of the offsets that hot serves; and whether it applies all filters exactly.
 pub(super) fn plan(
-    hot: &ClickHouseHot,
-    seam: &BTreeMap<Partition, SeamRecord>,
-    served: &BTreeMap<Partition, (u64, u64)>,
+    from: From<'_>,
     wanted: &Wanted<'_>,
     hidden: &Erasures,
     filters: &[Expr],
     physical: &[Arc<dyn PhysicalExpr>],
 ) -> Result<(Arc<dyn ExecutionPlan>, bool)> {
+    let From {
+        hot,
+        seam,
+        parts,
+        served,
+    } = from;
     let Some(places) = places(seam, served) else {
         let schema = wanted.projected()?;
         let input = Arc::new(EmptyExec::new(Arc::clone(&schema)));
@@ -91,6 +104,7 @@ pub(super) fn plan(
     let erased = inputs::erasures(hidden, wanted.tenant, std::iter::once(None));
     let reads = format!("{} {erased} {} {places}", wanted.text, hot.endpoint());
     let mut asked = seen_in(places, wanted.tenant, wanted.hidden);
+    asked.parts = parts.split(seam, served);
     // What narrows, by what the server has an index for; then what decides.
     let said = sql::say(filters, &wanted.schema);
     let narrows = said.conditions.len();
@@ -101,8 +115,12 @@ pub(super) fn plan(
         whole = decide(&mut asked, &wanted.schema, physical);
     }
     let filtered = if whole { filters.len() } else { narrows };
+    let whole_parts = match asked.parts.whole.len() {
+        0 => String::new(),
+        parts => format!(", {parts} parts whole"),
+    };
     let label = format!(
-        "hot: {} partitions on the server, {filtered} of {} filters there",
+        "hot: {} partitions on the server{whole_parts}, {filtered} of {} filters there",
         served.len(),
         filters.len()
     );
@@ -141,7 +159,7 @@ pub(super) fn places(
 /// A statement on what a tenant sees of some places, or everyone together; `hidden`: with the ledger and what was set aside.
 pub(super) fn seen_in(places: String, tenant: Option<&str>, hidden: bool) -> Asked {
     let mut asked = Asked {
-        conditions: vec![places],
+        places,
         ..Asked::default()
     };
     if let Some(tenant) = tenant {
@@ -171,7 +189,8 @@ fn decide(asked: &mut Asked, schema: &SchemaRef, filters: &[Arc<dyn PhysicalExpr
 }
 
 fn fits(texts: &[String], parameters: &[(String, String)], asked: &Asked) -> bool {
-    let words: usize = texts.iter().chain(&asked.conditions).map(String::len).sum();
+    let known = texts.iter().chain(&asked.conditions).chain([&asked.places]);
+    let words: usize = known.map(String::len).sum();
     let values: usize = parameters
         .iter()
         .chain(&asked.parameters)
@@ -328,11 +347,15 @@ impl ExecutionPlan for ServerExec {
         Ok(self)
     }
 
+    /// The first rows of an order may come twice as many: once of the parts that count as a whole, and once of the others.
     fn fetch(&self) -> Option<usize> {
-        self.asked.limit
+        self.asked.limit.filter(|_| self.asked.order.is_empty())
     }
 
     fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        if !self.asked.order.is_empty() {
+            return None;
+        }
         let mut fewer = self.clone();
         fewer.asked.limit = match (self.asked.limit, limit) {
             (Some(mine), Some(theirs)) => Some(mine.min(theirs)),

@@ -94,7 +94,7 @@ impl Looks {
             PinnedRows::Memory(chunks) => Ok(hot_scan::in_memory(chunks, &served, &window).await),
             // Nor was a server asked for which no time is left: it has done nothing wrong.
             PinnedRows::Server { .. } if found.is_hot() || self.left.is_zero() => Ok(None),
-            PinnedRows::Server { hot, seam } => {
+            PinnedRows::Server { hot, seam, .. } => {
                 let began = Instant::now();
                 let limits = self.limits.map(|limits| StatementLimits {
                     time: self.left,

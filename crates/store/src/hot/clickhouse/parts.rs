@@ -1,0 +1,221 @@
+//! What each part of the table holds. A part never changes while it has its name, so where all rows of one count, a query of them need
+//! not look at the offset of any; and where none counts, not at the part.
+//!
+//! A statement asks for the parts that count as a whole by their names, and for all others by what the seam says. A part that was merged
+//! away since, or came since, is among the others: nothing depends on the names being the newest, but both halves must see the same parts.
+
+use std::collections::BTreeMap;
+
+use sluice_wire::ids::Partition;
+
+use super::client::{ClickHouseError, Statement};
+use super::schema::{ENDS, TABLE};
+use super::visible;
+use super::{ClickHouseHot, Held, META_WITHIN, parse_held};
+use crate::seam::SeamRecord;
+
+/// Both halves of a statement read the table as it was at one moment.
+pub(super) const ONE_MOMENT: &str = "enable_shared_storage_snapshot_in_query";
+/// Generations of partitions in all parts that a query's look takes; where there are more, parts are not told apart for a while.
+const MAX_LINES: usize = 20_000;
+/// Names in a statement, the largest parts first: small ones are looked at quickly.
+const MAX_NAMES: usize = 512;
+
+/// What the parts of the table held at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parts(Vec<Part>);
+
+#[derive(Clone, Debug)]
+struct Part {
+    name: String,
+    held: Vec<Held>,
+}
+
+/// The parts of which no row need be looked at.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Split {
+    /// All their rows count.
+    pub(crate) whole: Vec<String>,
+    /// None of theirs does.
+    pub(crate) without: Vec<String>,
+}
+
+impl Parts {
+    /// `served`: the first and the last offset that hot serves of each partition.
+    pub(crate) fn split(
+        &self,
+        seam: &BTreeMap<Partition, SeamRecord>,
+        served: &BTreeMap<Partition, (u64, u64)>,
+    ) -> Split {
+        let counting: BTreeMap<Partition, Vec<visible::Counting>> = served
+            .iter()
+            .filter_map(|(partition, (first, last))| {
+                let record = seam.get(partition)?;
+                Some((*partition, visible::counting(record, *first, *last).collect()))
+            })
+            .collect();
+        // A generation may count at several stretches.
+        let any = |held: &Held, is: &dyn Fn(&visible::Counting) -> bool| {
+            let theirs = counting.get(&held.partition).into_iter().flatten();
+            theirs.filter(|one| one.generation == held.generation).any(is)
+        };
+        let is_whole = |held: &Held| any(held, &|one| one.low <= held.first && held.last <= one.high);
+        let is_without = |held: &Held| !any(held, &|one| one.low <= held.last && held.first <= one.high);
+        let mut split = Split::default();
+        for part in self.0.iter().take(MAX_NAMES) {
+            if part.held.iter().all(is_whole) {
+                split.whole.push(part.name.clone());
+            } else if part.held.iter().all(is_without) {
+                split.without.push(part.name.clone());
+            }
+        }
+        split
+    }
+
+    fn of(lines: Vec<(String, Held)>) -> Self {
+        let mut parts: BTreeMap<String, Vec<Held>> = BTreeMap::new();
+        for (name, held) in lines {
+            parts.entry(name).or_default().push(held);
+        }
+        // A name that could end a text in a statement is none that the server gives.
+        let is_plain = |name: &str| {
+            name.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        };
+        let mut parts: Vec<Part> = parts
+            .into_iter()
+            .filter(|(name, _)| is_plain(name))
+            .map(|(name, held)| Part { name, held })
+            .collect();
+        parts.sort_by_key(|part| std::cmp::Reverse(part.held.iter().map(|held| held.rows).sum::<u64>()));
+        Self(parts)
+    }
+}
+
+impl Split {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.whole.is_empty() && self.without.is_empty()
+    }
+}
+
+impl ClickHouseHot {
+    /// What the server holds of each generation, and in which parts; `None`: there are too many parts to tell them apart.
+    pub(super) async fn held_in_parts(
+        &self,
+        within: std::time::Duration,
+    ) -> Result<Option<(Vec<Held>, Parts)>, ClickHouseError> {
+        let text = format!(
+            "SELECT `partition`, `gen`, {ENDS}, `_part` FROM `{TABLE}` GROUP BY `partition`, `gen`, `_part` LIMIT {}",
+            MAX_LINES + 1
+        );
+        let rows = self.shared.client.run(Statement::new(text), within).await?;
+        if rows.len() > MAX_LINES {
+            return Ok(None);
+        }
+        let mut lines = Vec::with_capacity(rows.len());
+        let mut sums: BTreeMap<(Partition, u64), Held> = BTreeMap::new();
+        for row in &rows {
+            let held = parse_held(row)?;
+            let name = row.get(7).cloned().unwrap_or_default();
+            let sum = sums.entry((held.partition, held.generation));
+            sum.and_modify(|sum| sum.add(held)).or_insert(held);
+            lines.push((name, held));
+        }
+        Ok(Some((sums.into_values().collect(), Parts::of(lines))))
+    }
+
+    /// Whether the server can show one moment to all of a statement. Asked once.
+    pub(super) async fn shows_one_moment(&self) -> bool {
+        if let Some(known) = self.lock().shows_one_moment {
+            return known;
+        }
+        let text = format!("SELECT count() FROM system.settings WHERE name = '{ONE_MOMENT}'");
+        let found = self.shared.client.run(Statement::new(text), META_WITHIN).await;
+        let Ok(rows) = found else { return false };
+        let known = rows
+            .first()
+            .and_then(|row| row.first())
+            .is_some_and(|count| count == "1");
+        self.lock().shows_one_moment = Some(known);
+        known
+    }
+}
+
+impl Held {
+    /// Another part of the same generation.
+    fn add(&mut self, other: Self) {
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        self.rows += other.rows;
+        self.ledger_rows += other.ledger_rows;
+        self.batch_rows += other.batch_rows;
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::seam::Claim;
+
+    const ONE: Partition = Partition {
+        generation: 1,
+        index: 0,
+    };
+
+    fn held(generation: u64, first: u64, last: u64) -> Held {
+        Held {
+            partition: ONE,
+            generation,
+            first,
+            last,
+            rows: last - first + 1,
+            ledger_rows: 0,
+            batch_rows: 0,
+        }
+    }
+
+    proptest! {
+        /// Row by row: a part is whole if each of its rows counts, and without if none does.
+        #[test]
+        fn a_part_is_told_apart_as_its_rows_are(
+            claims in proptest::collection::vec((0u64..30, 1u64..5), 0..4),
+            low in proptest::option::of(0u64..20),
+            served in (0u64..30, 0u64..30),
+            groups in proptest::collection::vec((1u64..5, 0u64..30, 0u64..10), 1..4),
+        ) {
+            let claims = claims.into_iter().map(|(from, generation)| Claim { from, generation }).collect();
+            let record = SeamRecord { claims, low, ..SeamRecord::default() };
+            let held: Vec<Held> = groups.iter().map(|(g, first, more)| held(*g, *first, first + more)).collect();
+            let counts = |generation: u64, offset: u64| {
+                served.0 <= offset
+                    && offset <= served.1
+                    && record.spans().iter().any(|span| {
+                        span.generation == generation && span.first <= offset && span.last.is_none_or(|last| offset <= last)
+                    })
+            };
+            let rows: Vec<bool> =
+                held.iter().flat_map(|one| (one.first..=one.last).map(|offset| counts(one.generation, offset))).collect();
+            let parts = Parts::of(held.iter().map(|one| ("all_1_1_0".to_owned(), *one)).collect());
+            let split = parts.split(&BTreeMap::from([(ONE, record.clone())]), &BTreeMap::from([(ONE, served)]));
+            if !split.whole.is_empty() {
+                prop_assert!(rows.iter().all(|counts| *counts));
+            }
+            if !split.without.is_empty() {
+                prop_assert!(rows.iter().all(|counts| !counts));
+            }
+            // One generation that lies within one claim is never looked at for nothing.
+            if held.len() == 1 && rows.iter().all(|counts| !counts) {
+                prop_assert!(!split.without.is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_none_is_left_out() {
+        let parts = Parts::of(vec![("x') OR 1 --".to_owned(), held(1, 0, 1))]);
+        assert!(parts.0.is_empty());
+    }
+}
