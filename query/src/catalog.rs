@@ -12,7 +12,7 @@ use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_distributed::{DistributedConfig, DistributedExt};
 use sluice_store::hot::clickhouse::StatementLimits;
-use sluice_store::{ColdCodec, Pinned, Scope, physical_rules, physical_rules_with, register_views};
+use sluice_store::{ColdCodec, Pinned, Scope, needed_settings, physical_rules, physical_rules_with, register_views};
 
 use crate::config::LimitsConfig;
 use crate::functions::{self, Literals, Plugins, step_bytes};
@@ -34,12 +34,8 @@ const PART_OF_MEMORY: u64 = 32;
 
 /// The settings that decide what a plan means: the same wherever a part of it runs.
 pub(crate) fn meaning(mut config: SessionConfig) -> SessionConfig {
-    let options = config.options_mut();
-    options.sql_parser.collect_spans = true;
-    // What least and greatest values teach leaves out those of expressions, and those that are still null (datafusion#24816, #25147):
-    // rows that hold these were passed over.
-    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
-    config
+    config.options_mut().sql_parser.collect_spans = true;
+    needed_settings(config)
 }
 
 /// Makes sessions. What every session shares (functions, optimizer rules) is made once.

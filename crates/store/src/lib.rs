@@ -20,8 +20,8 @@ pub use hot::{ClickHouseHot, EmbeddedHot, Hot, HotError, HotRows};
 pub use lake::{Lake, LakeError, S3Options};
 pub use provider::{
     ColdCodec, Completeness, FileToRead, Inputs, LookError, Looks, PinError, Pinned, Scope, Tables, TablesOptions,
-    TimeBounds, TimeRange, cold_files, inputs, is_cold_scan, is_rows, of_files, physical_rules, physical_rules_with,
-    register_views, time_bounds, to_travel,
+    TimeBounds, TimeRange, cold_files, inputs, is_cold_scan, is_rows, needed_settings, of_files, physical_rules,
+    physical_rules_with, register_views, time_bounds, to_travel,
 };
 pub use reading::{CacheOptions, Caches, Reads};
 pub use rows::{OffsetRange, RowsError};

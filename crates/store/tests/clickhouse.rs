@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arrow::array::*;
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Int64Type, UInt64Type};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use common::*;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::SessionContext;
@@ -344,6 +344,201 @@ async fn a_zombie_writes_for_nobody() {
     );
     assert_eq!(hot.with_dead_rows(&seam).await.unwrap(), vec![]);
     assert_eq!(seen(&successor).await, expected);
+}
+
+fn any_pattern() -> impl Strategy<Value = String> {
+    let letters = prop_oneof![
+        Just("a"),
+        Just("b"),
+        Just("B"),
+        Just("é"),
+        Just("🦀"),
+        Just("-"),
+        Just("\\."),
+        Just("\\\\"),
+        Just("/"),
+        Just(" "),
+        Just("\\n"),
+        Just("."),
+        Just("\\d"),
+        Just("\\s"),
+        Just("[a-c]"),
+        Just("[^b]"),
+        Just("[^\\d]"),
+        Just("(?i:é)"),
+        Just("(?s:.)"),
+        Just("\\x7f"),
+        Just("^"),
+        Just("$"),
+        Just("(?-u:[a-z])"),
+        Just("[\\]^-]"),
+        Just("\\p{Greek}"),
+    ];
+    let one = letters.prop_map(str::to_owned);
+    let pattern = one.prop_recursive(4, 24, 4, |inner| {
+        let times = prop_oneof![
+            Just("*"),
+            Just("+"),
+            Just("?"),
+            Just("*?"),
+            Just("{2}"),
+            Just("{1,3}"),
+            Just("{2,}")
+        ];
+        prop_oneof![
+            3 => proptest::collection::vec(inner.clone(), 1..4).prop_map(|all| all.concat()),
+            1 => proptest::collection::vec(inner.clone(), 1..4).prop_map(|all| format!("({})", all.join("|"))),
+            2 => (inner, times).prop_map(|(one, times)| format!("(?:{one}){times}")),
+        ]
+    });
+    (any::<bool>(), pattern).prop_map(|(cased, pattern)| if cased { pattern } else { format!("(?i){pattern}") })
+}
+
+/// A regular expression finds the same rows on the server as here, whatever stands in it and in the texts.
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_an_expression_means_the_same_on_the_server() {
+    let Some((_folder, stores)) = world().await else { return };
+    let p = partition(0);
+    claim(&stores, p, 0).await;
+    let mut runner = TestRunner::new(Config {
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let rows = concat_batches(&schema(), &records(p, 0..=59)).unwrap();
+    let texts = proptest::option::weighted(0.95, "[abB\u{e9}\u{c9}\u{1f980}λ٣3.\\\\/ \n\r\t\u{7f}x-]{0,8}");
+    let bodies: StringArray = (0..rows.num_rows())
+        .map(|_| texts.new_tree(&mut runner).unwrap().current())
+        .collect();
+    let mut columns = rows.columns().to_vec();
+    columns[schema().index_of("body").unwrap()] = Arc::new(bodies);
+    let rows = RecordBatch::try_new(schema(), columns).unwrap();
+    let slice = HotRows {
+        range: OffsetRange {
+            partition: p,
+            first: 0,
+            last: 59,
+        },
+        rows: vec![rows.clone()],
+    };
+    stores.hot.insert(&[slice]).await.unwrap();
+    let pinned = tables(&stores).pin().await.unwrap();
+    let plain = SessionContext::new();
+    plain.register_batch("e", rows).unwrap();
+    let (mut there, mut found) = (0, 0);
+    const PATTERNS: usize = 150;
+    for _ in 0..PATTERNS {
+        let pattern = any_pattern().new_tree(&mut runner).unwrap().current();
+        let text = format!(
+            "SELECT count(*), sum(\"offset\"), min(body), max(body) FROM e WHERE body ~ '{pattern}' AND NOT coalesce(body !~ '{pattern}', true)"
+        );
+        let expected = plain.sql(&text).await.unwrap().collect().await.unwrap();
+        let answer = ask(&pinned, &text).await;
+        assert_eq!(vec![answer.clone()], expected, "{pattern:?}");
+        found += answer.column(0).as_primitive::<Int64Type>().value(0);
+        let plan = format!("{:?}", ask(&pinned, &format!("EXPLAIN {text}")).await);
+        there += usize::from(plan.contains("aggregated there"));
+    }
+    assert!(
+        there > PATTERNS / 2 && found > 500,
+        "{there} were asked there, {found} rows found"
+    );
+}
+
+/// What is counted and ranked by sketches comes out alike: different values exactly so, as their sketch is made here; quantiles as near to the truth.
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_sketches_come_out_alike_from_the_server() {
+    let Some((_folder, stores)) = world().await else { return };
+    let mut plain = Vec::new();
+    for index in 0..2 {
+        let p = partition(index);
+        claim(&stores, p, 0).await;
+        for first in [0, 200, 400] {
+            insert(&stores, p, first..=first + 199).await.unwrap();
+        }
+        plain.extend(records(p, 0..=599));
+    }
+    let ctx = SessionContext::new();
+    ctx.register_batch("e", concat_batches(&schema(), &plain).unwrap())
+        .unwrap();
+    let pinned = tables(&stores).pin().await.unwrap();
+    let both = async |text: &str, mark: &str| {
+        let plan = format!("{:?}", ask(&pinned, &format!("EXPLAIN {text}")).await);
+        assert!(plan.contains(mark), "{text}: {plan}");
+        let frame = ctx.sql(text).await.unwrap();
+        let schema = Arc::clone(frame.schema().inner());
+        let here = concat_batches(&schema, &frame.collect().await.unwrap()).unwrap();
+        let there = ask(&pinned, text).await;
+        assert_eq!(there.num_rows(), here.num_rows(), "{text}");
+        (there, here)
+    };
+    for text in [
+        "SELECT approx_distinct(body) FROM e",
+        "SELECT service, approx_distinct(trace_id) FROM e WHERE signal = 'span' GROUP BY 1 ORDER BY 1",
+        "SELECT signal, status, approx_distinct(duration_ns) FROM e GROUP BY 1, 2 ORDER BY 1, 2",
+        "SELECT approx_distinct(body) FROM e WHERE service = 'nobody'",
+        "SELECT approx_distinct(attrs['route']) FROM e",
+    ] {
+        let (there, here) = both(text, "each value once").await;
+        assert_eq!(there, here, "{text}");
+    }
+    // Beside the estimate, the share of values that are below it.
+    for (share, text) in [
+        (
+            0.5,
+            "SELECT approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ns) FROM e",
+        ),
+        (
+            0.99,
+            "SELECT service, approx_percentile_cont(0.99) WITHIN GROUP (ORDER BY duration_ns) FROM e GROUP BY 1 ORDER BY 1",
+        ),
+        (
+            0.9,
+            "SELECT service, approx_percentile_cont(0.1, 200) WITHIN GROUP (ORDER BY duration_ns DESC) FROM e GROUP BY 1 ORDER BY 1",
+        ),
+        (
+            0.1,
+            "SELECT approx_percentile_cont(0.1) WITHIN GROUP (ORDER BY severity) FILTER (WHERE signal = 'log') FROM e",
+        ),
+        (
+            0.5,
+            "SELECT approx_percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ns) FROM e WHERE service = 'nobody'",
+        ),
+    ] {
+        let (there, here) = both(text, "aggregated there").await;
+        let (there, here) = (there.columns().last().unwrap(), here.columns().last().unwrap());
+        let numbers = |column: &ArrayRef| arrow::compute::cast(column, &DataType::Float64).unwrap();
+        let (there, here) = (numbers(there), numbers(here));
+        let (there, here) = (there.as_primitive::<Float64Type>(), here.as_primitive::<Float64Type>());
+        for (there, here) in there.iter().zip(here.iter()) {
+            let (Some(there), Some(here)) = (there, here) else {
+                assert_eq!((there, here), (None, None), "{text}");
+                continue;
+            };
+            let column = if text.contains("severity") {
+                "severity"
+            } else {
+                "duration_ns"
+            };
+            let below = |value: f64| {
+                let text = format!(
+                    "SELECT avg(CASE WHEN {column} < {value} THEN 1.0 ELSE 0.0 END) AS less, avg(CASE WHEN {column} <= {value} THEN 1.0 ELSE 0.0 END) \
+                     FROM e WHERE {column} IS NOT NULL"
+                );
+                let ctx = ctx.clone();
+                async move {
+                    let found = ctx.sql(&text).await.unwrap().collect().await.unwrap();
+                    let at = |column: usize| found[0].column(column).as_primitive::<Float64Type>().value(0);
+                    (at(0), at(1))
+                }
+            };
+            let ((least, most), (low, high)) = (below(there).await, below(here).await);
+            let apart = (least - high).max(low - most).max(0.0);
+            assert!(
+                apart < 0.03,
+                "{text}, share {share}: {there} on the server and {here} here are {apart} apart"
+            );
+        }
+    }
 }
 
 /// P8: what a query pinned stays what it was, whatever becomes of the parts that it knew: while it is asked, rows come that it must not see, rows of

@@ -18,12 +18,21 @@ use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::union::UnionExec;
+use datafusion::prelude::SessionConfig;
 
 use super::hot_scan::ServerExec;
 use super::part_exec::PartExec;
 
 /// What the engine calls the rule that ties steps which learn while they run to the scans below them.
 const TIES: &str = "FilterPushdown(Post)";
+
+/// What a session over the tables must be set to, or answers are wrong.
+pub fn needed_settings(mut config: SessionConfig) -> SessionConfig {
+    // What least and greatest values teach leaves out those of expressions, and those that are still null (datafusion#24816, #25147):
+    // rows that hold these were passed over.
+    config.options_mut().optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    config
+}
 
 /// The rules that plan a query over the tables: ours while the plan is as it was first made, then the engine's own.
 pub fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
@@ -144,7 +153,12 @@ fn partial_aggregate(aggregate: &AggregateExec) -> Result<Option<Arc<dyn Executi
     let Some(server) = below.servers().next() else {
         return Ok(None);
     };
-    let Some(hot) = server.aggregated(aggregate, &|expr| below.expand(expr), &told)? else {
+    let expand = |expr: &Arc<dyn PhysicalExpr>| below.expand(expr);
+    let hot = match server.aggregated(aggregate, &expand, &told)? {
+        Some(hot) => Some(hot),
+        None => server.distinct(aggregate, &expand, &told)?,
+    };
+    let Some(hot) = hot else {
         return Ok(None);
     };
     if others.is_empty() {

@@ -28,7 +28,7 @@ use sluice_wire::ids::{Partition, TenantId};
 
 pub use self::completeness::{Completeness, PartitionState};
 use self::events::EventsProvider;
-pub use self::federate::{physical_rules, physical_rules_with};
+pub use self::federate::{needed_settings, physical_rules, physical_rules_with};
 pub use self::inputs::{Inputs, inputs};
 pub use self::ranges::{LookError, Looks, TimeRange};
 pub use self::sent::ColdCodec;

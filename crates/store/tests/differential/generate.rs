@@ -358,6 +358,14 @@ fn filter(d: &mut Draw) -> (String, bool) {
 
 fn aggregate(d: &mut Draw) -> (String, bool) {
     let (measures, filtered) = (d.measures(), d.filtered());
+    if d.chance(5) {
+        // What is learnt of one extreme must not hide rows of another.
+        let (one, other) = (d.of(&["max", "min"]), d.of(&["max", "min"]));
+        let column = d.of(&["\"offset\"", "time", "severity", "duration_ns"]);
+        let sql =
+            format!("SELECT {one}({column}), {other}(character_length(body)), max(ingested_at) FROM events{filtered}");
+        return (sql, false);
+    }
     (format!("SELECT {measures} FROM events{filtered}"), false)
 }
 
@@ -615,13 +623,18 @@ fn bin(d: &mut Draw) -> (String, bool) {
 
 fn distinct(d: &mut Draw) -> (String, bool) {
     let (one, other, filtered) = (d.key(), d.key(), d.filtered());
-    let sql = match d.below(5) {
+    let sql = match d.below(7) {
         0 => format!("SELECT DISTINCT {one} AS k FROM events{filtered}"),
         1 => format!("SELECT DISTINCT {one} AS k, {other} AS l FROM events{filtered}"),
         2 => format!("SELECT count(DISTINCT {one}) FROM events{filtered}"),
         3 => format!(
             "SELECT {one} AS k, count(DISTINCT trace_id), count(DISTINCT service), count(*) FROM events{filtered} GROUP BY k"
         ),
+        4 => format!(
+            "SELECT approx_distinct({}) FROM events{filtered}",
+            d.of(&["body", "trace_id", "\"offset\""])
+        ),
+        5 => format!("SELECT {one} AS k, {other} AS l, approx_distinct(body) FROM events{filtered} GROUP BY k, l"),
         _ => format!(
             "SELECT DISTINCT ON (service) service, \"offset\", \"row\" FROM events{filtered} ORDER BY service, {PLACE}"
         ),

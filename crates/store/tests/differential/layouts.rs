@@ -9,7 +9,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use sluice_store::provider::VIEWS;
 use sluice_store::{
-    HotRows, OffsetRange, Pinned, Scope, Stores, Tables, TablesOptions, physical_rules, register_views,
+    HotRows, OffsetRange, Pinned, Scope, Stores, Tables, TablesOptions, needed_settings, physical_rules, register_views,
 };
 use sluice_wire::ids::TenantId;
 
@@ -101,6 +101,7 @@ fn context() -> SessionContext {
     let config = SessionConfig::new()
         .with_target_partitions(2)
         .with_batch_size(BATCH_ROWS);
+    let config = needed_settings(config);
     let state = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_physical_optimizer_rules(physical_rules())
@@ -225,6 +226,7 @@ async fn plain() -> SessionContext {
     let config = SessionConfig::new()
         .with_target_partitions(2)
         .with_batch_size(BATCH_ROWS);
+    let config = needed_settings(config);
     let ctx = SessionContext::new_with_config(config);
     all.register_table("events", Arc::clone(&events) as _).unwrap();
     all.register_table("everything", everything).unwrap();

@@ -187,7 +187,8 @@ mod tests {
             groups in proptest::collection::vec((1u64..5, 0u64..30, 0u64..10), 1..4),
         ) {
             let claims = claims.into_iter().map(|(from, generation)| Claim { from, generation }).collect();
-            let record = SeamRecord { claims, low, ..SeamRecord::default() };
+            let mut record = SeamRecord::default();
+            (record.claims, record.low) = (claims, low);
             let held: Vec<Held> = groups.iter().map(|(g, first, more)| held(*g, *first, first + more)).collect();
             let counts = |generation: u64, offset: u64| {
                 served.0 <= offset

@@ -3,6 +3,7 @@
 mod chunks;
 mod memory;
 mod partial;
+mod pattern;
 mod ranges;
 mod server;
 mod sql;

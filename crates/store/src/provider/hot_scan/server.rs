@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::Expr;
+use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{EquivalenceProperties, LexOrdering, PhysicalExpr};
-use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
@@ -274,7 +275,12 @@ impl ServerExec {
             .collect();
         for (function, filter) in aggregate.aggr_expr().iter().zip(aggregate.filter_expr()) {
             let args = function.expressions().iter().map(expand).collect::<Result<Vec<_>>>()?;
-            let Some(function) = function.with_new_expressions(args, Vec::new()) else {
+            let ranked = function
+                .order_bys()
+                .iter()
+                .map(|by| expand(&by.expr))
+                .collect::<Result<Vec<_>>>()?;
+            let Some(function) = function.with_new_expressions(args, ranked) else {
                 return Ok(None);
             };
             let filter = filter.as_ref().map(expand).transpose()?;
@@ -302,6 +308,81 @@ impl ServerExec {
             properties: properties(schema),
             metrics: ExecutionPlanMetricsSet::new(),
         })))
+    }
+}
+
+impl ServerExec {
+    /// The groups of a partial aggregate and what it counts the different values of, each once; and the aggregate over those. For one that
+    /// gives the same however often it sees a value.
+    pub(in crate::provider) fn distinct(
+        &self,
+        aggregate: &AggregateExec,
+        expand: &Expand<'_>,
+        besides: &str,
+    ) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+        let groups = aggregate.group_expr();
+        let ([function], [None]) = (aggregate.aggr_expr(), aggregate.filter_expr()) else {
+            return Ok(None);
+        };
+        let args = function.expressions();
+        let ("approx_distinct", [counted]) = (function.fun().name(), args.as_slice()) else {
+            return Ok(None);
+        };
+        if !self.is_open() || !(groups.is_true_no_grouping() || groups.is_single()) {
+            return Ok(None);
+        }
+        let schema = self.schema();
+        let mut words = Words::new(&schema, self.asked.parameters.len());
+        let mut columns = Vec::new();
+        for expr in groups.expr().iter().map(|(expr, _)| expr).chain([counted]) {
+            match words.key(&expand(expr)?) {
+                Some(key) => columns.push(format!("{} AS `k {}`", key.text, columns.len())),
+                None => return Ok(None),
+            }
+        }
+        let parameters = words.parameters;
+        if !fits(&columns, &parameters, &self.asked) {
+            return Ok(None);
+        }
+        let of_group = |at: usize| aggregate.schema().field(at).clone().with_name(format!("k {at}"));
+        let last = columns.len() - 1;
+        let mut fields: Vec<Field> = (0..last).map(of_group).collect();
+        let kind = counted.data_type(&aggregate.input_schema())?;
+        fields.push(Field::new(format!("k {last}"), kind, true));
+        let found = Arc::new(Schema::new(fields));
+        let mut asked = self.asked.clone();
+        asked.groups = (0..columns.len()).map(|at| format!("`k {at}`")).collect();
+        asked.columns = columns;
+        asked.parameters.extend(parameters);
+        let values = Self {
+            hot: self.hot.clone(),
+            asked,
+            computed: true,
+            whole: true,
+            label: format!("{}, each value once{besides}", self.label),
+            reads: Arc::clone(&self.reads),
+            properties: properties(Arc::clone(&found)),
+            metrics: ExecutionPlanMetricsSet::new(),
+        };
+        let column = |at: usize| Arc::new(Column::new(&format!("k {at}"), at)) as Arc<dyn PhysicalExpr>;
+        let names = groups.expr().iter().map(|(_, name)| name);
+        let by: Vec<_> = names.enumerate().map(|(at, name)| (column(at), name.clone())).collect();
+        let by = match by.is_empty() {
+            true => groups.clone(),
+            false => PhysicalGroupBy::new_single(by),
+        };
+        let Some(function) = function.with_new_expressions(vec![column(last)], Vec::new()) else {
+            return Ok(None);
+        };
+        AggregateExec::try_new(
+            AggregateMode::Partial,
+            by,
+            vec![Arc::new(function)],
+            vec![None],
+            Arc::new(values),
+            found,
+        )
+        .map(|counted| Some(Arc::new(counted) as Arc<dyn ExecutionPlan>))
     }
 }
 

@@ -2,7 +2,7 @@
 //! is left to the engine.
 //!
 //! Left out on purpose: comparing floats (here NaN equals itself and is the largest, there it is neither), integer arithmetic (here it
-//! fails where it overflows), patterns with `_` and regular expressions, upper and lower case beyond ASCII.
+//! fails where it overflows), patterns with `_`, upper and lower case.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use datafusion::physical_expr::expressions::{
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::scalar::ScalarValue;
 
+use super::pattern;
 use crate::hot::clickhouse::text_parameter;
 
 const MAX_DEPTH: usize = 40;
@@ -121,6 +122,10 @@ impl<'a> Words<'a> {
                 let word = if *binary.op() == Operator::And { "AND" } else { "OR" };
                 return Some(Value::boolean(format!("({left} {word} {right})")));
             }
+            Operator::RegexMatch => return self.matches(binary.left(), binary.right(), "", false, depth),
+            Operator::RegexIMatch => return self.matches(binary.left(), binary.right(), "", true, depth),
+            Operator::RegexNotMatch => return self.matches(binary.left(), binary.right(), "NOT ", false, depth),
+            Operator::RegexNotIMatch => return self.matches(binary.left(), binary.right(), "NOT ", true, depth),
             Operator::Eq => "=",
             Operator::NotEq => "!=",
             Operator::Lt => "<",
@@ -172,6 +177,21 @@ impl<'a> Words<'a> {
         }
         let (word, pattern) = (if like.negated() { "NOT LIKE" } else { "LIKE" }, self.text(&pattern));
         Some(Value::boolean(format!("({} {word} {pattern})", asked.text)))
+    }
+
+    fn matches(
+        &mut self,
+        text: &Arc<dyn PhysicalExpr>,
+        pattern: &Arc<dyn PhysicalExpr>,
+        not: &str,
+        ignores_case: bool,
+        depth: usize,
+    ) -> Option<Value> {
+        let asked = self.value(text, depth).filter(|asked| is_text(&asked.kind))?;
+        let pattern = text_of(pattern.downcast_ref::<Literal>()?.value())?;
+        let pattern = pattern::spelled(&pattern, ignores_case)?;
+        let pattern = self.text(&pattern);
+        Some(Value::boolean(format!("({not}match({}, {pattern}))", asked.text)))
     }
 
     fn case(&mut self, case: &CaseExpr, depth: usize) -> Option<Value> {
@@ -265,6 +285,7 @@ impl<'a> Words<'a> {
                 let prefix = self.text(&prefix);
                 Some(Value::boolean(format!("startsWith({}, {prefix})", asked.text)))
             }
+            ("regexp_like", [text, pattern]) => self.matches(text, pattern, "", false, depth),
             _ => None,
         }
     }
