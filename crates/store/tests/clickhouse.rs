@@ -481,6 +481,15 @@ async fn p8_sketches_come_out_alike_from_the_server() {
         let (there, here) = both(text, "each value once").await;
         assert_eq!(there, here, "{text}");
     }
+    for text in [
+        "SELECT name, min(value), max(value) FROM e GROUP BY 1 ORDER BY 1",
+        "SELECT min(value) FILTER (WHERE service = 'service-1'), max(value) FILTER (WHERE service = 'nobody') FROM e",
+        "SELECT min(value), max(value) FROM e WHERE signal = 'log'",
+        "SELECT body ~ 'line \\d+7$' AS k, max(value), max(\"offset\") FROM e GROUP BY 1 ORDER BY 1",
+    ] {
+        let (there, here) = both(text, "aggregated there").await;
+        assert_eq!(there, here, "{text}");
+    }
     // Beside the estimate, the share of values that are below it.
     for (share, text) in [
         (

@@ -41,6 +41,17 @@ const MAX_SMALL_ANSWER: usize = 16 << 20;
 const MAX_ERROR: usize = 600;
 /// More than any chain is long.
 const NEVER: u64 = 1 << 32;
+/// What a profile of somebody's may have set, so that an answer is cut short in silence.
+const CUTS: [&str; 8] = [
+    "result_overflow_mode",
+    "read_overflow_mode",
+    "read_overflow_mode_leaf",
+    "timeout_overflow_mode",
+    "group_by_overflow_mode",
+    "sort_overflow_mode",
+    "distinct_overflow_mode",
+    "set_overflow_mode",
+];
 /// How an Arrow stream that is whole ends.
 const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
@@ -102,6 +113,12 @@ impl Statement {
     }
 }
 
+/// The answer comes whole or not at all.
+fn whole(statement: Statement) -> Statement {
+    CUTS.iter()
+        .fold(statement, |statement, cut| statement.with(cut, "throw"))
+}
+
 impl Client {
     pub(super) fn new(config: &ClickHouseConfig) -> Result<Self, ConfigError> {
         let mut tcp = HttpConnector::new();
@@ -161,7 +178,7 @@ impl Client {
         within: Duration,
     ) -> Result<Vec<Vec<String>>, ClickHouseError> {
         let whole = async {
-            let statement = statement
+            let statement = whole(statement)
                 .with("wait_end_of_query", 1)
                 .with("default_format", "TabSeparatedRaw");
             let body = Bytes::from(statement.text.clone());
@@ -193,15 +210,11 @@ impl Client {
 
     /// Begins a query whose rows come in Arrow.
     pub(crate) async fn query(&self, statement: Statement) -> Result<ArrowAnswer, ClickHouseError> {
-        let statement = statement
+        let statement = whole(statement)
             .with("default_format", "ArrowStream")
             .with("output_format_arrow_compression_method", "none")
             .with("output_format_arrow_low_cardinality_as_dictionary", 0)
             .with("output_format_arrow_string_as_string", 1)
-            // Somebody's profile must not cut an answer short in silence.
-            .with("result_overflow_mode", "throw")
-            .with("read_overflow_mode", "throw")
-            .with("timeout_overflow_mode", "throw")
             // Chains of comparisons stay chains: what a list makes of a null is not for each release of a server to decide.
             .with("optimize_min_equality_disjunction_chain_length", NEVER)
             .with("optimize_min_inequality_conjunction_chain_length", NEVER)

@@ -59,6 +59,10 @@ const NOTHING_STORED: &[u32] = &[
     516, // AUTHENTICATION_FAILED
 ];
 
+const UNKNOWN_SETTING: u32 = 115;
+/// Of a statement in two halves; the server takes 256 KiB, and so many words.
+const MAX_HALVES_BYTES: usize = 96 << 10;
+
 /// The table on one server. Clones share it.
 #[derive(Clone)]
 pub struct ClickHouseHot {
@@ -304,13 +308,15 @@ impl ClickHouseHot {
         seam: &BTreeMap<Partition, SeamRecord>,
     ) -> Result<(Vec<Held>, Parts), ClickHouseError> {
         let are_many = self.lock().many_parts_until.is_some_and(|until| Instant::now() < until);
-        if !are_many && self.shows_one_moment().await {
-            if let Some(found) = self.held_in_parts(PIN_WITHIN).await? {
+        let until = Instant::now() + PIN_WITHIN;
+        let left = || until.saturating_duration_since(Instant::now());
+        if !are_many && self.shows_one_moment(left()).await? {
+            if let Some(found) = self.held_in_parts(left()).await? {
                 return Ok(found);
             }
             self.lock().many_parts_until = Some(Instant::now() + MANY_PARTS_REST);
         }
-        Ok((self.held(seam, PIN_WITHIN).await?, Parts::default()))
+        Ok((self.held(seam, left()).await?, Parts::default()))
     }
 
     /// What the server holds of the generations that decide anything.
@@ -344,18 +350,29 @@ impl ClickHouseHot {
         asked: Asked,
         limits: Option<&StatementLimits>,
     ) -> Result<ArrowAnswer, ClickHouseError> {
-        let mut statement = Statement::new(asked.text());
-        if !asked.parts.is_empty() {
-            statement = statement.with(parts::ONE_MOMENT, 1);
+        let in_halves = asked.in_halves();
+        let is_one = in_halves.is_none();
+        let mut statement = Statement::new(in_halves.unwrap_or_else(|| asked.of(&asked.places)));
+        if !is_one {
+            statement = parts::at_one_moment(statement);
         }
         if asked.has_long_rows() {
-            statement = statement.with("max_block_size", SORTED_ROWS_AT_ONCE);
+            statement = statement.with("max_block_size", LONG_ROWS_AT_ONCE);
         }
         if let Some(limits) = limits {
             statement = limits.bind(statement);
         }
         statement.parameters = asked.parameters;
-        self.shared.client.query(statement).await
+        let answer = self.shared.client.query(statement).await;
+        if let Err(ClickHouseError::Refused {
+            code: Some(UNKNOWN_SETTING),
+            ..
+        }) = &answer
+        {
+            // It is an older server than it was.
+            self.lock().shows_one_moment = None;
+        }
+        answer
     }
 
     /// Lets people who read the server directly see the rows that count, as these records say.
@@ -395,6 +412,8 @@ pub(crate) struct Asked {
     pub(crate) columns: Vec<String>,
     pub(crate) conditions: Vec<String>,
     pub(crate) groups: Vec<String>,
+    /// What is computed of a group may be as long as the group.
+    pub(crate) has_long_states: bool,
     pub(crate) order: Vec<String>,
     pub(crate) limit: Option<usize>,
     pub(crate) parameters: Vec<(String, String)>,
@@ -402,31 +421,32 @@ pub(crate) struct Asked {
 
 impl Asked {
     /// Where some parts count as a whole, groups and first rows come once of those and once of the others: whoever asks puts them together.
-    fn text(&self) -> String {
+    /// `None`: there are none, or it would be too long.
+    fn in_halves(&self) -> Option<String> {
         let listed = |names: &mut dyn Iterator<Item = &String>| {
             let quoted: Vec<String> = names.map(|name| format!("'{name}'")).collect();
             quoted.join(",")
         };
+        if self.parts.is_empty() {
+            return None;
+        }
         let Split { whole, without } = &self.parts;
-        let others = match self.parts.is_empty() {
-            true => self.places.clone(),
-            false => {
-                let known = listed(&mut whole.iter().chain(without));
-                format!("`_part` NOT IN ({known}) AND {}", self.places)
+        let known = listed(&mut whole.iter().chain(without));
+        let others = self.of(&format!("`_part` NOT IN ({known}) AND {}", self.places));
+        let text = if whole.is_empty() {
+            others
+        } else {
+            let whole = self.of(&format!("`_part` IN ({})", listed(&mut whole.iter())));
+            let all = format!("({whole}) UNION ALL ({others})");
+            match self.limit.filter(|_| self.order.is_empty()) {
+                Some(limit) => format!("SELECT * FROM ({all}) LIMIT {limit}"),
+                None => all,
             }
         };
-        if whole.is_empty() {
-            return self.of(&others);
-        }
-        let whole = format!("`_part` IN ({})", listed(&mut whole.iter()));
-        let all = format!("({}) UNION ALL ({})", self.of(&whole), self.of(&others));
-        match self.limit.filter(|_| self.order.is_empty()) {
-            Some(limit) => format!("SELECT * FROM ({all}) LIMIT {limit}"),
-            None => all,
-        }
+        (text.len() <= MAX_HALVES_BYTES).then_some(text)
     }
 
-    /// The same of the rows of some places.
+    /// The statement on the rows of some places.
     fn of(&self, places: &str) -> String {
         let shown = match self.columns.is_empty() {
             // Only how many there are.
@@ -448,14 +468,15 @@ impl Asked {
         text
     }
 
-    /// Blocks of what is sorted are counted in rows alone, those that are read in bytes too.
+    /// Blocks of what is sorted or grouped are counted in rows alone, those that are read in bytes too.
     fn has_long_rows(&self) -> bool {
-        !self.order.is_empty() && self.limit.is_none_or(|limit| limit as u64 > SORTED_ROWS_AT_ONCE)
+        let are_many = self.limit.is_none_or(|limit| limit as u64 > LONG_ROWS_AT_ONCE);
+        self.has_long_states || !self.order.is_empty() && are_many
     }
 }
 
-/// Rows of one batch of an answer that is sorted.
-const SORTED_ROWS_AT_ONCE: u64 = 8192;
+/// Rows of one batch of an answer where they may be long.
+const LONG_ROWS_AT_ONCE: u64 = 8192;
 
 /// Seam conditions for a scan: rows of a partition that count at these offsets.
 pub(crate) fn rows_between(partition: Partition, record: &SeamRecord, first: u64, last: u64) -> Option<String> {
@@ -504,4 +525,32 @@ fn parse_held(row: &[String]) -> Result<Held, ClickHouseError> {
         })
     };
     held().ok_or_else(|| ClickHouseError::Answer(format!("{row:?} are no ends of a generation")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_named_while_the_statement_stays_short() {
+        let names = |count: usize| (0..count).map(|n| format!("20260101_{n}_{n}_0")).collect();
+        let mut asked = Asked {
+            places: "(`partition` = 0)".to_owned(),
+            limit: Some(3),
+            ..Asked::default()
+        };
+        assert_eq!(asked.in_halves(), None);
+        asked.parts.without = names(1);
+        let one = asked.in_halves().unwrap();
+        assert!(!one.contains("UNION") && one.ends_with("LIMIT 3"), "{one}");
+        asked.parts.whole = names(2);
+        let both = asked.in_halves().unwrap();
+        assert!(
+            both.starts_with("SELECT * FROM ((SELECT") && both.ends_with(" LIMIT 3"),
+            "{both}"
+        );
+        asked.conditions = vec!["1".repeat(MAX_HALVES_BYTES / 2)];
+        assert_eq!(asked.in_halves(), None);
+    }
 }

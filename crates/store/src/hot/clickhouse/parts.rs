@@ -5,17 +5,20 @@
 //! away since, or came since, is among the others: nothing depends on the names being the newest, but both halves must see the same parts.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sluice_wire::ids::Partition;
 
 use super::client::{ClickHouseError, Statement};
 use super::schema::{ENDS, TABLE};
 use super::visible;
-use super::{ClickHouseHot, Held, META_WITHIN, parse_held};
+use super::{ClickHouseHot, Held, parse_held};
 use crate::seam::SeamRecord;
 
 /// Both halves of a statement read the table as it was at one moment.
-pub(super) const ONE_MOMENT: &str = "enable_shared_storage_snapshot_in_query";
+const ONE_MOMENT: &str = "enable_shared_storage_snapshot_in_query";
+/// What else a profile of somebody's could have set that gives each half a moment of its own.
+const MOMENTS_OF_THEIR_OWN: [(&str, u8); 2] = [("enable_parallel_replicas", 0), ("enable_analyzer", 1)];
 /// Generations of partitions in all parts that a query's look takes; where there are more, parts are not told apart for a while.
 const MAX_LINES: usize = 20_000;
 /// Names in a statement, the largest parts first: small ones are looked at quickly.
@@ -72,24 +75,33 @@ impl Parts {
         split
     }
 
-    fn of(lines: Vec<(String, Held)>) -> Self {
-        let mut parts: BTreeMap<String, Vec<Held>> = BTreeMap::new();
-        for (name, held) in lines {
-            parts.entry(name).or_default().push(held);
-        }
+    /// `None` stands for rows that no writer wrote.
+    fn of(parts: BTreeMap<&str, Vec<Option<Held>>>) -> Self {
         // A name that could end a text in a statement is none that the server gives.
         let is_plain = |name: &str| {
             name.bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
         };
-        let mut parts: Vec<Part> = parts
+        let known = parts
             .into_iter()
             .filter(|(name, _)| is_plain(name))
-            .map(|(name, held)| Part { name, held })
-            .collect();
+            .filter_map(|(name, held)| {
+                let held = held.into_iter().collect::<Option<Vec<Held>>>()?;
+                let name = name.to_owned();
+                Some(Part { name, held })
+            });
+        let mut parts: Vec<Part> = known.collect();
         parts.sort_by_key(|part| std::cmp::Reverse(part.held.iter().map(|held| held.rows).sum::<u64>()));
         Self(parts)
     }
+}
+
+/// A statement in two halves that read the table at one moment.
+pub(super) fn at_one_moment(statement: Statement) -> Statement {
+    let own = MOMENTS_OF_THEIR_OWN.into_iter();
+    own.fold(statement.with(ONE_MOMENT, 1), |statement, (name, value)| {
+        statement.with(name, value)
+    })
 }
 
 impl Split {
@@ -100,10 +112,7 @@ impl Split {
 
 impl ClickHouseHot {
     /// What the server holds of each generation, and in which parts; `None`: there are too many parts to tell them apart.
-    pub(super) async fn held_in_parts(
-        &self,
-        within: std::time::Duration,
-    ) -> Result<Option<(Vec<Held>, Parts)>, ClickHouseError> {
+    pub(super) async fn held_in_parts(&self, within: Duration) -> Result<Option<(Vec<Held>, Parts)>, ClickHouseError> {
         let text = format!(
             "SELECT `partition`, `gen`, {ENDS}, `_part` FROM `{TABLE}` GROUP BY `partition`, `gen`, `_part` LIMIT {}",
             MAX_LINES + 1
@@ -112,32 +121,35 @@ impl ClickHouseHot {
         if rows.len() > MAX_LINES {
             return Ok(None);
         }
-        let mut lines = Vec::with_capacity(rows.len());
+        let mut parts: BTreeMap<&str, Vec<Option<Held>>> = BTreeMap::new();
         let mut sums: BTreeMap<(Partition, u64), Held> = BTreeMap::new();
         for row in &rows {
-            let held = parse_held(row)?;
-            let name = row.get(7).cloned().unwrap_or_default();
-            let sum = sums.entry((held.partition, held.generation));
-            sum.and_modify(|sum| sum.add(held)).or_insert(held);
-            lines.push((name, held));
+            let name = row.get(7).map_or("", String::as_str);
+            // Rows that no writer wrote count nowhere, and their part is one whose rows are looked at.
+            let held = parse_held(row).ok();
+            if let Some(held) = held {
+                let sum = sums.entry((held.partition, held.generation));
+                sum.and_modify(|sum| sum.add(held)).or_insert(held);
+            }
+            parts.entry(name).or_default().push(held);
         }
-        Ok(Some((sums.into_values().collect(), Parts::of(lines))))
+        Ok(Some((sums.into_values().collect(), Parts::of(parts))))
     }
 
     /// Whether the server can show one moment to all of a statement. Asked once.
-    pub(super) async fn shows_one_moment(&self) -> bool {
-        if let Some(known) = self.lock().shows_one_moment {
-            return known;
+    pub(super) async fn shows_one_moment(&self, within: Duration) -> Result<bool, ClickHouseError> {
+        let known = self.lock().shows_one_moment;
+        if let Some(known) = known {
+            return Ok(known);
         }
         let text = format!("SELECT count() FROM system.settings WHERE name = '{ONE_MOMENT}'");
-        let found = self.shared.client.run(Statement::new(text), META_WITHIN).await;
-        let Ok(rows) = found else { return false };
+        let rows = self.shared.client.run(Statement::new(text), within).await?;
         let known = rows
             .first()
             .and_then(|row| row.first())
             .is_some_and(|count| count == "1");
         self.lock().shows_one_moment = Some(known);
-        known
+        Ok(known)
     }
 }
 
@@ -199,7 +211,7 @@ mod tests {
             };
             let rows: Vec<bool> =
                 held.iter().flat_map(|one| (one.first..=one.last).map(|offset| counts(one.generation, offset))).collect();
-            let parts = Parts::of(held.iter().map(|one| ("all_1_1_0".to_owned(), *one)).collect());
+            let parts = Parts::of(BTreeMap::from([("all_1_1_0", held.iter().copied().map(Some).collect())]));
             let split = parts.split(&BTreeMap::from([(ONE, record.clone())]), &BTreeMap::from([(ONE, served)]));
             if !split.whole.is_empty() {
                 prop_assert!(rows.iter().all(|counts| *counts));
@@ -215,8 +227,10 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_is_none_is_left_out() {
-        let parts = Parts::of(vec![("x') OR 1 --".to_owned(), held(1, 0, 1))]);
+    fn what_no_writer_wrote_is_looked_at() {
+        let foreign = ("x') OR 1 --", vec![Some(held(1, 0, 1))]);
+        let strange = ("all_1_1_0", vec![Some(held(1, 0, 1)), None]);
+        let parts = Parts::of(BTreeMap::from([foreign, strange]));
         assert!(parts.0.is_empty());
     }
 }

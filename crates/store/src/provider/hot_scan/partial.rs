@@ -1,5 +1,6 @@
 //! Aggregates that the server computes up to the state that the engine merges with those of the other tier.
 
+use arrow::array::{Array, Float64Array, Float64Builder, ListArray, ListBuilder, StringArray};
 use arrow::datatypes::DataType;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
@@ -63,6 +64,7 @@ pub(super) fn state(
             let counted = format!("nullIf(toUInt64({}), 0)", count(Some(&text)));
             vec![counted, apply("sumOrNull", &text)]
         }
+        "min" | "max" if kind == DataType::Float64 => vec![extreme_of_floats(name, &text, only.as_deref())],
         "min" if ranks => vec![apply("minOrNull", &text)],
         "max" if ranks => vec![apply("maxOrNull", &text)],
         "bool_or" if kind == DataType::Boolean => vec![apply("maxOrNull", &format!("toUInt8({text})"))],
@@ -72,13 +74,26 @@ pub(super) fn state(
     Some(states)
 }
 
+/// What is no number is larger than every number, as it is where batches are compared here.
+fn extreme_of_floats(name: &str, value: &str, only: Option<&str>) -> String {
+    let all = |condition: String| match only {
+        Some(only) => format!("{condition} AND {only}"),
+        None => condition,
+    };
+    let numbers = format!("{name}OrNullIf({value}, {})", all(format!("NOT isNaN({value})")));
+    let is_any_none = format!("countIf({}) > 0", all(format!("isNaN({value})")));
+    match name {
+        "max" => format!("if({is_any_none}, nan, {numbers})"),
+        _ => format!("coalesce({numbers}, if({is_any_none}, nan, NULL))"),
+    }
+}
+
 /// How many centroids the engine keeps, unless it is told.
 const CENTROIDS: u64 = 100;
 
-/// A t-digest, as the server makes it: a length, and two numbers of four bytes for each centroid, its mean and how many values it stands for.
-/// Both engines estimate from such centroids; the server keeps more of them than are kept after merging.
+/// A t-digest, as the server makes it: see [`centroids`].
 ///
-/// Of whole numbers alone: there is no number among them that the two would rank differently.
+/// Of whole numbers alone: among them are none that the two would rank differently. Means have seven digits.
 fn digest(words: &mut Words<'_>, args: &[Arc<dyn PhysicalExpr>], only: Option<&str>) -> Option<Vec<String>> {
     let (asked, kept) = match args {
         [asked, _] => (asked, CENTROIDS),
@@ -100,15 +115,6 @@ fn digest(words: &mut Words<'_>, args: &[Arc<dyn PhysicalExpr>], only: Option<&s
         Some(only) => format!("{function}If{end}({value}, {only})"),
         None => format!("{function}{end}({value})"),
     };
-    let state = format!("ifNull(toString({}), '')", apply("quantileTDigest", "State"));
-    let number = |at: &str| format!("toFloat64(reinterpretAsFloat32(substring(s, {at}, 4)))");
-    let begin = "length(s) % 8 + 8 * i + 1";
-    let pairs = format!(
-        "arrayMap(i -> ({}, {}), range(intDiv(length(s), 8)))",
-        number(begin),
-        number(&format!("4 + {begin}"))
-    );
-    let centroids = format!("arrayFlatten(arrayMap(c -> [c.1, c.2], arraySort({pairs})))");
     let or_nan = |function: &str| format!("ifNull({}, nan)", apply(function, "OrNull"));
     Some(vec![
         format!("toUInt64({kept})"),
@@ -116,8 +122,48 @@ fn digest(words: &mut Words<'_>, args: &[Arc<dyn PhysicalExpr>], only: Option<&s
         format!("toFloat64({})", apply("count", "")),
         or_nan("max"),
         or_nan("min"),
-        format!("arrayFlatten(arrayMap(s -> {centroids}, [{state}]))"),
+        format!("ifNull(hex(toString({})), '')", apply("quantileTDigest", "State")),
     ])
+}
+
+/// The centroids of digests, as the engine has them: mean and weight by turns, in the order of the means.
+///
+/// The server writes how many there are, and then two numbers of four bytes for each, its mean and how many values it stands for. Both
+/// engines estimate from such centroids; the server keeps more of them than are kept after merging. No mean lies beyond the values themselves.
+pub(super) fn centroids(states: &StringArray, least: &Float64Array, most: &Float64Array) -> Option<ListArray> {
+    let mut lists = ListBuilder::new(Float64Builder::new());
+    for row in 0..states.len() {
+        let state = bytes_of(states.value(row))?;
+        let (_, pairs) = state.split_at(state.len() % 8);
+        let number = |bytes: &[u8]| bytes.try_into().ok().map(|bytes| f64::from(f32::from_le_bytes(bytes)));
+        let pairs = pairs
+            .chunks_exact(8)
+            .map(|pair| Some((number(&pair[..4])?, number(&pair[4..])?)));
+        let mut pairs = pairs.collect::<Option<Vec<(f64, f64)>>>()?;
+        let (least, most) = (least.value(row), most.value(row));
+        let is_ranked = least <= most || pairs.is_empty();
+        if !is_ranked
+            || pairs
+                .iter()
+                .any(|(mean, weight)| !mean.is_finite() || !weight.is_finite() || *weight <= 0.0)
+        {
+            return None;
+        }
+        pairs.sort_by(|one, other| one.0.total_cmp(&other.0));
+        for (mean, weight) in pairs {
+            lists.values().append_value(mean.clamp(least, most));
+            lists.values().append_value(weight);
+        }
+        lists.append(true);
+    }
+    Some(lists.finish())
+}
+
+fn bytes_of(hexadecimal: &str) -> Option<Vec<u8>> {
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let pairs = hexadecimal.as_bytes().chunks_exact(2);
+    let bytes = pairs.map(|pair| u8::try_from(digit(pair[0])? * 16 + digit(pair[1])?).ok());
+    bytes.collect()
 }
 
 fn whole_number(expr: &Arc<dyn PhysicalExpr>) -> Option<u64> {
@@ -129,4 +175,41 @@ fn whole_number(expr: &Arc<dyn PhysicalExpr>) -> Option<u64> {
         _ => None,
     }
     .filter(|number| (1..=10_000).contains(number))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow::datatypes::Float64Type;
+
+    use super::*;
+
+    fn read(state: &str, least: f64, most: f64) -> Option<Vec<f64>> {
+        let ends = |end: f64| Float64Array::from(vec![end]);
+        let lists = centroids(&StringArray::from(vec![state]), &ends(least), &ends(most))?;
+        Some(lists.value(0).as_primitive::<Float64Type>().values().to_vec())
+    }
+
+    #[test]
+    fn a_digest_is_read_in_order_and_within_its_ends() {
+        // Two centroids: 2.0 for three values, and 1.0 for one.
+        let state = "02 00000040 00004040 0000803F 0000803F".replace(' ', "");
+        assert_eq!(read(&state, 1.0, 1.5), Some(vec![1.0, 1.0, 1.5, 3.0]));
+        assert_eq!(read("00", f64::NAN, f64::NAN), Some(vec![]));
+        assert_eq!(read("", f64::NAN, f64::NAN), Some(vec![]));
+    }
+
+    #[test]
+    fn what_is_no_digest_is_refused() {
+        for (state, least, most) in [
+            ("01zz00004000004040", 0.0, 9.0),
+            ("010000C07F00004040", 0.0, 9.0),
+            ("010000004000000000", 0.0, 9.0),
+            ("010000004000004040", f64::NAN, f64::NAN),
+            ("010000004000004040", 9.0, 0.0),
+        ] {
+            assert_eq!(read(state, least, most), None, "{state}");
+        }
+    }
 }

@@ -2,13 +2,14 @@
 //! two read classes, flags or escapes. What has no such spelling is left to the engine.
 
 use regex_syntax::ParserBuilder;
-use regex_syntax::hir::{Class, Hir, HirKind, Look};
+use regex_syntax::hir::{Class, Hir, HirKind, Look, Repetition};
 
 /// Of an expression as it is spelled; it travels in the address.
 const MAX_BYTES: usize = 4 << 10;
 /// The server's engine takes memory for each repetition.
 const MAX_REPEATED_BYTES: usize = 4 << 10;
-const MAX_REPETITIONS: u32 = 200;
+/// Of repetitions within repetitions, multiplied: its engine refuses more.
+const MAX_REPETITIONS: usize = 1000;
 const MAX_DEPTH: u32 = 50;
 
 /// An expression that matches the same texts there.
@@ -18,7 +19,8 @@ pub(super) fn spelled(pattern: &str, ignores_case: bool) -> Option<String> {
     let meaning = parser.build().parse(pattern).ok()?;
     let mut spelled = String::new();
     spell(&meaning, &mut spelled)?;
-    (weight(&meaning, 1)? <= MAX_REPEATED_BYTES && spelled.len() <= MAX_BYTES).then_some(spelled)
+    (repeated(&meaning)? <= MAX_REPETITIONS && weight(&meaning, 1)? <= MAX_REPEATED_BYTES && spelled.len() <= MAX_BYTES)
+        .then_some(spelled)
 }
 
 fn spell(hir: &Hir, into: &mut String) -> Option<()> {
@@ -117,13 +119,7 @@ fn weight(hir: &Hir, times: usize) -> Option<usize> {
         HirKind::Literal(literal) => literal.0.len().checked_mul(times),
         HirKind::Class(Class::Unicode(class)) => class.ranges().len().checked_mul(times),
         HirKind::Class(Class::Bytes(class)) => class.ranges().len().checked_mul(times),
-        HirKind::Repetition(repetition) => {
-            let most = repetition.max.unwrap_or(repetition.min).max(1);
-            if most > MAX_REPETITIONS {
-                return None;
-            }
-            weight(&repetition.sub, times.checked_mul(most as usize)?)
-        }
+        HirKind::Repetition(repetition) => weight(&repetition.sub, times.checked_mul(most(repetition))?),
         HirKind::Capture(capture) => weight(&capture.sub, times),
         HirKind::Concat(all) | HirKind::Alternation(all) => {
             let mut sum = 0usize;
@@ -133,6 +129,23 @@ fn weight(hir: &Hir, times: usize) -> Option<usize> {
             Some(sum)
         }
     }
+}
+
+/// The largest product of repetitions within each other.
+fn repeated(hir: &Hir) -> Option<usize> {
+    match hir.kind() {
+        HirKind::Repetition(repetition) => repeated(&repetition.sub)?.checked_mul(most(repetition)),
+        HirKind::Capture(capture) => repeated(&capture.sub),
+        HirKind::Concat(all) | HirKind::Alternation(all) => {
+            let each: Option<Vec<usize>> = all.iter().map(repeated).collect();
+            Some(each?.into_iter().max().unwrap_or(1))
+        }
+        _ => Some(1),
+    }
+}
+
+fn most(repetition: &Repetition) -> usize {
+    repetition.max.unwrap_or(repetition.min).max(1) as usize
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchOptions, StringArray};
 use arrow::compute::cast;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::DataFusionError;
@@ -298,6 +298,8 @@ impl ServerExec {
         asked.columns = columns;
         asked.parameters.extend(parameters);
         asked.groups = keys;
+        let is_long = |field: &Arc<Field>| field.data_type().is_nested();
+        asked.has_long_states = schema.fields().iter().any(is_long);
         Ok(Some(Arc::new(Self {
             hot: self.hot.clone(),
             asked,
@@ -482,12 +484,29 @@ impl ExecutionPlan for ServerExec {
 
 /// States of aggregates as the engine has them.
 fn states(answer: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
-    let columns = schema.fields().iter().zip(answer.columns());
-    let arrays = columns
-        .map(|(field, column)| cast(column, field.data_type()))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut arrays: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+    for (field, column) in schema.fields().iter().zip(answer.columns()) {
+        let is_digest = matches!(field.data_type(), DataType::List(item) if item.data_type() == &DataType::Float64);
+        arrays.push(match column.as_string_opt::<i32>() {
+            Some(digests) if is_digest => digested(digests, &arrays)?,
+            _ => cast(column, field.data_type())?,
+        });
+    }
     let options = RecordBatchOptions::new().with_row_count(Some(answer.num_rows()));
     Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?)
+}
+
+/// Centroids stand behind the most and the least of what they were made of.
+fn digested(digests: &StringArray, before: &[ArrayRef]) -> Result<ArrayRef> {
+    let ends = match before {
+        [.., most, least] => most
+            .as_primitive_opt::<Float64Type>()
+            .zip(least.as_primitive_opt::<Float64Type>()),
+        _ => None,
+    };
+    let lists = ends.and_then(|(most, least)| partial::centroids(digests, least, most));
+    let strange = || DataFusionError::Execution("ClickHouse sent a digest that is none".to_owned());
+    lists.map(|lists| Arc::new(lists) as ArrayRef).ok_or_else(strange)
 }
 
 /// A limit that the server kept is told as if it had been kept here.
