@@ -111,8 +111,10 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, handler: &Handler) -> Opt
 /// A layout with one package in it, and what a good registry would answer.
 #[derive(Clone)]
 struct Shelf {
-    folder: Arc<TempDir>,
+    place: PathBuf,
     package: Package,
+    /// Not with a server, which lives as long as the process: the folder would stay behind.
+    folder: Option<Arc<TempDir>>,
 }
 
 const SIZE: usize = 200_000;
@@ -121,23 +123,27 @@ impl Shelf {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let package = package(folder.path(), SIZE);
-        let layout: Reference = format!("oci:{}", folder.path().join("shelf").display())
-            .parse()
-            .unwrap();
+        let place = folder.path().join("shelf");
+        let layout: Reference = format!("oci:{}", place.display()).parse().unwrap();
         oci::push(&package, &layout, "1.0.0", &Access::default()).await.unwrap();
         Self {
-            folder: Arc::new(folder),
+            place,
             package,
+            folder: Some(Arc::new(folder)),
         }
     }
 
-    fn place(&self) -> PathBuf {
-        self.folder.path().join("shelf")
+    /// For a server.
+    fn seen(&self) -> Self {
+        Self {
+            folder: None,
+            ..self.clone()
+        }
     }
 
     fn blob(&self, digest: &str) -> Vec<u8> {
         fs::read(
-            self.place()
+            self.place
                 .join("blobs/sha256")
                 .join(digest.trim_start_matches("sha256:")),
         )
@@ -146,7 +152,7 @@ impl Shelf {
 
     fn image(&self) -> Vec<u8> {
         let index: serde_json::Value =
-            serde_json::from_slice(&fs::read(self.place().join("index.json")).unwrap()).unwrap();
+            serde_json::from_slice(&fs::read(self.place.join("index.json")).unwrap()).unwrap();
         self.blob(index["manifests"][0]["digest"].as_str().unwrap())
     }
 
@@ -173,7 +179,7 @@ async fn pull(server: &Server, access: &Access) -> Result<Package, OciError> {
 /// Serves the shelf with one thing spoiled.
 async fn spoiled(spoil: impl Fn(&Shelf, &Request) -> Option<Answer> + Send + Sync + 'static) -> (Shelf, Server) {
     let shelf = Shelf::new().await;
-    let own = shelf.clone();
+    let own = shelf.seen();
     let server = Server::start(move |request| spoil(&own, request).unwrap_or_else(|| own.answer(request)));
     (shelf, server)
 }
@@ -316,8 +322,9 @@ async fn what_a_registry_sends_is_bounded_before_it_is_read_and_is_what_its_dige
 
 #[tokio::test]
 async fn a_token_is_fetched_with_our_name_and_shown_to_the_registry_alone() {
+    let other = Shelf::new().await;
     let elsewhere = {
-        let shelf = Shelf::new().await;
+        let shelf = other.seen();
         Server::start(move |request| shelf.answer(request))
     };
     let storage = elsewhere.address;
@@ -429,7 +436,7 @@ async fn a_registry_is_spoken_to_under_a_certificate_that_is_trusted_and_no_othe
     let (shelf, server) = spoiled(|_, _| None).await;
     let (pem, port) = encrypted(&server).await;
     let (_, stranger) = encrypted(&server).await;
-    let ca = shelf.place().join("ca.pem");
+    let ca = shelf.place.join("ca.pem");
     fs::write(&ca, pem).unwrap();
     let access = Access {
         ca_file: Some(ca),
