@@ -114,7 +114,7 @@ struct Shelf {
     place: PathBuf,
     package: Package,
     /// Not with a server, which lives as long as the process: the folder would stay behind.
-    folder: Option<Arc<TempDir>>,
+    _folder: Option<Arc<TempDir>>,
 }
 
 const SIZE: usize = 200_000;
@@ -129,14 +129,14 @@ impl Shelf {
         Self {
             place,
             package,
-            folder: Some(Arc::new(folder)),
+            _folder: Some(Arc::new(folder)),
         }
     }
 
     /// For a server.
     fn seen(&self) -> Self {
         Self {
-            folder: None,
+            _folder: None,
             ..self.clone()
         }
     }

@@ -41,7 +41,7 @@ const MAX_SMALL_ANSWER: usize = 16 << 20;
 const MAX_ERROR: usize = 600;
 /// More than any chain is long.
 const NEVER: u64 = 1 << 32;
-/// What a profile of somebody's may have set, so that an answer is cut short in silence.
+/// What a profile of somebody's may have set, so that an answer or an insert is cut short in silence.
 const CUTS: [&str; 8] = [
     "result_overflow_mode",
     "read_overflow_mode",
@@ -113,10 +113,11 @@ impl Statement {
     }
 }
 
-/// The answer comes whole or not at all.
+/// It is done whole or not at all, and nothing is added to its answer.
 fn whole(statement: Statement) -> Statement {
-    CUTS.iter()
-        .fold(statement, |statement, cut| statement.with(cut, "throw"))
+    let settings = CUTS.iter();
+    let statement = settings.fold(statement, |statement, cut| statement.with(cut, "throw"));
+    statement.with("limit", 0).with("offset", 0).with("extremes", 0)
 }
 
 impl Client {
@@ -201,7 +202,7 @@ impl Client {
         within: Duration,
     ) -> Result<(), ClickHouseError> {
         let whole = async {
-            let statement = statement.with("wait_end_of_query", 1);
+            let statement = whole(statement).with("wait_end_of_query", 1);
             let answer = self.send(&statement, Some(&statement.text), data).await?;
             collect(answer.into_body(), MAX_SMALL_ANSWER).await
         };

@@ -75,7 +75,7 @@ impl Parts {
         split
     }
 
-    /// `None` stands for rows that no writer wrote.
+    /// `None` stands for rows of no partition.
     fn of(parts: BTreeMap<&str, Vec<Option<Held>>>) -> Self {
         // A name that could end a text in a statement is none that the server gives.
         let is_plain = |name: &str| {
@@ -124,9 +124,14 @@ impl ClickHouseHot {
         let mut parts: BTreeMap<&str, Vec<Option<Held>>> = BTreeMap::new();
         let mut sums: BTreeMap<(Partition, u64), Held> = BTreeMap::new();
         for row in &rows {
-            let name = row.get(7).map_or("", String::as_str);
-            // Rows that no writer wrote count nowhere, and their part is one whose rows are looked at.
-            let held = parse_held(row).ok();
+            let strange = || ClickHouseError::Answer(format!("{row:?} are no ends of a part"));
+            let name = row.get(7).filter(|name| !name.is_empty()).ok_or_else(strange)?;
+            let partition: i64 = row[0].parse().map_err(|_| strange())?;
+            // Rows of no partition count nowhere, and their part is one whose rows are looked at.
+            let held = match Partition::from_i64(partition) {
+                Some(_) => Some(parse_held(row)?),
+                None => None,
+            };
             if let Some(held) = held {
                 let sum = sums.entry((held.partition, held.generation));
                 sum.and_modify(|sum| sum.add(held)).or_insert(held);
@@ -227,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_writer_wrote_is_looked_at() {
+    fn rows_of_no_partition_are_looked_at() {
         let foreign = ("x') OR 1 --", vec![Some(held(1, 0, 1))]);
         let strange = ("all_1_1_0", vec![Some(held(1, 0, 1)), None]);
         let parts = Parts::of(BTreeMap::from([foreign, strange]));

@@ -74,7 +74,7 @@ pub(super) fn state(
     Some(states)
 }
 
-/// What is no number is larger than every number, as it is where batches are compared here.
+/// What is no number is larger than every number. Here, its place depends on the order in which rows come.
 fn extreme_of_floats(name: &str, value: &str, only: Option<&str>) -> String {
     let all = |condition: String| match only {
         Some(only) => format!("{condition} AND {only}"),
@@ -115,6 +115,10 @@ fn digest(words: &mut Words<'_>, args: &[Arc<dyn PhysicalExpr>], only: Option<&s
         Some(only) => format!("{function}If{end}({value}, {only})"),
         None => format!("{function}{end}({value})"),
     };
+    // Of what cannot be null: a state of what can has a mark before it.
+    let filled = format!("isNotNull({text})");
+    let filled = only.map_or_else(|| filled.clone(), |only| format!("{filled} AND {only}"));
+    let state = format!("hex(toString(quantileTDigestStateIf(toFloat64(assumeNotNull({text})), {filled})))");
     let or_nan = |function: &str| format!("ifNull({}, nan)", apply(function, "OrNull"));
     Some(vec![
         format!("toUInt64({kept})"),
@@ -122,7 +126,7 @@ fn digest(words: &mut Words<'_>, args: &[Arc<dyn PhysicalExpr>], only: Option<&s
         format!("toFloat64({})", apply("count", "")),
         or_nan("max"),
         or_nan("min"),
-        format!("ifNull(hex(toString({})), '')", apply("quantileTDigest", "State")),
+        state,
     ])
 }
 
@@ -134,7 +138,10 @@ pub(super) fn centroids(states: &StringArray, least: &Float64Array, most: &Float
     let mut lists = ListBuilder::new(Float64Builder::new());
     for row in 0..states.len() {
         let state = bytes_of(states.value(row))?;
-        let (_, pairs) = state.split_at(state.len() % 8);
+        let (declared, pairs) = state.split_at(state.len() % 8);
+        if length(declared)? != pairs.len() / 8 {
+            return None;
+        }
         let number = |bytes: &[u8]| bytes.try_into().ok().map(|bytes| f64::from(f32::from_le_bytes(bytes)));
         let pairs = pairs
             .chunks_exact(8)
@@ -157,6 +164,18 @@ pub(super) fn centroids(states: &StringArray, least: &Float64Array, most: &Float
         lists.append(true);
     }
     Some(lists.finish())
+}
+
+/// Seven bits in a byte, the lowest first; nothing stands for none.
+fn length(bytes: &[u8]) -> Option<usize> {
+    let mut length = 0;
+    for (at, byte) in bytes.iter().enumerate() {
+        if (byte & 0x80 != 0) == (at + 1 == bytes.len()) || at > 3 {
+            return None;
+        }
+        length |= usize::from(byte & 0x7f) << (7 * at);
+    }
+    Some(length)
 }
 
 fn bytes_of(hexadecimal: &str) -> Option<Vec<u8>> {
@@ -208,6 +227,8 @@ mod tests {
             ("010000004000000000", 0.0, 9.0),
             ("010000004000004040", f64::NAN, f64::NAN),
             ("010000004000004040", 9.0, 0.0),
+            ("020000004000004040", 0.0, 9.0),
+            ("810000004000004040", 0.0, 9.0),
         ] {
             assert_eq!(read(state, least, most), None, "{state}");
         }
