@@ -50,10 +50,13 @@ type Handler = dyn Fn(&Request) -> Answer + Send + Sync;
 struct Server {
     address: SocketAddr,
     seen: Arc<Mutex<Vec<Request>>>,
+    /// What it answers from lies here as long as the test asks. Its thread lives on to the end of
+    /// the process, so a folder of its own would stay behind.
+    _folder: TempDir,
 }
 
 impl Server {
-    fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
+    fn start(folder: TempDir, handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -65,7 +68,11 @@ impl Server {
                 thread::spawn(move || serve(stream, &log, &*handler));
             }
         });
-        Self { address, seen }
+        Self {
+            address,
+            seen,
+            _folder: folder,
+        }
     }
 
     fn seen(&self, what: &str) -> Vec<Request> {
@@ -113,32 +120,18 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Request>>, handler: &Handler) -> Opt
 struct Shelf {
     place: PathBuf,
     package: Package,
-    /// Not with a server, which lives as long as the process: the folder would stay behind.
-    _folder: Option<Arc<TempDir>>,
 }
 
 const SIZE: usize = 200_000;
 
 impl Shelf {
-    async fn new() -> Self {
+    async fn new() -> (Self, TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let package = package(folder.path(), SIZE);
         let place = folder.path().join("shelf");
         let layout: Reference = format!("oci:{}", place.display()).parse().unwrap();
         oci::push(&package, &layout, "1.0.0", &Access::default()).await.unwrap();
-        Self {
-            place,
-            package,
-            _folder: Some(Arc::new(folder)),
-        }
-    }
-
-    /// For a server.
-    fn seen(&self) -> Self {
-        Self {
-            _folder: None,
-            ..self.clone()
-        }
+        (Self { place, package }, folder)
     }
 
     fn blob(&self, digest: &str) -> Vec<u8> {
@@ -178,9 +171,11 @@ async fn pull(server: &Server, access: &Access) -> Result<Package, OciError> {
 
 /// Serves the shelf with one thing spoiled.
 async fn spoiled(spoil: impl Fn(&Shelf, &Request) -> Option<Answer> + Send + Sync + 'static) -> (Shelf, Server) {
-    let shelf = Shelf::new().await;
-    let own = shelf.seen();
-    let server = Server::start(move |request| spoil(&own, request).unwrap_or_else(|| own.answer(request)));
+    let (shelf, folder) = Shelf::new().await;
+    let own = shelf.clone();
+    let server = Server::start(folder, move |request| {
+        spoil(&own, request).unwrap_or_else(|| own.answer(request))
+    });
     (shelf, server)
 }
 
@@ -322,10 +317,9 @@ async fn what_a_registry_sends_is_bounded_before_it_is_read_and_is_what_its_dige
 
 #[tokio::test]
 async fn a_token_is_fetched_with_our_name_and_shown_to_the_registry_alone() {
-    let other = Shelf::new().await;
     let elsewhere = {
-        let shelf = other.seen();
-        Server::start(move |request| shelf.answer(request))
+        let (shelf, folder) = Shelf::new().await;
+        Server::start(folder, move |request| shelf.answer(request))
     };
     let storage = elsewhere.address;
     let (shelf, server) = spoiled(move |shelf, request| {
