@@ -45,7 +45,8 @@ impl Seeded {
     }
 }
 
-/// The rows of one log record, a pure function of its place: data rows (some quarantined) and its ledger row.
+/// The rows of one log record, a pure function of its place: data rows (some quarantined, but none of ten offsets in twenty) and its
+/// ledger row.
 pub fn record(p: Partition, offset: u64) -> Vec<RecordBatch> {
     let mut rng = Seeded::new(u64::from(p.index) * 1_000_003 + offset + 17);
     let owner = tenant(rng.below(3));
@@ -145,7 +146,7 @@ fn data_rows(id: &BatchId, p: Partition, offset: u64, rows: usize, rng: &mut See
     );
     columns.insert(
         "quarantined_by",
-        text(&|i| (quarantined[i] == 0).then(|| "mask".to_owned())),
+        text(&|i| (quarantined[i] == 0 && offset % 20 >= 10).then(|| "mask".to_owned())),
     );
     columns.insert(
         "severity",

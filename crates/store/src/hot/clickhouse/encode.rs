@@ -6,10 +6,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Int64Array, RecordBatch, UInt32Array, UInt64Array};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int32Type, Schema, TimestampMicrosecondType};
+use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
 use bytes::Bytes;
 use sluice_wire::ids::Partition;
 
+use super::numbered::numbered;
 use super::schema::{BATCH_ROWS, DROP_DAY, GENERATION};
 use crate::hot::HotRows;
 use crate::rows::{self, RowsError};
@@ -73,23 +75,33 @@ pub(super) fn block(
         .collect::<Result<Vec<_>, _>>()?
         .into_iter()
         .partition(|rows| rows.num_rows() >= LARGE_ROWS);
-    let mut body = Vec::with_capacity(bytes(&large) + bytes(&small) + (64 << 10));
-    let mut writer = StreamWriter::try_new(&mut body, &schema).map_err(arrow)?;
-    for rows in &large {
-        writer.write(rows).map_err(arrow)?;
-    }
+    let mut written = large;
     if !small.is_empty() {
-        let together = concat_batches(&schema, &small).map_err(arrow)?;
+        written.push(concat_batches(&schema, &small).map_err(arrow)?);
         drop(small);
-        writer.write(&together).map_err(arrow)?;
     }
-    writer.finish().map_err(arrow)?;
-    drop(writer);
+    let numbered = numbered(&written).map_err(arrow)?;
+    drop(written);
+    let body = stream(numbered).map_err(arrow)?;
     Ok(Some(Block {
         columns: schema.fields().iter().map(|field| field.name().clone()).collect(),
         body: Bytes::from(body),
         day,
     }))
+}
+
+fn stream(batches: Vec<RecordBatch>) -> Result<Vec<u8>, ArrowError> {
+    let schema = batches
+        .first()
+        .map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    let mut body = Vec::with_capacity(bytes(&batches) + (64 << 10));
+    let mut writer = StreamWriter::try_new(&mut body, &schema)?;
+    for rows in batches {
+        writer.write(&rows)?;
+    }
+    writer.finish()?;
+    drop(writer);
+    Ok(body)
 }
 
 fn bytes(batches: &[RecordBatch]) -> usize {
@@ -161,6 +173,6 @@ fn places(rows: &RecordBatch) -> Result<(&Int64Array, &Int64Array, &[i32]), Rows
     ))
 }
 
-fn arrow(error: arrow::error::ArrowError) -> RowsError {
+fn arrow(error: ArrowError) -> RowsError {
     RowsError::Arrow(error.to_string())
 }

@@ -10,6 +10,7 @@ mod decode;
 mod encode;
 mod keep;
 mod limits;
+mod numbered;
 mod parts;
 mod replay;
 mod schema;
@@ -32,7 +33,7 @@ pub(crate) use self::limits::Exceeded;
 pub use self::limits::StatementLimits;
 pub(crate) use self::parts::{Parts, Split};
 pub use self::schema::MigrateError;
-use self::schema::{ENDS, Engine, TABLE, VIEW};
+use self::schema::{Engine, HELD, TABLE, VIEW};
 use super::{HotError, HotPin, HotRows, PinnedRows, Tail};
 use crate::rows::{self, OffsetRange, RowsError};
 use crate::seam::{Claim, SeamRecord};
@@ -60,8 +61,8 @@ const NOTHING_STORED: &[u32] = &[
 ];
 
 const UNKNOWN_SETTING: u32 = 115;
-/// Of a statement in two halves; the server takes 256 KiB, and so many words.
-const MAX_HALVES_BYTES: usize = 96 << 10;
+/// Of a statement in pieces; the server takes 256 KiB, and so many words.
+const MAX_PIECES_BYTES: usize = 96 << 10;
 
 /// The table on one server. Clones share it.
 #[derive(Clone)]
@@ -83,7 +84,7 @@ struct State {
     last_day: i32,
     bytes: u64,
     rests_until: Option<(Instant, String)>,
-    /// Whether the server knows the setting that lets a statement in two halves see one moment; `None`: not asked yet.
+    /// Whether the server knows the setting that lets a statement in pieces see one moment; `None`: not asked yet.
     shows_one_moment: Option<bool>,
     /// Until then there are too many parts to tell them apart.
     many_parts_until: Option<Instant>,
@@ -106,6 +107,8 @@ struct Held {
     ledger_rows: u64,
     /// What the ledger rows say that the others are.
     batch_rows: u64,
+    /// Rows that a plugin's fault kept out of the table `events`.
+    set_aside: u64,
 }
 
 impl std::fmt::Debug for ClickHouseHot {
@@ -339,7 +342,7 @@ impl ClickHouseHot {
 
     async fn held_where(&self, condition: &str, within: Duration) -> Result<Vec<Held>, ClickHouseError> {
         let text =
-            format!("SELECT `partition`, `gen`, {ENDS} FROM `{TABLE}` WHERE {condition} GROUP BY `partition`, `gen`");
+            format!("SELECT `partition`, `gen`, {HELD} FROM `{TABLE}` WHERE {condition} GROUP BY `partition`, `gen`");
         let rows = self.shared.client.run(Statement::new(text), within).await?;
         rows.iter().map(|row| parse_held(row)).collect()
     }
@@ -350,9 +353,9 @@ impl ClickHouseHot {
         asked: Asked,
         limits: Option<&StatementLimits>,
     ) -> Result<ArrowAnswer, ClickHouseError> {
-        let in_halves = asked.in_halves();
-        let is_one = in_halves.is_none();
-        let mut statement = Statement::new(in_halves.unwrap_or_else(|| asked.of(&asked.places)));
+        let in_pieces = asked.in_pieces();
+        let is_one = in_pieces.is_none();
+        let mut statement = Statement::new(in_pieces.unwrap_or_else(|| asked.in_one()));
         if !is_one {
             statement = parts::at_one_moment(statement);
         }
@@ -411,6 +414,8 @@ pub(crate) struct Asked {
     /// Names, or what is computed.
     pub(crate) columns: Vec<String>,
     pub(crate) conditions: Vec<String>,
+    /// Without the rows that were set aside.
+    pub(crate) leaves_out_set_aside: bool,
     pub(crate) groups: Vec<String>,
     /// What is computed of a group may be as long as the group.
     pub(crate) has_long_states: bool,
@@ -422,32 +427,49 @@ pub(crate) struct Asked {
 impl Asked {
     /// Where some parts count as a whole, groups and first rows come once of those and once of the others: whoever asks puts them together.
     /// `None`: there are none, or it would be too long.
-    fn in_halves(&self) -> Option<String> {
-        let listed = |names: &mut dyn Iterator<Item = &String>| {
-            let quoted: Vec<String> = names.map(|name| format!("'{name}'")).collect();
+    fn in_pieces(&self) -> Option<String> {
+        let listed = |names: &[&String]| {
+            let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
             quoted.join(",")
         };
-        if self.parts.is_empty() {
+        let Split { whole, clean, without } = &self.parts;
+        // Where it makes no difference, both are one piece.
+        let (clean, whole): (Vec<&String>, Vec<&String>) = match self.leaves_out_set_aside {
+            true => (clean.iter().collect(), whole.iter().collect()),
+            false => (Vec::new(), clean.iter().chain(whole).collect()),
+        };
+        let known: Vec<&String> = clean.iter().chain(&whole).copied().chain(without).collect();
+        if known.is_empty() {
             return None;
         }
-        let Split { whole, without } = &self.parts;
-        let known = listed(&mut whole.iter().chain(without));
-        let others = self.of(&format!("`_part` NOT IN ({known}) AND {}", self.places));
-        let text = if whole.is_empty() {
-            others
-        } else {
-            let whole = self.of(&format!("`_part` IN ({})", listed(&mut whole.iter())));
-            let all = format!("({whole}) UNION ALL ({others})");
-            match self.limit.filter(|_| self.order.is_empty()) {
-                Some(limit) => format!("SELECT * FROM ({all}) LIMIT {limit}"),
-                None => all,
+        let mut pieces = Vec::new();
+        for (names, leaves_out) in [(clean, false), (whole, self.leaves_out_set_aside)] {
+            if !names.is_empty() {
+                pieces.push(self.of(&format!("`_part` IN ({})", listed(&names)), leaves_out));
+            }
+        }
+        let others = format!("`_part` NOT IN ({}) AND {}", listed(&known), self.places);
+        pieces.push(self.of(&others, self.leaves_out_set_aside));
+        let text = match pieces.as_slice() {
+            [others] => others.clone(),
+            pieces => {
+                let all = format!("({})", pieces.join(") UNION ALL ("));
+                match self.limit.filter(|_| self.order.is_empty()) {
+                    Some(limit) => format!("SELECT * FROM ({all}) LIMIT {limit}"),
+                    None => all,
+                }
             }
         };
-        (text.len() <= MAX_HALVES_BYTES).then_some(text)
+        (text.len() <= MAX_PIECES_BYTES).then_some(text)
+    }
+
+    /// One statement on all rows that count.
+    fn in_one(&self) -> String {
+        self.of(&self.places, self.leaves_out_set_aside)
     }
 
     /// The statement on the rows of some places.
-    fn of(&self, places: &str) -> String {
+    fn of(&self, places: &str, leaves_out_set_aside: bool) -> String {
         let shown = match self.columns.is_empty() {
             // Only how many there are.
             true => "toUInt8(1)".to_owned(),
@@ -456,6 +478,9 @@ impl Asked {
         let mut text = format!("SELECT {shown} FROM `{TABLE}` WHERE {places}");
         for condition in &self.conditions {
             text.push_str(&format!(" AND {condition}"));
+        }
+        if leaves_out_set_aside {
+            text.push_str(" AND `quarantined_by` IS NULL");
         }
         for (word, list) in [("GROUP BY", &self.groups), ("ORDER BY", &self.order)] {
             if !list.is_empty() {
@@ -522,6 +547,7 @@ fn parse_held(row: &[String]) -> Result<Held, ClickHouseError> {
             rows: number(4)?,
             ledger_rows: number(5)?,
             batch_rows: number(6)?,
+            set_aside: number(7)?,
         })
     };
     held().ok_or_else(|| ClickHouseError::Answer(format!("{row:?} are no ends of a generation")))
@@ -540,17 +566,31 @@ mod tests {
             limit: Some(3),
             ..Asked::default()
         };
-        assert_eq!(asked.in_halves(), None);
+        assert_eq!(asked.in_pieces(), None);
         asked.parts.without = names(1);
-        let one = asked.in_halves().unwrap();
+        let one = asked.in_pieces().unwrap();
         assert!(!one.contains("UNION") && one.ends_with("LIMIT 3"), "{one}");
         asked.parts.whole = names(2);
-        let both = asked.in_halves().unwrap();
+        let both = asked.in_pieces().unwrap();
         assert!(
             both.starts_with("SELECT * FROM ((SELECT") && both.ends_with(" LIMIT 3"),
             "{both}"
         );
-        asked.conditions = vec!["1".repeat(MAX_HALVES_BYTES / 2)];
-        assert_eq!(asked.in_halves(), None);
+        asked.parts.clean = vec!["20260101_9_9_0".to_owned()];
+        let hides = |asked: &Asked| {
+            asked
+                .in_pieces()
+                .unwrap()
+                .split("UNION ALL")
+                .map(|piece| piece.contains("quarantined_by"))
+                .collect()
+        };
+        let none: Vec<bool> = hides(&asked);
+        assert_eq!(none, [false, false]);
+        asked.leaves_out_set_aside = true;
+        let all_but_clean: Vec<bool> = hides(&asked);
+        assert_eq!(all_but_clean, [false, true, true]);
+        asked.conditions = vec!["1".repeat(MAX_PIECES_BYTES / 2)];
+        assert_eq!(asked.in_pieces(), None);
     }
 }

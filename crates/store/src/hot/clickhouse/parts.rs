@@ -2,7 +2,7 @@
 //! not look at the offset of any; and where none counts, not at the part.
 //!
 //! A statement asks for the parts that count as a whole by their names, and for all others by what the seam says. A part that was merged
-//! away since, or came since, is among the others: nothing depends on the names being the newest, but both halves must see the same parts.
+//! away since, or came since, is among the others: nothing depends on the names being the newest, but all pieces must see the same parts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use std::time::Duration;
 use sluice_wire::ids::Partition;
 
 use super::client::{ClickHouseError, Statement};
-use super::schema::{ENDS, TABLE};
+use super::schema::{HELD, TABLE};
 use super::visible;
 use super::{ClickHouseHot, Held, parse_held};
 use crate::seam::SeamRecord;
 
-/// Both halves of a statement read the table as it was at one moment.
+/// All pieces of a statement read the table as it was at one moment.
 const ONE_MOMENT: &str = "enable_shared_storage_snapshot_in_query";
-/// What else a profile of somebody's could have set that gives each half a moment of its own.
+/// What else a profile of somebody's could have set that gives each piece a moment of its own.
 const MOMENTS_OF_THEIR_OWN: [(&str, u8); 2] = [("enable_parallel_replicas", 0), ("enable_analyzer", 1)];
 /// Generations of partitions in all parts that a query's look takes; where there are more, parts are not told apart for a while.
 const MAX_LINES: usize = 20_000;
@@ -37,8 +37,10 @@ struct Part {
 /// The parts of which no row need be looked at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Split {
-    /// All their rows count.
+    /// All their rows count, and some of them were set aside.
     pub(crate) whole: Vec<String>,
+    /// All their rows count, and none was set aside.
+    pub(crate) clean: Vec<String>,
     /// None of theirs does.
     pub(crate) without: Vec<String>,
 }
@@ -67,7 +69,9 @@ impl Parts {
         let mut split = Split::default();
         for part in self.0.iter().take(MAX_NAMES) {
             if part.held.iter().all(is_whole) {
-                split.whole.push(part.name.clone());
+                let is_clean = part.held.iter().all(|held| held.set_aside == 0);
+                let whole = if is_clean { &mut split.clean } else { &mut split.whole };
+                whole.push(part.name.clone());
             } else if part.held.iter().all(is_without) {
                 split.without.push(part.name.clone());
             }
@@ -96,7 +100,7 @@ impl Parts {
     }
 }
 
-/// A statement in two halves that read the table at one moment.
+/// A statement in pieces that read the table at one moment.
 pub(super) fn at_one_moment(statement: Statement) -> Statement {
     let own = MOMENTS_OF_THEIR_OWN.into_iter();
     own.fold(statement.with(ONE_MOMENT, 1), |statement, (name, value)| {
@@ -105,8 +109,9 @@ pub(super) fn at_one_moment(statement: Statement) -> Statement {
 }
 
 impl Split {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.whole.is_empty() && self.without.is_empty()
+    /// How many parts count as a whole.
+    pub(crate) fn counting(&self) -> usize {
+        self.whole.len() + self.clean.len()
     }
 }
 
@@ -114,7 +119,7 @@ impl ClickHouseHot {
     /// What the server holds of each generation, and in which parts; `None`: there are too many parts to tell them apart.
     pub(super) async fn held_in_parts(&self, within: Duration) -> Result<Option<(Vec<Held>, Parts)>, ClickHouseError> {
         let text = format!(
-            "SELECT `partition`, `gen`, {ENDS}, `_part` FROM `{TABLE}` GROUP BY `partition`, `gen`, `_part` LIMIT {}",
+            "SELECT `partition`, `gen`, {HELD}, `_part` FROM `{TABLE}` GROUP BY `partition`, `gen`, `_part` LIMIT {}",
             MAX_LINES + 1
         );
         let rows = self.shared.client.run(Statement::new(text), within).await?;
@@ -125,7 +130,7 @@ impl ClickHouseHot {
         let mut sums: BTreeMap<(Partition, u64), Held> = BTreeMap::new();
         for row in &rows {
             let strange = || ClickHouseError::Answer(format!("{row:?} are no ends of a part"));
-            let name = row.get(7).filter(|name| !name.is_empty()).ok_or_else(strange)?;
+            let name = row.get(8).filter(|name| !name.is_empty()).ok_or_else(strange)?;
             let partition: i64 = row[0].parse().map_err(|_| strange())?;
             // Rows of no partition count nowhere, and their part is one whose rows are looked at.
             let held = match Partition::from_i64(partition) {
@@ -166,6 +171,7 @@ impl Held {
         self.rows += other.rows;
         self.ledger_rows += other.ledger_rows;
         self.batch_rows += other.batch_rows;
+        self.set_aside += other.set_aside;
     }
 }
 
@@ -191,6 +197,7 @@ mod tests {
             rows: last - first + 1,
             ledger_rows: 0,
             batch_rows: 0,
+            set_aside: 0,
         }
     }
 
@@ -218,7 +225,7 @@ mod tests {
                 held.iter().flat_map(|one| (one.first..=one.last).map(|offset| counts(one.generation, offset))).collect();
             let parts = Parts::of(BTreeMap::from([("all_1_1_0", held.iter().copied().map(Some).collect())]));
             let split = parts.split(&BTreeMap::from([(ONE, record.clone())]), &BTreeMap::from([(ONE, served)]));
-            if !split.whole.is_empty() {
+            if split.counting() > 0 {
                 prop_assert!(rows.iter().all(|counts| *counts));
             }
             if !split.without.is_empty() {
@@ -229,6 +236,25 @@ mod tests {
                 prop_assert!(!split.without.is_empty());
             }
         }
+    }
+
+    #[test]
+    fn one_row_that_was_set_aside_is_enough() {
+        let aside = Held {
+            set_aside: 1,
+            ..held(1, 5, 9)
+        };
+        let parts = Parts::of(BTreeMap::from([
+            ("all_1_1_0", vec![Some(held(1, 0, 4))]),
+            ("all_2_3_1", vec![Some(held(1, 0, 4)), Some(aside)]),
+        ]));
+        let mut record = SeamRecord::default();
+        record.claims = vec![Claim { from: 0, generation: 1 }];
+        let split = parts.split(&BTreeMap::from([(ONE, record)]), &BTreeMap::from([(ONE, (0, 9))]));
+        assert_eq!(
+            (split.clean, split.whole),
+            (vec!["all_1_1_0".to_owned()], vec!["all_2_3_1".to_owned()])
+        );
     }
 
     #[test]

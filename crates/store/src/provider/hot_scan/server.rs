@@ -116,7 +116,7 @@ pub(super) fn plan(
         whole = decide(&mut asked, &wanted.schema, physical);
     }
     let filtered = if whole { filters.len() } else { narrows };
-    let whole_parts = match asked.parts.whole.len() {
+    let whole_parts = match asked.parts.counting() {
         0 => String::new(),
         parts => format!(", {parts} parts whole"),
     };
@@ -169,9 +169,8 @@ pub(super) fn seen_in(places: String, tenant: Option<&str>, hidden: bool) -> Ask
         asked.parameters.push(parameter);
     }
     if !hidden {
-        asked
-            .conditions
-            .push(format!("`signal` != '{LEDGER}' AND `quarantined_by` IS NULL"));
+        asked.conditions.push(format!("`signal` != '{LEDGER}'"));
+        asked.leaves_out_set_aside = true;
     }
     asked
 }

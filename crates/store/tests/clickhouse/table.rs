@@ -1,0 +1,128 @@
+//! How the table comes to be, is brought up to date and is cleared out.
+
+use super::*;
+
+/// Days leave whole, and only what lies in them.
+#[tokio::test]
+async fn days_are_listed_and_dropped_whole() {
+    let Some((_folder, stores)) = world().await else { return };
+    let (hot, p) = (server_of(&stores).clone(), partition(0));
+    claim(&stores, p, 0).await;
+    // Records arrive a second apart, so this jumps from day to day.
+    for offset in [0, 1, 90_000, 180_000] {
+        let claimed = stores.hot.claimed(p).unwrap().1;
+        if claimed != offset {
+            claim(&stores, p, offset).await;
+        }
+        insert(&stores, p, offset..=offset).await.unwrap();
+    }
+    let seam = BTreeMap::from([(p, stores.seam.load(p).await.unwrap())]);
+    let days = hot.days(&seam).await.unwrap();
+    let shown: Vec<_> = days.iter().map(|day| (day.name.as_str(), day.highest[&p])).collect();
+    assert_eq!(
+        shown,
+        [("2025-11-21", 1), ("2025-11-22", 90_000), ("2025-11-23", 180_000)]
+    );
+    assert!(days.iter().all(|day| day.bytes > 0) && stores.hot.bytes() > 0);
+    assert_eq!(days[1].number, days[0].number + 1);
+    hot.drop_day(&days[0]).await.unwrap();
+    assert_eq!(operator(&hot, "SELECT min(`offset`) FROM events").await, "90000");
+}
+
+/// Tables are made once, another version is refused, and a dry run changes nothing.
+#[tokio::test]
+async fn tables_are_brought_up_to_date_once() {
+    let Some(url) = server() else { return };
+    let hot = server_hot(&url).await;
+    assert_eq!(hot.migrate(false).await.unwrap(), Vec::<String>::new());
+    let fresh = ClickHouseHot::new(&ClickHouseConfig {
+        database: format!("{}_fresh", config_of(&hot).database),
+        ..config_of(&hot)
+    })
+    .unwrap();
+    let planned = fresh.migrate(true).await.unwrap();
+    assert!(
+        planned
+            .iter()
+            .any(|text| text.starts_with("CREATE TABLE IF NOT EXISTS `events`")),
+        "{planned:?}"
+    );
+    assert!(matches!(
+        fresh.prepare().await,
+        Err(MigrateError::Older { found: 0, .. })
+    ));
+    assert_eq!(fresh.migrate(false).await.unwrap(), planned);
+    fresh.prepare().await.unwrap();
+    let projections = "SELECT arrayStringConcat(groupArray(name), ',') FROM system.projections WHERE database = currentDatabase() AND table = 'events'";
+    assert_eq!(operator(&fresh, projections).await, "held");
+    operator(
+        &hot,
+        "INSERT INTO sluice_migrations (version, name) VALUES (99, 'from the future')",
+    )
+    .await;
+    assert!(matches!(
+        hot.migrate(false).await,
+        Err(MigrateError::Newer { found: 99, .. })
+    ));
+    assert!(matches!(hot.prepare().await, Err(MigrateError::Newer { .. })));
+}
+
+/// A table of the version before keeps its rows, and what it holds is known as of one that was made anew.
+#[tokio::test]
+async fn a_table_of_the_version_before_is_brought_up_to_date() {
+    let Some((_folder, stores)) = world().await else { return };
+    let (hot, p) = (server_of(&stores), partition(0));
+    claim(&stores, p, 0).await;
+    insert(&stores, p, 0..=9).await.unwrap();
+    insert(&stores, p, 10..=19).await.unwrap();
+    let whole = seen(&stores).await;
+    for text in [
+        "ALTER TABLE events DROP PROJECTION held",
+        "ALTER TABLE events ADD PROJECTION ends (SELECT drop_day, partition, gen, min(offset), max(offset), count(), countIf(row = -1), \
+         sum(batch_rows) GROUP BY drop_day, partition, gen)",
+        "ALTER TABLE events MATERIALIZE PROJECTION ends",
+        "ALTER TABLE sluice_migrations DELETE WHERE version > 1",
+    ] {
+        operator(hot, text).await;
+    }
+    let parts = "SELECT countIf(name = 'held'), countIf(name != 'held') FROM system.projection_parts \
+                 WHERE database = currentDatabase() AND table = 'events' AND active";
+    assert_eq!(operator(hot, parts).await, "0\t2");
+    // Read as it is, written by nobody.
+    assert_eq!(seen(&stores).await, whole);
+    assert!(matches!(hot.prepare().await, Err(MigrateError::Older { found: 1, .. })));
+    assert_eq!(hot.migrate(false).await.unwrap().len(), 4);
+    hot.prepare().await.unwrap();
+    assert_eq!(seen(&stores).await, whole);
+    let done = async {
+        while operator(hot, parts).await != "2\t0" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), done).await.unwrap();
+    insert(&stores, p, 20..=29).await.unwrap();
+    assert_eq!(seen(&stores).await.0, (0..=29).collect::<Vec<i64>>());
+}
+
+/// The password is sent, and stands in no error.
+#[tokio::test]
+async fn a_wrong_password_is_refused_and_not_repeated() {
+    let Some(url) = server() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    std::fs::write(&file, "hunter2hunter2\n").unwrap();
+    let config = ClickHouseConfig {
+        url,
+        password_file: file,
+        ..ClickHouseConfig::default()
+    };
+    let hot = ClickHouseHot::new(&config).unwrap();
+    let Err(MigrateError::Server(error)) = hot.migrate(false).await else {
+        panic!("taken")
+    };
+    assert!(
+        matches!(error, ClickHouseError::Refused { code: Some(516), .. }),
+        "{error:?}"
+    );
+    assert!(!format!("{error} {error:?} {hot:?}").contains("hunter2"));
+}
