@@ -54,7 +54,7 @@ async fn tables_are_brought_up_to_date_once() {
     assert_eq!(fresh.migrate(false).await.unwrap(), planned);
     fresh.prepare().await.unwrap();
     let projections = "SELECT arrayStringConcat(groupArray(name), ',') FROM system.projections WHERE database = currentDatabase() AND table = 'events'";
-    assert_eq!(operator(&fresh, projections).await, "held");
+    assert_eq!(operator(&fresh, projections).await, "ends,held");
     operator(
         &hot,
         "INSERT INTO sluice_migrations (version, name) VALUES (99, 'from the future')",
@@ -67,41 +67,51 @@ async fn tables_are_brought_up_to_date_once() {
     assert!(matches!(hot.prepare().await, Err(MigrateError::Newer { .. })));
 }
 
-/// A table of the version before keeps its rows, and what it holds is known as of one that was made anew.
+/// A table without the projection `held`, as earlier programs made it, is asked as it is, and gets one for all parts while it is asked.
 #[tokio::test]
-async fn a_table_of_the_version_before_is_brought_up_to_date() {
-    let Some((_folder, stores)) = world().await else { return };
+async fn what_was_set_aside_is_learnt_of_parts_that_are_older_than_that() {
+    let Some((folder, stores)) = world().await else { return };
     let (hot, p) = (server_of(&stores), partition(0));
     claim(&stores, p, 0).await;
     insert(&stores, p, 0..=9).await.unwrap();
     insert(&stores, p, 10..=19).await.unwrap();
-    let whole = seen(&stores).await;
-    for text in [
-        "ALTER TABLE events DROP PROJECTION held",
-        "ALTER TABLE events ADD PROJECTION ends (SELECT drop_day, partition, gen, min(offset), max(offset), count(), countIf(row = -1), \
-         sum(batch_rows) GROUP BY drop_day, partition, gen)",
-        "ALTER TABLE events MATERIALIZE PROJECTION ends",
-        "ALTER TABLE sluice_migrations DELETE WHERE version > 1",
-    ] {
-        operator(hot, text).await;
-    }
     let parts = "SELECT countIf(name = 'held'), countIf(name != 'held') FROM system.projection_parts \
                  WHERE database = currentDatabase() AND table = 'events' AND active";
+    assert_eq!(operator(hot, parts).await, "2\t2");
+    operator(hot, "ALTER TABLE events DROP PROJECTION held").await;
     assert_eq!(operator(hot, parts).await, "0\t2");
-    // Read as it is, written by nobody.
-    assert_eq!(seen(&stores).await, whole);
-    assert!(matches!(hot.prepare().await, Err(MigrateError::Older { found: 1, .. })));
-    assert_eq!(hot.migrate(false).await.unwrap().len(), 4);
+    // As a process that did not look before.
+    let asked = async || {
+        let other = ClickHouseHot::new(&config_of(hot)).unwrap();
+        let lake = folder.path().join("lake");
+        let other = Stores::open_with(lake.to_str().unwrap(), other.into()).await.unwrap();
+        let pinned = tables(&other).pin().await.unwrap();
+        let explained = ask(&pinned, "EXPLAIN SELECT service FROM seen").await;
+        let newest = "SELECT \"offset\", \"row\", body FROM seen ORDER BY 1 DESC, 2 LIMIT 40";
+        (format!("{explained:?}"), ask(&pinned, newest).await)
+    };
+    let (explained, newest) = asked().await;
+    assert!(
+        explained.contains("2 parts whole") && !explained.contains("nothing set aside"),
+        "{explained}"
+    );
+    let planned = hot.migrate(true).await.unwrap();
+    assert_eq!(planned.len(), 2, "{planned:?}");
+    assert_eq!(hot.migrate(false).await.unwrap(), planned);
     hot.prepare().await.unwrap();
-    assert_eq!(seen(&stores).await, whole);
     let done = async {
-        while operator(hot, parts).await != "2\t0" {
+        while operator(hot, parts).await != "2\t2" {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), done).await.unwrap();
-    insert(&stores, p, 20..=29).await.unwrap();
-    assert_eq!(seen(&stores).await.0, (0..=29).collect::<Vec<i64>>());
+    assert_eq!(hot.migrate(false).await.unwrap(), Vec::<String>::new());
+    let (explained, again) = asked().await;
+    assert!(
+        explained.contains("2 parts whole, nothing set aside in 1"),
+        "{explained}"
+    );
+    assert_eq!(again, newest);
 }
 
 /// The password is sent, and stands in no error.

@@ -81,8 +81,10 @@ pub(super) fn block(
         drop(small);
     }
     let numbered = numbered(&written).map_err(arrow)?;
+    // Numbers take no more than the texts that they stand for.
+    let room = bytes(&written);
     drop(written);
-    let body = stream(numbered).map_err(arrow)?;
+    let body = stream(numbered, room).map_err(arrow)?;
     Ok(Some(Block {
         columns: schema.fields().iter().map(|field| field.name().clone()).collect(),
         body: Bytes::from(body),
@@ -90,11 +92,11 @@ pub(super) fn block(
     }))
 }
 
-fn stream(batches: Vec<RecordBatch>) -> Result<Vec<u8>, ArrowError> {
+fn stream(batches: Vec<RecordBatch>, room: usize) -> Result<Vec<u8>, ArrowError> {
     let schema = batches
         .first()
         .map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
-    let mut body = Vec::with_capacity(bytes(&batches) + (64 << 10));
+    let mut body = Vec::with_capacity(room + (64 << 10));
     let mut writer = StreamWriter::try_new(&mut body, &schema)?;
     for rows in batches {
         writer.write(&rows)?;

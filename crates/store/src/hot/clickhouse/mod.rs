@@ -33,7 +33,7 @@ pub(crate) use self::limits::Exceeded;
 pub use self::limits::StatementLimits;
 pub(crate) use self::parts::{Parts, Split};
 pub use self::schema::MigrateError;
-use self::schema::{Engine, HELD, TABLE, VIEW};
+use self::schema::{ENDS, Engine, TABLE, VIEW};
 use super::{HotError, HotPin, HotRows, PinnedRows, Tail};
 use crate::rows::{self, OffsetRange, RowsError};
 use crate::seam::{Claim, SeamRecord};
@@ -47,6 +47,8 @@ const PIN_WITHIN: Duration = Duration::from_secs(5);
 const INSERT_WITHIN: Duration = Duration::from_secs(120);
 /// After there were too many parts to tell them apart, queries do not try again for so long.
 const MANY_PARTS_REST: Duration = Duration::from_secs(60);
+/// Whether all parts have the projection `held` is asked so often.
+const LOOK_FOR_HELD_EVERY: Duration = Duration::from_secs(60);
 /// After a server could not be reached, queries do not try again for so long.
 const REST: Duration = Duration::from_secs(2);
 /// An insert shall become one part, however large it is.
@@ -88,6 +90,8 @@ struct State {
     shows_one_moment: Option<bool>,
     /// Until then there are too many parts to tell them apart.
     many_parts_until: Option<Instant>,
+    /// Whether the projection `held` is there for all parts, and until when that need not be asked again.
+    has_held: Option<(Instant, bool)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,8 +111,8 @@ struct Held {
     ledger_rows: u64,
     /// What the ledger rows say that the others are.
     batch_rows: u64,
-    /// Rows that a plugin's fault kept out of the table `events`.
-    set_aside: u64,
+    /// Rows that a plugin's fault kept out of the table `events`, if that was asked.
+    set_aside: Option<u64>,
 }
 
 impl std::fmt::Debug for ClickHouseHot {
@@ -342,7 +346,7 @@ impl ClickHouseHot {
 
     async fn held_where(&self, condition: &str, within: Duration) -> Result<Vec<Held>, ClickHouseError> {
         let text =
-            format!("SELECT `partition`, `gen`, {HELD} FROM `{TABLE}` WHERE {condition} GROUP BY `partition`, `gen`");
+            format!("SELECT `partition`, `gen`, {ENDS} FROM `{TABLE}` WHERE {condition} GROUP BY `partition`, `gen`");
         let rows = self.shared.client.run(Statement::new(text), within).await?;
         rows.iter().map(|row| parse_held(row)).collect()
     }
@@ -428,13 +432,20 @@ impl Asked {
     /// Where some parts count as a whole, groups and first rows come once of those and once of the others: whoever asks puts them together.
     /// `None`: there are none, or it would be too long.
     fn in_pieces(&self) -> Option<String> {
+        let fits = |text: &String| text.len() <= MAX_PIECES_BYTES;
+        let tells_clean = self.leaves_out_set_aside && !self.parts.clean.is_empty();
+        let pieces = tells_clean.then(|| self.pieces(true)).flatten().filter(fits);
+        pieces.or_else(|| self.pieces(false).filter(fits))
+    }
+
+    /// `tells_clean`: parts in which nothing was set aside are a piece of their own.
+    fn pieces(&self, tells_clean: bool) -> Option<String> {
         let listed = |names: &[&String]| {
             let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
             quoted.join(",")
         };
         let Split { whole, clean, without } = &self.parts;
-        // Where it makes no difference, both are one piece.
-        let (clean, whole): (Vec<&String>, Vec<&String>) = match self.leaves_out_set_aside {
+        let (clean, whole): (Vec<&String>, Vec<&String>) = match tells_clean {
             true => (clean.iter().collect(), whole.iter().collect()),
             false => (Vec::new(), clean.iter().chain(whole).collect()),
         };
@@ -460,7 +471,7 @@ impl Asked {
                 }
             }
         };
-        (text.len() <= MAX_PIECES_BYTES).then_some(text)
+        Some(text)
     }
 
     /// One statement on all rows that count.
@@ -547,7 +558,7 @@ fn parse_held(row: &[String]) -> Result<Held, ClickHouseError> {
             rows: number(4)?,
             ledger_rows: number(5)?,
             batch_rows: number(6)?,
-            set_aside: number(7)?,
+            set_aside: None,
         })
     };
     held().ok_or_else(|| ClickHouseError::Answer(format!("{row:?} are no ends of a generation")))

@@ -12,8 +12,12 @@ use hashbrown::HashMap;
 
 use super::schema;
 
+/// A column of more different texts, or longer ones, stays as it is: a server works through the list with each batch.
+const MAX_TEXTS: usize = 1024;
+const MAX_BYTES: usize = 64 << 10;
+
 /// The same batches, with columns of few texts and names of attributes as numbers. Each column has one list of texts for all batches:
-/// readers take the first that comes for all that follow.
+/// some readers take the first that comes for all that follow.
 pub(super) fn numbered(batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, ArrowError> {
     let Some(first) = batches.first() else {
         return Ok(Vec::new());
@@ -29,8 +33,9 @@ pub(super) fn numbered(batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, Arro
         let numbered = match field.data_type() {
             DataType::Utf8 if schema::has_few_texts(field.name()) => texts(&written),
             DataType::Map(..) => names(&written)?,
-            _ => written.into_iter().map(Arc::clone).collect(),
+            _ => None,
         };
+        let numbered = numbered.unwrap_or_else(|| written.into_iter().map(Arc::clone).collect());
         let kind = numbered
             .first()
             .map_or(field.data_type(), |column| column.data_type())
@@ -51,24 +56,29 @@ pub(super) fn numbered(batches: &[RecordBatch]) -> Result<Vec<RecordBatch>, Arro
 #[derive(Default)]
 struct List<'a> {
     texts: Vec<&'a str>,
+    bytes: usize,
     numbers: HashMap<&'a str, i32>,
 }
 
 impl<'a> List<'a> {
-    /// `guess` is looked at first.
-    fn number(&mut self, text: &'a str, guess: Option<i32>) -> i32 {
+    /// `guess` is looked at first. `None`: there are too many.
+    fn number(&mut self, text: &'a str, guess: Option<i32>) -> Option<i32> {
         if let Some(guess) = guess
             && self.texts.get(guess as usize) == Some(&text)
         {
-            return guess;
+            return Some(guess);
         }
-        // A list of as many texts as an insert has rows at most.
-        let next = self.texts.len() as i32;
-        let number = *self.numbers.entry(text).or_insert(next);
-        if number == next {
-            self.texts.push(text);
+        if let Some(number) = self.numbers.get(text) {
+            return Some(*number);
         }
-        number
+        self.bytes += text.len();
+        if self.texts.len() == MAX_TEXTS || self.bytes > MAX_BYTES {
+            return None;
+        }
+        let number = self.texts.len() as i32;
+        self.texts.push(text);
+        self.numbers.insert(text, number);
+        Some(number)
     }
 
     fn array(&self) -> ArrayRef {
@@ -76,32 +86,35 @@ impl<'a> List<'a> {
     }
 }
 
-fn texts(columns: &[&ArrayRef]) -> Vec<ArrayRef> {
+/// `None`: the texts are too many.
+fn texts(columns: &[&ArrayRef]) -> Option<Vec<ArrayRef>> {
     let mut list = List::default();
-    let numbers: Vec<Int32Array> = columns
-        .iter()
-        .map(|column| {
-            let column = column.as_string::<i32>();
-            let mut last = None;
-            let of = |row| {
-                if column.is_valid(row) {
-                    last = Some(list.number(column.value(row), last));
-                }
-                // Null stays null whatever number stands there.
-                last.unwrap_or(0)
-            };
-            Int32Array::new((0..column.len()).map(of).collect(), column.nulls().cloned())
-        })
-        .collect();
+    let mut all = Vec::with_capacity(columns.len());
+    for column in columns {
+        let column = column.as_string::<i32>();
+        let mut numbers = Vec::with_capacity(column.len());
+        let mut last = None;
+        for row in 0..column.len() {
+            if column.is_valid(row) {
+                last = Some(list.number(column.value(row), last)?);
+            }
+            // Null stays null whatever number stands there.
+            numbers.push(last.unwrap_or(0));
+        }
+        all.push(Int32Array::new(numbers.into(), column.nulls().cloned()));
+    }
     let list = list.array();
     let array = |numbers| Arc::new(DictionaryArray::<Int32Type>::new(numbers, Arc::clone(&list))) as ArrayRef;
-    numbers.into_iter().map(array).collect()
+    Some(all.into_iter().map(array).collect())
 }
 
-/// Maps whose keys are numbers.
-fn names(columns: &[&ArrayRef]) -> Result<Vec<ArrayRef>, ArrowError> {
+/// Maps whose keys are numbers. `None`: the keys are too many.
+fn names(columns: &[&ArrayRef]) -> Result<Option<Vec<ArrayRef>>, ArrowError> {
     let mut list = List::default();
-    let numbers: Vec<Int32Array> = columns.iter().map(|column| keys(column.as_map(), &mut list)).collect();
+    let numbers: Option<Vec<Int32Array>> = columns.iter().map(|column| keys(column.as_map(), &mut list)).collect();
+    let Some(numbers) = numbers else {
+        return Ok(None);
+    };
     let list = list.array();
     let maps = columns.iter().zip(numbers).map(|(column, numbers)| {
         let map = column.as_map();
@@ -123,31 +136,32 @@ fn names(columns: &[&ArrayRef]) -> Result<Vec<ArrayRef>, ArrowError> {
         )?;
         Ok(Arc::new(map) as ArrayRef)
     });
-    maps.collect()
+    maps.collect::<Result<_, _>>().map(Some)
 }
 
 /// The number of each entry's key. Rows mostly have the keys of the row before, in the same order.
-fn keys<'a>(map: &'a MapArray, list: &mut List<'a>) -> Int32Array {
+fn keys<'a>(map: &'a MapArray, list: &mut List<'a>) -> Option<Int32Array> {
     let keys = map.keys().as_string::<i32>();
     let mut numbers: Vec<i32> = Vec::with_capacity(keys.len());
     let mut number = |from: usize, to: usize, before: usize| {
         for entry in from..to {
             let guess = numbers.get(before + entry - from).copied();
-            numbers.push(list.number(keys.value(entry), guess));
+            numbers.push(list.number(keys.value(entry), guess)?);
         }
+        Some(())
     };
     let offsets = map.value_offsets();
     let (first, last) = (offsets[0] as usize, offsets[offsets.len() - 1] as usize);
     // A slice of a map keeps the entries of the rows around it.
-    number(0, first, 0);
+    number(0, first, 0)?;
     let mut before = 0;
     for row in offsets.windows(2) {
         let (from, to) = (row[0] as usize, row[1] as usize);
-        number(from, to, before);
+        number(from, to, before)?;
         before = from;
     }
-    number(last, keys.len(), 0);
-    Int32Array::from(numbers)
+    number(last, keys.len(), 0)?;
+    Some(Int32Array::from(numbers))
 }
 
 #[cfg(test)]
@@ -206,6 +220,18 @@ mod tests {
         let text = || "[a-c]{0,2}";
         let entries = proptest::collection::vec((text(), proptest::option::of(text())), 0..4);
         (proptest::option::of(text()), entries)
+    }
+
+    #[test]
+    fn too_many_texts_stay_as_they_are() {
+        let row = |n: usize| (Some(format!("service {n}")), vec![(format!("key {n}"), None)]);
+        for (count, is_numbered) in [(MAX_TEXTS, true), (MAX_TEXTS + 1, false)] {
+            let rows: Vec<Row> = (0..count).map(row).collect();
+            let plain = [batch(&rows[..1]), batch(&rows)];
+            let all = numbered(&plain).unwrap();
+            assert_eq!(all == plain, !is_numbered);
+            assert_eq!(all[0].schema(), all[1].schema());
+        }
     }
 
     proptest! {

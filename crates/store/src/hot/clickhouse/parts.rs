@@ -5,14 +5,14 @@
 //! away since, or came since, is among the others: nothing depends on the names being the newest, but all pieces must see the same parts.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sluice_wire::ids::Partition;
 
 use super::client::{ClickHouseError, Statement};
-use super::schema::{HELD, TABLE};
+use super::schema::{ENDS, SET_ASIDE, TABLE};
 use super::visible;
-use super::{ClickHouseHot, Held, parse_held};
+use super::{ClickHouseHot, Held, LOOK_FOR_HELD_EVERY, parse_held};
 use crate::seam::SeamRecord;
 
 /// All pieces of a statement read the table as it was at one moment.
@@ -69,7 +69,7 @@ impl Parts {
         let mut split = Split::default();
         for part in self.0.iter().take(MAX_NAMES) {
             if part.held.iter().all(is_whole) {
-                let is_clean = part.held.iter().all(|held| held.set_aside == 0);
+                let is_clean = part.held.iter().all(|held| held.set_aside == Some(0));
                 let whole = if is_clean { &mut split.clean } else { &mut split.whole };
                 whole.push(part.name.clone());
             } else if part.held.iter().all(is_without) {
@@ -118,8 +118,13 @@ impl Split {
 impl ClickHouseHot {
     /// What the server holds of each generation, and in which parts; `None`: there are too many parts to tell them apart.
     pub(super) async fn held_in_parts(&self, within: Duration) -> Result<Option<(Vec<Held>, Parts)>, ClickHouseError> {
+        // Without its projection, all rows would be looked at.
+        let set_aside = match self.has_held(within).await? {
+            true => format!(", {SET_ASIDE}"),
+            false => String::new(),
+        };
         let text = format!(
-            "SELECT `partition`, `gen`, {HELD}, `_part` FROM `{TABLE}` GROUP BY `partition`, `gen`, `_part` LIMIT {}",
+            "SELECT `partition`, `gen`, {ENDS}, `_part`{set_aside} FROM `{TABLE}` GROUP BY `partition`, `gen`, `_part` LIMIT {}",
             MAX_LINES + 1
         );
         let rows = self.shared.client.run(Statement::new(text), within).await?;
@@ -130,11 +135,14 @@ impl ClickHouseHot {
         let mut sums: BTreeMap<(Partition, u64), Held> = BTreeMap::new();
         for row in &rows {
             let strange = || ClickHouseError::Answer(format!("{row:?} are no ends of a part"));
-            let name = row.get(8).filter(|name| !name.is_empty()).ok_or_else(strange)?;
+            let name = row.get(7).filter(|name| !name.is_empty()).ok_or_else(strange)?;
             let partition: i64 = row[0].parse().map_err(|_| strange())?;
             // Rows of no partition count nowhere, and their part is one whose rows are looked at.
             let held = match Partition::from_i64(partition) {
-                Some(_) => Some(parse_held(row)?),
+                Some(_) => Some(Held {
+                    set_aside: row.get(8).and_then(|count| count.parse().ok()),
+                    ..parse_held(row)?
+                }),
                 None => None,
             };
             if let Some(held) = held {
@@ -144,6 +152,29 @@ impl ClickHouseHot {
             parts.entry(name).or_default().push(held);
         }
         Ok(Some((sums.into_values().collect(), Parts::of(parts))))
+    }
+
+    /// Whether all parts have the projection `held`. Where that is not to be learnt, they have not.
+    async fn has_held(&self, within: Duration) -> Result<bool, ClickHouseError> {
+        let known = self.lock().has_held;
+        if let Some((until, has)) = known
+            && Instant::now() < until
+        {
+            return Ok(has);
+        }
+        let text = format!(
+            "SELECT countIf(has(projections, 'held')), countIf(NOT has(projections, 'held')) FROM system.parts \
+             WHERE database = currentDatabase() AND table = '{TABLE}' AND active"
+        );
+        let has = match self.shared.client.run(Statement::new(text), within).await {
+            Ok(rows) => rows
+                .first()
+                .is_some_and(|row| row.len() == 2 && row[0] != "0" && row[1] == "0"),
+            Err(ClickHouseError::Refused { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        self.lock().has_held = Some((Instant::now() + LOOK_FOR_HELD_EVERY, has));
+        Ok(has)
     }
 
     /// Whether the server can show one moment to all of a statement. Asked once.
@@ -171,7 +202,7 @@ impl Held {
         self.rows += other.rows;
         self.ledger_rows += other.ledger_rows;
         self.batch_rows += other.batch_rows;
-        self.set_aside += other.set_aside;
+        self.set_aside = self.set_aside.zip(other.set_aside).map(|(one, other)| one + other);
     }
 }
 
@@ -197,7 +228,7 @@ mod tests {
             rows: last - first + 1,
             ledger_rows: 0,
             batch_rows: 0,
-            set_aside: 0,
+            set_aside: Some(0),
         }
     }
 
@@ -241,7 +272,7 @@ mod tests {
     #[test]
     fn one_row_that_was_set_aside_is_enough() {
         let aside = Held {
-            set_aside: 1,
+            set_aside: Some(1),
             ..held(1, 5, 9)
         };
         let parts = Parts::of(BTreeMap::from([

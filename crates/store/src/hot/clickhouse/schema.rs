@@ -16,8 +16,10 @@ pub(super) const GENERATION: &str = "gen";
 pub(super) const DROP_DAY: &str = "drop_day";
 pub(super) const BATCH_ROWS: &str = "batch_rows";
 
-/// What the projection `held` keeps for each day, partition and generation, and what is asked of it.
-pub(super) const HELD: &str = "min(`offset`), max(`offset`), count(), countIf(`row` = -1), sum(`batch_rows`), countIf(`quarantined_by` IS NOT NULL)";
+/// What the projection `ends` keeps for each day, partition and generation, and what is asked of it.
+pub(super) const ENDS: &str = "min(`offset`), max(`offset`), count(), countIf(`row` = -1), sum(`batch_rows`)";
+/// What the projection `held` keeps besides.
+pub(super) const SET_ASIDE: &str = "countIf(`quarantined_by` IS NOT NULL)";
 
 /// Few different texts in one column.
 const FEW_TEXTS: &[&str] = &[
@@ -83,28 +85,11 @@ struct Migration {
     statements: fn(&Engine<'_>) -> Vec<String>,
 }
 
-const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "the table of events",
-        statements: |engine| vec![events(engine)],
-    },
-    Migration {
-        version: 2,
-        name: "what each part holds, with what was set aside",
-        // What is there is worked through behind the statement's back; until then such parts are counted row by row.
-        statements: |_| {
-            vec![
-                format!(
-                    "ALTER TABLE `{TABLE}` ADD PROJECTION IF NOT EXISTS `held` (SELECT `{DROP_DAY}`, `partition`, `{GENERATION}`, {HELD} \
-                     GROUP BY `{DROP_DAY}`, `partition`, `{GENERATION}`)"
-                ),
-                format!("ALTER TABLE `{TABLE}` MATERIALIZE PROJECTION `held`"),
-                format!("ALTER TABLE `{TABLE}` DROP PROJECTION IF EXISTS `ends`"),
-            ]
-        },
-    },
-];
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "the table of events",
+    statements: |engine| vec![events(engine)],
+}];
 
 /// What kind of table it is.
 #[derive(Clone, Copy, Debug)]
@@ -179,7 +164,56 @@ pub(super) async fn migrate(client: &Client, engine: Engine<'_>, dry_run: bool) 
             );
         }
     }
+    match add_held(&server, database, dry_run).await {
+        Ok(added) => done.extend(added),
+        Err(ClickHouseError::Refused { message, .. }) => {
+            tracing::warn!(
+                message,
+                "the table in ClickHouse has no projection `held`; queries are right, and slower"
+            );
+        }
+        Err(error) => return Err(error.into()),
+    }
     Ok(done)
+}
+
+/// The projection `held`: what queries are faster with. No version of the tables, as programs that do not know it work as before, and
+/// those that do can work without.
+async fn add_held(server: &Client, database: &str, dry_run: bool) -> Result<Vec<String>, ClickHouseError> {
+    let table = format!("database = '{database}' AND table = '{TABLE}'");
+    let found = format!(
+        "SELECT (SELECT count() FROM system.projections WHERE {table} AND name = 'held'), \
+         (SELECT count() FROM system.parts WHERE {table} AND active AND NOT has(projections, 'held')), \
+         (SELECT count() FROM system.mutations WHERE {table} AND NOT is_done AND command LIKE '%MATERIALIZE PROJECTION%held%')"
+    );
+    let rows = server.run(Statement::new(found), META_WITHIN).await?;
+    let counts: Vec<&str> = rows.iter().flatten().map(String::as_str).collect();
+    let [projections, parts_without, under_way] = counts[..] else {
+        return Err(ClickHouseError::Answer(format!(
+            "{rows:?} are not the three counts that were asked for"
+        )));
+    };
+    let mut added = Vec::new();
+    if projections == "0" {
+        added.push(format!(
+            "ALTER TABLE `{database}`.`{TABLE}` ADD PROJECTION IF NOT EXISTS `held` (SELECT `{DROP_DAY}`, `partition`, `{GENERATION}`, {ENDS}, \
+             {SET_ASIDE} GROUP BY `{DROP_DAY}`, `partition`, `{GENERATION}`)"
+        ));
+    }
+    if parts_without != "0" && under_way == "0" {
+        // The server does it in its own time.
+        added.push(format!(
+            "ALTER TABLE `{database}`.`{TABLE}` MATERIALIZE PROJECTION `held`"
+        ));
+    }
+    if !dry_run {
+        for text in &added {
+            server
+                .run(Statement::new(text).with("mutations_sync", 0), MIGRATE_WITHIN)
+                .await?;
+        }
+    }
+    Ok(added)
 }
 
 /// Refuses tables of another version than this program's.
@@ -229,8 +263,7 @@ fn events(engine: &Engine<'_>) -> String {
         "INDEX `by_attr_value` mapValues(`attrs`) TYPE bloom_filter(0.01) GRANULARITY 1".to_owned(),
         "INDEX `by_word` ifNull(`body`, '') TYPE text(tokenizer = 'splitByNonAlpha')".to_owned(),
         format!(
-            "PROJECTION `ends` (SELECT `{DROP_DAY}`, `partition`, `{GENERATION}`, min(`offset`), max(`offset`), count(), countIf(`row` = -1), \
-             sum(`batch_rows`) GROUP BY `{DROP_DAY}`, `partition`, `{GENERATION}`)"
+            "PROJECTION `ends` (SELECT `{DROP_DAY}`, `partition`, `{GENERATION}`, {ENDS} GROUP BY `{DROP_DAY}`, `partition`, `{GENERATION}`)"
         ),
     ]);
     format!(

@@ -120,8 +120,12 @@ pub(super) fn plan(
         0 => String::new(),
         parts => format!(", {parts} parts whole"),
     };
+    let clean_parts = match asked.parts.clean.len() {
+        parts if parts > 0 && asked.leaves_out_set_aside => format!(", nothing set aside in {parts}"),
+        _ => String::new(),
+    };
     let label = format!(
-        "hot: {} partitions on the server{whole_parts}, {filtered} of {} filters there",
+        "hot: {} partitions on the server{whole_parts}{clean_parts}, {filtered} of {} filters there",
         served.len(),
         filters.len()
     );
