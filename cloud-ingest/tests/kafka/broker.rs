@@ -106,6 +106,22 @@ impl Broker {
         }
     }
 
+    /// SIGSTOP: what is sent to it waits.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// SIGCONT: it works through what was sent meanwhile, whether or not anybody waits for an answer.
+    pub(crate) fn go_on(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.as_ref().map(|child| child.id().to_string());
+        let done = Command::new("kill").arg(signal).args(pid).status().unwrap();
+        assert!(done.success(), "kill {signal}: {done}");
+    }
+
     /// Returns when it takes connections again.
     pub(crate) fn start_again(&mut self) {
         let log = fs::File::create(self.folder.path().join("broker.log")).unwrap();

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use sluice_ingest::config::{LogKind, Role, Writes};
 use sluice_ingest::log::Head;
 use sluice_ingest::writer::WriterError;
-use sluice_ingest::{IngestConfig, IngestService, Log, LogError, RunError, StatusHandle};
+use sluice_ingest::{IngestConfig, IngestService, KafkaLog, Log, LogError, RunError, StatusHandle};
 use sluice_store::Stores;
 use sluice_wire::envelope::Envelope;
 use sluice_wire::ids::Partition;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::broker::Broker;
 use super::sealed::{ROWS, batch_of};
 use super::{OpenKafka, soon};
 
@@ -38,10 +39,14 @@ struct Process {
 
 impl Fleet {
     fn new() -> Option<Fleet> {
-        Some(Fleet {
-            topic: OpenKafka::fresh(PARTITIONS)?,
+        Some(Fleet::over(OpenKafka::fresh(PARTITIONS)?))
+    }
+
+    fn over(topic: OpenKafka) -> Fleet {
+        Fleet {
+            topic,
             dir: tempfile::tempdir().unwrap(),
-        })
+        }
     }
 
     async fn stores(&self) -> Stores {
@@ -75,11 +80,7 @@ impl Fleet {
         let (log, _running) = self.topic.open().await.unwrap();
         for partition in log.partitions() {
             for seq in seqs.clone() {
-                let envelope = batch(partition.index, seq);
-                let head = Head::from(&Envelope::parse(envelope.clone()).unwrap().header);
-                log.append(partition, &head, envelope, 1_790_000_000_000_000)
-                    .await
-                    .unwrap();
+                append(&log, partition, seq).await.unwrap();
             }
         }
     }
@@ -105,6 +106,12 @@ impl Fleet {
         };
         soon("the table holds all", whole).await
     }
+}
+
+async fn append(log: &KafkaLog, partition: Partition, seq: u64) -> Result<u64, LogError> {
+    let envelope = batch(partition.index, seq);
+    let head = Head::from(&Envelope::parse(envelope.clone()).unwrap().header);
+    log.append(partition, &head, envelope, 1_790_000_000_000_000).await
 }
 
 impl Process {
@@ -134,6 +141,53 @@ async fn p2_partitions_of_a_process_that_died_go_on_elsewhere_and_each_row_is_st
     let (batches, records) = (6, 11);
     assert_eq!(rows, u64::from(PARTITIONS) * (batches * ROWS + records));
     two.end().await;
+}
+
+/// P2: an append whose answer does not come is in the log all the same; its edge sends it again, and the table holds its rows once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p2_an_append_without_an_answer_is_stored_once() {
+    let Some(broker) = Broker::start() else { return };
+    let mut topic = OpenKafka::at(broker.address.to_string(), PARTITIONS);
+    topic.options.timeout = Duration::from_secs(2);
+    let fleet = Fleet::over(topic);
+    let (log, _running) = fleet.topic.open().await.unwrap();
+    let [first, others @ ..] = &log.partitions()[..] else {
+        panic!("no partitions")
+    };
+    append(&log, *first, 0).await.unwrap();
+    broker.pause();
+    let refused = append(&log, *first, 1).await;
+    assert!(matches!(refused, Err(LogError::Retry { .. })), "{refused:?}");
+    broker.go_on();
+    soon("what nobody waits for is in the log", async {
+        while log.end(*first) < 2 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    let again = async {
+        loop {
+            match append(&log, *first, 1).await {
+                Ok(offset) => return offset,
+                Err(LogError::Retry { .. }) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    assert_eq!(soon("it is taken again", again).await, 2);
+    // An edge that had an answer and lost it does the same.
+    for partition in others {
+        for seq in [0, 1, 1] {
+            append(&log, *partition, seq).await.unwrap();
+        }
+    }
+    let one = fleet.start("one", &[Role::Cold], Writes::Group).await;
+    let (batches, records) = (2, 3);
+    assert_eq!(
+        fleet.held(2, &[&one]).await,
+        u64::from(PARTITIONS) * (batches * ROWS + records)
+    );
+    one.end().await;
 }
 
 /// Two processes with partitions of their own, and a zombie: a third one that believes that it has the first one's.
