@@ -543,7 +543,7 @@ async fn the_first_rows_are_found_without_reading_all_files() {
     }
 }
 
-/// Hot alone gives the first rows of an order and nothing more, from a server and from memory.
+/// Hot alone gives the first rows of an order and nothing more, from each piece of a server's statement and from memory.
 #[tokio::test]
 async fn hot_gives_the_newest_rows_alone() {
     for (_folder, stores) in lakes(1 << 30).await {
@@ -581,7 +581,8 @@ async fn hot_gives_the_newest_rows_alone() {
         match stores.hot.clickhouse() {
             Some(_) => {
                 assert!(hot.contains("ordered there, the first 3"), "{analyzed}");
-                assert_eq!(number("output_rows="), 3, "{analyzed}");
+                // Of parts in which nothing was set aside, and of those where something was.
+                assert!(matches!(number("output_rows="), 3 | 6), "{analyzed}");
             }
             None => assert!(number("chunks_passed_over=") > 0, "{analyzed}"),
         }
