@@ -237,7 +237,7 @@ async fn compaction_and_vacuum_change_no_answer() {
 async fn p15_hot_refuses_rows_beyond_its_cap() {
     let folder = tempfile::tempdir().unwrap();
     let p = partition(0);
-    let stores = lake(&folder, 200_000).await;
+    let stores = lake(&folder, 600_000).await;
     let hot = stores.hot.embedded().unwrap();
     assert!(matches!(
         hot.insert(p, 0, 0, record(p, 0)),
@@ -252,7 +252,7 @@ async fn p15_hot_refuses_rows_beyond_its_cap() {
         }
     };
     assert!(matches!(full, HotError::Full { .. }) && next > 2, "{full}");
-    assert!(hot.bytes() <= 200_000);
+    assert!(hot.bytes() <= 600_000);
     assert!(matches!(
         hot.insert(p, next + 1, next + 1, vec![]),
         Err(HotError::NotContiguous { .. })
