@@ -219,12 +219,7 @@ async fn p8_a_pinned_moment_outlives_its_parts() {
         insert(&stores, q, first..=first + 9).await.unwrap();
     }
     // Its last ten offsets stop counting, and one of its parts is cut in two.
-    let successor = {
-        let other = ClickHouseHot::new(&config_of(server_of(&stores))).unwrap();
-        other.prepare().await.unwrap();
-        let lake = folder.path().join("lake");
-        Stores::open_with(lake.to_str().unwrap(), other.into()).await.unwrap()
-    };
+    let successor = another_writer(&folder, &stores).await;
     claim(&successor, p, 15).await;
     insert(&successor, p, 15..=29).await.unwrap();
 
@@ -234,9 +229,7 @@ async fn p8_a_pinned_moment_outlives_its_parts() {
         url: slow.url.clone(),
         ..config_of(server_of(&stores))
     };
-    let lake = folder.path().join("lake");
-    let asker = Stores::open_with(lake.to_str().unwrap(), ClickHouseHot::new(&asker).unwrap().into());
-    let asker = tables(&asker.await.unwrap());
+    let asker = tables(&opened(&folder, ClickHouseHot::new(&asker).unwrap()).await);
     let pinned = asker.pin().await.unwrap();
     let rows = [rows_of(p, 0..=29), rows_of(q, 0..=29)];
     let by_partition =

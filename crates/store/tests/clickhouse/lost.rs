@@ -11,16 +11,7 @@ async fn a_zombie_writes_for_nobody() {
     claim(&stores, p, 0).await;
     insert(&stores, p, 0..=4).await.unwrap();
     // Another process takes over from a position that was saved before.
-    let (_other, successor) = {
-        let config = config_of(&hot);
-        let lake = folder.path().join("lake");
-        let other = ClickHouseHot::new(&config).unwrap();
-        other.prepare().await.unwrap();
-        (
-            (),
-            Stores::open_with(lake.to_str().unwrap(), other.into()).await.unwrap(),
-        )
-    };
+    let successor = another_writer(&folder, &stores).await;
     claim(&successor, p, 3).await;
     assert_eq!(
         seen(&stores).await,
@@ -95,18 +86,7 @@ async fn what_the_server_lost_is_noticed() {
     operator(&hot, "TRUNCATE TABLE events").await;
     assert!(matches!(audit().await, Audit::Lost { .. }), "all of it");
     // Cold has it: hot begins anew above.
-    stores
-        .cold
-        .commit(
-            &[OffsetRange {
-                partition: p,
-                first: 0,
-                last: 9,
-            }],
-            records(p, 0..=9),
-        )
-        .await
-        .unwrap();
+    stores.cold.commit(&[range(p, 0, 9)], records(p, 0..=9)).await.unwrap();
     let record = stores.seam.claim_above(p, 9, &hot.endpoint()).await.unwrap();
     stores.hot.claim(p, record.last_claim().unwrap());
     insert(&stores, p, 10..=11).await.unwrap();
@@ -128,18 +108,7 @@ async fn without_the_server_queries_read_cold_and_say_so() {
     let (_folder, stores) = over(ClickHouseHot::new(&config).unwrap()).await;
     let p = partition(0);
     claim(&stores, p, 0).await;
-    stores
-        .cold
-        .commit(
-            &[OffsetRange {
-                partition: p,
-                first: 0,
-                last: 2,
-            }],
-            records(p, 0..=2),
-        )
-        .await
-        .unwrap();
+    stores.cold.commit(&[range(p, 0, 2)], records(p, 0..=2)).await.unwrap();
     assert!(
         matches!(insert(&stores, p, 0..=1).await, Err(HotError::Busy { .. })),
         "nothing was sent"

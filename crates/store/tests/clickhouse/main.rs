@@ -23,21 +23,11 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use sluice_store::hot::clickhouse::{Audit, ClickHouseConfig, ClickHouseError, MigrateError};
-use sluice_store::{
-    ClickHouseHot, HotError, HotRows, OffsetRange, Pinned, Scope, Stores, Tables, TablesOptions, physical_rules,
-};
+use sluice_store::{ClickHouseHot, HotError, HotRows, OffsetRange, Pinned, Scope, Stores, physical_rules};
 use sluice_wire::events::schema;
 use sluice_wire::ids::Partition;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-
-fn tables(stores: &Stores) -> Tables {
-    let options = TablesOptions {
-        pin_max_age: Duration::ZERO,
-        seam_max_age: Duration::ZERO,
-    };
-    Tables::new(stores.clone(), Arc::new(Ends::default()), options)
-}
 
 /// A lake whose hot store is the server; `None` without an engine.
 async fn world() -> Option<(tempfile::TempDir, Stores)> {
@@ -46,9 +36,21 @@ async fn world() -> Option<(tempfile::TempDir, Stores)> {
 
 async fn over(hot: ClickHouseHot) -> (tempfile::TempDir, Stores) {
     let folder = tempfile::tempdir().unwrap();
-    let lake = folder.path().join("lake");
-    let stores = Stores::open_with(lake.to_str().unwrap(), hot.into()).await.unwrap();
+    let stores = opened(&folder, hot).await;
     (folder, stores)
+}
+
+/// The lake of a world as a process opens it that knows nothing yet.
+async fn opened(world: &tempfile::TempDir, hot: ClickHouseHot) -> Stores {
+    let lake = world.path().join("lake");
+    Stores::open_with(lake.to_str().unwrap(), hot.into()).await.unwrap()
+}
+
+/// As another process that writes to the same table.
+async fn another_writer(world: &tempfile::TempDir, stores: &Stores) -> Stores {
+    let hot = ClickHouseHot::new(&config_of(server_of(stores))).unwrap();
+    hot.prepare().await.unwrap();
+    opened(world, hot).await
 }
 
 fn server_of(stores: &Stores) -> &ClickHouseHot {

@@ -82,9 +82,7 @@ async fn what_was_set_aside_is_learnt_of_parts_that_are_older_than_that() {
     assert_eq!(operator(hot, parts).await, "0\t2");
     // As a process that did not look before.
     let asked = async || {
-        let other = ClickHouseHot::new(&config_of(hot)).unwrap();
-        let lake = folder.path().join("lake");
-        let other = Stores::open_with(lake.to_str().unwrap(), other.into()).await.unwrap();
+        let other = opened(&folder, ClickHouseHot::new(&config_of(hot)).unwrap()).await;
         let pinned = tables(&other).pin().await.unwrap();
         let explained = ask(&pinned, "EXPLAIN SELECT service FROM seen").await;
         let newest = "SELECT \"offset\", \"row\", body FROM seen ORDER BY 1 DESC, 2 LIMIT 40";

@@ -47,8 +47,6 @@ const PIN_WITHIN: Duration = Duration::from_secs(5);
 const INSERT_WITHIN: Duration = Duration::from_secs(120);
 /// After there were too many parts to tell them apart, queries do not try again for so long.
 const MANY_PARTS_REST: Duration = Duration::from_secs(60);
-/// Whether all parts have the projection `held` is asked so often.
-const LOOK_FOR_HELD_EVERY: Duration = Duration::from_secs(60);
 /// After a server could not be reached, queries do not try again for so long.
 const REST: Duration = Duration::from_secs(2);
 /// An insert shall become one part, however large it is.

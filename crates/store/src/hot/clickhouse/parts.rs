@@ -12,7 +12,7 @@ use sluice_wire::ids::Partition;
 use super::client::{ClickHouseError, Statement};
 use super::schema::{ENDS, SET_ASIDE, TABLE};
 use super::visible;
-use super::{ClickHouseHot, Held, LOOK_FOR_HELD_EVERY, parse_held};
+use super::{ClickHouseHot, Held, parse_held};
 use crate::seam::SeamRecord;
 
 /// All pieces of a statement read the table as it was at one moment.
@@ -23,6 +23,8 @@ const MOMENTS_OF_THEIR_OWN: [(&str, u8); 2] = [("enable_parallel_replicas", 0), 
 const MAX_LINES: usize = 20_000;
 /// Names in a statement, the largest parts first: small ones are looked at quickly.
 const MAX_NAMES: usize = 512;
+/// Whether all parts have the projection `held` is asked so often.
+const LOOK_FOR_HELD_EVERY: Duration = Duration::from_secs(60);
 
 /// What the parts of the table held at one moment.
 #[derive(Clone, Debug, Default)]
