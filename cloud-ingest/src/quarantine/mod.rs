@@ -280,6 +280,8 @@ struct Fold {
     /// By id and hash, the place in `entries`.
     known: BTreeMap<(String, String), u64>,
     entries: BTreeMap<u64, Kept>,
+    /// When each of them came: one that came at the same time is a copy of `forget`'s.
+    came: HashSet<(u64, i64)>,
     unreadable: Vec<String>,
 }
 
@@ -304,10 +306,16 @@ impl Fold {
             Note::Kept { reason, hash, place } => {
                 let id = &head.id;
                 let key = (text_of(id), hash.clone());
-                if let Some(entry) = self.known.get(&key).and_then(|first| self.entries.get_mut(first)) {
-                    entry.times += 1;
+                let at = record.ingested_at_us;
+                if let Some((first, entry)) = self
+                    .known
+                    .get(&key)
+                    .and_then(|first| Some((*first, self.entries.get_mut(first)?)))
+                {
+                    entry.times += u64::from(self.came.insert((first, at)));
                     return;
                 }
+                self.came.insert((offset, at));
                 self.known.insert(key, offset);
                 let entry = Kept {
                     offset,
@@ -320,7 +328,7 @@ impl Fold {
                     bytes: batch.len() as u64,
                     events: Some(head.counts.accepted).filter(|_| head.counts != Counts::default()),
                     reason,
-                    first_seen_us: record.ingested_at_us,
+                    first_seen_us: at,
                     times: 1,
                     place,
                     resubmitted_as: None,

@@ -4,6 +4,7 @@
 
 mod broker;
 mod contract;
+mod dying;
 #[path = "../../../bench/src/ports.rs"]
 #[allow(unreachable_pub)]
 mod ports;

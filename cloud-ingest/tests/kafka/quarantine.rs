@@ -22,7 +22,7 @@ const LIMITS: QuarantineLimits = QuarantineLimits {
 };
 const FIRST_US: i64 = 1_790_000_000_000_000;
 
-fn embedded(folder: &std::path::Path, partitions: u16) -> Arc<dyn Log> {
+pub(crate) fn embedded(folder: &std::path::Path, partitions: u16) -> Arc<dyn Log> {
     let options = EmbeddedOptions {
         generation: 0,
         partitions,

@@ -1,8 +1,9 @@
 //! Whether the table holds what its ledger says: accepted = stored + dropped + quarantined + damaged + erased for each batch, as many rows as
 //! were stored and quarantined, and a ledger row for each offset.
 //!
-//! A look reads ledger rows that it has not seen, and counts all other rows by the statistics of their files. Only when the sums disagree
-//! are the rows themselves counted, offset by offset, to say whose they are.
+//! A look reads ledger rows that it has not seen, and counts all other rows by the statistics of their files. When the sums disagree, the
+//! rows themselves are counted, offset by offset, to say whose they are. Sums may agree by chance, one row less and another one twice, so
+//! each look also counts the rows of some offsets, and goes on from there the next time, round and round.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -23,6 +24,10 @@ const MAX_BYTES: u64 = 256 << 20;
 pub const MAX_HOLES: usize = 32;
 /// Offsets whose rows are counted at once.
 const WINDOW: u64 = 1 << 18;
+/// Offsets whose rows a look counts although the sums agree.
+const ROUND_WINDOW: u64 = 1 << 15;
+/// With so many of these that do not hold, the round waits until some hold again: each is counted at every look.
+const MAX_BROKEN: usize = 4;
 
 const LEDGER_COLUMNS: [&str; 6] = ["tenant", "stream", "signal", "partition", "offset", "attrs"];
 const PLACE_COLUMNS: [&str; 3] = ["signal", "partition", "offset"];
@@ -85,6 +90,15 @@ pub struct Known {
     files: HashMap<Path, Sums>,
     /// What was found when the sums disagreed last, and by how much.
     found: Option<(Disagreement, Vec<Hole>)>,
+    round: Round,
+}
+
+/// Where the counting of rows is whose sums agree.
+#[derive(Debug, Default)]
+struct Round {
+    /// Partition and offset that were counted last.
+    at: Option<(i64, i64)>,
+    broken: Vec<OffsetSpan>,
 }
 
 /// What the ledger rows of one file say.
@@ -136,6 +150,8 @@ impl ColdTable {
         let disagreement = disagreement(known.files.values(), &version);
         if disagreement.0 == 0 && disagreement.1.is_empty() {
             known.found = None;
+            balance.holes.extend(self.go_round(&version, known).await?);
+            balance.holes.truncate(MAX_HOLES);
             return Ok(Some(balance));
         }
         let holes = match known.found.take() {
@@ -175,16 +191,8 @@ impl ColdTable {
 
     /// Counts rows offset by offset, window by window, until enough is found.
     async fn holes(&self, version: &ColdVersion, known: &Known) -> Result<Vec<Hole>, CommitError> {
-        let mut begins: BTreeMap<i64, i64> = BTreeMap::new();
-        for (partition, (_, first, _)) in known.files.values().flat_map(|sums| &sums.partitions) {
-            let begin = begins.entry(*partition).or_insert(*first);
-            *begin = (*begin).min(*first);
-        }
         let mut holes = Vec::new();
-        for (partition, last) in &version.committed {
-            let (partition, last) = (partition.as_i64(), rows::signed(*last));
-            // Where the log began is not known if its first ledger row is gone.
-            let mut first = begins.get(&partition).copied().unwrap_or(last);
+        for (partition, (mut first, last)) in extents(version, known) {
             while first <= last && holes.len() < MAX_HOLES {
                 let end = first.saturating_add(WINDOW as i64 - 1).min(last);
                 let window = OffsetSpan {
@@ -197,6 +205,34 @@ impl ColdTable {
             }
         }
         holes.truncate(MAX_HOLES);
+        Ok(holes)
+    }
+
+    /// Counts the next offsets of the round, and those that did not hold the last time.
+    async fn go_round(&self, version: &ColdVersion, known: &mut Known) -> Result<Vec<Hole>, CommitError> {
+        let extents = extents(version, known);
+        let mut round = Round {
+            at: known.round.at,
+            broken: Vec::new(),
+        };
+        let mut windows = known.round.broken.clone();
+        if windows.len() < MAX_BROKEN
+            && let Some(next) = next_window(&extents, round.at)
+        {
+            round.at = Some((next.partition, next.last));
+            if !windows.contains(&next) {
+                windows.push(next);
+            }
+        }
+        let mut holes = Vec::new();
+        for window in windows {
+            let found = self.holes_in(version, window).await?;
+            if !found.is_empty() {
+                round.broken.push(window);
+                join(&mut holes, found);
+            }
+        }
+        known.round = round;
         Ok(holes)
     }
 
@@ -219,6 +255,39 @@ impl ColdTable {
         }
         Ok(compare(&counted, window))
     }
+}
+
+/// The first and last offset of each partition that the table should hold.
+fn extents(version: &ColdVersion, known: &Known) -> BTreeMap<i64, (i64, i64)> {
+    let mut begins: BTreeMap<i64, i64> = BTreeMap::new();
+    for (partition, (_, first, _)) in known.files.values().flat_map(|sums| &sums.partitions) {
+        let begin = begins.entry(*partition).or_insert(*first);
+        *begin = (*begin).min(*first);
+    }
+    let committed = version.committed.iter().map(|(partition, last)| {
+        let (partition, last) = (partition.as_i64(), rows::signed(*last));
+        // Where the log began is not known if its first ledger row is gone.
+        (partition, (begins.get(&partition).copied().unwrap_or(last), last))
+    });
+    committed.collect()
+}
+
+/// What follows in the round: later offsets of the partition, then the next partition, then all over again.
+fn next_window(extents: &BTreeMap<i64, (i64, i64)>, at: Option<(i64, i64)>) -> Option<OffsetSpan> {
+    let window = |partition: i64, first: i64, last: i64| OffsetSpan {
+        partition,
+        first,
+        last: first.saturating_add(ROUND_WINDOW as i64 - 1).min(last),
+    };
+    if let Some((partition, counted)) = at
+        && let Some((first, last)) = extents.get(&partition)
+        && counted < *last
+    {
+        return Some(window(partition, counted.saturating_add(1).max(*first), *last));
+    }
+    let later = at.and_then(|(partition, _)| extents.range(partition.saturating_add(1)..).next());
+    let (partition, (first, last)) = later.or_else(|| extents.first_key_value())?;
+    Some(window(*partition, *first, *last))
 }
 
 /// What was counted at one offset.
