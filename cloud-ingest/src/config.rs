@@ -299,7 +299,7 @@ impl Default for ClickHouseSettings {
             migrate: true,
             insert_every: Duration::from_millis(500),
             insert_rows: 200_000,
-            insert_memory: 64 << 20,
+            insert_memory: 128 << 20,
             keep: Duration::from_secs(3 * 86_400),
             keep_size: 0,
             query_limit: Duration::from_secs(360),

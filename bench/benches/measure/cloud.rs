@@ -144,12 +144,15 @@ impl Site {
         self.fleet.processes.process(part).unwrap().cpu_seconds().unwrap()
     }
 
-    /// Processor seconds for a million rows of each part.
+    /// Processor seconds for a million rows of each part: of the gateway until all is acknowledged, of the writers until all is stored.
     async fn steady(&mut self) -> [f64; MEASURED.len()] {
         let before = MEASURED.map(|part| self.cpu_seconds(part));
         self.load(STEADY, Some(RATE)).await;
+        self.fleet.sent(LIMIT).await.unwrap();
+        let gateway = self.cpu_seconds(MEASURED[0]);
         self.level().await;
         let mut costs = MEASURED.map(|part| self.cpu_seconds(part));
+        costs[0] = gateway;
         for (cost, before) in costs.iter_mut().zip(before) {
             *cost = (*cost - before) / (STEADY as f64 / 1e6);
         }

@@ -222,7 +222,8 @@ impl ClickHouseHot {
                 .with("min_insert_block_size_rows", ONE_BLOCK)
                 .with("min_insert_block_size_bytes", ONE_BLOCK)
                 .with("max_partitions_per_insert_block", 1)
-                .with("throw_on_max_partitions_per_insert_block", 1);
+                .with("throw_on_max_partitions_per_insert_block", 1)
+                .with("exclude_materialize_skip_indexes_on_insert", schema::INDEXES_OF_MERGES);
             let sent = self.shared.client.insert(statement, block.body, INSERT_WITHIN).await;
             sent.map_err(outcome)?;
             let mut state = self.lock();
