@@ -318,7 +318,7 @@ async fn p3_rows_that_are_missing_or_too_many_are_named_by_stream_and_offsets() 
     assert_eq!(stores.cold.balance(&mut known).await.unwrap().unwrap().holes, vec![]);
 }
 
-/// P3: rows are counted although the sums agree, by and by all of them: one that is missing is not made up for by another that is there twice.
+/// P3: rows are counted although the sums agree: one that is missing is not made up for by another that is there twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn p3_a_missing_row_is_found_although_another_is_there_twice() {
     let folder = tempfile::tempdir().unwrap();
@@ -334,9 +334,7 @@ async fn p3_a_missing_row_is_found_although_another_is_there_twice() {
     }
     let mut known = Known::default();
     let mut look = async || stores.cold.balance(&mut known).await.unwrap().unwrap().holes;
-    for _ in 0..4 {
-        assert_eq!(look().await, vec![]);
-    }
+    assert_eq!(look().await, vec![]);
     let replace = async |p: Partition, offset: u64, rows: Vec<RecordBatch>| {
         let mut replacement = Replacement::new(vec![range(p, offset, offset)]);
         stores.cold.add_to(&mut replacement, rows).await.unwrap();
@@ -346,11 +344,6 @@ async fn p3_a_missing_row_is_found_although_another_is_there_twice() {
     let (less, more) = (record(p, 3), record(q, 6));
     replace(p, 3, vec![less[0].slice(1, less[0].num_rows() - 1), less[1].clone()]).await;
     replace(q, 6, vec![more[0].clone(), more[0].slice(0, 1), more[1].clone()]).await;
-    // One round looks at each partition; what was found stays said for as long as it is so.
-    let mut found = Vec::new();
-    for _ in 0..partitions.len() {
-        found = look().await;
-    }
     let of = |holes: &[sluice_store::cold::Hole]| {
         let mut named: Vec<_> = holes
             .iter()
@@ -363,7 +356,14 @@ async fn p3_a_missing_row_is_found_although_another_is_there_twice() {
         (Wrong::Missing, p.as_i64(), 3, 3, 1),
         (Wrong::Surplus, q.as_i64(), 6, 6, 1),
     ];
-    assert_eq!(of(&found), named);
+    assert_eq!(of(&look().await), named);
+    // What was found stays said for as long as it is so, also beside what sums tell.
+    replace(p, 5, vec![record(p, 5)[1].clone()]).await;
+    let rows = record(p, 5)[0].num_rows() as u64;
+    let with_sums = [named[0], (Wrong::Missing, p.as_i64(), 5, 5, rows), named[1]];
+    assert_eq!(of(&look().await), with_sums);
+    replace(p, 5, record(p, 5)).await;
+    stores.cold.commit(&[range(p, 8, 8)], records(p, 8..=8)).await.unwrap();
     assert_eq!(of(&look().await), named);
     replace(p, 3, less.to_vec()).await;
     replace(q, 6, more.to_vec()).await;

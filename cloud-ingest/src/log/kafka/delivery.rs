@@ -5,7 +5,8 @@
 //! rows a second.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -17,7 +18,7 @@ use tokio::sync::oneshot;
 use super::client::Voice;
 
 /// One wait of the thread, and so the longest that it goes on after it was told to end.
-const WAIT: Duration = Duration::from_secs(10);
+const WAIT: Duration = Duration::from_secs(1);
 
 /// The offset of a record, or why it has none.
 type Outcome = Result<i64, KafkaError>;
@@ -28,6 +29,7 @@ pub(super) struct Delivery {
     /// Takes nothing more. Held while a record is handed over, so that the end waits for each that was.
     closed: RwLock<bool>,
     ends: Arc<AtomicBool>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl ProducerContext for Voice {
@@ -54,7 +56,7 @@ impl Delivery {
                 heard.poll(WAIT);
             }
         };
-        std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("kafka answers".to_owned())
             .spawn(listen)
             .map_err(|error| KafkaError::ClientCreation(format!("no thread for the broker's answers: {error}")))?;
@@ -62,6 +64,7 @@ impl Delivery {
             producer,
             closed: RwLock::new(false),
             ends,
+            thread: Mutex::new(Some(thread)),
         })
     }
 
@@ -86,11 +89,17 @@ impl Delivery {
         Ok(outcome)
     }
 
-    /// Takes nothing more, and waits until all that was handed over has its answer.
+    /// Takes nothing more, waits until all that was handed over has its answer, and ends.
     pub(super) fn end(&self, patience: Duration) -> Result<(), KafkaError> {
         *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
         let flushed = self.producer.flush(patience);
         self.ends.store(true, Ordering::Relaxed);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that hears the broker's answers panicked");
+        }
         flushed
     }
 

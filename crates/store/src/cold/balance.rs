@@ -3,7 +3,7 @@
 //!
 //! A look reads ledger rows that it has not seen, and counts all other rows by the statistics of their files. When the sums disagree, the
 //! rows themselves are counted, offset by offset, to say whose they are. Sums may agree by chance, one row less and another one twice, so
-//! each look also counts the rows of some offsets, and goes on from there the next time, round and round.
+//! each look also counts the rows of some offsets, and goes on from there the next time (`round`).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use object_store::path::Path;
 use serde::Serialize;
 
 use super::files::{EncodeError, OffsetSpan};
+use super::round::{self, Extents, Place, Round};
 use super::stream::Pieces;
 use super::version::{ColdFile, ColdVersion};
 use super::{ColdTable, CommitError};
@@ -20,14 +21,13 @@ use crate::rows::{self, LEDGER, RowsError};
 
 /// Bytes of files whose ledger rows one look reads; the next one goes on.
 const MAX_BYTES: u64 = 256 << 20;
-/// Ranges that are named; there may be more.
+/// Ranges that are named, of each way in which they are found; there may be more.
 pub const MAX_HOLES: usize = 32;
 /// Offsets whose rows are counted at once.
 const WINDOW: u64 = 1 << 18;
-/// Offsets whose rows a look counts although the sums agree.
-const ROUND_WINDOW: u64 = 1 << 15;
-/// With so many of these that do not hold, the round waits until some hold again: each is counted at every look.
-const MAX_BROKEN: usize = 4;
+/// Bytes of files of which one look counts rows although the sums agree, in three of their columns.
+const ROUND_BYTES: u64 = 2 << 30;
+const ROUND_WINDOWS: usize = 1024;
 
 const LEDGER_COLUMNS: [&str; 6] = ["tenant", "stream", "signal", "partition", "offset", "attrs"];
 const PLACE_COLUMNS: [&str; 3] = ["signal", "partition", "offset"];
@@ -74,6 +74,14 @@ pub struct Hole {
     pub events: u64,
 }
 
+impl Hole {
+    fn includes(&self, other: &Self) -> bool {
+        (self.wrong, self.partition) == (other.wrong, other.partition)
+            && self.first <= other.first
+            && other.last <= self.last
+    }
+}
+
 /// What a look found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Balance {
@@ -91,14 +99,6 @@ pub struct Known {
     /// What was found when the sums disagreed last, and by how much.
     found: Option<(Disagreement, Vec<Hole>)>,
     round: Round,
-}
-
-/// Where the counting of rows is whose sums agree.
-#[derive(Debug, Default)]
-struct Round {
-    /// Partition and offset that were counted last.
-    at: Option<(i64, i64)>,
-    broken: Vec<OffsetSpan>,
 }
 
 /// What the ledger rows of one file say.
@@ -150,16 +150,20 @@ impl ColdTable {
         let disagreement = disagreement(known.files.values(), &version);
         if disagreement.0 == 0 && disagreement.1.is_empty() {
             known.found = None;
-            balance.holes.extend(self.go_round(&version, known).await?);
-            balance.holes.truncate(MAX_HOLES);
-            return Ok(Some(balance));
+        } else {
+            let holes = match known.found.take() {
+                Some((same, holes)) if same == disagreement => holes,
+                _ => self.holes(&version, known).await?,
+            };
+            balance.holes.extend(holes.iter().cloned());
+            known.found = Some((disagreement, holes));
         }
-        let holes = match known.found.take() {
-            Some((same, holes)) if same == disagreement => holes,
-            _ => self.holes(&version, known).await?,
-        };
-        balance.holes.extend(holes.iter().cloned());
-        known.found = Some((disagreement, holes));
+        self.go_round(&version, known).await;
+        let mut more = Vec::new();
+        join(&mut more, known.round.holes().cloned().collect());
+        more.retain(|hole| !balance.holes.iter().any(|named| named.includes(hole)));
+        more.truncate(MAX_HOLES);
+        balance.holes.extend(more);
         Ok(Some(balance))
     }
 
@@ -208,32 +212,43 @@ impl ColdTable {
         Ok(holes)
     }
 
-    /// Counts the next offsets of the round, and those that did not hold the last time.
-    async fn go_round(&self, version: &ColdVersion, known: &mut Known) -> Result<Vec<Hole>, CommitError> {
+    /// Counts the next offsets of the round, and those that did not hold. A window that cannot be read is left to the next round.
+    async fn go_round(&self, version: &ColdVersion, known: &mut Known) {
         let extents = extents(version, known);
-        let mut round = Round {
-            at: known.round.at,
-            broken: Vec::new(),
+        let round = &mut known.round;
+        for place in round.again() {
+            self.count_window(version, &extents, place, round).await;
+        }
+        let (mut bytes, mut begin) = (0, None);
+        for _ in 0..ROUND_WINDOWS {
+            let Some(place) = round.step(&extents).filter(|place| begin != Some(*place)) else {
+                break;
+            };
+            begin.get_or_insert(place);
+            if !round.is_broken(place) {
+                bytes += self.count_window(version, &extents, place, round).await;
+            }
+            if bytes >= ROUND_BYTES {
+                break;
+            }
+        }
+    }
+
+    /// Returns the bytes of the files in which its rows are.
+    async fn count_window(&self, version: &ColdVersion, extents: &Extents, place: Place, round: &mut Round) -> u64 {
+        let Some(window) = round::span(extents, place) else {
+            round.found(place, Vec::new());
+            return 0;
         };
-        let mut windows = known.round.broken.clone();
-        if windows.len() < MAX_BROKEN
-            && let Some(next) = next_window(&extents, round.at)
-        {
-            round.at = Some((next.partition, next.last));
-            if !windows.contains(&next) {
-                windows.push(next);
+        match self.holes_in(version, window).await {
+            Ok(holes) => round.found(place, holes),
+            Err(error) => {
+                let OffsetSpan { partition, first, last } = window;
+                tracing::warn!(partition, first, last, %error, "rows of cold cannot be counted");
             }
         }
-        let mut holes = Vec::new();
-        for window in windows {
-            let found = self.holes_in(version, window).await?;
-            if !found.is_empty() {
-                round.broken.push(window);
-                join(&mut holes, found);
-            }
-        }
-        known.round = round;
-        Ok(holes)
+        let touched = version.files.iter().filter(|file| touches(file, window));
+        touched.map(|file| file.bytes).sum()
     }
 
     async fn holes_in(&self, version: &ColdVersion, window: OffsetSpan) -> Result<Vec<Hole>, CommitError> {
@@ -258,7 +273,7 @@ impl ColdTable {
 }
 
 /// The first and last offset of each partition that the table should hold.
-fn extents(version: &ColdVersion, known: &Known) -> BTreeMap<i64, (i64, i64)> {
+fn extents(version: &ColdVersion, known: &Known) -> Extents {
     let mut begins: BTreeMap<i64, i64> = BTreeMap::new();
     for (partition, (_, first, _)) in known.files.values().flat_map(|sums| &sums.partitions) {
         let begin = begins.entry(*partition).or_insert(*first);
@@ -270,24 +285,6 @@ fn extents(version: &ColdVersion, known: &Known) -> BTreeMap<i64, (i64, i64)> {
         (partition, (begins.get(&partition).copied().unwrap_or(last), last))
     });
     committed.collect()
-}
-
-/// What follows in the round: later offsets of the partition, then the next partition, then all over again.
-fn next_window(extents: &BTreeMap<i64, (i64, i64)>, at: Option<(i64, i64)>) -> Option<OffsetSpan> {
-    let window = |partition: i64, first: i64, last: i64| OffsetSpan {
-        partition,
-        first,
-        last: first.saturating_add(ROUND_WINDOW as i64 - 1).min(last),
-    };
-    if let Some((partition, counted)) = at
-        && let Some((first, last)) = extents.get(&partition)
-        && counted < *last
-    {
-        return Some(window(partition, counted.saturating_add(1).max(*first), *last));
-    }
-    let later = at.and_then(|(partition, _)| extents.range(partition.saturating_add(1)..).next());
-    let (partition, (first, last)) = later.or_else(|| extents.first_key_value())?;
-    Some(window(*partition, *first, *last))
 }
 
 /// What was counted at one offset.

@@ -16,6 +16,7 @@ mod merge;
 mod order;
 mod ranges;
 mod replace;
+mod round;
 mod scan;
 mod stats;
 mod stream;

@@ -53,6 +53,7 @@ const REST: Duration = Duration::from_secs(2);
 const ONE_BLOCK: u64 = 1 << 40;
 /// Errors after which nothing can have been stored: they come before the first row is written.
 const NOTHING_STORED: &[u32] = &[
+    UNKNOWN_SETTING,
     202, // TOO_MANY_SIMULTANEOUS_QUERIES
     252, // TOO_MANY_PARTS
     243, // NOT_ENOUGH_SPACE

@@ -21,8 +21,8 @@ pub(super) const ENDS: &str = "min(`offset`), max(`offset`), count(), countIf(`r
 /// What the projection `held` keeps besides.
 pub(super) const SET_ASIDE: &str = "countIf(`quarantined_by` IS NOT NULL)";
 
-/// What an insert does not build, as it takes half of the server's time for it: parts have these from the first merge on, and until then
-/// they are read.
+/// What an insert does not build, as it takes the server much of its time: parts have these from the first merge on, and are read without
+/// until then.
 pub(super) const INDEXES_OF_MERGES: &str = "by_attr_key,by_attr_value,by_word";
 
 /// Few different texts in one column.
