@@ -11,6 +11,7 @@ pub mod provider;
 pub mod reading;
 mod rows;
 pub mod seam;
+mod search;
 mod state;
 mod stores;
 
@@ -26,5 +27,6 @@ pub use provider::{
 pub use reading::{CacheOptions, Caches, Reads};
 pub use rows::{OffsetRange, RowsError};
 pub use seam::{Claim, Position, Seam, SeamError, SeamRecord};
+pub use search::{MAX_ASKED_BYTES, Search};
 pub use state::{StateError, StateObjects};
 pub use stores::{LogEnds, Skip, StoreError, Stores};

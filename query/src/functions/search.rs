@@ -1,6 +1,5 @@
 //! Words in texts, as people type them into a search field.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, BooleanArray};
@@ -9,10 +8,10 @@ use datafusion::common::exec_err;
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
+use sluice_store::{MAX_ASKED_BYTES, Search};
+
 use super::texts;
 
-/// What is looked for is compared with each place of a text, so this many times its words is the most work for one text.
-const MAX_ASKED: usize = 4 << 10;
 /// The words of one text are held while they are looked at.
 const MAX_BODY: usize = 16 << 20;
 
@@ -63,9 +62,9 @@ impl ScalarUDFImpl for Match {
                 continue;
             }
             let words = asked.value(row);
-            if words.len() > MAX_ASKED {
+            if words.len() > MAX_ASKED_BYTES {
                 return exec_err!(
-                    "match looks for words of up to {MAX_ASKED} bytes together, not {}",
+                    "match looks for words of up to {MAX_ASKED_BYTES} bytes together, not {}",
                     words.len()
                 );
             }
@@ -79,74 +78,4 @@ impl ScalarUDFImpl for Match {
         }
         Ok(ColumnarValue::Array(Arc::new(BooleanArray::from(answers))))
     }
-}
-
-/// Everything that must be there, or must not.
-#[derive(Debug)]
-struct Search {
-    terms: Vec<Term>,
-}
-
-#[derive(Debug, PartialEq)]
-struct Term {
-    /// Consecutive words in lower case.
-    words: Vec<String>,
-    /// The last word may go on.
-    open: bool,
-    wanted: bool,
-}
-
-impl Search {
-    fn new(asked: &str) -> Search {
-        let mut terms = Vec::new();
-        let mut rest = asked.trim_start();
-        while !rest.is_empty() {
-            let wanted = !rest.starts_with('-');
-            let begin = rest.trim_start_matches('-');
-            let (text, after) = match begin.strip_prefix('"') {
-                Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-                None => begin.split_at(begin.find(char::is_whitespace).unwrap_or(begin.len())),
-            };
-            let words: Vec<String> = words(text).map(|word| word.to_lowercase()).collect();
-            if !words.is_empty() {
-                let open = text.ends_with('*');
-                terms.push(Term { words, open, wanted });
-            }
-            rest = after.trim_start();
-        }
-        Search { terms }
-    }
-
-    fn finds(&self, body: &str) -> bool {
-        let body: Vec<Cow<'_, str>> = words(body).map(in_lower_case).collect();
-        self.terms.iter().all(|term| term.is_in(&body) == term.wanted)
-    }
-}
-
-impl Term {
-    fn is_in(&self, body: &[Cow<'_, str>]) -> bool {
-        body.windows(self.words.len()).any(|run| {
-            let last = self.words.len() - 1;
-            run.iter()
-                .zip(&self.words)
-                .enumerate()
-                .all(|(at, (there, word))| match self.open && at == last {
-                    true => there.starts_with(word.as_str()),
-                    false => there.as_ref() == word.as_str(),
-                })
-        })
-    }
-}
-
-/// Most words are already, and need no room of their own.
-fn in_lower_case(word: &str) -> Cow<'_, str> {
-    match word.chars().all(|c| c.is_lowercase() || c.is_ascii_digit()) {
-        true => Cow::Borrowed(word),
-        false => Cow::Owned(word.to_lowercase()),
-    }
-}
-
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_alphanumeric())
-        .filter(|word| !word.is_empty())
 }

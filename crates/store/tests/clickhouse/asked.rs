@@ -60,23 +60,8 @@ async fn p8_an_expression_means_the_same_on_the_server() {
         failure_persistence: None,
         ..Config::default()
     });
-    let rows = concat_batches(&schema(), &records(p, 0..=59)).unwrap();
     let texts = proptest::option::weighted(0.95, "[abB\u{e9}\u{c9}\u{1f980}λ٣3.\\\\/ \n\r\t\u{7f}x-]{0,8}");
-    let bodies: StringArray = (0..rows.num_rows())
-        .map(|_| texts.new_tree(&mut runner).unwrap().current())
-        .collect();
-    let mut columns = rows.columns().to_vec();
-    columns[schema().index_of("body").unwrap()] = Arc::new(bodies);
-    let rows = RecordBatch::try_new(schema(), columns).unwrap();
-    let slice = HotRows {
-        range: OffsetRange {
-            partition: p,
-            first: 0,
-            last: 59,
-        },
-        rows: vec![rows.clone()],
-    };
-    stores.hot.insert(&[slice]).await.unwrap();
+    let rows = with_bodies(&stores, p, 59, |_| texts.new_tree(&mut runner).unwrap().current()).await;
     let pinned = tables(&stores).pin().await.unwrap();
     let plain = SessionContext::new();
     plain.register_batch("e", rows).unwrap();
@@ -98,6 +83,137 @@ async fn p8_an_expression_means_the_same_on_the_server() {
         there > PATTERNS / 2 && found > 500,
         "{there} were asked there, {found} rows found"
     );
+}
+
+/// `match` as queries have it.
+fn searching() -> ScalarUDF {
+    let finds = |arguments: &[ColumnarValue]| {
+        let arrays = ColumnarValue::values_to_arrays(arguments)?;
+        let each = arrays[0].as_string::<i32>().iter().zip(arrays[1].as_string::<i32>());
+        let found: BooleanArray = each
+            .map(|(body, asked)| Some(Search::new(asked?).finds(body?)))
+            .collect();
+        Ok(ColumnarValue::Array(Arc::new(found)))
+    };
+    let texts = vec![DataType::Utf8, DataType::Utf8];
+    create_udf(
+        "match",
+        texts,
+        DataType::Boolean,
+        Volatility::Immutable,
+        Arc::new(finds),
+    )
+}
+
+/// Rows of one insert with these bodies.
+async fn with_bodies(
+    stores: &Stores,
+    p: Partition,
+    last: u64,
+    body: impl FnMut(usize) -> Option<String>,
+) -> RecordBatch {
+    let rows = concat_batches(&schema(), &records(p, 0..=last)).unwrap();
+    let mut columns = rows.columns().to_vec();
+    let bodies: StringArray = (0..rows.num_rows()).map(body).collect();
+    columns[schema().index_of("body").unwrap()] = Arc::new(bodies);
+    let rows = RecordBatch::try_new(schema(), columns).unwrap();
+    let range = OffsetRange {
+        partition: p,
+        first: 0,
+        last,
+    };
+    let slice = HotRows {
+        range,
+        rows: vec![rows.clone()],
+    };
+    stores.hot.insert(&[slice]).await.unwrap();
+    rows
+}
+
+/// Words and patterns find the same rows on the server as here, with its index and where a part has none yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn p8_words_are_found_alike_with_the_index_and_without() {
+    let Some((_folder, stores)) = world().await else { return };
+    let p = partition(0);
+    claim(&stores, p, 0).await;
+    let mut runner = TestRunner::new(Config {
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let texts = proptest::option::weighted(
+        0.95,
+        "([aAkKsS1 -]|[ab]|[\u{212a}\u{130}\u{17f}\u{e9}\u{c9}“…日\u{307}\t\u{7f}]){0,6}",
+    );
+    let rows = with_bodies(&stores, p, 99, |_| texts.new_tree(&mut runner).unwrap().current()).await;
+    let plain = SessionContext::new();
+    plain.register_batch("e", rows).unwrap();
+    plain.register_udf(searching());
+    let patterns = prop_oneof![
+        "[aAkKsS1b %-]{1,7}".prop_map(|pattern| format!("body LIKE '%{pattern}%'")),
+        "[aAkKsS1b %é\u{212a}“-]{1,7}".prop_map(|pattern| format!("body LIKE '{pattern}'")),
+        "[aAkKsS1b %é\u{17f}-]{1,7}".prop_map(|pattern| format!("body ILIKE '{pattern}'")),
+        "[aAkKsSi1b \u{212a}*\"-]{1,5}".prop_map(|asked| format!("match(body, '{asked}')")),
+        "[aksi1b]".prop_map(|asked| format!("match(body, '{asked}')")),
+    ];
+    let mut found = 0;
+    for merged in [false, true] {
+        if merged {
+            operator(server_of(&stores), "OPTIMIZE TABLE events FINAL").await;
+        }
+        let ctx = asking(&tables(&stores).pin().await.unwrap());
+        ctx.register_udf(searching());
+        for _ in 0..150 {
+            let condition = patterns.new_tree(&mut runner).unwrap().current();
+            let text = format!("SELECT count(*), sum(\"offset\"), min(body), max(body) FROM e WHERE {condition}");
+            let expected = plain.sql(&text).await.unwrap().collect().await.unwrap();
+            let answer = answer(&ctx, &text).await;
+            assert_eq!(vec![answer.clone()], expected, "{condition:?}, merged: {merged}");
+            found += answer.column(0).as_primitive::<Int64Type>().value(0);
+        }
+    }
+    assert!(found > 1000, "{found} rows found");
+}
+
+/// A word that few rows have is looked up: the server reads no rows that cannot have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rare_word_is_looked_up_in_the_index() {
+    let Some((folder, stores)) = world().await else { return };
+    let p = partition(0);
+    claim(&stores, p, 0).await;
+    let rows = with_bodies(&stores, p, 9_999, |row| {
+        let rare = if row == 20_000 { ", the Needle in it" } else { "" };
+        Some(format!("request {row} took 7 ms{rare}"))
+    })
+    .await;
+    assert!(rows.num_rows() > 25_000, "{}", rows.num_rows());
+    operator(server_of(&stores), "OPTIMIZE TABLE events FINAL").await;
+    // Whoever asks may read two granules, not all.
+    let frugal = relay(&server().unwrap(), "max_rows_to_read=17000&").await;
+    let asker = ClickHouseConfig {
+        url: frugal.url.clone(),
+        ..config_of(server_of(&stores))
+    };
+    let asker = tables(&opened(&folder, ClickHouseHot::new(&asker).unwrap()).await);
+    let ctx = asking(&asker.pin().await.unwrap());
+    ctx.register_udf(searching());
+    let ask = async |condition: &str| {
+        let frame = ctx.sql(&format!("SELECT body FROM e WHERE {condition}")).await.unwrap();
+        frame
+            .collect()
+            .await
+            .map(|rows| rows.iter().map(RecordBatch::num_rows).sum::<usize>())
+    };
+    for condition in [
+        "body LIKE '% Needle %'",
+        "body LIKE '%the Needle in%' AND severity IS NOT NULL OR body LIKE '% Needle %'",
+        "body ILIKE '% the needle in%'",
+        "match(body, 'NEEDLE request')",
+    ] {
+        assert_eq!(ask(condition).await.unwrap(), 1, "{condition}");
+    }
+    // What may be a piece of a word is not.
+    let error = ask("body LIKE '%Needle%'").await.unwrap_err().to_string();
+    assert!(error.contains("TOO_MANY_ROWS"), "{error}");
 }
 
 /// What is counted and ranked by sketches comes out alike: different values exactly so, as their sketch is made here; quantiles as near to the truth.

@@ -18,12 +18,13 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, UInt64Type};
 use common::*;
 use datafusion::execution::session_state::SessionStateBuilder;
-use datafusion::prelude::SessionContext;
+use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility};
+use datafusion::prelude::{SessionContext, create_udf};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use sluice_store::hot::clickhouse::{Audit, ClickHouseConfig, ClickHouseError, MigrateError};
-use sluice_store::{ClickHouseHot, HotError, HotRows, OffsetRange, Pinned, Scope, Stores, physical_rules};
+use sluice_store::{ClickHouseHot, HotError, HotRows, OffsetRange, Pinned, Scope, Search, Stores, physical_rules};
 use sluice_wire::events::schema;
 use sluice_wire::ids::Partition;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,10 +59,19 @@ fn server_of(stores: &Stores) -> &ClickHouseHot {
 }
 
 async fn ask(pinned: &Pinned, text: &str) -> RecordBatch {
+    answer(&asking(pinned), text).await
+}
+
+/// Has all rows as `e`, and those that people see as `seen`.
+fn asking(pinned: &Pinned) -> SessionContext {
     let state = SessionStateBuilder::new_with_default_features().with_physical_optimizer_rules(physical_rules());
     let ctx = SessionContext::new_with_state(state.build());
     ctx.register_table("e", pinned.everything(Scope::All)).unwrap();
     ctx.register_table("seen", pinned.events(Scope::All)).unwrap();
+    ctx
+}
+
+async fn answer(ctx: &SessionContext, text: &str) -> RecordBatch {
     let frame = ctx.sql(text).await.unwrap();
     let schema = Arc::clone(frame.schema().inner());
     concat_batches(&schema, &frame.collect().await.unwrap()).unwrap()

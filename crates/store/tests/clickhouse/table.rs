@@ -55,6 +55,18 @@ async fn tables_are_brought_up_to_date_once() {
     fresh.prepare().await.unwrap();
     let projections = "SELECT arrayStringConcat(groupArray(name), ',') FROM system.projections WHERE database = currentDatabase() AND table = 'events'";
     assert_eq!(operator(&fresh, projections).await, "ends,held");
+    let of_words = "SELECT arrayStringConcat(groupArray(name), ',') FROM system.data_skipping_indices \
+                    WHERE database = currentDatabase() AND table = 'events' AND type = 'text'";
+    assert_eq!(operator(&fresh, of_words).await, "by_words");
+    // As earlier programs made it.
+    operator(&fresh, "ALTER TABLE events DROP INDEX by_words").await;
+    operator(
+        &fresh,
+        "ALTER TABLE events ADD INDEX by_word ifNull(body, '') TYPE text(tokenizer = 'splitByNonAlpha')",
+    )
+    .await;
+    assert_eq!(fresh.migrate(false).await.unwrap().len(), 2);
+    assert_eq!(operator(&fresh, of_words).await, "by_words");
     operator(
         &hot,
         "INSERT INTO sluice_migrations (version, name) VALUES (99, 'from the future')",

@@ -33,6 +33,7 @@ pub(crate) use self::limits::Exceeded;
 pub use self::limits::StatementLimits;
 pub(crate) use self::parts::{Parts, Split};
 pub use self::schema::MigrateError;
+pub(crate) use self::schema::WORDS_OF_BODY;
 use self::schema::{ENDS, Engine, TABLE, VIEW};
 use super::{HotError, HotPin, HotRows, PinnedRows, Tail};
 use crate::rows::{self, OffsetRange, RowsError};

@@ -22,8 +22,11 @@ pub(super) const ENDS: &str = "min(`offset`), max(`offset`), count(), countIf(`r
 pub(super) const SET_ASIDE: &str = "countIf(`quarantined_by` IS NOT NULL)";
 
 /// What an insert does not build, as it takes the server much of its time: parts have these from the first merge on, and are read without
-/// until then.
-pub(super) const INDEXES_OF_MERGES: &str = "by_attr_key,by_attr_value,by_word";
+/// until then. `by_word` is one of earlier programs' tables.
+pub(super) const INDEXES_OF_MERGES: &str = "by_attr_key,by_attr_value,by_word,by_words";
+
+/// What the index `by_words` has the words of: they are of ASCII, in lower case, and all else stands between words.
+pub(crate) const WORDS_OF_BODY: &str = "replaceRegexpAll(lower(ifNull(`body`, '')), '[^ -~]', ' ')";
 
 /// Few different texts in one column.
 const FEW_TEXTS: &[&str] = &[
@@ -168,22 +171,54 @@ pub(super) async fn migrate(client: &Client, engine: Engine<'_>, dry_run: bool) 
             );
         }
     }
-    match add_held(&server, database, dry_run).await {
-        Ok(added) => done.extend(added),
-        Err(ClickHouseError::Refused { message, .. }) => {
-            tracing::warn!(
-                message,
-                "the table in ClickHouse has no projection `held`; queries are right, and slower"
-            );
+    for addition in [Addition::Held, Addition::Words] {
+        match addition.add(&server, database, dry_run).await {
+            Ok(added) => done.extend(added),
+            Err(ClickHouseError::Refused { message, .. }) => {
+                tracing::warn!(
+                    message,
+                    "the table in ClickHouse has no {}; queries are right, and slower",
+                    addition.name()
+                );
+            }
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => return Err(error.into()),
     }
     Ok(done)
 }
 
-/// The projection `held`: what queries are faster with. No version of the tables, as programs that do not know it work as before, and
-/// those that do can work without.
-async fn add_held(server: &Client, database: &str, dry_run: bool) -> Result<Vec<String>, ClickHouseError> {
+/// What queries are faster with. No version of the tables, as programs that do not know it work as before, and those that do can work without.
+#[derive(Clone, Copy, Debug)]
+enum Addition {
+    Held,
+    Words,
+}
+
+impl Addition {
+    fn name(self) -> &'static str {
+        match self {
+            Addition::Held => "projection `held`",
+            Addition::Words => "index `by_words`",
+        }
+    }
+
+    async fn add(self, server: &Client, database: &str, dry_run: bool) -> Result<Vec<String>, ClickHouseError> {
+        let added = match self {
+            Addition::Held => held(server, database).await?,
+            Addition::Words => words(server, database).await?,
+        };
+        if !dry_run {
+            for text in &added {
+                // The server does it in its own time, and not after the merges that are under way.
+                let statement = Statement::new(text).with("mutations_sync", 0).with("alter_sync", 0);
+                server.run(statement, MIGRATE_WITHIN).await?;
+            }
+        }
+        Ok(added)
+    }
+}
+
+async fn held(server: &Client, database: &str) -> Result<Vec<String>, ClickHouseError> {
     let table = format!("database = '{database}' AND table = '{TABLE}'");
     let found = format!(
         "SELECT (SELECT count() FROM system.projections WHERE {table} AND name = 'held'), \
@@ -205,17 +240,31 @@ async fn add_held(server: &Client, database: &str, dry_run: bool) -> Result<Vec<
         ));
     }
     if parts_without != "0" && under_way == "0" {
-        // The server does it in its own time.
         added.push(format!(
             "ALTER TABLE `{database}`.`{TABLE}` MATERIALIZE PROJECTION `held`"
         ));
     }
-    if !dry_run {
-        for text in &added {
-            server
-                .run(Statement::new(text).with("mutations_sync", 0), MIGRATE_WITHIN)
-                .await?;
-        }
+    Ok(added)
+}
+
+/// Parts get the index with their next merge. An earlier one, which no query asked, goes.
+async fn words(server: &Client, database: &str) -> Result<Vec<String>, ClickHouseError> {
+    let table = format!("database = '{database}' AND table = '{TABLE}'");
+    let count =
+        |name: &str| format!("(SELECT count() FROM system.data_skipping_indices WHERE {table} AND name = '{name}')");
+    let found = format!("SELECT {}, {}", count("by_words"), count("by_word"));
+    let rows = server.run(Statement::new(found), META_WITHIN).await?;
+    let mut added = Vec::new();
+    if rows.iter().flatten().next().is_some_and(|there| there == "0") {
+        added.push(format!(
+            "ALTER TABLE `{database}`.`{TABLE}` ADD INDEX IF NOT EXISTS `by_words` {WORDS_OF_BODY} \
+             TYPE text(tokenizer = 'splitByNonAlpha')"
+        ));
+    }
+    if rows.iter().flatten().nth(1).is_some_and(|there| there != "0") {
+        added.push(format!(
+            "ALTER TABLE `{database}`.`{TABLE}` DROP INDEX IF EXISTS `by_word`"
+        ));
     }
     Ok(added)
 }
@@ -265,7 +314,6 @@ fn events(engine: &Engine<'_>) -> String {
         "INDEX `by_trace` `trace_id` TYPE bloom_filter(0.001) GRANULARITY 1".to_owned(),
         "INDEX `by_attr_key` mapKeys(`attrs`) TYPE bloom_filter(0.01) GRANULARITY 1".to_owned(),
         "INDEX `by_attr_value` mapValues(`attrs`) TYPE bloom_filter(0.01) GRANULARITY 1".to_owned(),
-        "INDEX `by_word` ifNull(`body`, '') TYPE text(tokenizer = 'splitByNonAlpha')".to_owned(),
         format!(
             "PROJECTION `ends` (SELECT `{DROP_DAY}`, `partition`, `{GENERATION}`, {ENDS} GROUP BY `{DROP_DAY}`, `partition`, `{GENERATION}`)"
         ),

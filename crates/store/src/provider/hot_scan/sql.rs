@@ -8,7 +8,8 @@ use datafusion::logical_expr::expr::{InList, Like};
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
 use datafusion::scalar::ScalarValue;
 
-use crate::hot::clickhouse::text_parameter;
+use crate::hot::clickhouse::{WORDS_OF_BODY, text_parameter};
+use crate::search::{MAX_ASKED_BYTES, Search, known_of_pattern};
 
 /// Parameters travel in the address of a request, which servers limit.
 const MAX_PARAMETER_BYTES: usize = 16 << 10;
@@ -32,21 +33,25 @@ pub(super) fn say(filters: &[Expr], schema: &SchemaRef) -> Said {
     };
     let (mut condition_bytes, mut parameter_bytes) = (0, 0);
     for filter in filters {
-        let mut speaker = Speaker {
-            schema,
-            parameters: Vec::new(),
-            first: said.parameters.len(),
-            whole: true,
+        let say = |asks_index| {
+            let mut speaker = Speaker {
+                schema,
+                parameters: Vec::new(),
+                first: said.parameters.len(),
+                whole: true,
+                asks_index,
+            };
+            let text = speaker.filter(filter, 0)?;
+            let size: usize = speaker.parameters.iter().map(|(_, value)| value.len()).sum();
+            let fits =
+                condition_bytes + text.len() <= MAX_CONDITION_BYTES && parameter_bytes + size <= MAX_PARAMETER_BYTES;
+            fits.then_some((text, size, speaker))
         };
-        let Some(text) = speaker.filter(filter, 0) else {
+        // Rather without the index than not at all.
+        let Some((text, size, speaker)) = say(true).or_else(|| say(false)) else {
             said.whole = false;
             continue;
         };
-        let size: usize = speaker.parameters.iter().map(|(_, value)| value.len()).sum();
-        if condition_bytes + text.len() > MAX_CONDITION_BYTES || parameter_bytes + size > MAX_PARAMETER_BYTES {
-            said.whole = false;
-            continue;
-        }
         condition_bytes += text.len();
         parameter_bytes += size;
         said.whole &= speaker.whole;
@@ -62,6 +67,8 @@ struct Speaker<'a> {
     /// How many parameters have names already.
     first: usize,
     whole: bool,
+    /// Words of bodies are asked of the server's index besides.
+    asks_index: bool,
 }
 
 impl Speaker<'_> {
@@ -111,6 +118,10 @@ impl Speaker<'_> {
             Expr::IsNull(expr) => self.nullable(expr).map(|name| format!("{name} IS NULL")),
             Expr::IsNotNull(expr) => self.nullable(expr).map(|name| format!("{name} IS NOT NULL")),
             Expr::Like(like) => self.like(like),
+            Expr::ScalarFunction(function) => match (function.name(), function.args.as_slice()) {
+                ("match", [text, asked]) if is_body(text) => self.search(&text_of(asked)?),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -151,7 +162,7 @@ impl Speaker<'_> {
 
     /// The fixed pieces of a pattern must all occur.
     fn like(&mut self, like: &Like) -> Option<String> {
-        if like.negated || like.case_insensitive || like.escape_char.is_some() {
+        if like.negated || like.escape_char.is_some() {
             return None;
         }
         let (name, kind) = self.column(&like.expr)?;
@@ -160,19 +171,42 @@ impl Speaker<'_> {
             return None;
         }
         self.whole = false;
-        let pieces: Vec<String> = pattern
-            .split('%')
-            .filter(|piece| !piece.is_empty())
-            .map(str::to_owned)
-            .collect();
-        let all: Vec<String> = pieces
-            .iter()
-            .map(|piece| {
+        let mut all = Vec::new();
+        if !like.case_insensitive {
+            for piece in pattern.split('%').filter(|piece| !piece.is_empty()) {
                 let piece = self.text(piece);
-                format!("position({name}, {piece}) > 0")
-            })
-            .collect();
+                all.push(format!("position({name}, {piece}) > 0"));
+            }
+        }
+        if is_body(&like.expr) {
+            all.extend(self.words_of_body(known_of_pattern(&pattern, like.case_insensitive)));
+        }
         (!all.is_empty()).then(|| format!("({})", all.join(" AND ")))
+    }
+
+    /// Of rows whose body is refused as too long no error comes if they cannot be found.
+    fn search(&mut self, asked: &str) -> Option<String> {
+        self.whole = false;
+        if asked.len() > MAX_ASKED_BYTES {
+            return None;
+        }
+        let words = Search::new(asked).known();
+        let word = words.first()?;
+        // Where a part has no index, this is known much faster of most rows.
+        let there = format!("position(lower(ifNull(`body`, '')), {}) > 0", self.text(word));
+        match self.words_of_body(words) {
+            Some(words) => Some(format!("({there} AND {words})")),
+            None => Some(there),
+        }
+    }
+
+    /// The server has an index for these.
+    fn words_of_body(&mut self, words: Vec<String>) -> Option<String> {
+        if words.is_empty() || !self.asks_index {
+            return None;
+        }
+        let words: Vec<String> = words.iter().map(|word| self.text(word)).collect();
+        Some(format!("hasAllTokens({WORDS_OF_BODY}, [{}])", words.join(", ")))
     }
 
     /// A column whose values compare there as they do here.
@@ -231,6 +265,10 @@ impl Speaker<'_> {
         self.parameters.push(parameter);
         shown
     }
+}
+
+fn is_body(expr: &Expr) -> bool {
+    matches!(expr, Expr::Column(column) if column.name == "body")
 }
 
 fn text_of(expr: &Expr) -> Option<String> {
@@ -310,6 +348,20 @@ mod tests {
             (half.conditions, half.whole),
             (vec!["`severity` = 5".to_owned()], false)
         );
+    }
+
+    #[test]
+    fn many_patterns_are_said_without_their_words_where_those_do_not_fit() {
+        let patterns = |count: usize| {
+            let words = (0..7).map(|n| format!(" {n:028}")).collect::<String>();
+            let each = (0..count).map(|n| col("body").like(lit(format!("%{words} {n} %"))));
+            said(each.reduce(Expr::or).unwrap())
+        };
+        let (few, many) = (patterns(3), patterns(30));
+        assert!(few.conditions[0].contains("hasAllTokens"), "{few:?}");
+        assert!(many.conditions.len() == 1 && !many.conditions[0].contains("hasAllTokens"));
+        assert_eq!(many.parameters.len(), 30);
+        assert!(!few.whole && !many.whole);
     }
 
     #[test]
