@@ -1,7 +1,7 @@
 //! Broker, ClickHouse and S3 each go away under load, and the broker's disk is full: edges go on accepting, status and metrics say what is
 //! wrong, and everything catches up by itself. On engines of its own, because others would feel it.
 //!
-//! An engine stays away until that is felt and said; `SLUICE_TEST_OUTAGE_SECONDS=30` keeps it away for longer.
+//! An engine stays away until that is felt and said, and for half a minute at least; `SLUICE_TEST_OUTAGE_SECONDS=300` keeps it away for longer.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl Site {
 
     async fn outage(&mut self, engine: Engine) {
         let held = std::env::var("SLUICE_TEST_OUTAGE_SECONDS").ok();
-        let held = Duration::from_secs(held.map_or(0, |seconds| seconds.parse().unwrap()));
+        let held = Duration::from_secs(held.map_or(30, |seconds| seconds.parse().unwrap()));
         let before = self.troubles(engine).await;
         let begun = Instant::now();
         self.engines.kill(engine).await.unwrap();
