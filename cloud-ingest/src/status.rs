@@ -319,7 +319,7 @@ impl IngestStatus {
         put(
             "sluice_cold_tidy_failures_total",
             "counter",
-            "Times that merging or removing cold files failed.",
+            "Times that merging, removing or counting cold files failed.",
             one(self.tidy_failures),
         );
         put(

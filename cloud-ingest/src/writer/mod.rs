@@ -50,6 +50,11 @@ pub enum WriterError {
     Commit(#[from] CommitError),
     #[error("the cold table cannot be read")]
     Cold(#[from] ColdError),
+    #[error(
+        "files of the cold table cannot be read: the rows of {ranges} ranges of offsets were not counted, which are named above; \
+         whatever is gone for good, `sluice ingest replay` makes again"
+    )]
+    Uncounted { ranges: u64 },
     #[error("the seam record cannot be read or written")]
     Seam(#[from] SeamError),
     #[error("the state of duplicates {path}")]

@@ -148,8 +148,12 @@ impl Tidy {
                 "the ledger does not hold: events are missing, too many or without a name"
             );
         }
+        let unread = balance.unread;
         self.counters.balance.send_replace(Some(balance));
-        Ok(())
+        match unread {
+            0 => Ok(()),
+            _ => Err(WriterError::Uncounted { ranges: unread }),
+        }
     }
 
     async fn vacuum(&self) -> Result<(), ColdError> {

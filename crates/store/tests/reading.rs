@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,20 +71,7 @@ impl Site {
     }
 
     fn data_files(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        find(&self.folder.path().join("lake/events"), &mut found);
-        found
-    }
-}
-
-fn find(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => find(&path, found),
-            false if path.extension().is_some_and(|extension| extension == "parquet") => found.push(path),
-            false => {}
-        }
+        data_files(&self.folder)
     }
 }
 

@@ -27,7 +27,8 @@ pub const MAX_HOLES: usize = 32;
 const WINDOW: u64 = 1 << 18;
 /// Bytes of files of which one look counts rows although the sums agree, in three of their columns.
 const ROUND_BYTES: u64 = 2 << 30;
-const ROUND_WINDOWS: usize = 1024;
+/// Ranges that cannot be read before a look gives up: much is gone, or the store of files is away and each try takes long.
+const MAX_UNREAD: u64 = 4;
 
 const LEDGER_COLUMNS: [&str; 6] = ["tenant", "stream", "signal", "partition", "offset", "attrs"];
 const PLACE_COLUMNS: [&str; 3] = ["signal", "partition", "offset"];
@@ -90,6 +91,8 @@ pub struct Balance {
     /// The version of the table.
     pub version: u64,
     pub holes: Vec<Hole>,
+    /// Ranges of offsets whose rows could not be counted at this look.
+    pub unread: u64,
 }
 
 /// What is known of files that were read.
@@ -144,6 +147,7 @@ impl ColdTable {
             records: known.files.values().map(|sums| sums.ledger_rows).sum(),
             version: version.number,
             holes: Vec::new(),
+            unread: 0,
         };
         let unbalanced = known.files.values().flat_map(|sums| &sums.unbalanced);
         balance.holes.extend(unbalanced.take(MAX_HOLES).cloned());
@@ -158,7 +162,7 @@ impl ColdTable {
             balance.holes.extend(holes.iter().cloned());
             known.found = Some((disagreement, holes));
         }
-        self.go_round(&version, known).await;
+        balance.unread = self.go_round(&version, known, &balance.holes).await;
         let mut more = Vec::new();
         join(&mut more, known.round.holes().cloned().collect());
         more.retain(|hole| !balance.holes.iter().any(|named| named.includes(hole)));
@@ -204,7 +208,9 @@ impl ColdTable {
                     first,
                     last: end,
                 };
-                join(&mut holes, self.holes_in(version, window).await?);
+                for found in self.holes_in(version, &[window]).await? {
+                    join(&mut holes, found);
+                }
                 first = end.saturating_add(1);
             }
         }
@@ -212,49 +218,84 @@ impl ColdTable {
         Ok(holes)
     }
 
-    /// Counts the next offsets of the round, and those that did not hold. A window that cannot be read is left to the next round.
-    async fn go_round(&self, version: &ColdVersion, known: &mut Known) {
+    /// Counts the next offsets of the round, and those that did not hold; `named` are holes that were found already. Returns how many windows
+    /// could not be read.
+    async fn go_round(&self, version: &ColdVersion, known: &mut Known, named: &[Hole]) -> u64 {
         let extents = extents(version, known);
         let round = &mut known.round;
-        for place in round.again() {
-            self.count_window(version, &extents, place, round).await;
-        }
-        let (mut bytes, mut begin) = (0, None);
-        for _ in 0..ROUND_WINDOWS {
-            let Some(place) = round.step(&extents).filter(|place| begin != Some(*place)) else {
+        let again = round.again();
+        let mut look = Look { bytes: 0, unread: 0 };
+        self.count_windows(version, &extents, &again, named, round, &mut look)
+            .await;
+        look.bytes = 0;
+        let mut left = round::windows(&extents);
+        while look.bytes < ROUND_BYTES && look.unread < MAX_UNREAD {
+            let mut places = round.group(&extents, &mut left);
+            if places.is_empty() {
                 break;
+            }
+            places.retain(|place| !again.contains(place));
+            self.count_windows(version, &extents, &places, named, round, &mut look)
+                .await;
+        }
+        look.unread
+    }
+
+    async fn count_windows(
+        &self,
+        version: &ColdVersion,
+        extents: &Extents,
+        places: &[Place],
+        named: &[Hole],
+        round: &mut Round,
+        look: &mut Look,
+    ) {
+        let mut windows = Vec::new();
+        for place in places {
+            match round::span(extents, *place) {
+                Some(window) => windows.push((*place, window)),
+                // It has left the table.
+                None => round.found(*place, Vec::new()),
+            }
+        }
+        if windows.is_empty() {
+            return;
+        }
+        windows.sort_unstable_by_key(|(place, _)| *place);
+        let spans: Vec<OffsetSpan> = windows.iter().map(|(_, window)| *window).collect();
+        let touched = version.files.iter().filter(|file| touches(file, &spans));
+        look.bytes += touched.map(|file| file.bytes).sum::<u64>();
+        let mut all = self.holes_in(version, &spans).await;
+        for (at, (place, window)) in windows.into_iter().enumerate() {
+            let holes = match &mut all {
+                Ok(all) => Ok(std::mem::take(&mut all[at])),
+                // Others of them may lie in files that can be read.
+                Err(_) => self.holes_in(version, &[window]).await.map(|holes| holes.concat()),
             };
-            begin.get_or_insert(place);
-            if !round.is_broken(place) {
-                bytes += self.count_window(version, &extents, place, round).await;
-            }
-            if bytes >= ROUND_BYTES {
-                break;
+            match holes {
+                Ok(mut holes) => {
+                    holes.retain(|hole| !named.iter().any(|named| named.includes(hole)));
+                    round.found(place, holes);
+                }
+                Err(error) => {
+                    let OffsetSpan { partition, first, last } = window;
+                    tracing::warn!(partition, first, last, %error, "rows of cold cannot be counted");
+                    round.unread(place);
+                    look.unread += 1;
+                    if look.unread >= MAX_UNREAD {
+                        return;
+                    }
+                }
             }
         }
     }
 
-    /// Returns the bytes of the files in which its rows are.
-    async fn count_window(&self, version: &ColdVersion, extents: &Extents, place: Place, round: &mut Round) -> u64 {
-        let Some(window) = round::span(extents, place) else {
-            round.found(place, Vec::new());
-            return 0;
-        };
-        match self.holes_in(version, window).await {
-            Ok(holes) => round.found(place, holes),
-            Err(error) => {
-                let OffsetSpan { partition, first, last } = window;
-                tracing::warn!(partition, first, last, %error, "rows of cold cannot be counted");
-            }
-        }
-        let touched = version.files.iter().filter(|file| touches(file, window));
-        touched.map(|file| file.bytes).sum()
-    }
-
-    async fn holes_in(&self, version: &ColdVersion, window: OffsetSpan) -> Result<Vec<Hole>, CommitError> {
-        let mut counted: BTreeMap<i64, Counted> = BTreeMap::new();
-        for file in version.files.iter().filter(|file| touches(file, window)) {
+    /// Of each window, which are in order and share no offset.
+    async fn holes_in(&self, version: &ColdVersion, windows: &[OffsetSpan]) -> Result<Vec<Vec<Hole>>, CommitError> {
+        let mut counted = Offsets::new();
+        for file in version.files.iter().filter(|file| touches(file, windows)) {
             let (file, mapping) = (Arc::clone(file), self.mapping().clone());
+            let windows = windows.to_vec();
             let columns: &'static [&'static str] = match file.may_hold_hidden() {
                 true => &LEDGER_COLUMNS,
                 false => &PLACE_COLUMNS,
@@ -262,14 +303,20 @@ impl ColdTable {
             counted = self
                 .compute(move |door| {
                     for piece in Pieces::open(door, &mapping, &file, Some(columns))? {
-                        count(&piece?, window, columns.len() > PLACE_COLUMNS.len(), &mut counted)?;
+                        count(&piece?, &windows, columns.len() > PLACE_COLUMNS.len(), &mut counted)?;
                     }
                     Ok(counted)
                 })
                 .await?;
         }
-        Ok(compare(&counted, window))
+        Ok(windows.iter().map(|window| compare(&counted, *window)).collect())
     }
+}
+
+/// What one look has read of the round.
+struct Look {
+    bytes: u64,
+    unread: u64,
 }
 
 /// The first and last offset of each partition that the table should hold.
@@ -286,6 +333,9 @@ fn extents(version: &ColdVersion, known: &Known) -> Extents {
     });
     committed.collect()
 }
+
+/// What was counted, by partition and offset.
+type Offsets = BTreeMap<(i64, i64), Counted>;
 
 /// What was counted at one offset.
 #[derive(Debug, Default)]
@@ -392,16 +442,19 @@ fn disagreement<'a>(files: impl Iterator<Item = &'a Sums>, version: &ColdVersion
 
 fn count(
     piece: &RecordBatch,
-    window: OffsetSpan,
+    windows: &[OffsetSpan],
     has_ledger: bool,
-    counted: &mut BTreeMap<i64, Counted>,
+    counted: &mut Offsets,
 ) -> Result<(), EncodeError> {
-    let is_in =
-        |partition: i64, offset: i64| partition == window.partition && (window.first..=window.last).contains(&offset);
+    let is_in = |partition: i64, offset: i64| {
+        let behind = windows.partition_point(|window| (window.partition, window.first) <= (partition, offset));
+        let window = behind.checked_sub(1).map(|at| &windows[at]);
+        window.is_some_and(|window| window.partition == partition && offset <= window.last)
+    };
     let signals = rows::texts(piece, "signal")?;
     let (partitions, offsets) = (rows::ints(piece, "partition")?, rows::ints(piece, "offset")?);
     for row in (0..piece.num_rows()).filter(|row| is_in(partitions.value(*row), offsets.value(*row))) {
-        let counted = counted.entry(offsets.value(row)).or_default();
+        let counted = counted.entry((partitions.value(row), offsets.value(row))).or_default();
         match signals.value(row) == LEDGER {
             true => counted.ledger_rows += 1,
             false => counted.rows += 1,
@@ -410,15 +463,15 @@ fn count(
     if has_ledger {
         for entry in entries(piece)? {
             if is_in(entry.partition, entry.offset) {
-                let offset = entry.offset;
-                counted.entry(offset).or_default().entry = Some(entry);
+                let place = (entry.partition, entry.offset);
+                counted.entry(place).or_default().entry = Some(entry);
             }
         }
     }
     Ok(())
 }
 
-fn compare(counted: &BTreeMap<i64, Counted>, window: OffsetSpan) -> Vec<Hole> {
+fn compare(counted: &Offsets, window: OffsetSpan) -> Vec<Hole> {
     let mut holes: Vec<Hole> = Vec::new();
     let nobody = |first: i64, last: i64| Hole {
         wrong: Wrong::NoLedger,
@@ -430,7 +483,8 @@ fn compare(counted: &BTreeMap<i64, Counted>, window: OffsetSpan) -> Vec<Hole> {
         events: last.abs_diff(first) + 1,
     };
     let mut next = window.first;
-    for (offset, counted) in counted {
+    let places = (window.partition, window.first)..=(window.partition, window.last);
+    for ((_, offset), counted) in counted.range(places) {
         if *offset > next {
             join(&mut holes, vec![nobody(next, offset - 1)]);
         }
@@ -478,10 +532,13 @@ fn join(holes: &mut Vec<Hole>, more: Vec<Hole>) {
     }
 }
 
-fn touches(file: &ColdFile, window: OffsetSpan) -> bool {
+fn touches(file: &ColdFile, windows: &[OffsetSpan]) -> bool {
     file.offsets.as_ref().is_none_or(|spans| {
-        spans
-            .iter()
-            .any(|span| span.partition == window.partition && span.first <= window.last && window.first <= span.last)
+        spans.iter().any(|span| {
+            let among = |window: &OffsetSpan| {
+                span.partition == window.partition && span.first <= window.last && window.first <= span.last
+            };
+            windows.iter().any(among)
+        })
     })
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, dead_code, unreachable_pub)]
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -321,6 +322,23 @@ pub async fn lake(folder: &tempfile::TempDir, hot_cap: u64) -> Stores {
     Stores::open(folder.path().join("lake").to_str().unwrap(), hot_cap)
         .await
         .unwrap()
+}
+
+/// All files with rows of such a lake, also those that no version names any more.
+pub fn data_files(folder: &tempfile::TempDir) -> Vec<PathBuf> {
+    fn find(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => find(&path, found),
+                false if path.extension().is_some_and(|extension| extension == "parquet") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    find(&folder.path().join("lake/events"), &mut found);
+    found
 }
 
 /// The address of the ClickHouse engine. Without one nothing is tested on it, which is a failure where all must be.

@@ -172,12 +172,12 @@ pub(super) async fn migrate(client: &Client, engine: Engine<'_>, dry_run: bool) 
         }
     }
     for addition in [Addition::Held, Addition::Words] {
-        match addition.add(&server, database, dry_run).await {
+        match addition.add(client, engine, dry_run).await {
             Ok(added) => done.extend(added),
             Err(ClickHouseError::Refused { message, .. }) => {
                 tracing::warn!(
                     message,
-                    "the table in ClickHouse has no {}; queries are right, and slower",
+                    "the table in ClickHouse could not be given its {}; queries are right, and slower",
                     addition.name()
                 );
             }
@@ -187,7 +187,7 @@ pub(super) async fn migrate(client: &Client, engine: Engine<'_>, dry_run: bool) 
     Ok(done)
 }
 
-/// What queries are faster with. No version of the tables, as programs that do not know it work as before, and those that do can work without.
+/// What queries are faster with. No version of the tables, as programs that do not know it go on, and those that do can work without.
 #[derive(Clone, Copy, Debug)]
 enum Addition {
     Held,
@@ -202,15 +202,19 @@ impl Addition {
         }
     }
 
-    async fn add(self, server: &Client, database: &str, dry_run: bool) -> Result<Vec<String>, ClickHouseError> {
+    async fn add(self, client: &Client, engine: Engine<'_>, dry_run: bool) -> Result<Vec<String>, ClickHouseError> {
+        let (server, database) = (client.without_database(), client.database());
         let added = match self {
-            Addition::Held => held(server, database).await?,
-            Addition::Words => words(server, database).await?,
+            Addition::Held => held(&server, database).await?,
+            Addition::Words => words(&server, database).await?,
         };
+        // The server does it in its own time, and not after the merges that are under way. A replica takes one change after the other.
+        let alter_sync = u64::from(!engine.replicated_path.is_empty());
         if !dry_run {
             for text in &added {
-                // The server does it in its own time, and not after the merges that are under way.
-                let statement = Statement::new(text).with("mutations_sync", 0).with("alter_sync", 0);
+                let statement = Statement::new(text)
+                    .with("mutations_sync", 0)
+                    .with("alter_sync", alter_sync);
                 server.run(statement, MIGRATE_WITHIN).await?;
             }
         }
