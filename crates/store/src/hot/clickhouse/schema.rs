@@ -224,26 +224,23 @@ impl Addition {
 
 async fn held(server: &Client, database: &str) -> Result<Vec<String>, ClickHouseError> {
     let table = format!("database = '{database}' AND table = '{TABLE}'");
-    let found = format!(
-        "SELECT (SELECT count() FROM system.projections WHERE {table} AND name = 'held'), \
-         (SELECT count() FROM system.parts WHERE {table} AND active AND NOT has(projections, 'held')), \
-         (SELECT count() FROM system.mutations WHERE {table} AND NOT is_done AND command LIKE '%MATERIALIZE PROJECTION%held%')"
-    );
-    let rows = server.run(Statement::new(found), META_WITHIN).await?;
-    let counts: Vec<&str> = rows.iter().flatten().map(String::as_str).collect();
-    let [projections, parts_without, under_way] = counts[..] else {
-        return Err(ClickHouseError::Answer(format!(
-            "{rows:?} are not the three counts that were asked for"
-        )));
-    };
+    let [projections, parts_without, under_way] = counts(
+        server,
+        [
+            format!("system.projections WHERE {table} AND name = 'held'"),
+            format!("system.parts WHERE {table} AND active AND NOT has(projections, 'held')"),
+            format!("system.mutations WHERE {table} AND NOT is_done AND command LIKE '%MATERIALIZE PROJECTION%held%'"),
+        ],
+    )
+    .await?;
     let mut added = Vec::new();
-    if projections == "0" {
+    if projections == 0 {
         added.push(format!(
             "ALTER TABLE `{database}`.`{TABLE}` ADD PROJECTION IF NOT EXISTS `held` (SELECT `{DROP_DAY}`, `partition`, `{GENERATION}`, {ENDS}, \
              {SET_ASIDE} GROUP BY `{DROP_DAY}`, `partition`, `{GENERATION}`)"
         ));
     }
-    if parts_without != "0" && under_way == "0" {
+    if parts_without != 0 && under_way == 0 {
         added.push(format!(
             "ALTER TABLE `{database}`.`{TABLE}` MATERIALIZE PROJECTION `held`"
         ));
@@ -253,24 +250,35 @@ async fn held(server: &Client, database: &str) -> Result<Vec<String>, ClickHouse
 
 /// Parts get the index with their next merge. An earlier one, which no query asked, goes.
 async fn words(server: &Client, database: &str) -> Result<Vec<String>, ClickHouseError> {
-    let table = format!("database = '{database}' AND table = '{TABLE}'");
-    let count =
-        |name: &str| format!("(SELECT count() FROM system.data_skipping_indices WHERE {table} AND name = '{name}')");
-    let found = format!("SELECT {}, {}", count("by_words"), count("by_word"));
-    let rows = server.run(Statement::new(found), META_WITHIN).await?;
+    let index = |name: &str| {
+        format!("system.data_skipping_indices WHERE database = '{database}' AND table = '{TABLE}' AND name = '{name}'")
+    };
+    let [there, earlier] = counts(server, [index("by_words"), index("by_word")]).await?;
     let mut added = Vec::new();
-    if rows.iter().flatten().next().is_some_and(|there| there == "0") {
+    if there == 0 {
         added.push(format!(
             "ALTER TABLE `{database}`.`{TABLE}` ADD INDEX IF NOT EXISTS `by_words` {WORDS_OF_BODY} \
              TYPE text(tokenizer = 'splitByNonAlpha')"
         ));
     }
-    if rows.iter().flatten().nth(1).is_some_and(|there| there != "0") {
+    if earlier != 0 {
         added.push(format!(
             "ALTER TABLE `{database}`.`{TABLE}` DROP INDEX IF EXISTS `by_word`"
         ));
     }
     Ok(added)
+}
+
+/// How many rows there are of each, all at one moment.
+async fn counts<const N: usize>(server: &Client, of: [String; N]) -> Result<[u64; N], ClickHouseError> {
+    let each = of.map(|rows| format!("(SELECT count() FROM {rows})"));
+    let rows = server
+        .run(Statement::new(format!("SELECT {}", each.join(", "))), META_WITHIN)
+        .await?;
+    let found: Vec<u64> = rows.iter().flatten().filter_map(|cell| cell.parse().ok()).collect();
+    found
+        .try_into()
+        .map_err(|_| ClickHouseError::Answer(format!("{rows:?} are not the {N} counts that were asked for")))
 }
 
 /// Refuses tables of another version than this program's.
