@@ -63,6 +63,12 @@ impl Renderer {
         }
     }
 
+    /// What stands for every value of this kind, if that is always the same.
+    pub(crate) fn always(&self, action: Action, kind: Kind) -> Option<&'static str> {
+        let keyed = matches!(action, Action::Hash | Action::Tokenise) && self.mac.is_some();
+        kind.redacted().filter(|_| !keyed && action != Action::Partial)
+    }
+
     /// Appends what stands for `value`. `name` is the name of the kind.
     pub(crate) fn render(&self, action: Action, kind: Kind, name: &str, value: &str, out: &mut String) {
         match (action, &self.mac) {

@@ -1,7 +1,6 @@
 //! Masks columns: texts in one buffer, dictionaries by their values, bodies by their types, and numbers, which become text.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::Arc;
 
 use arrow_array::builder::StringBuilder;
@@ -15,6 +14,7 @@ use sluice_plugin::{Text, dictionary};
 use crate::custom::CustomHit;
 use crate::find::{Facts, Open, Texts};
 use crate::number;
+use crate::output::Output;
 use crate::text::Masker;
 use crate::walk::Shape;
 
@@ -40,7 +40,7 @@ pub(crate) fn mask_text(
     hits: &[Hit],
 ) -> Result<Option<ArrayRef>, String> {
     if let Some(texts) = column.as_string_opt::<i32>() {
-        let masked = mask_strings(masker, scratch, texts, shape, facts, hits);
+        let masked = mask_strings(masker, scratch, texts, shape, facts, hits)?;
         Ok(masked.map(|texts| Arc::new(texts) as ArrayRef))
     } else if let Some(dictionary) = column.as_dictionary_opt::<UInt16Type>() {
         mask_dictionary(masker, scratch, dictionary, shape, facts, hits)
@@ -133,7 +133,7 @@ impl Treated {
             Self::Number => {
                 let whole = number::whole(text).and_then(|digits| masker.whole_number(&digits, facts));
                 let Some((_, masked)) = whole else { return false };
-                *out = masked;
+                *out = masked.into_owned();
                 return true;
             }
             Self::Json => Shape::Value,
@@ -187,7 +187,7 @@ fn mask_dictionary<K: ArrowDictionaryKeyType>(
         .values()
         .as_string_opt::<i32>()
         .ok_or("a dictionary of something else than text")?;
-    let Some(masked) = mask_strings(masker, scratch, values, shape, facts, hits) else {
+    let Some(masked) = mask_strings(masker, scratch, values, shape, facts, hits)? else {
         return Ok(None);
     };
     let masked = DictionaryArray::try_new(dictionary.keys().clone(), Arc::new(masked)).map_err(|e| e.to_string())?;
@@ -202,30 +202,35 @@ fn mask_strings(
     shape: Shape,
     facts: Facts,
     hits: &[Hit],
-) -> Option<StringArray> {
+) -> Result<Option<StringArray>, String> {
     if facts.never {
-        return None;
+        return Ok(None);
     }
     scratch.open.reset(texts.len());
     masker.scan(Texts::of(texts), facts, &mut scratch.open);
     for hit in hits.iter().filter(|hit| (hit.text as usize) < texts.len()) {
         scratch.open.set(hit.text as usize);
     }
-    let mut out: Option<StringBuilder> = None;
+    let mut out: Option<Output> = None;
     let mut done = 0;
     for row in scratch.open.rows().filter(|row| texts.is_valid(*row)) {
         hits_of(hits, row, &mut scratch.hits);
-        if masker.mask(texts.value(row), shape, facts, &scratch.hits, &mut scratch.masked) {
-            let bytes = texts.value_data().len();
-            let out = out.get_or_insert_with(|| StringBuilder::with_capacity(texts.len(), bytes + bytes / 8));
-            copy(texts, done..row, out);
-            out.append_value(&scratch.masked);
-            done = row + 1;
+        let text = texts.value(row);
+        let masked = masker.mask_into(text, shape, facts, &scratch.hits, |piece, _| {
+            let out = out.get_or_insert_with(|| Output::like(texts));
+            if done <= row {
+                out.copy(texts, done..row);
+                done = row + 1;
+            }
+            out.piece(piece.as_bytes());
+        });
+        if masked && let Some(out) = &mut out {
+            out.end();
         }
     }
-    let mut out = out?;
-    copy(texts, done..texts.len(), &mut out);
-    Some(out.finish())
+    let Some(mut out) = out else { return Ok(None) };
+    out.copy(texts, done..texts.len());
+    out.finish(texts.nulls()).map(Some)
 }
 
 /// Hits are ordered by text.
@@ -238,16 +243,6 @@ pub(crate) fn hits_of(hits: &[Hit], row: usize, out: &mut Vec<CustomHit>) {
         end: hit.end as usize,
         pattern: hit.pattern as u16,
     }));
-}
-
-fn copy(texts: &StringArray, rows: Range<usize>, out: &mut StringBuilder) {
-    for row in rows {
-        if texts.is_valid(row) {
-            out.append_value(texts.value(row));
-        } else {
-            out.append_null();
-        }
-    }
 }
 
 /// Numbers that are masked leave their column and become text: the column without them, and the text by row.
@@ -272,7 +267,14 @@ pub(crate) fn mask_scalars(masker: &mut Masker, column: &ArrayRef, facts: Facts)
     let bytes = column.as_binary_opt::<i32>().filter(|_| facts.always)?;
     let texts = (0..bytes.len())
         .filter(|row| bytes.is_valid(*row))
-        .map(|row| (row, masker.render_always(&String::from_utf8_lossy(bytes.value(row)))))
+        .map(|row| {
+            (
+                row,
+                masker
+                    .render_always(&String::from_utf8_lossy(bytes.value(row)))
+                    .into_owned(),
+            )
+        })
         .collect();
     let column = arrow_array::new_null_array(column.data_type(), column.len());
     Some(Moved { column, texts })
@@ -298,11 +300,11 @@ fn mask_numbers<T: ArrowPrimitiveType>(
     for row in (0..column.len()).filter(|row| column.is_valid(*row)) {
         let value = column.value(row);
         if facts.always {
-            texts.push((row, masker.render_always(&text(value))));
+            texts.push((row, masker.render_always(&text(value)).into_owned()));
         } else if let Some(value) = number(value).filter(|value| *value >= least && !is_time(*value, facts))
             && let Some((_, masked)) = masker.whole_number(&value.to_string(), facts)
         {
-            texts.push((row, masked));
+            texts.push((row, masked.into_owned()));
         }
     }
     if texts.is_empty() {

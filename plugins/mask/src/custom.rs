@@ -40,7 +40,7 @@ impl Masker {
             let mut piece = |start: usize, end: usize, number: bool| {
                 let mut masked = self.render(kind, &text[start..end]);
                 if number {
-                    masked = format!("\"{masked}\"");
+                    masked = format!("\"{masked}\"").into();
                 }
                 pieces.push(Edit {
                     start,
@@ -76,10 +76,11 @@ impl Masker {
                     }
                     if !same && edit.end > last.end {
                         last.end = edit.end;
-                        last.text.clear();
-                        action::redact(self.name(last.kind), &mut last.text);
+                        let text = last.text.to_mut();
+                        text.clear();
+                        action::redact(self.name(last.kind), text);
                         if quoted {
-                            last.text = format!("\"{}\"", last.text);
+                            last.text = format!("\"{}\"", last.text).into();
                         }
                     }
                 }

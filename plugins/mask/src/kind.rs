@@ -44,6 +44,22 @@ impl Kind {
         }
     }
 
+    /// What stands for one that is redacted, where everybody knows the name of its kind.
+    pub(crate) fn redacted(self) -> Option<&'static str> {
+        Some(match self {
+            Kind::Email => "[email]",
+            Kind::Phone => "[phone]",
+            Kind::Card => "[card]",
+            Kind::Iban => "[iban]",
+            Kind::NationalId => "[national_id]",
+            Kind::Ip => "[ip]",
+            Kind::Jwt => "[jwt]",
+            Kind::Key => "[key]",
+            Kind::Secret => "[secret]",
+            Kind::Custom(_) => return None,
+        })
+    }
+
     /// Which kind two findings of the same place are; the smaller wins.
     pub(crate) fn rank(self) -> u8 {
         match self {
@@ -67,4 +83,16 @@ pub(crate) struct Found {
     pub start: usize,
     pub end: usize,
     pub kind: Kind,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_redacted_has_the_name_of_its_kind() {
+        for kind in Kind::BUILT_IN {
+            assert_eq!(kind.redacted(), Some(format!("[{}]", kind.name()).as_str()));
+        }
+    }
 }

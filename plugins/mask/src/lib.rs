@@ -15,6 +15,7 @@ mod json;
 mod keys;
 mod kind;
 mod number;
+mod output;
 mod rest;
 mod text;
 mod walk;

@@ -141,10 +141,12 @@ pub(crate) fn mask(
                     masked.push((entry, scratch.masked.clone(), false));
                 }
             }
-            "int" | "double" | "bytes" if facts.always => masked.push((entry, masker.render_always(text), true)),
+            "int" | "double" | "bytes" if facts.always => {
+                masked.push((entry, masker.render_always(text).into_owned(), true))
+            }
             "int" | "double" if !facts.never => {
                 let whole = number::whole(text).and_then(|digits| masker.whole_number(&digits, facts));
-                masked.extend(whole.map(|(_, text)| (entry, text, true)));
+                masked.extend(whole.map(|(_, text)| (entry, text.into_owned(), true)));
             }
             _ => {}
         }

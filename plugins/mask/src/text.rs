@@ -1,5 +1,8 @@
 //! Masks one text: finds, follows JSON into its strings, and writes the result.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use crate::action::{self, Action, Marks, Renderer};
 use crate::assigned;
 use crate::config::Config;
@@ -19,6 +22,8 @@ const MAX_VAIN: usize = 4;
 /// Escapes in one string of JSON. Beyond, or with more findings than `MAX_FOUND`, all of a text is masked as one: what is found
 /// takes memory.
 const MAX_ESCAPES: usize = 250_000;
+/// Where brackets stand in a longer text is searched for: to learn what all its bytes are takes memory.
+const LONG: usize = 64 << 10;
 /// Edits whose memory is kept for the next text.
 const MAX_SPARE: usize = 1024;
 /// How many times its length a masked text may have, and bytes beside that: what the host lets every value have. A text that would
@@ -32,7 +37,7 @@ pub(crate) struct Edit {
     pub start: usize,
     pub end: usize,
     pub kind: Kind,
-    pub text: String,
+    pub text: Cow<'static, str>,
 }
 
 #[derive(Debug)]
@@ -97,6 +102,27 @@ impl Masker {
         hits: &[CustomHit],
         out: &mut String,
     ) -> bool {
+        let mut length = 0;
+        out.clear();
+        self.mask_into(text, shape, facts, hits, |piece, whole| {
+            // Texts of megabytes have the room they need, and not twice as much.
+            if length == 0 {
+                out.reserve_exact(whole);
+            }
+            length += piece.len();
+            out.push_str(piece);
+        })
+    }
+
+    /// Hands over the masked text in pieces, each with the length of the whole; none and false if there was nothing to mask.
+    pub(crate) fn mask_into(
+        &mut self,
+        text: &str,
+        shape: Shape,
+        facts: Facts,
+        hits: &[CustomHit],
+        mut piece: impl FnMut(&str, usize),
+    ) -> bool {
         let mut edits = self.edits(text, shape, facts, hits);
         if edits.is_empty() {
             self.spare = edits;
@@ -108,24 +134,24 @@ impl Masker {
                 .fold(text.len(), |sum, edit| sum + edit.text.len() - (edit.end - edit.start))
         };
         let most = MAX_GROWTH * text.len() + MIN_GROWTH;
-        if length(&edits) > most {
+        let mut whole = length(&edits);
+        if whole > most {
             for edit in &mut edits {
                 self.shorten(edit);
             }
+            whole = length(&edits);
         }
-        if length(&edits) > most {
+        if whole > most {
             edits = vec![self.whole(text, shape, edits[0].kind)];
+            whole = length(&edits);
         }
-        // Texts and edits of megabytes have the room they need, and not twice as much.
-        out.clear();
-        out.reserve_exact(length(&edits));
         let mut copied = 0;
         for edit in &edits {
-            out.push_str(&text[copied..edit.start]);
-            out.push_str(&edit.text);
+            piece(&text[copied..edit.start], whole);
+            piece(&edit.text, whole);
             copied = edit.end;
         }
-        out.push_str(&text[copied..]);
+        piece(&text[copied..], whole);
         if edits.capacity() <= MAX_SPARE {
             edits.clear();
             self.spare = edits;
@@ -136,10 +162,11 @@ impl Masker {
     /// The shortest form of a finding, as text or as a string of JSON.
     fn shorten(&self, edit: &mut Edit) {
         let quoted = edit.text.starts_with('"');
-        edit.text.clear();
-        edit.text.extend(quoted.then_some('"'));
-        action::redact(self.name(edit.kind), &mut edit.text);
-        edit.text.extend(quoted.then_some('"'));
+        let text = edit.text.to_mut();
+        text.clear();
+        text.extend(quoted.then_some('"'));
+        action::redact(self.name(edit.kind), text);
+        text.extend(quoted.then_some('"'));
     }
 
     /// In place of a whole text in which there is too much. JSON stays JSON.
@@ -156,7 +183,7 @@ impl Masker {
             start: 0,
             end: text.len(),
             kind,
-            text: masked,
+            text: masked.into(),
         }
     }
 
@@ -190,17 +217,20 @@ impl Masker {
         }
     }
 
-    pub(crate) fn render(&self, kind: Kind, value: &str) -> String {
+    pub(crate) fn render(&self, kind: Kind, value: &str) -> Cow<'static, str> {
+        let action = self.config.action(kind);
+        if let Some(always) = self.renderer.always(action, kind) {
+            return Cow::Borrowed(always);
+        }
         let mut text = String::with_capacity(self.name(kind).len() + 2);
-        self.renderer
-            .render(self.config.action(kind), kind, self.name(kind), value, &mut text);
-        text
+        self.renderer.render(action, kind, self.name(kind), value, &mut text);
+        Cow::Owned(text)
     }
 
     /// In place of a whole value whose key says that it is secret.
-    pub(crate) fn render_always(&self, value: &str) -> String {
+    pub(crate) fn render_always(&self, value: &str) -> Cow<'static, str> {
         match self.config.secret {
-            Action::Off => "[secret]".to_owned(),
+            Action::Off => Cow::Borrowed("[secret]"),
             _ => self.render(Kind::Secret, value),
         }
     }
@@ -210,11 +240,18 @@ impl Masker {
             self.always(text, facts, edits);
             return;
         }
+        let follow = depth < MAX_DEPTH;
+        if text.len() <= LONG {
+            self.finder.look(text);
+            if !follow || !self.finder.seen().opens() {
+                self.plain(text, 0..text.len(), true, facts, edits);
+                return;
+            }
+        }
         let bytes = text.as_bytes();
         let mut plain = 0;
         let mut vain = 0;
         let mut at = 0;
-        let follow = depth < MAX_DEPTH;
         let next = |at: usize| memchr::memchr2(b'{', b'[', bytes.get(at..).filter(|_| follow)?);
         while let Some(opens) = next(at) {
             at += opens;
@@ -228,7 +265,7 @@ impl Masker {
                 at += 1;
                 continue;
             }
-            self.plain(text, plain, at, facts, edits);
+            self.plain(text, plain..at, false, facts, edits);
             let announced = assigned::announces(text, at, &self.keys);
             let facts = Facts {
                 always: facts.always || announced,
@@ -237,7 +274,7 @@ impl Masker {
             at = self.json(text, at, shape, facts, depth, edits);
             plain = at;
         }
-        self.plain(text, plain, bytes.len(), facts, edits);
+        self.plain(text, plain..bytes.len(), false, facts, edits);
     }
 
     fn always(&mut self, text: &str, facts: Facts, edits: &mut Vec<Edit>) {
@@ -262,9 +299,10 @@ impl Masker {
         });
     }
 
-    /// A stretch of text that is no JSON.
-    fn plain(&mut self, text: &str, start: usize, end: usize, facts: Facts, edits: &mut Vec<Edit>) {
-        let part = &text[start..end];
+    /// A stretch of text that is no JSON. `seen` if it was looked at just before.
+    fn plain(&mut self, text: &str, stretch: Range<usize>, seen: bool, facts: Facts, edits: &mut Vec<Edit>) {
+        let (start, end) = (stretch.start, stretch.end);
+        let part = &text[stretch];
         if part.is_empty() || self.too_many {
             return;
         }
@@ -275,8 +313,11 @@ impl Masker {
         } else {
             facts
         };
-        self.too_many |= self.finder.find(part, facts, &mut found);
-        assigned::find(part, &self.keys, |range| {
+        if !seen {
+            self.finder.look(part);
+        }
+        self.too_many |= self.finder.find_seen(part, facts, &mut found);
+        let assigned = |range: Range<usize>| {
             let marks = self.finder.marks();
             if found.len() <= 2 * MAX_FOUND
                 && !marks.is_whole(&part[range.clone()])
@@ -288,7 +329,10 @@ impl Masker {
                     kind: Kind::Secret,
                 });
             }
-        });
+        };
+        if self.finder.seen().assigns() {
+            assigned::find(part, &self.keys, assigned);
+        }
         self.too_many |= found.len() + edits.len() > MAX_FOUND;
         edits.reserve(found.len());
         merge(&mut found, |found, merged| {
@@ -297,7 +341,7 @@ impl Masker {
                 (true, Action::Partial) => {
                     let mut masked = String::new();
                     action::redact(self.name(found.kind), &mut masked);
-                    masked
+                    Cow::Owned(masked)
                 }
                 (_, Action::Off) => self.render_always(value),
                 _ => self.render(found.kind, value),
@@ -443,7 +487,7 @@ impl Masker {
     }
 
     /// Digits that are a finding from the first to the last, masked.
-    pub(crate) fn whole_number(&mut self, digits: &str, facts: Facts) -> Option<(Kind, String)> {
+    pub(crate) fn whole_number(&mut self, digits: &str, facts: Facts) -> Option<(Kind, Cow<'static, str>)> {
         let mut found = Vec::new();
         self.finder.find(digits, Facts { class: None, ..facts }, &mut found);
         let whole = found
@@ -461,7 +505,7 @@ impl Masker {
             start,
             end,
             kind,
-            text: quoted,
+            text: quoted.into(),
         }
     }
 }
@@ -482,7 +526,7 @@ fn escape_edit(edit: &mut Edit) {
     if edit.text.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..=31)) {
         let mut escaped = String::with_capacity(edit.text.len() + 2);
         escape::encode(&edit.text, &mut escaped);
-        edit.text = escaped;
+        edit.text = escaped.into();
     }
 }
 

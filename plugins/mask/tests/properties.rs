@@ -227,3 +227,23 @@ fn clean_columns_are_not_given_back() {
     let batch = tester.batch(rows);
     assert!(tester.outcome(&batch).unwrap().columns().is_empty());
 }
+
+/// A value that is an address and nothing else is known at once; it is masked if the same address would be before other words.
+#[test]
+fn an_address_by_itself_is_masked_as_one_in_a_sentence() {
+    let mut mask = Mask::init(serde_json::from_value(serde_json::json!({})).unwrap()).unwrap();
+    let parts = ["0", "1", "3", "6", "01", "127", "198", "255", "256", "", "a"];
+    let (mut masked, mut left) = (0, 0);
+    for key in ["", "client.address", "version", "net.version", "broadcast", "phone"] {
+        for place in 0..parts.len().pow(4) {
+            let part = |at: u32| parts[place / parts.len().pow(at) % parts.len()];
+            let alone = format!("{}.{}.{}.{}", part(0), part(1), part(2), part(3));
+            let sentence = format!("{alone} seen");
+            let (alone, sentence) = (mask.mask(key, &alone).unwrap(), mask.mask(key, &sentence).unwrap());
+            assert_eq!(format!("{alone} seen"), sentence, "{key}");
+            let count = if alone == "[ip]" { &mut masked } else { &mut left };
+            *count += 1;
+        }
+    }
+    assert!(masked > 1_000 && left > 1_000, "{masked} {left}");
+}

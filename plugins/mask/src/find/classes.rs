@@ -36,6 +36,11 @@ const WIDE: u16 = 1 << 6;
 const LETTER: u16 = 1 << 7;
 const OPTION: u16 = 1 << 8;
 const BACKSLASH: u16 = 1 << 9;
+const OPENS: u16 = 1 << 10;
+const UNDERSCORE: u16 = 1 << 11;
+const BEARER: u16 = 1 << 12;
+const IS: u16 = 1 << 13;
+const DOCUMENT: u16 = 1 << 14;
 
 /// Bytes of spaces and dashes beyond ASCII.
 const FOREIGN: [u8; 10] = [0xc2, 0xa0, 0xe2, 0x80, 0x89, 0xaf, 0x90, 0x91, 0x92, 0x93];
@@ -52,18 +57,19 @@ impl Classes {
         // No more than is needed: a text of megabytes has lanes of megabytes.
         self.lanes.reserve_exact(text.len().div_ceil(LANE));
         (self.digits, self.seen) = (0, 0);
-        // The last byte of the lane before: a dash or a space.
-        let (mut dash_before, mut space_before) = (0, 0);
+        // The bits of the lane before.
+        let (mut dash_before, mut space_before, mut r_before, mut s_before) = (0, 0, 0, 0);
         for part in text.chunks(LANE) {
             let mut lane = Lane::default();
-            let (mut dash, mut space) = (0, 0);
+            let (mut dash, mut space, mut r, mut s) = (0, 0, 0, 0);
             let none = Sixteen::new([0; 16]);
             let (mut at, mut colon, mut quote, mut backslash) = (none, none, none, none);
+            let (mut opens, mut underscore) = (none, none);
             for (place, bytes) in part.chunks(16).enumerate() {
                 let shift = 16 * place;
                 let sixteen = match bytes.first_chunk() {
                     Some(whole) => Sixteen::new(*whole),
-                    None => Sixteen::new(padded(bytes)),
+                    None => padded(bytes),
                 };
                 let digits = sixteen.within(b'0', b'9');
                 let letters = sixteen.small().within(b'a', b'z');
@@ -74,15 +80,21 @@ impl Classes {
                 let between = sixteen.within(b'.', b'/').or(sixteen.within(b'(', b')')).or(spaces);
                 lane.digit |= digits.bits() << shift;
                 lane.letter |= letters.bits() << shift;
-                lane.word |= joins.or(letters).or(sixteen.is(b'_')).bits() << shift;
+                let underscores = sixteen.is(b'_');
+                lane.word |= joins.or(letters).or(underscores).bits() << shift;
                 lane.run |= joins.or(between).bits() << shift;
                 lane.assigns |= colons.or(sixteen.within(b'=', b'>')).bits() << shift;
                 dash |= dashes.bits() << shift;
                 space |= spaces.bits() << shift;
+                r |= sixteen.is(b'r').bits() << shift;
+                s |= sixteen.is(b's').bits() << shift;
                 at = at.or(sixteen.is(b'@')).or(sixteen.is(b'%'));
                 colon = colon.or(colons);
                 quote = quote.or(sixteen.is(b'\''));
                 backslash = backslash.or(sixteen.is(b'\\'));
+                underscore = underscore.or(underscores);
+                // `[` and `{` differ in one bit, which small letters have.
+                opens = opens.or(sixteen.small().is(b'{'));
                 let mut high = sixteen.bits();
                 while high != 0 {
                     let place = high.trailing_zeros() as usize;
@@ -95,13 +107,21 @@ impl Classes {
             self.see(lane.assigns != 0, ASSIGNS);
             self.see(lane.letter != 0, LETTER);
             self.see(space != 0, SPACE);
-            self.see(dash & (dash << 1 | dash_before) != 0, DASHES);
-            self.see(dash & (space << 1 | space_before) != 0, OPTION);
+            let behind = |own: u64, before: u64, by: usize| own << by | before >> (LANE - by);
+            self.see(dash & behind(dash, dash_before, 1) != 0, DASHES);
+            self.see(dash & behind(space, space_before, 1) != 0, OPTION);
+            let r_space = space & behind(r, r_before, 1);
+            self.see(r_space & behind(r, r_before, 3) != 0, BEARER);
+            let s_space = space & behind(s, s_before, 1);
+            self.see(s_space & behind(space, space_before, 3) != 0, IS);
+            self.see(s & (behind(s, s_before, 1) | behind(s, s_before, 4)) != 0, DOCUMENT);
             self.see(at.any(), AT);
             self.see(colon.any(), COLON);
             self.see(quote.any(), QUOTE);
             self.see(backslash.any(), BACKSLASH);
-            (dash_before, space_before) = (dash >> (LANE - 1), space >> (LANE - 1));
+            self.see(underscore.any(), UNDERSCORE);
+            self.see(opens.any(), OPENS);
+            (dash_before, space_before, r_before, s_before) = (dash, space, r, s);
             self.lanes.push(lane);
         }
     }
@@ -153,8 +173,33 @@ impl Classes {
         self.has(LETTER | SPACE)
     }
 
+    /// What `earer ` has.
+    pub(crate) fn bearer(&self) -> bool {
+        self.has(BEARER)
+    }
+
+    /// What `word is ` has.
+    pub(crate) fn is(&self) -> bool {
+        self.has(IS)
+    }
+
+    /// What `assport` or `usweis` has.
+    pub(crate) fn document(&self) -> bool {
+        self.has(DOCUMENT)
+    }
+
     pub(crate) fn backslash(&self) -> bool {
         self.has(BACKSLASH)
+    }
+
+    /// `[` or `{`, with which JSON begins.
+    pub(crate) fn opens(&self) -> bool {
+        self.has(OPENS)
+    }
+
+    /// What the mask writes has one or the other.
+    pub(crate) fn may_be_masked(&self) -> bool {
+        self.seen & (OPENS | UNDERSCORE) != 0
     }
 
     pub(crate) fn wide(&self) -> bool {
@@ -179,15 +224,49 @@ impl Classes {
 
     /// Where two letters stand and two digits behind them, from `from` on.
     pub(crate) fn letters_and_digits(&self, from: usize) -> impl Iterator<Item = usize> + '_ {
-        let lanes = self.lanes.iter().enumerate().skip(from / LANE);
-        let all = lanes.flat_map(|(place, lane)| {
-            let next = self.lanes.get(place + 1).copied().unwrap_or_default();
-            let later = |own: u64, next: u64, by: usize| own >> by | next << (LANE - by);
-            let letters = lane.letter & later(lane.letter, next.letter, 1);
-            let digits = later(lane.digit, next.digit, 2) & later(lane.digit, next.digit, 3);
-            places(place, letters & digits)
-        });
-        all.skip_while(move |at| *at < from)
+        let mut lane = from / LANE;
+        let mut bits = self.pairs(lane) & u64::MAX << (from % LANE);
+        std::iter::from_fn(move || {
+            while bits == 0 {
+                lane += 1;
+                if lane >= self.lanes.len() {
+                    return None;
+                }
+                bits = self.pairs(lane);
+            }
+            let bit = bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            Some(lane * LANE + bit)
+        })
+    }
+
+    /// The same of a lane.
+    fn pairs(&self, lane: usize) -> u64 {
+        let Some(own) = self.lanes.get(lane) else { return 0 };
+        let next = self.lanes.get(lane + 1).copied().unwrap_or_default();
+        let later = |own: u64, next: u64, by: usize| own >> by | next << (LANE - by);
+        let letters = own.letter & later(own.letter, next.letter, 1);
+        letters & later(own.digit, next.digit, 2) & later(own.digit, next.digit, 3)
+    }
+
+    /// Where the next digit stands from `at` on, or `end`.
+    pub(crate) fn next_digit(&self, at: usize, end: usize) -> usize {
+        let mut lane = at / LANE;
+        let mut mask = u64::MAX << (at % LANE);
+        while lane * LANE < end {
+            let bits = self.lanes.get(lane).map_or(0, |lane| lane.digit) & mask;
+            if bits != 0 {
+                return (lane * LANE + bits.trailing_zeros() as usize).min(end);
+            }
+            lane += 1;
+            mask = u64::MAX;
+        }
+        end
+    }
+
+    /// Where the digits end that stand at this place.
+    pub(crate) fn digits_end(&self, at: usize) -> usize {
+        self.end(at, &|lane: &Lane| lane.digit)
     }
 
     /// The next stretch of letters, digits, `_` and `-` that has so many bytes from `from` on; `least` is 15 or more.
@@ -229,7 +308,12 @@ impl Classes {
             match places(place, in_a_row(rest)).next() {
                 None => place += 1,
                 Some(inside) => {
-                    let range = self.start(inside, from, &of)..self.end(inside, &of);
+                    // The first of them is where it begins, unless it may have begun in the lane before.
+                    let start = match inside % LANE {
+                        0 => self.start(inside, from, &of),
+                        _ => inside,
+                    };
+                    let range = start..self.end(inside, &of);
                     if passes(&range) {
                         return Some(range);
                     }
@@ -286,13 +370,28 @@ impl Classes {
     }
 }
 
-/// Fewer than sixteen bytes, and zeros. Put together in registers: to copy so few bytes is a call of the host's.
-fn padded(bytes: &[u8]) -> [u8; 16] {
-    let whole = bytes
-        .iter()
-        .rev()
-        .fold(0u128, |whole, byte| whole << 8 | u128::from(*byte));
-    whole.to_le_bytes()
+/// Fewer than sixteen bytes, and zeros. Put together in registers, of two pieces that overlap: to copy so few bytes is a call of the
+/// host's.
+fn padded(bytes: &[u8]) -> Sixteen {
+    let (low, high) = match bytes.len() {
+        0 => (0, 0),
+        length @ 1..4 => {
+            let byte = |at: usize| u64::from(bytes[at]) << (8 * at);
+            (byte(0) | byte(length / 2) | byte(length - 1), 0)
+        }
+        length @ 4..8 => {
+            let four = |four: Option<&[u8; 4]>| u64::from(u32::from_le_bytes(*four.unwrap_or(&[0; 4])));
+            let (first, last) = (four(bytes.first_chunk()), four(bytes.last_chunk()));
+            (first | last >> (8 * (8 - length)) << 32, 0)
+        }
+        length => {
+            let eight = |eight: Option<&[u8; 8]>| u64::from_le_bytes(*eight.unwrap_or(&[0; 8]));
+            let (first, last) = (eight(bytes.first_chunk()), eight(bytes.last_chunk()));
+            // Of eight bytes there is nothing left, and nobody can shift by all bits.
+            (first, last.checked_shr(8 * (16 - length as u32)).unwrap_or(0))
+        }
+    };
+    Sixteen::of_halves(low, high)
 }
 
 /// The bits that are set, as places in the text.
@@ -340,13 +439,18 @@ mod tests {
         let mut classes = Classes::default();
         for case in 0..40_000 {
             // From mostly one kind to all mixed.
-            let bytes: Vec<u8> = (0..roll(210))
+            let mut bytes: Vec<u8> = (0..roll(210))
                 .map(|_| match roll(100) {
                     side if side < case % 60 => b"0123456789 -./"[roll(14)],
                     side if side < 97 => b"abcdefxyzABZ019_-"[roll(17)],
-                    _ => b"=:>@%'\\() -\xc2\xa0\xef\x91\x00"[roll(16)],
+                    _ => b"=:>@%'\\() -[{\xc2\xa0\xef\x91\x00"[roll(18)],
                 })
                 .collect();
+            if case % 4 == 0 {
+                let word: &[u8] = [&b"Bearer "[..], b"word is ", b"Passport", b"Ausweis"][roll(4)];
+                let at = roll(bytes.len() + 1);
+                bytes.splice(at..at, word.iter().copied());
+            }
             classes.read(&bytes);
             let from = roll(80).min(bytes.len());
             let word = slow(&bytes, from, in_word, |word| word.len() >= 15);
@@ -380,6 +484,8 @@ mod tests {
                     classes.wide(),
                     classes.words(),
                     classes.backslash(),
+                    classes.opens(),
+                    classes.may_be_masked(),
                 ],
                 [
                     has(b'@') || has(b'%'),
@@ -390,9 +496,20 @@ mod tests {
                     has(FIRST_OF_WIDE),
                     has(b' ') && bytes.iter().any(u8::is_ascii_alphabetic),
                     has(b'\\'),
+                    has(b'[') || has(b'{'),
+                    has(b'[') || has(b'{') || has(b'_'),
                 ],
                 "{bytes:?}"
             );
+            let part = |part: &[u8]| bytes.windows(part.len()).any(|stretch| stretch == part);
+            assert!(classes.bearer() || !part(b"earer "), "{bytes:?}");
+            assert!(classes.is() || !part(b"word is "), "{bytes:?}");
+            assert!(classes.document() || !part(b"assport") && !part(b"usweis"), "{bytes:?}");
+            let digit = bytes[from..].iter().position(u8::is_ascii_digit);
+            let digit = digit.map_or(bytes.len(), |digit| from + digit);
+            assert_eq!(classes.next_digit(from, bytes.len()), digit);
+            let digits = bytes[digit..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+            assert_eq!(classes.digits_end(digit), digit + digits);
             words += usize::from(word.is_some());
             runs += usize::from(run.is_some());
             ibans += usize::from(!pairs.is_empty());

@@ -100,6 +100,7 @@ pub(crate) fn find(text: &str, is_account: impl Fn(usize) -> bool, mut found: im
 /// An account on a host: behind `ssh`, before a path, or that of a version control.
 fn on_host(text: &str, start: usize, at: usize, end: usize) -> bool {
     let (bytes, before) = (text.as_bytes(), &text[..start]);
+    let scheme = || before.ends_with("ssh://") || before.ends_with("sftp://") || before.ends_with("rsync://");
     let path = bytes.get(end) == Some(&b':') && matches!(bytes.get(end + 1), Some(b'/' | b'~'));
     let program = || {
         let tail = before.trim_end_matches(' ').len();
@@ -112,9 +113,7 @@ fn on_host(text: &str, start: usize, at: usize, end: usize) -> bool {
     path && bytes.get(end + 2) != Some(&b'/')
         || matches!(&text[start..at], "git" | "hg" | "svn")
         || before.ends_with(' ') && REMOTE.contains(&program())
-        || before.ends_with("ssh://")
-        || before.ends_with("sftp://")
-        || before.ends_with("rsync://")
+        || before.ends_with('/') && scheme()
 }
 
 /// Bytes of the sign at this place; 0 if it is none.
@@ -150,7 +149,9 @@ const fn table(more: &[u8]) -> [bool; 256] {
 /// First byte of the part before the sign; `at` if there is none.
 fn local_start(text: &str, from: usize, at: usize) -> usize {
     let bytes = text.as_bytes();
-    let mut start = at;
+    let plain = bytes[from..at].iter().rev();
+    let plain = plain.take_while(|byte| IN_LOCAL[usize::from(**byte)]).count();
+    let mut start = at - plain;
     while start > from {
         let byte = bytes[start - 1];
         start -= match byte {
@@ -203,7 +204,8 @@ fn domain_end(text: &str, start: usize) -> Option<usize> {
 
 fn label_end(text: &str, start: usize) -> usize {
     let bytes = text.as_bytes();
-    let mut end = start;
+    let plain = bytes.get(start..).unwrap_or_default().iter();
+    let mut end = start + plain.take_while(|byte| IN_LABEL[usize::from(**byte)]).count();
     while let Some(byte) = bytes.get(end) {
         if IN_LABEL[usize::from(*byte)] {
             end += 1;
@@ -223,33 +225,67 @@ fn label_end(text: &str, start: usize) -> usize {
 }
 
 fn is_top_level(label: &str) -> bool {
-    let letters = label.chars().all(char::is_alphabetic) || label.starts_with("xn--");
+    let bytes = label.as_bytes();
+    let letters = bytes.iter().all(u8::is_ascii_alphabetic);
+    if letters && is_no_ending(bytes) || label.chars().nth(1).is_none() {
+        return false;
+    }
     // `Order@7a81197d.hashCode`
-    let hump = label
-        .as_bytes()
+    let hump = bytes
         .windows(2)
         .any(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
-    letters && !hump && label.chars().nth(1).is_some() && !NO_ENDINGS.contains(&small(label.as_bytes()))
+    !hump && (letters || label.chars().all(char::is_alphabetic) || label.starts_with("xn--"))
 }
 
+/// Whether these letters are one of `NOT_DOMAINS`, in capitals or not.
+fn is_no_ending(letters: &[u8]) -> bool {
+    if letters.len() > MAX_ENDING {
+        return false;
+    }
+    let number = number_of(letters);
+    let (word, bit) = place_of(number);
+    PLACES[word] & bit != 0 && NO_ENDINGS.contains(&number)
+}
+
+/// The longest of `NOT_DOMAINS`; twelve letters fit into a number.
+const MAX_ENDING: usize = 9;
+
 /// `NOT_DOMAINS`, each as one number, so that all are compared at once.
-const NO_ENDINGS: [u128; NOT_DOMAINS.len()] = {
+const NO_ENDINGS: [u64; NOT_DOMAINS.len()] = {
     let mut endings = [0; NOT_DOMAINS.len()];
     let mut at = 0;
     while at < endings.len() {
-        endings[at] = small(NOT_DOMAINS[at].as_bytes());
+        assert!(NOT_DOMAINS[at].len() <= MAX_ENDING);
+        endings[at] = number_of(NOT_DOMAINS[at].as_bytes());
         at += 1;
     }
     endings
 };
 
-/// Up to sixteen ASCII letters in one number, without case. What is longer is none of the endings.
-const fn small(label: &[u8]) -> u128 {
-    let mut all = label.len() as u128;
+/// A bit for each of them: most endings have none there, and are not compared.
+const PLACES: [u64; 16] = {
+    let mut places = [0; 16];
     let mut at = 0;
-    while at < label.len() && at < 15 {
-        all = all << 8 | label[at].to_ascii_lowercase() as u128;
+    while at < NO_ENDINGS.len() {
+        let (word, bit) = place_of(NO_ENDINGS[at]);
+        places[word] |= bit;
         at += 1;
     }
-    all
+    places
+};
+
+const fn place_of(number: u64) -> (usize, u64) {
+    let place = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
+    ((place / 64) as usize, 1 << (place % 64))
+}
+
+/// ASCII letters as one number, five bits each and none of them zero, without case.
+const fn number_of(letters: &[u8]) -> u64 {
+    let mut number = 0;
+    let mut at = 0;
+    while at < letters.len() {
+        number = number << 5 | (letters[at] & 31) as u64;
+        at += 1;
+    }
+    number
 }

@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::classes::Classes;
 use super::edge;
 use super::run::{Group, Separator};
 use super::words::Hint;
@@ -36,12 +37,12 @@ pub(crate) fn is_v4(bytes: &[u8], groups: &[Group], previous: Option<Group>, hin
         }
         *octet = value;
     }
-    let address = Ipv4Addr::from(octets);
-    if address.is_unspecified() || address.is_loopback() || octets[0] == 0 || is_mask(u32::from(address)) {
+    if names_nobody(octets) {
         return false;
     }
+    let address = Ipv4Addr::from(octets);
     let next = |at: usize| bytes.get(end + at).copied();
-    if octets == OID_ROOT || is_image(bytes, start) || is_range(bytes, start, end, u32::from(address)) {
+    if is_image(bytes, start) || is_range(bytes, start, end, u32::from(address)) {
         return false;
     }
     let file = next(0) == Some(b'.') && next(1).is_some_and(|byte| byte.is_ascii_alphabetic())
@@ -53,8 +54,50 @@ pub(crate) fn is_v4(bytes: &[u8], groups: &[Group], previous: Option<Group>, hin
     {
         return false;
     }
-    let hint = hint();
+    goes_with(hint())
+}
+
+/// The unspecified and the loopback addresses, masks, and what identifiers begin with.
+fn names_nobody(octets: [u8; 4]) -> bool {
+    let address = Ipv4Addr::from(octets);
+    address.is_loopback() || octets[0] == 0 || is_mask(u32::from(address)) || octets == OID_ROOT
+}
+
+/// Whether the words before may be said of an address.
+fn goes_with(hint: Hint) -> bool {
     !(hint.version() || hint.broadcast()) || hint.network()
+}
+
+/// The address that a text is, if it is nothing else: what values of attributes mostly are. `key` is what their key says.
+pub(crate) fn whole_v4(bytes: &[u8], classes: &Classes, key: Hint) -> Option<Found> {
+    if !(7..=15).contains(&bytes.len()) || classes.digits() + 3 != bytes.len() || !goes_with(key) {
+        return None;
+    }
+    let mut octets = [0u8; 4];
+    let (mut place, mut start) = (0, 0);
+    for (at, byte) in bytes.iter().enumerate() {
+        if *byte == b'.' {
+            place += 1;
+            start = at + 1;
+            continue;
+        }
+        let leading_zero = at > start && bytes[start] == b'0';
+        if !byte.is_ascii_digit() || leading_zero || place > 3 {
+            return None;
+        }
+        octets[place] = octets[place].checked_mul(10)?.checked_add(byte - b'0')?;
+    }
+    // Three signs that are no digits are three dots, and none of the four numbers is empty.
+    let dotted = place == 3 && start < bytes.len() && !bytes.starts_with(b".") && !has_two_dots(bytes);
+    (dotted && !names_nobody(octets)).then_some(Found {
+        start: 0,
+        end: bytes.len(),
+        kind: Kind::Ip,
+    })
+}
+
+fn has_two_dots(bytes: &[u8]) -> bool {
+    bytes.windows(2).any(|pair| pair == b"..")
 }
 
 /// `1.3.6.1`, with which the identifiers of SNMP and of certificates begin.
@@ -112,6 +155,9 @@ fn is_mask(address: u32) -> bool {
 
 /// `1.2.3.4 installed`
 fn released(behind: &[u8]) -> bool {
+    if behind.first() != Some(&b' ') {
+        return false;
+    }
     let words: [&[u8]; 12] = [
         b" installed",
         b" released",

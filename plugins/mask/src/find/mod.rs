@@ -129,16 +129,33 @@ impl Finder {
         self.on & 1 << kind.rank() != 0
     }
 
+    /// Learns what the bytes of a text are.
+    pub(crate) fn look(&mut self, text: &str) {
+        self.classes.read(text.as_bytes());
+    }
+
+    /// What the bytes of the text are that was looked at last. Where things stand in a long one is forgotten once it was searched.
+    pub(crate) fn seen(&self) -> &Classes {
+        &self.classes
+    }
+
     /// Appends what stands in this text, in no order and perhaps overlapping; true if there is more than is worth a list.
     pub(crate) fn find(&mut self, text: &str, facts: Facts, out: &mut Vec<Found>) -> bool {
+        self.look(text);
+        self.find_seen(text, facts, out)
+    }
+
+    /// The same in the text that was looked at last.
+    pub(crate) fn find_seen(&mut self, text: &str, facts: Facts, out: &mut Vec<Found>) -> bool {
         let mut all = Findings { list: out, first: 0 };
         all.first = all.list.len();
         self.find_all(text, facts, &mut all);
         let (out, first) = (all.list, all.first);
         let too_many = out.len() - first > MAX_FOUND;
         let mut kept = first;
+        let may_be_masked = self.classes.may_be_masked();
         for at in first..out.len() {
-            if self.has(out[at].kind) && !self.marks.cover(text, out[at]) {
+            if self.has(out[at].kind) && !(may_be_masked && self.marks.cover(text, out[at])) {
                 out.swap(kept, at);
                 kept += 1;
             }
@@ -150,7 +167,14 @@ impl Finder {
     fn find_all(&mut self, text: &str, facts: Facts, out: &mut Findings<'_>) {
         let bytes = text.as_bytes();
         let mut classes = std::mem::take(&mut self.classes);
-        classes.read(bytes);
+        if facts.class.is_none()
+            && let Some(found) = ip::whole_v4(bytes, &classes, facts.hint)
+        {
+            // Nothing else can be in it.
+            out.push(found);
+            self.classes = classes;
+            return;
+        }
         self.secrets(text, facts, &classes, out);
         if self.has(Kind::Email) && classes.at() {
             let accounts = &self.accounts;
@@ -173,10 +197,11 @@ impl Finder {
             numbers::scientific(text, run.clone())
                 .into_iter()
                 .for_each(|found| out.push(found));
-            self.numbers.find(text, run, facts.hint, self.schemes, |found| {
-                out.push(found);
-                !out.is_full()
-            });
+            self.numbers
+                .find(&classes, text, run, facts.hint, self.schemes, |found| {
+                    out.push(found);
+                    !out.is_full()
+                });
         }
         if self.has(Kind::Ip) && classes.colon() {
             let mut from = 0;
@@ -202,7 +227,7 @@ impl Finder {
             }
         }
         if classes.digits() >= MIN_DOCUMENT_DIGITS && (classes.letters() || facts.hint != Hint::NONE) {
-            self.documents(text, facts, out);
+            self.documents(text, facts, classes.document(), out);
         }
         classes.let_go();
         self.classes = classes;
@@ -254,12 +279,14 @@ impl Finder {
                 secret::assigned(text, sign, &mut ahead, |range| secret(range, Kind::Secret));
             }
         }
-        if classes.words() {
+        if classes.bearer() {
             for at in self.finders.bearer.find_iter(bytes) {
                 if let Some(range) = secret::bearer(text, at) {
                     secret(range, Kind::Secret);
                 }
             }
+        }
+        if classes.is() {
             for at in self.finders.is.find_iter(bytes) {
                 if let Some(range) = secret::told(text, at + 4) {
                     secret(range, Kind::Secret);
@@ -304,11 +331,12 @@ impl Finder {
     }
 
     /// Identity cards and passports whose numbers have letters between the digits, behind their word.
-    fn documents(&mut self, text: &str, facts: Facts, out: &mut Findings<'_>) {
+    fn documents(&mut self, text: &str, facts: Facts, may_be_told: bool, out: &mut Findings<'_>) {
+        let told = |word: &memmem::Finder<'_>| may_be_told && word.find(text.as_bytes()).is_some();
         let passport = self.schemes.has(Scheme::Passport)
-            && (facts.hint.exactly(Scheme::Passport) || self.finders.passport.find(text.as_bytes()).is_some());
+            && (facts.hint.exactly(Scheme::Passport) || told(&self.finders.passport));
         let ausweis = self.schemes.has(Scheme::DeAusweis)
-            && (facts.hint.exactly(Scheme::DeAusweis) || self.finders.ausweis.find(text.as_bytes()).is_some());
+            && (facts.hint.exactly(Scheme::DeAusweis) || told(&self.finders.ausweis));
         if !passport && !ausweis {
             return;
         }

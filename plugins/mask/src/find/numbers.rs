@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::ops::Range;
 
+use super::classes::Classes;
 use super::ids::{self, Scheme};
 use super::run::{Digits, Group, Separator, Splitter};
 use super::words::Hint;
@@ -32,6 +33,7 @@ impl Numbers {
     /// Hands over what stands in one run, in order; `found` answers false to end it.
     pub(crate) fn find(
         &mut self,
+        classes: &Classes,
         text: &str,
         run: Range<usize>,
         key: Hint,
@@ -48,7 +50,7 @@ impl Numbers {
                 let passed = first.saturating_sub(1);
                 self.groups.drain(..passed);
                 first -= passed;
-                splitter.split(bytes, 4 * AHEAD, &mut self.groups);
+                splitter.split(classes, bytes, 4 * AHEAD, &mut self.groups);
             }
             if first >= self.groups.len() {
                 return;
@@ -118,6 +120,9 @@ fn identify(
     if deep_in_word(bytes, start) {
         return None;
     }
+    if alone(bytes, groups) {
+        return None;
+    }
     let whole = |kind: Kind, count: usize| {
         (
             Found {
@@ -171,6 +176,25 @@ fn identify(
         },
         phone.groups,
     ))
+}
+
+/// Whether these are fewer digits than any number has, with no letter beside them.
+fn alone(bytes: &[u8], groups: &[Group]) -> bool {
+    /// Those of a NINO; of an address there are four groups.
+    const LEAST: usize = 6;
+    let mut digits = groups[0].len();
+    for (place, group) in groups.iter().enumerate().skip(1) {
+        if digits >= LEAST || place >= 3 {
+            return false;
+        }
+        if group.before == Separator::Far {
+            break;
+        }
+        digits += group.len();
+    }
+    let word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let before = groups[0].start.checked_sub(1).map(|at| &bytes[at]);
+    digits < LEAST && !word(before) && !word(bytes.get(groups[0].end))
 }
 
 /// Whether so much of a word stands right before that no number begins here, nor a letter or four earlier.

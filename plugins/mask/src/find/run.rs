@@ -70,17 +70,14 @@ impl Splitter {
     }
 
     /// Appends the next groups until there are so many, or no more.
-    pub(crate) fn split(&mut self, bytes: &[u8], count: usize, groups: &mut Vec<Group>) {
-        while self.at < self.end && groups.len() < count {
-            if !bytes[self.at].is_ascii_digit() {
-                self.at += 1;
-                continue;
+    pub(crate) fn split(&mut self, classes: &Classes, bytes: &[u8], count: usize, groups: &mut Vec<Group>) {
+        while groups.len() < count {
+            let start = classes.next_digit(self.at, self.end);
+            self.at = start;
+            if start >= self.end {
+                return;
             }
-            let start = self.at;
-            self.at += bytes[start..self.end]
-                .iter()
-                .take_while(|byte| byte.is_ascii_digit())
-                .count();
+            self.at = classes.digits_end(start).min(self.end);
             let escaped = match self.last_end {
                 None => digits_of_escape(bytes, start),
                 Some(_) => 0,

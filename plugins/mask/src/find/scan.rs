@@ -186,7 +186,7 @@ impl Finder {
         while let Some(run) = run::next_run(classes, text.as_bytes(), from) {
             from = run.end;
             let mut hit = false;
-            self.numbers.find(text, run.clone(), key, schemes, |found| {
+            self.numbers.find(classes, text, run.clone(), key, schemes, |found| {
                 hit = on & 1 << found.kind.rank() != 0;
                 !hit
             });

@@ -15,6 +15,11 @@ mod vector {
             Self(i64x2(whole as i64, (whole >> 64) as i64))
         }
 
+        /// The first eight bytes and the last eight.
+        pub(crate) fn of_halves(low: u64, high: u64) -> Self {
+            Self(i64x2(low as i64, high as i64))
+        }
+
         pub(crate) fn is(self, byte: u8) -> Self {
             Self(u8x16_eq(self.0, u8x16_splat(byte)))
         }
@@ -52,6 +57,11 @@ mod vector {
     impl Sixteen {
         pub(crate) fn new(bytes: [u8; 16]) -> Self {
             Self(bytes)
+        }
+
+        /// The first eight bytes and the last eight.
+        pub(crate) fn of_halves(low: u64, high: u64) -> Self {
+            Self((u128::from(low) | u128::from(high) << 64).to_le_bytes())
         }
 
         pub(crate) fn is(self, byte: u8) -> Self {

@@ -65,7 +65,9 @@ pub(crate) fn identify(bytes: &[u8], word: Range<usize>, schemes: Schemes) -> Op
 
 /// Three parts (five if encrypted) of which the first is JSON with the member `alg`.
 fn jwt(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> {
-    let start = word.start + memchr::memmem::find(&bytes[word.clone()], b"eyJ")?;
+    let text = &bytes[word.clone()];
+    let start = memchr::memchr_iter(b'J', text).find(|at| text[..*at].ends_with(b"ey"))? - 2;
+    let start = word.start + start;
     has_algorithm(&decode(&bytes[start..word.end])?).then_some(())?;
     let mut end = word.end;
     let mut parts = 1;
@@ -202,8 +204,11 @@ const KEYS: &[(&[u8], Alphabet, usize, usize)] = &[
 fn key(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> {
     let text = &bytes[word.clone()];
     let known = |(prefix, alphabet, least, most): &&(&[u8], Alphabet, usize, usize)| {
-        text.strip_prefix(*prefix)
-            .is_some_and(|rest| (*least..=*most).contains(&rest.len()) && rest.iter().all(|byte| alphabet.has(*byte)))
+        // Two bytes are compared here and the others by a call, which few words are worth.
+        text.first_chunk::<2>() == prefix.first_chunk()
+            && text.strip_prefix(*prefix).is_some_and(|rest| {
+                (*least..=*most).contains(&rest.len()) && rest.iter().all(|byte| alphabet.has(*byte))
+            })
     };
     if matches!(
         text[0],

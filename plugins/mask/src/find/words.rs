@@ -132,15 +132,20 @@ fn look_back(text: &str, at: usize) -> Hint {
         }
         let whole = word_start(text, floor, end, false);
         let mut word = &text[whole..end];
-        let mut start = whole;
+        let mut said = meaning(word);
         // `IdNr` is a word, `phoneNumber` is two.
-        if matches!(meaning(word), Meaning::Unknown) {
-            start = word_start(text, floor, end, true);
-            word = &text[start..end];
+        if matches!(said, Meaning::Unknown) {
+            let start = word_start(text, floor, end, true);
+            if start != whole {
+                word = &text[start..end];
+                said = meaning(word);
+            }
+            end = start;
+        } else {
+            end = whole;
         }
-        end = start;
         seen = true;
-        match meaning(word) {
+        match said {
             Meaning::Filler => {}
             Meaning::Id => id = true,
             Meaning::Is(hint) if id && !hint.any_id() && !hint.against() => return Hint(SOME_ID),
@@ -232,8 +237,10 @@ fn meaning(word: &str) -> Meaning {
     let lower;
     let word = if word.is_ascii() && word.len() <= small.len() {
         let small = &mut small[..word.len()];
-        small.copy_from_slice(word.as_bytes());
-        small.make_ascii_lowercase();
+        // Byte by byte: to copy so few is a call of the host's.
+        for (to, byte) in small.iter_mut().zip(word.bytes()) {
+            *to = byte.to_ascii_lowercase();
+        }
         match std::str::from_utf8(small) {
             Ok(word) => word,
             Err(_) => return Meaning::Unknown,
