@@ -1,5 +1,6 @@
 //! The sealer: makes batches of what the journal holds and appends them to the spool.
 
+mod background;
 mod batch;
 mod plan;
 
@@ -16,6 +17,7 @@ use crate::journal::Journal;
 use crate::link::LinkStatus;
 use crate::spool::{Draft, Spool, SpoolError};
 use crate::status::{Counters, now_ns};
+pub(crate) use background::Background;
 pub(crate) use batch::{Content, Sealed, Unsealed, quarantined, seal};
 pub(crate) use plan::{Busy, Decision, Link, Pending, Policy, Queue};
 
@@ -33,6 +35,7 @@ pub(crate) struct Sealer {
     pub(crate) journal: Arc<Journal>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) started: Instant,
+    pub(crate) background: Background,
     /// Records of one batch. On a full disk fewer and fewer, because a smaller batch may still fit.
     pub(crate) at_most: usize,
     /// Cancelled when everything that will ever be handed over has been.
@@ -130,7 +133,10 @@ impl Sealer {
         let taken_bytes = bytes(&group);
         let (spool, refused) = (self.spool.clone(), self.counters.take_refused());
         let kept = refused.clone();
-        let result = blocking(move || seal(group, refused, &spool, now_ns())).await;
+        let result = self
+            .background
+            .run(move || seal(group, refused, &spool, now_ns()))
+            .await;
         match result {
             Ok(sealed) => {
                 self.at_most = usize::MAX;
@@ -289,6 +295,7 @@ mod tests {
             )),
             counters: Arc::default(),
             started: Instant::now(),
+            background: Background::start(),
             at_most: usize::MAX,
             finished: CancellationToken::new(),
         }
