@@ -22,7 +22,7 @@ use crate::journal::Journal;
 use crate::link::{LinkStatus, Thrift};
 use crate::otlp::OtlpRoutes;
 use crate::recovery::{self, RecoveryError};
-use crate::sealer::{Background, Busy, Content, Pending, Policy, Queue, Sealer, blocking};
+use crate::sealer::{Busy, Content, Pending, Policy, Queue, Sealer, blocking};
 use crate::serve::{Door, DoorLimits};
 use crate::source::at_work::Built;
 use crate::source::{otlp_grpc, otlp_http};
@@ -153,7 +153,6 @@ impl Running {
             journal: journal.clone(),
             counters: self.status.shared.counters.clone(),
             started: self.status.shared.started,
-            background: Background::start(),
             at_most: usize::MAX,
             finished: finished.clone(),
         };

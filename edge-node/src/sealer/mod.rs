@@ -1,6 +1,5 @@
 //! The sealer: makes batches of what the journal holds and appends them to the spool.
 
-mod background;
 mod batch;
 mod plan;
 
@@ -17,7 +16,6 @@ use crate::journal::Journal;
 use crate::link::LinkStatus;
 use crate::spool::{Draft, Spool, SpoolError};
 use crate::status::{Counters, now_ns};
-pub(crate) use background::Background;
 pub(crate) use batch::{Content, Sealed, Unsealed, quarantined, seal};
 pub(crate) use plan::{Busy, Decision, Link, Pending, Policy, Queue};
 
@@ -35,7 +33,6 @@ pub(crate) struct Sealer {
     pub(crate) journal: Arc<Journal>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) started: Instant,
-    pub(crate) background: Background,
     /// Records of one batch. On a full disk fewer and fewer, because a smaller batch may still fit.
     pub(crate) at_most: usize,
     /// Cancelled when everything that will ever be handed over has been.
@@ -133,10 +130,7 @@ impl Sealer {
         let taken_bytes = bytes(&group);
         let (spool, refused) = (self.spool.clone(), self.counters.take_refused());
         let kept = refused.clone();
-        let result = self
-            .background
-            .run(move || seal(group, refused, &spool, now_ns()))
-            .await;
+        let result = blocking(move || seal(group, refused, &spool, now_ns())).await;
         match result {
             Ok(sealed) => {
                 self.at_most = usize::MAX;
@@ -295,7 +289,6 @@ mod tests {
             )),
             counters: Arc::default(),
             started: Instant::now(),
-            background: Background::start(),
             at_most: usize::MAX,
             finished: CancellationToken::new(),
         }
