@@ -1,5 +1,6 @@
 //! What becomes of a finding: `[email]`, a keyed hash, a token, or a part of it.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -63,14 +64,10 @@ impl Renderer {
         }
     }
 
-    /// What stands for every value of this kind, if that is always the same.
-    pub(crate) fn always(&self, action: Action, kind: Kind) -> Option<&'static str> {
-        let keyed = matches!(action, Action::Hash | Action::Tokenise) && self.mac.is_some();
-        kind.redacted().filter(|_| !keyed && action != Action::Partial)
-    }
-
-    /// Appends what stands for `value`. `name` is the name of the kind.
-    pub(crate) fn render(&self, action: Action, kind: Kind, name: &str, value: &str, out: &mut String) {
+    /// What stands for `value`. `name` is the name of the kind.
+    pub(crate) fn render(&self, action: Action, kind: Kind, name: &str, value: &str) -> Cow<'static, str> {
+        let mut text = String::new();
+        let out = &mut text;
         match (action, &self.mac) {
             (Action::Partial, _) => partial(kind, value, out),
             (Action::Hash, Some(mac)) => {
@@ -88,13 +85,16 @@ impl Renderer {
                 let check = checked(mac, name, &out[start..]);
                 base32(&check, TOKEN_CHECK, out);
             }
-            _ => redact(name, out),
+            _ => return redacted(kind, name),
         }
+        text.into()
     }
 }
 
-pub(crate) fn redact(name: &str, out: &mut String) {
-    out.extend(["[", name, "]"]);
+/// The name of a kind in brackets; only that of a custom pattern must be made.
+pub(crate) fn redacted(kind: Kind, name: &str) -> Cow<'static, str> {
+    kind.redacted()
+        .map_or_else(|| format!("[{name}]").into(), Cow::Borrowed)
 }
 
 fn hex(bytes: &[u8], out: &mut String) {
@@ -182,7 +182,7 @@ fn partial(kind: Kind, value: &str, out: &mut String) {
                 let [a, b, c, ..] = address.segments();
                 out.push_str(&format!("{}/48", std::net::Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0)));
             }
-            Err(_) => redact(kind.name(), out),
+            Err(_) => out.push_str(&redacted(kind, kind.name())),
         },
         Kind::Jwt => out.push_str("eyJ***"),
         Kind::Key | Kind::Secret | Kind::Custom(_) => {

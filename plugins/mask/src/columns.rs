@@ -268,12 +268,8 @@ pub(crate) fn mask_scalars(masker: &mut Masker, column: &ArrayRef, facts: Facts)
     let texts = (0..bytes.len())
         .filter(|row| bytes.is_valid(*row))
         .map(|row| {
-            (
-                row,
-                masker
-                    .render_always(&String::from_utf8_lossy(bytes.value(row)))
-                    .into_owned(),
-            )
+            let text = String::from_utf8_lossy(bytes.value(row));
+            (row, masker.render_always(&text).into_owned())
         })
         .collect();
     let column = arrow_array::new_null_array(column.data_type(), column.len());

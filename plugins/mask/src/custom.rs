@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::action::{self, Action};
+use crate::action::Action;
 use crate::find::MAX_FOUND;
 use crate::json::{self, Reader, Span, Token};
 use crate::kind::Kind;
@@ -76,12 +76,7 @@ impl Masker {
                     }
                     if !same && edit.end > last.end {
                         last.end = edit.end;
-                        let text = last.text.to_mut();
-                        text.clear();
-                        action::redact(self.name(last.kind), text);
-                        if quoted {
-                            last.text = format!("\"{}\"", last.text).into();
-                        }
+                        last.text = self.shortest(last.kind, quoted);
                     }
                 }
                 _ => joined.push(edit),

@@ -30,21 +30,10 @@ impl Kind {
 
     /// As it stands in the configuration and in masked text; a custom pattern has its own name.
     pub fn name(self) -> &'static str {
-        match self {
-            Kind::Email => "email",
-            Kind::Phone => "phone",
-            Kind::Card => "card",
-            Kind::Iban => "iban",
-            Kind::NationalId => "national_id",
-            Kind::Ip => "ip",
-            Kind::Jwt => "jwt",
-            Kind::Key => "key",
-            Kind::Secret => "secret",
-            Kind::Custom(_) => "custom",
-        }
+        self.redacted().map_or("custom", |text| &text[1..text.len() - 1])
     }
 
-    /// What stands for one that is redacted, where everybody knows the name of its kind.
+    /// Its name in brackets, which stands for one that is redacted; a custom pattern has its own.
     pub(crate) fn redacted(self) -> Option<&'static str> {
         Some(match self {
             Kind::Email => "[email]",

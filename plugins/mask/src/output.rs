@@ -39,14 +39,12 @@ impl Output {
 
     /// Ends the text at hand.
     pub(crate) fn end(&mut self) {
-        // What is too long for an offset is an error at the end.
-        self.ends.push(i32::try_from(self.at).unwrap_or(i32::MAX));
+        self.ends.push(offset(self.at));
     }
 
     /// Appends texts as they are. What may stand where a text is missing is left out.
     pub(crate) fn copy(&mut self, texts: &StringArray, rows: Range<usize>) {
-        let all_there = texts.null_count() == 0;
-        if rows.len() == 1 || !all_there {
+        if texts.null_count() > 0 {
             for row in rows {
                 if texts.is_valid(row) {
                     self.piece(texts.value(row).as_bytes());
@@ -59,8 +57,8 @@ impl Output {
         let first = offsets[0] as usize;
         let begun = self.at;
         self.piece(&texts.value_data()[first..offsets[rows.len()] as usize]);
-        let end = |offset: &i32| i32::try_from(begun + (*offset as usize - first)).unwrap_or(i32::MAX);
-        self.ends.extend(offsets[1..].iter().map(end));
+        let ends = offsets[1..].iter().map(|end| offset(begun + (*end as usize - first)));
+        self.ends.extend(ends);
     }
 
     /// The column. `nulls` are those of the texts that it was made of.
@@ -72,6 +70,11 @@ impl Output {
         let offsets = OffsetBuffer::new(ScalarBuffer::from(self.ends));
         StringArray::try_new(offsets, Buffer::from_vec(self.data), nulls.cloned()).map_err(|e| e.to_string())
     }
+}
+
+/// What is too long for one is an error at the end.
+fn offset(at: usize) -> i32 {
+    i32::try_from(at).unwrap_or(i32::MAX)
 }
 
 /// To copy bytes whose number is not known to the compiler is a call of the host's; few of them are copied here, in pieces that overlap.

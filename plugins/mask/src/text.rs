@@ -8,7 +8,7 @@ use crate::assigned;
 use crate::config::Config;
 use crate::custom::CustomHit;
 use crate::escape::{self, Decoded};
-use crate::find::{Facts, Finder, MAX_FOUND, Open, Texts};
+use crate::find::{Facts, Finder, LONG, MAX_FOUND, Open, Texts};
 use crate::json::{self, Reader, Span, Token};
 use crate::keys::Keys;
 use crate::kind::{Found, Kind};
@@ -22,8 +22,6 @@ const MAX_VAIN: usize = 4;
 /// Escapes in one string of JSON. Beyond, or with more findings than `MAX_FOUND`, all of a text is masked as one: what is found
 /// takes memory.
 const MAX_ESCAPES: usize = 250_000;
-/// Where brackets stand in a longer text is searched for: to learn what all its bytes are takes memory.
-const LONG: usize = 64 << 10;
 /// Edits whose memory is kept for the next text.
 const MAX_SPARE: usize = 1024;
 /// How many times its length a masked text may have, and bytes beside that: what the host lets every value have. A text that would
@@ -102,14 +100,12 @@ impl Masker {
         hits: &[CustomHit],
         out: &mut String,
     ) -> bool {
-        let mut length = 0;
         out.clear();
         self.mask_into(text, shape, facts, hits, |piece, whole| {
             // Texts of megabytes have the room they need, and not twice as much.
-            if length == 0 {
+            if out.is_empty() {
                 out.reserve_exact(whole);
             }
-            length += piece.len();
             out.push_str(piece);
         })
     }
@@ -137,7 +133,7 @@ impl Masker {
         let mut whole = length(&edits);
         if whole > most {
             for edit in &mut edits {
-                self.shorten(edit);
+                edit.text = self.shortest(edit.kind, edit.text.starts_with('"'));
             }
             whole = length(&edits);
         }
@@ -160,30 +156,28 @@ impl Masker {
     }
 
     /// The shortest form of a finding, as text or as a string of JSON.
-    fn shorten(&self, edit: &mut Edit) {
-        let quoted = edit.text.starts_with('"');
-        let text = edit.text.to_mut();
-        text.clear();
-        text.extend(quoted.then_some('"'));
-        action::redact(self.name(edit.kind), text);
-        text.extend(quoted.then_some('"'));
+    pub(crate) fn shortest(&self, kind: Kind, quoted: bool) -> Cow<'static, str> {
+        let text = action::redacted(kind, self.name(kind));
+        match quoted {
+            true => format!("\"{text}\"").into(),
+            false => text,
+        }
     }
 
     /// In place of a whole text in which there is too much. JSON stays JSON.
     fn whole(&self, text: &str, shape: Shape, kind: Kind) -> Edit {
-        let mut masked = String::new();
-        action::redact(self.name(kind), &mut masked);
+        let masked = self.shortest(kind, false);
         let masked = match shape {
-            Shape::Records => format!("[{{\"name\":\"{masked}\"}}]"),
-            Shape::Pairs => "{}".to_owned(),
-            Shape::Free | Shape::Value if json::is_container(text) => format!("[\"{masked}\"]"),
+            Shape::Records => format!("[{{\"name\":\"{masked}\"}}]").into(),
+            Shape::Pairs => Cow::Borrowed("{}"),
+            Shape::Free | Shape::Value if json::is_container(text) => format!("[\"{masked}\"]").into(),
             Shape::Free | Shape::Value => masked,
         };
         Edit {
             start: 0,
             end: text.len(),
             kind,
-            text: masked.into(),
+            text: masked,
         }
     }
 
@@ -218,13 +212,8 @@ impl Masker {
     }
 
     pub(crate) fn render(&self, kind: Kind, value: &str) -> Cow<'static, str> {
-        let action = self.config.action(kind);
-        if let Some(always) = self.renderer.always(action, kind) {
-            return Cow::Borrowed(always);
-        }
-        let mut text = String::with_capacity(self.name(kind).len() + 2);
-        self.renderer.render(action, kind, self.name(kind), value, &mut text);
-        Cow::Owned(text)
+        self.renderer
+            .render(self.config.action(kind), kind, self.name(kind), value)
     }
 
     /// In place of a whole value whose key says that it is secret.
@@ -338,11 +327,7 @@ impl Masker {
         merge(&mut found, |found, merged| {
             let value = &part[found.start..found.end];
             let masked = match (merged, self.config.action(found.kind)) {
-                (true, Action::Partial) => {
-                    let mut masked = String::new();
-                    action::redact(self.name(found.kind), &mut masked);
-                    Cow::Owned(masked)
-                }
+                (true, Action::Partial) => self.shortest(found.kind, false),
                 (_, Action::Off) => self.render_always(value),
                 _ => self.render(found.kind, value),
             };

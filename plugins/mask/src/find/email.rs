@@ -239,12 +239,7 @@ fn is_top_level(label: &str) -> bool {
 
 /// Whether these letters are one of `NOT_DOMAINS`, in capitals or not.
 fn is_no_ending(letters: &[u8]) -> bool {
-    if letters.len() > MAX_ENDING {
-        return false;
-    }
-    let number = number_of(letters);
-    let (word, bit) = place_of(number);
-    PLACES[word] & bit != 0 && NO_ENDINGS.contains(&number)
+    letters.len() <= MAX_ENDING && NO_ENDINGS.contains(&number_of(letters))
 }
 
 /// The longest of `NOT_DOMAINS`; twelve letters fit into a number.
@@ -261,23 +256,6 @@ const NO_ENDINGS: [u64; NOT_DOMAINS.len()] = {
     }
     endings
 };
-
-/// A bit for each of them: most endings have none there, and are not compared.
-const PLACES: [u64; 16] = {
-    let mut places = [0; 16];
-    let mut at = 0;
-    while at < NO_ENDINGS.len() {
-        let (word, bit) = place_of(NO_ENDINGS[at]);
-        places[word] |= bit;
-        at += 1;
-    }
-    places
-};
-
-const fn place_of(number: u64) -> (usize, u64) {
-    let place = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54;
-    ((place / 64) as usize, 1 << (place % 64))
-}
 
 /// ASCII letters as one number, five bits each and none of them zero, without case.
 const fn number_of(letters: &[u8]) -> u64 {

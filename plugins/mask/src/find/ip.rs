@@ -37,10 +37,10 @@ pub(crate) fn is_v4(bytes: &[u8], groups: &[Group], previous: Option<Group>, hin
         }
         *octet = value;
     }
-    if names_nobody(octets) {
+    let address = Ipv4Addr::from(octets);
+    if names_nobody(address) {
         return false;
     }
-    let address = Ipv4Addr::from(octets);
     let next = |at: usize| bytes.get(end + at).copied();
     if is_image(bytes, start) || is_range(bytes, start, end, u32::from(address)) {
         return false;
@@ -58,8 +58,8 @@ pub(crate) fn is_v4(bytes: &[u8], groups: &[Group], previous: Option<Group>, hin
 }
 
 /// The unspecified and the loopback addresses, masks, and what identifiers begin with.
-fn names_nobody(octets: [u8; 4]) -> bool {
-    let address = Ipv4Addr::from(octets);
+fn names_nobody(address: Ipv4Addr) -> bool {
+    let octets = address.octets();
     address.is_loopback() || octets[0] == 0 || is_mask(u32::from(address)) || octets == OID_ROOT
 }
 
@@ -69,35 +69,17 @@ fn goes_with(hint: Hint) -> bool {
 }
 
 /// The address that a text is, if it is nothing else: what values of attributes mostly are. `key` is what their key says.
-pub(crate) fn whole_v4(bytes: &[u8], classes: &Classes, key: Hint) -> Option<Found> {
-    if !(7..=15).contains(&bytes.len()) || classes.digits() + 3 != bytes.len() || !goes_with(key) {
+pub(crate) fn whole_v4(text: &str, classes: &Classes, key: Hint) -> Option<Found> {
+    // Most texts are none: those of other lengths, or of more than digits and three other signs.
+    if !(7..=15).contains(&text.len()) || classes.digits() + 3 != text.len() || !goes_with(key) {
         return None;
     }
-    let mut octets = [0u8; 4];
-    let (mut place, mut start) = (0, 0);
-    for (at, byte) in bytes.iter().enumerate() {
-        if *byte == b'.' {
-            place += 1;
-            start = at + 1;
-            continue;
-        }
-        let leading_zero = at > start && bytes[start] == b'0';
-        if !byte.is_ascii_digit() || leading_zero || place > 3 {
-            return None;
-        }
-        octets[place] = octets[place].checked_mul(10)?.checked_add(byte - b'0')?;
-    }
-    // Three signs that are no digits are three dots, and none of the four numbers is empty.
-    let dotted = place == 3 && start < bytes.len() && !bytes.starts_with(b".") && !has_two_dots(bytes);
-    (dotted && !names_nobody(octets)).then_some(Found {
+    let address: Ipv4Addr = text.parse().ok()?;
+    (!names_nobody(address)).then_some(Found {
         start: 0,
-        end: bytes.len(),
+        end: text.len(),
         kind: Kind::Ip,
     })
-}
-
-fn has_two_dots(bytes: &[u8]) -> bool {
-    bytes.windows(2).any(|pair| pair == b"..")
 }
 
 /// `1.3.6.1`, with which the identifiers of SNMP and of certificates begin.

@@ -25,7 +25,7 @@ use memchr::memmem;
 pub use ids::Scheme;
 pub(crate) use numbers::Schemes;
 pub(crate) use phone::country_code as phone_country;
-pub(crate) use scan::{Open, Texts};
+pub(crate) use scan::{LONG, Open, Texts};
 pub(crate) use words::Hint;
 
 use crate::action::Marks;
@@ -166,15 +166,14 @@ impl Finder {
 
     fn find_all(&mut self, text: &str, facts: Facts, out: &mut Findings<'_>) {
         let bytes = text.as_bytes();
-        let mut classes = std::mem::take(&mut self.classes);
         if facts.class.is_none()
-            && let Some(found) = ip::whole_v4(bytes, &classes, facts.hint)
+            && let Some(found) = ip::whole_v4(text, &self.classes, facts.hint)
         {
             // Nothing else can be in it.
             out.push(found);
-            self.classes = classes;
             return;
         }
+        let mut classes = std::mem::take(&mut self.classes);
         self.secrets(text, facts, &classes, out);
         if self.has(Kind::Email) && classes.at() {
             let accounts = &self.accounts;

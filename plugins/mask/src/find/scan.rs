@@ -91,8 +91,8 @@ impl Cursor<'_> {
 
 /// After so many texts, those of a column in which most hold something are no longer asked first: each would be looked at twice.
 const TRIED: usize = 32;
-/// A longer text is looked at without being asked first, which takes memory beside what looking takes.
-const LONG: usize = 64 << 10;
+/// To learn what all bytes of a longer text are takes memory beside what looking takes: it is neither asked first nor searched for brackets so.
+pub(crate) const LONG: usize = 64 << 10;
 
 impl Finder {
     /// Marks the texts in which something stands, and perhaps a few more.
