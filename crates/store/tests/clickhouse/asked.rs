@@ -51,47 +51,30 @@ fn any_pattern() -> impl Strategy<Value = String> {
 }
 
 /// Rows with random bodies on the server, the same as the table `e` here, and the randomness that goes on.
-struct RandomBodies {
-    _folder: tempfile::TempDir,
-    stores: Stores,
-    plain: SessionContext,
-    runner: TestRunner,
-}
-
-impl RandomBodies {
-    async fn new(bodies: impl Strategy<Value = Option<String>>, last: u64) -> Option<Self> {
-        let (folder, stores) = world().await?;
-        let mut runner = TestRunner::new(Config {
-            failure_persistence: None,
-            ..Config::default()
-        });
-        let p = partition(0);
-        claim(&stores, p, 0).await;
-        let rows = with_bodies(&stores, p, last, |_| bodies.new_tree(&mut runner).unwrap().current()).await;
-        let plain = SessionContext::new();
-        plain.register_batch("e", rows).unwrap();
-        Some(Self {
-            _folder: folder,
-            stores,
-            plain,
-            runner,
-        })
-    }
+async fn random_bodies(
+    bodies: impl Strategy<Value = Option<String>>,
+    last: u64,
+) -> Option<(tempfile::TempDir, Stores, SessionContext, TestRunner)> {
+    let (folder, stores) = world().await?;
+    let mut runner = TestRunner::new(Config {
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let p = partition(0);
+    claim(&stores, p, 0).await;
+    let rows = with_bodies(&stores, p, last, |_| bodies.new_tree(&mut runner).unwrap().current()).await;
+    let plain = SessionContext::new();
+    plain.register_batch("e", rows).unwrap();
+    Some((folder, stores, plain, runner))
 }
 
 /// A regular expression finds the same rows on the server as here, whatever stands in it and in the texts.
 #[tokio::test(flavor = "multi_thread")]
 async fn p8_an_expression_means_the_same_on_the_server() {
     let texts = proptest::option::weighted(0.95, "[abB\u{e9}\u{c9}\u{1f980}λ٣3.\\\\/ \n\r\t\u{7f}x-]{0,8}");
-    let Some(random) = RandomBodies::new(texts, 59).await else {
+    let Some((_folder, stores, plain, mut runner)) = random_bodies(texts, 59).await else {
         return;
     };
-    let RandomBodies {
-        stores,
-        plain,
-        mut runner,
-        ..
-    } = random;
     let pinned = tables(&stores).pin().await.unwrap();
     let (mut there, mut found) = (0, 0);
     const PATTERNS: usize = 150;
@@ -165,15 +148,9 @@ async fn p8_words_are_found_alike_with_the_index_and_without() {
         0.95,
         "([aAkKsS1 -]|[ab]|[\u{212a}\u{130}\u{17f}\u{e9}\u{c9}“…日\u{307}\t\u{7f}]){0,6}",
     );
-    let Some(random) = RandomBodies::new(texts, 99).await else {
+    let Some((_folder, stores, plain, mut runner)) = random_bodies(texts, 99).await else {
         return;
     };
-    let RandomBodies {
-        stores,
-        plain,
-        mut runner,
-        ..
-    } = random;
     plain.register_udf(searching());
     let patterns = prop_oneof![
         "[aAkKsS1b %-]{1,7}".prop_map(|pattern| format!("body LIKE '%{pattern}%'")),
