@@ -344,11 +344,12 @@ impl Plugin {
     }
 
     fn context(&self, batch: &RecordBatch, declared: &RecordBatch, input_bytes: usize, call: &Call<'_>) -> Context {
+        let values = columns::values(declared);
         Context {
             signal: call.signal,
             now_ns: call.now_ns,
-            deadline: self.limits.deadline_for(batch.num_rows(), input_bytes),
-            max_output: self.limits.output_for(input_bytes, columns::values(declared)),
+            deadline: self.limits.deadline_for(batch.num_rows(), input_bytes, values),
+            max_output: self.limits.output_for(input_bytes, values),
             max_memory: self.limits.memory_for(input_bytes),
             hints: call.hints,
         }

@@ -121,7 +121,7 @@ impl Report {
         json!({
             "plugin": self.name, "figures": self.own, "noop": self.noop, "memory_bytes": self.memory_bytes,
             "memory_limit_bytes": self.limits.memory_bytes, "batch_rows": ROWS,
-            "batch_deadline_ms": millis(self.limits.deadline_for(ROWS, 0)), "component_bytes": self.component_bytes,
+            "batch_deadline_ms": millis(self.limits.deadline_for(ROWS, 0, 0)), "component_bytes": self.component_bytes,
             "compile_ms": self.compile.map(millis), "load_ms": millis(self.load),
         })
     }
@@ -147,7 +147,7 @@ impl Report {
             None => "not compared: this program was built without the plugin that does nothing".to_owned(),
         };
         // What large values add to it is not known here.
-        let deadline = self.limits.deadline_for(ROWS, 0);
+        let deadline = self.limits.deadline_for(ROWS, 0, 0);
         let compile = match self.compile {
             Some(time) => readable::span(time.as_millis() as u64),
             None => "not measured; --compile does it".to_owned(),
