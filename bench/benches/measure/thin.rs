@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluice_bench::audit::Audit;
 use sluice_bench::process::Sql;
@@ -34,6 +34,8 @@ struct Seen {
     waiting: Vec<(f64, f64)>,
     /// When an event was sent, and seconds until it was in SQL.
     fresh: Vec<(f64, f64)>,
+    /// Seconds of these until the gateway had it.
+    on_the_way: Vec<f64>,
     /// When, and the share of the link that was used since the look before.
     used: Vec<(f64, f64)>,
     empty_after_s: f64,
@@ -52,15 +54,21 @@ pub(crate) fn measure(binary: &Path, edge: &Path, chart: Option<&Path>) -> Vec<L
 }
 
 fn shown(what: &str, run: &Seen) -> Line {
-    let mut ages: Vec<f64> = run.fresh.iter().map(|(_, age)| *age).collect();
-    ages.sort_by(f64::total_cmp);
-    let at = |share: usize| ages[(ages.len() * share / 100).min(ages.len() - 1)];
+    let sorted = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values
+    };
+    let ages = sorted(run.fresh.iter().map(|(_, age)| *age).collect());
+    let way = sorted(run.on_the_way.clone());
+    let at = |values: &[f64], share: usize| values[(values.len() * share / 100).min(values.len() - 1)];
     line(
         &format!("link cut for 10 min at 2 k logs/s, back with 4 Mbit/s and 150 ms, {what}"),
-        format!("fresh after {:.2} s, p99 {:.2} s", at(50), at(99)),
+        format!("fresh after {:.2} s, p99 {:.2} s", at(&ages, 50), at(&ages, 99)),
         format!(
-            "of {} events sent after the return, until each is in SQL; the backlog is gone after {:.0} s, {:.0} % of the link used until then; peak memory of the edge {:.0} MiB; nothing lost, nothing doubled",
+            "of {} events sent after the return, until each is in SQL, {:.2} and {:.2} s of it until the gateway has it; the backlog is gone after {:.0} s, {:.0} % of the link used until then; peak memory of the edge {:.0} MiB; nothing lost, nothing doubled",
             ages.len(),
+            at(&way, 50),
+            at(&way, 99),
             run.empty_after_s,
             run.used_in_all * 100.0,
             run.peak_mib
@@ -133,7 +141,7 @@ async fn run(binary: &Path, edge: &Path, kill: bool) -> Seen {
     }
     stop.store(true, Ordering::Relaxed);
     load.await.unwrap().unwrap();
-    seen.fresh = probes.await.unwrap();
+    (seen.fresh, seen.on_the_way) = probes.await.unwrap();
     site.drained().await;
     let audit = Audit::run(&site.cloud, &watch.oracle, |_| true, LIMIT).await.unwrap();
     assert!(audit.holds(), "{audit}");
@@ -141,22 +149,25 @@ async fn run(binary: &Path, edge: &Path, kill: bool) -> Seen {
 }
 
 /// Takes an event that was just sent, waits until it is in SQL, and takes the next.
-async fn probe(sql: Sql, watch: Arc<Watch>, stop: Arc<AtomicBool>, returned: Instant) -> Vec<(f64, f64)> {
-    let mut seen = Vec::new();
+async fn probe(sql: Sql, watch: Arc<Watch>, stop: Arc<AtomicBool>, returned: Instant) -> (Vec<(f64, f64)>, Vec<f64>) {
+    let (mut seen, mut on_the_way) = (Vec::new(), Vec::new());
     while !stop.load(Ordering::Relaxed) {
         let k = watch.next();
         while watch.next() <= k && !stop.load(Ordering::Relaxed) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let (sent, at) = (Instant::now(), returned.elapsed().as_secs_f64());
+        let sent_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as f64;
         let question = format!(
-            "SELECT count(*) FROM logs WHERE ingested_at > now() - INTERVAL '2 minutes' AND attrs['evt.id'] = '{SEED}-{k}-0'"
+            "SELECT max(CAST(ingested_at AS BIGINT)) FROM logs WHERE ingested_at > now() - INTERVAL '2 minutes' AND attrs['evt.id'] = '{SEED}-{k}-0'"
         );
         loop {
             if let Ok(answer) = sql.ask(&question).await
-                && answer.count().is_ok_and(|count| count > 0)
+                && let Ok(ingested_us) = answer.count()
+                && ingested_us > 0
             {
                 seen.push((at, sent.elapsed().as_secs_f64()));
+                on_the_way.push((ingested_us as f64 - sent_us) / 1e6);
                 break;
             }
             // Sent while the edge was killed: nobody said that it was taken.
@@ -173,5 +184,5 @@ async fn probe(sql: Sql, watch: Arc<Watch>, stop: Arc<AtomicBool>, returned: Ins
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
-    seen
+    (seen, on_the_way)
 }
