@@ -34,7 +34,7 @@ struct Seen {
     waiting: Vec<(f64, f64)>,
     /// When an event was sent, and seconds until it was in SQL.
     fresh: Vec<(f64, f64)>,
-    /// Seconds of these until the gateway had it.
+    /// Seconds until the gateway had taken it, waiting to be sealed included.
     on_the_way: Vec<f64>,
     /// When, and the share of the link that was used since the look before.
     used: Vec<(f64, f64)>,
@@ -65,7 +65,7 @@ fn shown(what: &str, run: &Seen) -> Line {
         &format!("link cut for 10 min at 2 k logs/s, back with 4 Mbit/s and 150 ms, {what}"),
         format!("fresh after {:.2} s, p99 {:.2} s", at(&ages, 50), at(&ages, 99)),
         format!(
-            "of {} events sent after the return, until each is in SQL, {:.2} and {:.2} s of it until the gateway has it; the backlog is gone after {:.0} s, {:.0} % of the link used until then; peak memory of the edge {:.0} MiB; nothing lost, nothing doubled",
+            "of {} events sent after the return, until each is in SQL; median and p99 until the gateway has it {:.2} and {:.2} s; the backlog is gone after {:.0} s, {:.0} % of the link used until then; peak memory of the edge {:.0} MiB; nothing lost, nothing doubled",
             ages.len(),
             at(&way, 50),
             at(&way, 99),

@@ -22,7 +22,7 @@ use crate::journal::Journal;
 use crate::link::{LinkStatus, Thrift};
 use crate::otlp::OtlpRoutes;
 use crate::recovery::{self, RecoveryError};
-use crate::sealer::{Busy, Content, Pending, Policy, Queue, Sealer, blocking};
+use crate::sealer::{Busy, Content, PackingThread, Pending, Policy, Queue, Sealer, blocking};
 use crate::serve::{Door, DoorLimits};
 use crate::source::at_work::Built;
 use crate::source::{otlp_grpc, otlp_http};
@@ -153,6 +153,7 @@ impl Running {
             journal: journal.clone(),
             counters: self.status.shared.counters.clone(),
             started: self.status.shared.started,
+            thread: PackingThread::start(),
             at_most: usize::MAX,
             finished: finished.clone(),
         };

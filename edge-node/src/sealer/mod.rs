@@ -2,6 +2,7 @@
 
 mod batch;
 mod plan;
+mod thread;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +19,7 @@ use crate::spool::{Draft, Spool, SpoolError};
 use crate::status::{Counters, now_ns};
 pub(crate) use batch::{Content, Sealed, Unsealed, quarantined, seal};
 pub(crate) use plan::{Busy, Decision, Link, Pending, Policy, Queue};
+pub(crate) use thread::PackingThread;
 
 /// Between attempts to write to a full disk.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
@@ -33,6 +35,7 @@ pub(crate) struct Sealer {
     pub(crate) journal: Arc<Journal>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) started: Instant,
+    pub(crate) thread: PackingThread,
     /// Records of one batch. On a full disk fewer and fewer, because a smaller batch may still fit.
     pub(crate) at_most: usize,
     /// Cancelled when everything that will ever be handed over has been.
@@ -130,7 +133,7 @@ impl Sealer {
         let taken_bytes = bytes(&group);
         let (spool, refused) = (self.spool.clone(), self.counters.take_refused());
         let kept = refused.clone();
-        let result = blocking(move || seal(group, refused, &spool, now_ns())).await;
+        let result = self.thread.run(move || seal(group, refused, &spool, now_ns())).await;
         match result {
             Ok(sealed) => {
                 self.at_most = usize::MAX;
@@ -289,6 +292,7 @@ mod tests {
             )),
             counters: Arc::default(),
             started: Instant::now(),
+            thread: PackingThread::start(),
             at_most: usize::MAX,
             finished: CancellationToken::new(),
         }

@@ -66,7 +66,12 @@ pub(crate) fn identify(bytes: &[u8], word: Range<usize>, schemes: Schemes) -> Op
 /// Three parts (five if encrypted) of which the first is JSON with the member `alg`.
 fn jwt(bytes: &[u8], word: &Range<usize>) -> Option<Range<usize>> {
     let text = &bytes[word.clone()];
-    let start = memchr::memchr_iter(b'J', text).find(|at| text[..*at].ends_with(b"ey"))? - 2;
+    // Few words have a `J`, and of those that do not begin so, fewer still go on to `eyJ`: only these are worth a search.
+    let first = memchr::memchr(b'J', text)?;
+    let start = match text[..first].ends_with(b"ey") {
+        true => first - 2,
+        false => first + 1 + memchr::memmem::find(&text[first + 1..], b"eyJ")?,
+    };
     let start = word.start + start;
     has_algorithm(&decode(&bytes[start..word.end])?).then_some(())?;
     let mut end = word.end;
