@@ -70,8 +70,10 @@ pub enum ComponentError {
     Unreleased(ContractVersion),
     #[error("does not fit `{OURS}transform`: {0}")]
     World(String),
-    #[error("takes more than {} s to compile", .0.as_secs_f64())]
+    #[error("takes more than {} s of processor time to compile", .0.as_secs_f64())]
     TooSlow(Duration),
+    #[error("is not compiled after {} s; the compiler stands back behind all others: try again when the machine has less to do", .0.as_secs_f64())]
+    Starved(Duration),
     #[error("takes more than {0} bytes of memory to compile")]
     CompilerMemory(u64),
     #[error("becomes more than {0} bytes of machine code")]

@@ -26,7 +26,7 @@ pub struct Compiler {
     pub args: Vec<OsString>,
     /// Bytes of address space.
     pub memory_bytes: u64,
-    /// Processor time. On the wall it may take four times as long, as it stands back behind those who serve.
+    /// Processor time. On the wall it may take twenty times as long, as it stands back behind those who serve.
     pub time: Duration,
 }
 

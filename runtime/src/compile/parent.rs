@@ -13,8 +13,9 @@ use super::child::{ANSWER, MALFORMED, USAGE};
 use crate::component::ComponentError;
 use crate::limits::MAX_IMAGE_BYTES;
 
-/// How much longer than its own time a compiler may take on the wall: it stands back behind those who serve.
-const WALL_FACTOR: u32 = 4;
+/// How much longer than its own time a compiler may take on the wall. It stands back behind those who serve, so on a busy
+/// machine it has a thirtieth of a processor; who uses no processor at all must end some day too.
+const WALL_FACTOR: u32 = 20;
 /// How long a compiler may take to end that has closed its output.
 const END_GRACE: Duration = Duration::from_secs(10);
 /// Between two looks at a compiler that is about to end.
@@ -36,7 +37,7 @@ pub(crate) fn compile(compiler: &Compiler, component: &[u8]) -> Result<Vec<u8>, 
     let wall = compiler.time.saturating_mul(WALL_FACTOR);
     let (answer, complaint) = talk(&mut child.0, component, wall)?;
     if matches!(answer, Answer::Late) {
-        return Err(ComponentError::TooSlow(compiler.time));
+        return Err(ComponentError::Starved(wall));
     }
     if matches!(answer, Answer::TooLong) {
         return Err(ComponentError::TooMuchCode(MAX_IMAGE_BYTES));
