@@ -159,7 +159,8 @@ async fn probe(sql: Sql, watch: Arc<Watch>, stop: Arc<AtomicBool>, returned: Ins
         let (sent, at) = (Instant::now(), returned.elapsed().as_secs_f64());
         let sent_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as f64;
         let question = format!(
-            "SELECT max(CAST(ingested_at AS BIGINT)) FROM logs WHERE ingested_at > now() - INTERVAL '2 minutes' AND attrs['evt.id'] = '{SEED}-{k}-0'"
+            "SELECT max(CAST(ingested_at AS BIGINT)) FROM logs WHERE ingested_at >= to_timestamp_micros({}) AND attrs['evt.id'] = '{SEED}-{k}-0'",
+            sent_us as i64
         );
         loop {
             if let Ok(answer) = sql.ask(&question).await

@@ -31,6 +31,9 @@ const LOSS_TOLERATED: f64 = 0.02;
 const LOSS_AT_START: f64 = 0.1;
 /// While the rate grows by less than this over three rounds, the start is over.
 const GROWTH: f64 = 1.25;
+/// And once so many packets in a row have stood in a queue for half of the longest time: a round would say so only when several times as
+/// much is on its way, and seconds of it stand in a deep buffer.
+const QUEUED_AT_START: u32 = 8;
 /// So often the queue is emptied for a moment, to see the round trip of the empty link again.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// As RFC 9002 has it.
@@ -79,6 +82,8 @@ pub(super) struct LinkModel {
     min_rtt_seen: Instant,
     /// The best rate of the start, and for how many rounds it has not grown.
     plateau: (f64, u8),
+    /// Packets in a row that stood in a queue for too long.
+    queued: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -121,6 +126,7 @@ impl LinkModel {
             min_rtt: None,
             min_rtt_seen: now,
             plateau: (0.0, 0),
+            queued: 0,
         }
     }
 
@@ -142,6 +148,9 @@ impl LinkModel {
         round.acked += bytes;
         round.app_limited |= app_limited;
         round.min_rtt = Some(round.min_rtt.map_or(rtt, |min| min.min(rtt)));
+        if self.phase == Phase::Start {
+            self.look_for_a_queue(rtt);
+        }
         let limit = match self.phase {
             Phase::Start => MAX_WINDOW,
             Phase::Cruise | Phase::Look { .. } => self.target(),
@@ -153,6 +162,15 @@ impl LinkModel {
         }
         if sent >= self.round.began && now.saturating_duration_since(self.round.began) >= MIN_ROUND {
             self.end_round(now);
+        }
+    }
+
+    /// Ends the start where a queue has built up.
+    fn look_for_a_queue(&mut self, rtt: Duration) {
+        let is_queued = self.min_rtt.is_some_and(|least| rtt > least + self.max_queue / 2);
+        self.queued = if is_queued { self.queued + 1 } else { 0 };
+        if self.queued >= QUEUED_AT_START {
+            self.phase = Phase::Cruise;
         }
     }
 

@@ -1,24 +1,27 @@
 //! One connection: how it is made, what of its end is a refusal, what its control stream says.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::stream::{self, BoxStream, FuturesUnordered, StreamExt};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, IdleTimeout, TransportConfig, VarInt};
+use quinn::{ClientConfig, Connection, ConnectionError, IdleTimeout, TransportConfig, VarInt};
 use sluice_wire::session::frame::{Frame, Hello, RefusedCode};
 use tokio::sync::mpsc;
 
-use super::config::{LinkConfig, LinkError};
+use super::config::LinkConfig;
 use super::congestion::BoundedQueue;
 use super::credentials::Credentials;
+use super::socket::Socket;
 
 /// Of the addresses of a name, so many are tried in one attempt.
 const MAX_ADDRESSES: usize = 4;
 /// Between the starts of two of them, as RFC 8305 has it: one family that leads nowhere costs no more.
 const STAGGER: Duration = Duration::from_millis(250);
+/// How often they are tried in one attempt while nothing answers; far beyond what a time to connect leaves room for.
+const MAX_ROUNDS: usize = 16;
 
 /// Why there is no connection, or no more.
 #[derive(Debug)]
@@ -37,13 +40,6 @@ impl Down {
     }
 }
 
-/// A socket for the link; both families where the machine has them.
-pub(super) fn endpoint() -> Result<Endpoint, LinkError> {
-    Endpoint::client(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)))
-        .or_else(|_| Endpoint::client(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))))
-        .map_err(LinkError::Bind)
-}
-
 /// `host` and `port` of `host:port`; the host without the brackets of an IPv6 address.
 pub(super) fn split(gateway: &str) -> Option<(&str, u16)> {
     let (host, port) = gateway.rsplit_once(':')?;
@@ -56,8 +52,12 @@ pub(super) fn split(gateway: &str) -> Option<(&str, u16)> {
 
 /// Makes one connection to a gateway. Where the name has several addresses they are tried side by side, beginning with another one
 /// after each failure.
+///
+/// While nothing at all comes back, each is tried anew every `retry.1` beside the tries before: the first packets of a handshake are
+/// sent again at ever longer intervals, which may sleep through the end of an outage for as long again as an attempt took so far.
+/// Once anything is heard it is the handshake that takes long, and more of them would only be in its way.
 pub(super) async fn connect(
-    endpoint: Endpoint,
+    socket: Socket,
     config: Arc<LinkConfig>,
     credentials: Arc<Credentials>,
     gateway: usize,
@@ -72,32 +72,46 @@ pub(super) async fn connect(
     }
     let turn = failures % addresses.len();
     addresses.rotate_left(turn);
+    addresses.truncate(MAX_ADDRESSES);
     let name = config.server_name.as_deref().unwrap_or(host);
-    let mut attempts: FuturesUnordered<_> = (0..)
-        .zip(addresses.into_iter().take(MAX_ADDRESSES))
-        .map(|(place, address)| attempt(&endpoint, credentials.client.clone(), address, name, STAGGER * place))
-        .collect();
+    let round = |client: &ClientConfig| -> Vec<_> {
+        let places = (0..).zip(&addresses);
+        let attempts = places.map(|(place, address)| attempt(&socket, client.clone(), *address, name, STAGGER * place));
+        attempts.collect()
+    };
+    let mut attempts: FuturesUnordered<_> = round(&credentials.client).into_iter().collect();
     let mut last = Down::unreachable(format!("{host} cannot be reached"));
-    while let Some(result) = attempts.next().await {
-        match result {
-            Ok(connection) => return Ok((connection, credentials.clone())),
-            // What someone said of us is worth more than silence.
-            Err(down) if down.refused || !last.refused => last = down,
-            Err(_) => {}
+    let heard = socket.heard();
+    let mut again = tokio::time::interval(config.retry.1);
+    again.reset();
+    let mut rounds = 1;
+    loop {
+        tokio::select! {
+            result = attempts.next() => match result {
+                Some(Ok(connection)) => return Ok((connection, credentials.clone())),
+                // What someone said of us is worth more than silence.
+                Some(Err(down)) if down.refused || !last.refused => last = down,
+                Some(Err(_)) => {}
+                None => return Err(last),
+            },
+            _ = again.tick(), if rounds < MAX_ROUNDS && socket.heard() == heard => {
+                rounds += 1;
+                attempts.extend(round(&credentials.client_again));
+            }
         }
     }
-    Err(last)
 }
 
 async fn attempt(
-    endpoint: &Endpoint,
+    socket: &Socket,
     client: ClientConfig,
     address: SocketAddr,
     name: &str,
     after: Duration,
 ) -> Result<Connection, Down> {
     tokio::time::sleep(after).await;
-    let connecting = endpoint
+    let connecting = socket
+        .endpoint
         .connect_with(client, address, name)
         .map_err(Down::unreachable)?;
     connecting.await.map_err(|error| down(&error))
@@ -161,7 +175,19 @@ pub(super) fn control(
     frames.boxed()
 }
 
-pub(super) fn client_config(config: &LinkConfig, crypto: Arc<QuicClientConfig>) -> ClientConfig {
+/// What an attempt begins with, and what tries beside it have: these send nothing twice before the next of them.
+pub(super) fn client_configs(config: &LinkConfig, crypto: Arc<QuicClientConfig>) -> [ClientConfig; 2] {
+    let first = transport(config);
+    let mut again = transport(config);
+    again.initial_rtt(config.retry.1);
+    [first, again].map(|transport| {
+        let mut client = ClientConfig::new(Arc::clone(&crypto) as _);
+        client.transport_config(Arc::new(transport));
+        client
+    })
+}
+
+fn transport(config: &LinkConfig) -> TransportConfig {
     let mut transport = TransportConfig::default();
     let idle = u32::try_from(config.idle_timeout.as_millis()).unwrap_or(u32::MAX);
     transport
@@ -180,9 +206,7 @@ pub(super) fn client_config(config: &LinkConfig, crypto: Arc<QuicClientConfig>) 
         // One batch after the other: the first is durable sooner, the last not later.
         .send_fairness(false)
         .initial_mtu(1200);
-    let mut client = ClientConfig::new(crypto);
-    client.transport_config(Arc::new(transport));
-    client
+    transport
 }
 
 #[cfg(test)]

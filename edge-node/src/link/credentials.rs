@@ -39,6 +39,8 @@ const SCHEMES: [SignatureScheme; 4] = [
 #[derive(Clone)]
 pub(super) struct Credentials {
     pub(super) client: ClientConfig,
+    /// For tries beside one that was not answered.
+    pub(super) client_again: ClientConfig,
     pub(super) facts: Facts,
     /// It came over the link.
     pub(super) renewed: bool,
@@ -131,8 +133,10 @@ impl Files {
     ) -> Result<Credentials, TlsError> {
         let ca = present(&self.ca, "authority", &config.ca)?;
         let crypto = tls::client_crypto(&pair, (&config.ca, ca), &config.clock)?;
+        let [client, client_again] = connect::client_configs(config, crypto);
         Ok(Credentials {
-            client: connect::client_config(config, crypto),
+            client,
+            client_again,
             signer: any_supported_type(&pair.key).map_err(TlsError::Pair)?,
             facts: pair.facts,
             renewed,

@@ -13,6 +13,8 @@ const MARKS: u64 = 8;
 #[derive(Debug)]
 pub(super) struct Frontier {
     live_for_ms: u64,
+    /// Without a link what is sealed stays fresh for so much longer: until the edge tries again after the link came back.
+    between_tries_ms: u64,
     /// The live lane is read only when the backlog is.
     oldest_first: bool,
     live_from: u64,
@@ -36,7 +38,12 @@ struct Mark {
 impl Frontier {
     /// `fresh`: of what the spool holds at the start, what was sealed last. It is the newest that the site has, so it goes first if a
     /// gateway is there at once.
-    pub(super) fn new(fresh: Range<u64>, live_for_ms: u64, oldest_first: bool, now: u64) -> Self {
+    pub(super) fn new(
+        fresh: Range<u64>,
+        (live_for_ms, between_tries_ms): (u64, u64),
+        oldest_first: bool,
+        now: u64,
+    ) -> Self {
         let mut next = [0; 2];
         next[Lane::Live as usize] = fresh.start;
         let mark = Mark {
@@ -45,6 +52,7 @@ impl Frontier {
         };
         Self {
             live_for_ms,
+            between_tries_ms,
             oldest_first,
             live_from: fresh.start,
             next,
@@ -72,9 +80,20 @@ impl Frontier {
     /// A gateway has welcomed us. What was sealed a moment ago is as fresh as if the link had been there: between the end of an
     /// outage and this moment an edge waits for its next try.
     pub(super) fn handle_up(&mut self, now: u64) {
+        self.live_from(now);
         let since = self.down_since.take();
         if since.is_some_and(|since| now >= since + self.live_for_ms) {
             self.back_since = Some(now);
+            let newest = self.marks.back().copied();
+            self.marks = newest.map(|mark| Mark { at: now, ..mark }).into_iter().collect();
+        }
+    }
+
+    /// How long what was sealed stays live.
+    fn live_span(&self) -> u64 {
+        match self.down_since {
+            Some(_) => self.live_for_ms + self.between_tries_ms,
+            None => self.live_for_ms,
         }
     }
 
@@ -92,8 +111,9 @@ impl Frontier {
 
     /// The first live batch as of now.
     pub(super) fn live_from(&mut self, now: u64) -> u64 {
+        let span = self.live_span();
         while let Some(mark) = self.marks.front()
-            && now >= mark.at + self.live_for_ms
+            && now >= mark.at + span
         {
             self.live_from = self.live_from.max(mark.end);
             self.marks.pop_front();
@@ -105,7 +125,7 @@ impl Frontier {
 
     /// When `live_from` moves by itself.
     pub(super) fn next_wake(&self) -> Option<u64> {
-        self.marks.front().map(|mark| mark.at + self.live_for_ms)
+        self.marks.front().map(|mark| mark.at + self.live_span())
     }
 
     pub(super) fn lane_of(&self, index: u64) -> Lane {
@@ -168,7 +188,7 @@ mod tests {
 
     #[test]
     fn p6_what_an_outage_or_a_start_finds_is_backlog_and_what_comes_after_is_live() {
-        let mut frontier = Frontier::new(100..100, LIVE_FOR, false, 0);
+        let mut frontier = Frontier::new(100..100, (LIVE_FOR, 0), false, 0);
         assert_eq!(
             (frontier.next_read(Lane::Backlog), frontier.next_read(Lane::Live)),
             (Some(0), None)
@@ -207,7 +227,7 @@ mod tests {
 
     #[test]
     fn p9_rows_that_waited_for_a_batch_during_an_outage_are_as_old_as_what_it_left_but_the_last_of_them() {
-        let mut frontier = Frontier::new(10..10, LIVE_FOR, false, 0);
+        let mut frontier = Frontier::new(10..10, (LIVE_FOR, 0), false, 0);
         frontier.handle_up(60_000);
         frontier.handle_end(60_050, 14);
         frontier.handle_past(60_050, 14);
@@ -222,7 +242,7 @@ mod tests {
     #[test]
     fn p9_what_was_sealed_just_before_a_stop_is_live_at_the_start_if_a_gateway_is_there() {
         for (up, live) in [(300, Some(97)), (LIVE_FOR + 300, None)] {
-            let mut frontier = Frontier::new(97..100, LIVE_FOR, false, 0);
+            let mut frontier = Frontier::new(97..100, (LIVE_FOR, 0), false, 0);
             frontier.handle_up(up);
             frontier.live_from(up);
             assert_eq!(frontier.next_read(Lane::Live), live);
@@ -231,9 +251,34 @@ mod tests {
         }
     }
 
+    /// An edge that tries again every two seconds may be that late to notice that the link is back, and what was sealed since is no
+    /// backlog; nor does it become backlog in the moment of the welcome.
+    #[test]
+    fn p9_what_was_sealed_between_the_end_of_an_outage_and_the_next_try_is_live() {
+        let mut frontier = Frontier::new(0..0, (LIVE_FOR, 1_500), false, 0);
+        frontier.handle_up(0);
+        frontier.handle_down(1_000);
+        for (at, end) in [(60_000, 10), (61_000, 11), (62_000, 12)] {
+            frontier.handle_end(at, end);
+            frontier.live_from(at);
+        }
+        let up = 60_000 + LIVE_FOR + 1_500;
+        frontier.live_from(up - 1);
+        assert_eq!(frontier.next_read(Lane::Live), Some(0), "sealed just so long ago");
+        frontier.handle_up(up);
+        for now in [up, up + LIVE_FOR - 1] {
+            assert_eq!(frontier.live_from(now), 10);
+        }
+        assert_eq!(
+            frontier.live_from(up + LIVE_FOR),
+            12,
+            "as late as if sealed at the welcome"
+        );
+    }
+
     #[test]
     fn oldest_first_reads_nothing_live_before_the_backlog_is_read() {
-        let mut frontier = Frontier::new(3..3, LIVE_FOR, true, 0);
+        let mut frontier = Frontier::new(3..3, (LIVE_FOR, 0), true, 0);
         frontier.handle_end(10, 5);
         assert_eq!(frontier.next_read(Lane::Live), None);
         assert!(frontier.handle_read(Lane::Backlog, 0, 3));
@@ -242,7 +287,7 @@ mod tests {
 
     #[test]
     fn p2_what_has_to_be_read_again_is_not_passed_over_by_a_read_that_is_under_way() {
-        let mut frontier = Frontier::new(100..100, LIVE_FOR, false, 0);
+        let mut frontier = Frontier::new(100..100, (LIVE_FOR, 0), false, 0);
         assert!(frontier.handle_read(Lane::Backlog, 0, 50));
         let from = frontier.next_read(Lane::Backlog).unwrap();
         frontier.handle_forgotten(20);
@@ -254,7 +299,7 @@ mod tests {
         /// However often the spool grows: memory is bounded, nothing ages early, and nothing stays live for much longer.
         #[test]
         fn p6_batches_age_on_time(gaps in proptest::collection::vec(0u64..700, 1..300)) {
-            let mut frontier = Frontier::new(0..0, LIVE_FOR, false, 0);
+            let mut frontier = Frontier::new(0..0, (LIVE_FOR, 0), false, 0);
             frontier.handle_up(0);
             let (mut now, mut sealed) = (0, Vec::new());
             for gap in gaps {

@@ -18,6 +18,7 @@ mod ledger;
 mod pipe;
 mod reading;
 mod renewal;
+mod socket;
 mod status;
 mod thrift;
 mod tls;

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Endpoint, VarInt};
+use quinn::VarInt;
 use sluice_wire::ids::{Epoch, StreamId};
 use sluice_wire::session::ClientOptions;
 use sluice_wire::session::client::Phase;
@@ -16,6 +16,7 @@ use super::connect;
 use super::credentials::{Files, Fingerprint, Loaded};
 use super::driver::{Driver, millis};
 use super::reading;
+use super::socket::Socket;
 use super::status::{LinkStatus, phase_name};
 use super::{AckSink, BatchSource};
 
@@ -29,7 +30,7 @@ pub struct Uplink {
     pub(super) changed: watch::Receiver<u64>,
     /// What was sealed last of what the spool held when the node was built.
     pub(super) fresh: Range<u64>,
-    pub(super) endpoint: Endpoint,
+    pub(super) socket: Socket,
     pub(super) look_again: Arc<Notify>,
     /// What the certificate files gave when the node was built.
     pub(super) loaded: (Fingerprint, Loaded),
@@ -94,7 +95,7 @@ impl Uplink {
             fresh,
             source,
             sink,
-            endpoint: connect::endpoint()?,
+            socket: Socket::bind()?,
             look_again: Arc::default(),
             loaded: (files.fingerprint(), loaded),
             status,
@@ -113,7 +114,7 @@ impl Uplink {
 
     /// Carries batches until `shutdown`. What is not acknowledged then stays in the spool.
     pub async fn run(self, shutdown: CancellationToken) {
-        let endpoint = self.endpoint.clone();
+        let endpoint = self.socket.endpoint.clone();
         Box::pin(Driver::new(self).run(shutdown)).await;
         endpoint.close(VarInt::from_u32(0), b"edge is leaving");
         // The close is announced once; a gateway that misses it notices the silence.

@@ -109,14 +109,12 @@ impl Sealer {
         };
         let status = link.borrow_and_update();
         let live = usize::try_from(status.lanes.live.batches).unwrap_or(usize::MAX);
-        match (
-            status.connected,
-            self.busy
-                .is_reached(status.in_flight, status.lanes.backlog.in_flight, live),
-        ) {
-            (false, _) => Link::Offline,
-            (true, false) => Link::Ready,
-            (true, true) => Link::Busy,
+        let of_backlog = status.lanes.backlog.in_flight;
+        match status.connected {
+            false => Link::Offline,
+            true if self.busy.is_reached(status.in_flight, of_backlog, live) => Link::Busy,
+            true if of_backlog > 0 => Link::Shared,
+            true => Link::Ready,
         }
     }
 

@@ -22,6 +22,8 @@ pub(crate) struct Policy {
 pub(crate) enum Link {
     /// Up, with room for another batch.
     Ready,
+    /// Up, with room, and what an outage left on its way beside: a batch waits in front of the link, too.
+    Shared,
     /// Up, and what is sealed already fills it: one more batch would only wait there.
     Busy,
     Offline,
@@ -51,6 +53,10 @@ impl Busy {
 
 /// While the link is busy rows wait this many times longer.
 const BUSY_FACTOR: u32 = 4;
+/// Beside a backlog rows wait this part of the time, where there are enough of them:
+const SHARED_PART: u32 = 2;
+/// so many that a batch of them takes hardly more bytes a row than a larger one.
+const ENOUGH_ROWS: usize = 1_000;
 
 /// What to do now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +125,8 @@ impl<T> Queue<T> {
             return Decision::Seal;
         }
         let patience = match link {
-            Link::Ready => self.policy.freshness,
+            Link::Shared if self.rows >= ENOUGH_ROWS => self.policy.freshness / SHARED_PART,
+            Link::Ready | Link::Shared => self.policy.freshness,
             Link::Busy => (self.policy.freshness * BUSY_FACTOR).min(self.policy.offline_age),
             Link::Offline => self.policy.offline_age,
         };
@@ -278,6 +285,29 @@ mod tests {
             Decision::Wait(Duration::from_secs(29))
         );
         assert_eq!(queue.decide(at(30_000), Link::Offline), Decision::Seal);
+    }
+
+    #[test]
+    fn p6_beside_a_backlog_many_rows_wait_for_half_of_the_time_and_few_for_all_of_it() {
+        let policy = Policy {
+            max_rows: 2 * ENOUGH_ROWS,
+            ..policy()
+        };
+        for (rows, link, wait_ms) in [
+            (ENOUGH_ROWS, Link::Shared, 500),
+            (ENOUGH_ROWS - 1, Link::Shared, 1_000),
+            (ENOUGH_ROWS, Link::Ready, 1_000),
+            (ENOUGH_ROWS, Link::Busy, 4_000),
+        ] {
+            let mut queue = Queue::new(policy.clone(), 0);
+            queue.push(Pending {
+                bytes: 0,
+                ..pending(0, rows)
+            });
+            let wait = Decision::Wait(Duration::from_millis(wait_ms));
+            assert_eq!(queue.decide(Duration::ZERO, link), wait, "{rows} {link:?}");
+            assert_eq!(queue.decide(Duration::from_millis(wait_ms), link), Decision::Seal);
+        }
     }
 
     #[test]

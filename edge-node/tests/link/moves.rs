@@ -1,5 +1,6 @@
 //! P9: several gateways. An edge goes to another one when its own fails or leaves, loses nothing, and comes back.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -89,5 +90,56 @@ async fn p9_a_gateway_that_is_gone_or_refuses_is_passed_over() {
     let status = link.until(|s| s.acked == 5).await;
     assert_eq!(status.gateway, name(good.address()));
     assert!(status.refusals > 0 && status.sessions == 1, "{status:?}");
+    link.stop().await;
+}
+
+/// The numbers that begin handshakes: each try has one of its own, and says it again as long as nobody answers.
+async fn next_try(silent: &tokio::net::UdpSocket) -> (Vec<u8>, SocketAddr) {
+    let mut packet = [0; 2048];
+    let (bytes, from) = tokio::time::timeout(PATIENCE, silent.recv_from(&mut packet))
+        .await
+        .expect("nobody tries any more")
+        .unwrap();
+    // A long header: a byte, four of the version, the length of the number, and the number.
+    let number = packet[6..bytes].get(..usize::from(packet[5])).unwrap();
+    (number.to_vec(), from)
+}
+
+/// Else an outage that ends while an attempt waits would last as long again as that attempt did so far: what it sends by itself it sends
+/// again after 1, 2, 4, 8 seconds.
+#[tokio::test]
+async fn p9_while_nothing_answers_an_edge_tries_again_beside_the_try_that_waits() {
+    let pki = Pki::new();
+    let silent = tokio::net::UdpSocket::bind(any_port()).await.unwrap();
+    let spool = Spool::new();
+    let link = Link::with(&pki, &pki, silent.local_addr().unwrap(), &spool, |config| {
+        (config.connect_timeout, config.idle_timeout) = (PATIENCE * 2, PATIENCE * 2);
+    });
+    let mut tries = BTreeSet::new();
+    let several = async {
+        while tries.len() < 5 {
+            tries.insert(next_try(&silent).await.0);
+        }
+    };
+    tokio::time::timeout(PATIENCE, several)
+        .await
+        .expect("one attempt has two minutes, and tries once");
+    link.stop().await;
+
+    // Who answers, however slowly, is not asked twice.
+    let slow = tokio::net::UdpSocket::bind(any_port()).await.unwrap();
+    let link = Link::with(&pki, &pki, slow.local_addr().unwrap(), &spool, |config| {
+        (config.connect_timeout, config.idle_timeout) = (PATIENCE * 2, PATIENCE * 2);
+        config.retry = (Duration::from_secs(2), Duration::from_secs(2));
+    });
+    let (first, from) = next_try(&slow).await;
+    slow.send_to(&[0x40; 30], from).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(
+            next_try(&slow).await.0,
+            first,
+            "another try, although something came back"
+        );
+    }
     link.stop().await;
 }

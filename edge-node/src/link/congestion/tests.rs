@@ -198,6 +198,25 @@ fn p6_a_thin_link_with_a_deep_buffer_is_filled_and_its_buffer_is_not() {
     assert!(wait <= QUEUE + QUEUE / 4, "{wait:?}");
 }
 
+/// Where a link comes back, what is fresh is sent while the rate is not known yet.
+#[test]
+fn p9_the_search_for_the_rate_ends_before_a_deep_buffer_is_full() {
+    for (rtt, lost_percent) in [(150_000, 0), (150_000, 3), (20_000, 0), (600_000, 0)] {
+        let link = Link {
+            rtt,
+            lost_percent,
+            ..THIN
+        };
+        let mut simulation = Simulation::new(link, QUEUE);
+        simulation.run(10 * SECOND);
+        let longest = Duration::from_micros(*simulation.waits.iter().max().unwrap());
+        let used = simulation.used(0);
+        let most = QUEUE * 2 + Duration::from_micros(rtt);
+        assert!(longest <= most, "{longest:?} of {link:?}, used {used}");
+        assert!(used > 0.6, "{used} of {link:?}");
+    }
+}
+
 #[test]
 fn p6_random_loss_and_reordering_do_not_empty_the_link() {
     let (used, wait) = run(Link {

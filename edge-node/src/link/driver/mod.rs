@@ -103,7 +103,12 @@ impl Driver {
         let home = if config.first_is_home { 0 } else { u64::from(spool[0]) };
         Self {
             core: Client::new(uplink.options.clone(), 0, seed),
-            frontier: Frontier::new(uplink.fresh.clone(), millis(config.live_for), oldest_first, 0),
+            frontier: Frontier::new(
+                uplink.fresh.clone(),
+                (millis(config.live_for), millis(config.retry.1)),
+                oldest_first,
+                0,
+            ),
             purse: Purse::new(config.budget.clone(), ledger.spent(), now),
             ledger,
             gateways: Gateways::new(config.gateways.len(), home, millis(config.return_after)),
@@ -249,11 +254,11 @@ impl Driver {
     }
 
     fn connect(&mut self) {
-        let (endpoint, config) = (self.uplink.endpoint.clone(), Arc::clone(&self.uplink.config));
+        let (socket, config) = (self.uplink.socket.clone(), Arc::clone(&self.uplink.config));
         self.gateway = self.gateways.choose(self.now_ms());
         self.view.gateway = config.gateways.get(self.gateway).cloned().unwrap_or_default();
         let (current, failures) = (self.certificates.current.clone(), self.gateways.failures(self.gateway));
-        self.connecting = Some(connect::connect(endpoint, config, current, self.gateway, failures).boxed());
+        self.connecting = Some(connect::connect(socket, config, current, self.gateway, failures).boxed());
     }
 
     fn handle_connected(&mut self, connected: Connected) {
@@ -385,12 +390,12 @@ impl Driver {
         let Some(home) = self.gateways.way_home(now_ms) else {
             return;
         };
-        let (endpoint, config) = (self.uplink.endpoint.clone(), Arc::clone(&self.uplink.config));
+        let (socket, config) = (self.uplink.socket.clone(), Arc::clone(&self.uplink.config));
         let (current, failures) = (self.certificates.current.clone(), self.gateways.failures(home));
         let (patience, gateway) = (config.connect_timeout, config.gateways.get(home).cloned());
         debug!(gateway, "asking whether the home gateway answers");
         let asked = async move {
-            let connected = connect::connect(endpoint, config, current, home, failures);
+            let connected = connect::connect(socket, config, current, home, failures);
             let silent = |_| Down {
                 refused: false,
                 reason: "nothing answered".to_owned(),
