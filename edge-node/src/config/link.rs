@@ -259,6 +259,7 @@ impl Link {
             ("link.keep_alive", self.keep_alive),
             ("link.connect_timeout", self.connect_timeout),
             ("link.ack_timeout", self.ack_timeout),
+            ("link.retry_max", self.retry_max),
         ];
         if let Some((key, _)) = not_zero.iter().find(|(_, value)| value.is_zero()) {
             return refuse(key, "must be longer than nothing");

@@ -31,8 +31,8 @@ const LOSS_TOLERATED: f64 = 0.02;
 const LOSS_AT_START: f64 = 0.1;
 /// While the rate grows by less than this over three rounds, the start is over.
 const GROWTH: f64 = 1.25;
-/// And once so many packets in a row have stood in a queue for half of the longest time: a round would say so only when several times as
-/// much is on its way, and seconds of it stand in a deep buffer.
+/// And once a round's packets all stood in a queue for half of the longest time. So many in a row hold the start until the round says so:
+/// else several times as much would be on its way until then, and stand for seconds in a deep buffer.
 const QUEUED_AT_START: u32 = 8;
 /// So often the queue is emptied for a moment, to see the round trip of the empty link again.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
@@ -82,7 +82,8 @@ pub(super) struct LinkModel {
     min_rtt_seen: Instant,
     /// The best rate of the start, and for how many rounds it has not grown.
     plateau: (f64, u8),
-    /// Packets in a row that stood in a queue for too long.
+    /// Packets in a row that stood in a queue for too long; once there are enough of them, no more is sent than is on its way until the
+    /// round says whether that was a queue or a moment.
     queued: u32,
 }
 
@@ -157,7 +158,7 @@ impl LinkModel {
         };
         if self.window > limit {
             self.window = limit;
-        } else if !app_limited {
+        } else if !app_limited && self.queued < QUEUED_AT_START {
             self.window = (self.window + bytes).min(limit);
         }
         if sent >= self.round.began && now.saturating_duration_since(self.round.began) >= MIN_ROUND {
@@ -165,13 +166,14 @@ impl LinkModel {
         }
     }
 
-    /// Ends the start where a queue has built up.
+    /// Holds the start where a queue seems to have built up.
     fn look_for_a_queue(&mut self, rtt: Duration) {
         let is_queued = self.min_rtt.is_some_and(|least| rtt > least + self.max_queue / 2);
-        self.queued = if is_queued { self.queued + 1 } else { 0 };
-        if self.queued >= QUEUED_AT_START {
-            self.phase = Phase::Cruise;
-        }
+        self.queued = match is_queued {
+            _ if self.queued >= QUEUED_AT_START => self.queued,
+            true => self.queued + 1,
+            false => 0,
+        };
     }
 
     fn handle_loss(&mut self, now: Instant, bytes: u64, persistent: bool) {
@@ -210,9 +212,10 @@ impl LinkModel {
                         (best, flat + 1)
                     };
                 }
-                if self.plateau.1 >= 3 || standing > self.max_queue || round.loss() > LOSS_AT_START {
+                if self.plateau.1 >= 3 || standing > self.max_queue / 2 || round.loss() > LOSS_AT_START {
                     self.phase = Phase::Cruise;
                 }
+                self.queued = 0;
             }
             Phase::Cruise => {
                 if round.loss() > LOSS_TOLERATED {

@@ -51,7 +51,7 @@ pub(super) fn split(gateway: &str) -> Option<(&str, u16)> {
 }
 
 /// Makes one connection to a gateway. Where the name has several addresses they are tried side by side, beginning with another one
-/// after each failure.
+/// after each failure. Those that the name had last are tried at once, as the way to who knows names may be the one that is down.
 ///
 /// While nothing at all comes back, each is tried anew every `retry.1` beside the tries before: the first packets of a handshake are
 /// sent again at ever longer intervals, which may sleep through the end of an outage for as long again as an attempt took so far.
@@ -65,41 +65,69 @@ pub(super) async fn connect(
 ) -> Result<(Connection, Arc<Credentials>), Down> {
     let gateway = config.gateways.get(gateway).map_or("", String::as_str);
     let (host, port) = split(gateway).ok_or_else(|| Down::unreachable("gateway is not host:port"))?;
-    let addresses = tokio::net::lookup_host((host, port)).await.map_err(Down::unreachable)?;
-    let mut addresses: Vec<_> = addresses.collect();
-    if addresses.is_empty() {
-        return Err(Down::unreachable(format!("{host} has no address")));
-    }
-    let turn = failures % addresses.len();
-    addresses.rotate_left(turn);
-    addresses.truncate(MAX_ADDRESSES);
     let name = config.server_name.as_deref().unwrap_or(host);
-    let round = |client: &ClientConfig| -> Vec<_> {
-        let places = (0..).zip(&addresses);
+    let round = |client: &ClientConfig, addresses: &[SocketAddr]| -> Vec<_> {
+        let places = (0..).zip(addresses);
         let attempts = places.map(|(place, address)| attempt(&socket, client.clone(), *address, name, STAGGER * place));
         attempts.collect()
     };
-    let mut attempts: FuturesUnordered<_> = round(&credentials.client).into_iter().collect();
+    let lookup = tokio::net::lookup_host((host, port));
+    tokio::pin!(lookup);
+    let mut is_looked_up = false;
+    let mut addresses = socket.known(gateway);
+    let mut attempts: FuturesUnordered<_> = round(&credentials.client, &addresses).into_iter().collect();
     let mut last = Down::unreachable(format!("{host} cannot be reached"));
     let heard = socket.heard();
-    let mut again = tokio::time::interval(config.retry.1);
+    let mut again = tokio::time::interval(between_rounds(&config));
     again.reset();
     let mut rounds = 1;
-    loop {
+    while !(is_looked_up && attempts.is_empty()) {
         tokio::select! {
-            result = attempts.next() => match result {
-                Some(Ok(connection)) => return Ok((connection, credentials.clone())),
-                // What someone said of us is worth more than silence.
-                Some(Err(down)) if down.refused || !last.refused => last = down,
-                Some(Err(_)) => {}
-                None => return Err(last),
-            },
-            _ = again.tick(), if rounds < MAX_ROUNDS && socket.heard() == heard => {
-                rounds += 1;
-                attempts.extend(round(&credentials.client_again));
+            found = &mut lookup, if !is_looked_up => {
+                is_looked_up = true;
+                match found {
+                    Ok(found) => {
+                        let found = in_turn(found.collect(), failures);
+                        let new: Vec<_> = found.iter().copied().filter(|address| !addresses.contains(address)).collect();
+                        attempts.extend(round(&credentials.client, &new));
+                        socket.remember(gateway, &found);
+                        addresses = found;
+                    }
+                    Err(error) if !last.refused => last = Down::unreachable(error),
+                    Err(_) => {}
+                }
+                if addresses.is_empty() && !last.refused {
+                    last = Down::unreachable(format!("{host} has no address: {}", last.reason));
+                }
             }
+            Some(result) = attempts.next() => match result {
+                Ok(connection) => return Ok((connection, credentials.clone())),
+                // What someone said of us is worth more than silence.
+                Err(down) if down.refused || !last.refused => last = down,
+                Err(_) => {}
+            },
+            _ = again.tick(), if rounds < MAX_ROUNDS => match socket.heard() == heard {
+                true => {
+                    rounds += 1;
+                    attempts.extend(round(&credentials.client_again, &addresses));
+                }
+                false => rounds = MAX_ROUNDS,
+            },
         }
     }
+    Err(last)
+}
+
+/// So many that are tried, beginning with another one after each failure.
+fn in_turn(mut addresses: Vec<SocketAddr>, failures: usize) -> Vec<SocketAddr> {
+    let turn = failures.checked_rem(addresses.len()).unwrap_or(0);
+    addresses.rotate_left(turn);
+    addresses.truncate(MAX_ADDRESSES);
+    addresses
+}
+
+fn between_rounds(config: &LinkConfig) -> Duration {
+    config.retry.1.max(STAGGER / 10)
 }
 
 async fn attempt(
@@ -175,11 +203,12 @@ pub(super) fn control(
     frames.boxed()
 }
 
-/// What an attempt begins with, and what tries beside it have: these send nothing twice before the next of them.
+/// What an attempt begins with, and what tries beside it have: these send nothing twice, as the next of them does.
 pub(super) fn client_configs(config: &LinkConfig, crypto: Arc<QuicClientConfig>) -> [ClientConfig; 2] {
     let first = transport(config);
     let mut again = transport(config);
-    again.initial_rtt(config.retry.1);
+    // It waits three times as long before it sends anything again.
+    again.initial_rtt(config.connect_timeout.max(between_rounds(config)));
     [first, again].map(|transport| {
         let mut client = ClientConfig::new(Arc::clone(&crypto) as _);
         client.transport_config(Arc::new(transport));

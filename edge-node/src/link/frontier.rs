@@ -24,8 +24,8 @@ pub(super) struct Frontier {
     end: u64,
     marks: VecDeque<Mark>,
     down_since: Option<u64>,
-    /// When the last outage ended.
-    back_since: Option<u64>,
+    /// When the last outage ended, and the end of the spool at that moment.
+    back_since: Option<(u64, u64)>,
 }
 
 /// At this time the spool ended there.
@@ -52,7 +52,8 @@ impl Frontier {
         };
         Self {
             live_for_ms,
-            between_tries_ms,
+            // Who tries seldom has an outage's worth of batches until then.
+            between_tries_ms: between_tries_ms.min(live_for_ms),
             oldest_first,
             live_from: fresh.start,
             next,
@@ -83,7 +84,7 @@ impl Frontier {
         self.live_from(now);
         let since = self.down_since.take();
         if since.is_some_and(|since| now >= since + self.live_for_ms) {
-            self.back_since = Some(now);
+            self.back_since = Some((now, self.end));
             let newest = self.marks.back().copied();
             self.marks = newest.map(|mark| Mark { at: now, ..mark }).into_iter().collect();
         }
@@ -97,11 +98,16 @@ impl Frontier {
         }
     }
 
-    /// What was accepted before the link came back is sealed up to here. The last batch of it has what was accepted just now.
+    /// What was accepted before the link came back is sealed up to here. The last batch of it has what was accepted just now; if it is
+    /// the only one, then what was sealed just before it is not much older.
     pub(super) fn handle_past(&mut self, now: u64, end: u64) {
+        let last = end.min(self.end).saturating_sub(1);
         // Only right after an outage is it old.
-        if self.back_since.is_some_and(|back| now < back + self.live_for_ms) {
-            self.live_from = self.live_from.max(end.min(self.end).saturating_sub(1));
+        if self
+            .back_since
+            .is_some_and(|(back, end)| now < back + self.live_for_ms && last > end)
+        {
+            self.live_from = self.live_from.max(last);
         }
     }
 
@@ -266,14 +272,14 @@ mod tests {
         frontier.live_from(up - 1);
         assert_eq!(frontier.next_read(Lane::Live), Some(0), "sealed just so long ago");
         frontier.handle_up(up);
-        for now in [up, up + LIVE_FOR - 1] {
+        // What waited to be sealed is one batch more.
+        frontier.handle_end(up + 50, 13);
+        frontier.handle_past(up + 50, 13);
+        for now in [up + 50, up + LIVE_FOR - 1] {
             assert_eq!(frontier.live_from(now), 10);
         }
-        assert_eq!(
-            frontier.live_from(up + LIVE_FOR),
-            12,
-            "as late as if sealed at the welcome"
-        );
+        let from = frontier.live_from(up + LIVE_FOR + 50);
+        assert_eq!(from, 13, "as late as if sealed at the welcome");
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! The socket of the link. It counts what comes in, so that whoever knocks at a gateway knows whether anything answers.
+//! The socket of the link. It counts what comes in, so that whoever knocks at a gateway knows whether anything answers, and remembers
+//! where gateways were.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use quinn::udp::{RecvMeta, Transmit};
@@ -19,6 +21,8 @@ use super::config::LinkError;
 pub(super) struct Socket {
     pub(super) endpoint: Endpoint,
     heard: Arc<AtomicU64>,
+    /// Addresses by what is configured; only of gateways that are.
+    known: Arc<Mutex<HashMap<String, Vec<SocketAddr>>>>,
 }
 
 impl Socket {
@@ -38,7 +42,21 @@ impl Socket {
         Ok(Self {
             endpoint: endpoint.map_err(LinkError::Bind)?,
             heard,
+            known: Arc::default(),
         })
+    }
+
+    /// What a gateway's name meant when it was last looked up.
+    pub(super) fn known(&self, gateway: &str) -> Vec<SocketAddr> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(gateway).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn remember(&self, gateway: &str, addresses: &[SocketAddr]) {
+        if !addresses.is_empty() {
+            let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+            known.insert(gateway.to_owned(), addresses.to_vec());
+        }
     }
 
     /// Datagrams that came in so far, whatever they were: at least so much comes through.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use sluice_wire::counts::Counts;
 use sluice_wire::envelope::Kind;
+use sluice_wire::session::LanePolicy;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -113,7 +114,7 @@ impl Sealer {
         match status.connected {
             false => Link::Offline,
             true if self.busy.is_reached(status.in_flight, of_backlog, live) => Link::Busy,
-            true if of_backlog > 0 => Link::Shared,
+            true if of_backlog > 0 && self.busy.policy != LanePolicy::OldestFirst => Link::Shared,
             true => Link::Ready,
         }
     }
@@ -254,7 +255,6 @@ mod tests {
     use crate::spool::SpoolOptions;
     use crate::spool::tests::faulty;
     use sluice_wal::Wal;
-    use sluice_wire::session::LanePolicy;
 
     fn sealer(
         spool: Spool,

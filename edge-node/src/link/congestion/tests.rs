@@ -18,6 +18,8 @@ struct Link {
     lost_percent: u64,
     /// Every so many packets one arrives this much later.
     late_by: u64,
+    /// All of them arrive later, in order, by up to so much, which changes every 30 ms.
+    jitter: u64,
 }
 
 struct Simulation {
@@ -32,6 +34,8 @@ struct Simulation {
     /// Acknowledgements by arrival.
     acks: BTreeMap<(u64, u64), u64>,
     send_at: u64,
+    /// Until when it holds, by how much packets are late, and when the last one arrives.
+    jitter: (u64, u64, u64),
     srtt: u64,
     dice: u64,
     delivered: u64,
@@ -57,6 +61,7 @@ impl Simulation {
             next: 0,
             acks: BTreeMap::new(),
             send_at: 0,
+            jitter: (0, 0, 0),
             srtt: link.rtt.max(1_000),
             dice: 0x2545_f491_4f6c_dd1d,
             delivered: 0,
@@ -136,8 +141,21 @@ impl Simulation {
         } else {
             0
         };
-        self.acks
-            .insert((self.free_at + self.link.rtt + late, number), self.now);
+        let arrives = self.jittered(self.free_at + self.link.rtt + late);
+        self.acks.insert((arrives, number), self.now);
+    }
+
+    fn jittered(&mut self, arrives: u64) -> u64 {
+        if self.link.jitter == 0 {
+            return arrives;
+        }
+        let (until, _, last) = self.jitter;
+        if self.now >= until {
+            self.roll(1);
+            self.jitter = (self.now + 30_000, (self.dice >> 20) % self.link.jitter, last);
+        }
+        self.jitter.2 = last.max(arrives + self.jitter.1);
+        self.jitter.2
     }
 
     fn receive_ack(&mut self) {
@@ -181,6 +199,7 @@ const THIN: Link = Link {
     buffer: 4 << 20,
     lost_percent: 0,
     late_by: 0,
+    jitter: 0,
 };
 const QUEUE: Duration = Duration::from_millis(250);
 
@@ -213,6 +232,19 @@ fn p9_the_search_for_the_rate_ends_before_a_deep_buffer_is_full() {
         let used = simulation.used(0);
         let most = QUEUE * 2 + Duration::from_micros(rtt);
         assert!(longest <= most, "{longest:?} of {link:?}, used {used}");
+        assert!(used > 0.6, "{used} of {link:?}");
+    }
+}
+
+/// A moment in which all packets are late is no queue.
+#[test]
+fn the_search_for_the_rate_goes_on_through_jitter() {
+    for (rtt, jitter, queue) in [(600_000, 350_000, QUEUE * 2), (50_000, 200_000, QUEUE)] {
+        let link = Link { rtt, jitter, ..THIN };
+        let mut simulation = Simulation::new(link, queue);
+        simulation.run(5 * SECOND);
+        simulation.run(20 * SECOND);
+        let used = simulation.used(5 * SECOND);
         assert!(used > 0.6, "{used} of {link:?}");
     }
 }
@@ -256,6 +288,7 @@ fn bursts_do_not_overflow_a_small_buffer_again_and_again() {
         buffer: 100_000,
         lost_percent: 0,
         late_by: 0,
+        jitter: 0,
     };
     let mut simulation = Simulation::new(link, QUEUE);
     (simulation.supply, simulation.burst) = (0, Some(230_000));
@@ -311,7 +344,7 @@ proptest! {
         rtt in prop_oneof![500u64..20_000, 20_000u64..200_000, 500_000u64..700_000],
         lost_percent in 0u64..4,
     ) {
-        let link = Link { rate, rtt, buffer: rate * 4, lost_percent, late_by: 0 };
+        let link = Link { rate, rtt, buffer: rate * 4, lost_percent, late_by: 0, jitter: 0 };
         let mut simulation = Simulation::new(link, QUEUE);
         simulation.run(15 * SECOND);
         simulation.run(45 * SECOND);
