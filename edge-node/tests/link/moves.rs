@@ -134,7 +134,8 @@ async fn p9_while_nothing_answers_an_edge_tries_again_beside_the_try_that_waits(
     });
     let (first, from) = next_try(&slow).await;
     slow.send_to(&[0x40; 30], from).await.unwrap();
-    for _ in 0..2 {
+    // It sends two packets again after 1 s, and two after 3 s; another try would come in between.
+    for _ in 0..4 {
         assert_eq!(
             next_try(&slow).await.0,
             first,
