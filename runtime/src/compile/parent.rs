@@ -14,8 +14,8 @@ use crate::component::ComponentError;
 use crate::limits::MAX_IMAGE_BYTES;
 
 /// How much longer than its own time a compiler may take on the wall. It stands back behind those who serve, so on a busy
-/// machine it has a thirtieth of a processor; who uses no processor at all must end some day too.
-const WALL_FACTOR: u32 = 20;
+/// machine it has a small part of a processor; who uses no processor at all must end some day too.
+const WALL_FACTOR: u32 = 10;
 /// How long a compiler may take to end that has closed its output.
 const END_GRACE: Duration = Duration::from_secs(10);
 /// Between two looks at a compiler that is about to end.
