@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{Endpoint, EndpointConfig, TokioRuntime, VarInt};
+use quinn_proto::RandomConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
 use sluice_wire::session::ServerOptions;
 use sluice_wire::session::frame::RefusedCode;
@@ -27,6 +28,8 @@ use crate::tenants::{Gate, Quotas, Shares};
 
 /// What the system may keep of packets while the gateway is busy: a batch that an edge sends at once over a fast link.
 const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
+/// Ten thousand edges may ask at once whether it is back; an answer is a hash.
+const BETWEEN_RESETS: Duration = Duration::from_micros(100);
 
 /// A bound gateway that does nothing until it is run.
 #[derive(Debug)]
@@ -69,8 +72,7 @@ impl Gateway {
         if let Err(error) = socket2::SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES) {
             debug!(%error, "receive buffer stays as the system made it");
         }
-        let endpoint =
-            Endpoint::new(EndpointConfig::default(), Some(server), socket, Arc::new(TokioRuntime)).map_err(bind)?;
+        let endpoint = Endpoint::new(endpoint_config(), Some(server), socket, Arc::new(TokioRuntime)).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
         let ends = partitions.iter().map(|p| (*p, log.end(*p)));
         let admission = Arc::new(Admission::new(ends, reader, config.max_lag));
@@ -257,6 +259,17 @@ impl Gateway {
             self.endpoint.set_server_config(Some(server));
         }
     }
+}
+
+/// Edges that heard nothing for long ask by a packet of no connection whether a gateway is there, and are told by a stateless reset: also
+/// for numbers that this gateway never gave out, and to many at once. The key of such answers must stay one of this process: with the same
+/// in two, one could be made to say what ends a connection of the other.
+fn endpoint_config() -> EndpointConfig {
+    let mut config = EndpointConfig::default();
+    config
+        .cid_generator(|| Box::<RandomConnectionIdGenerator>::default())
+        .min_reset_interval(BETWEEN_RESETS);
+    config
 }
 
 /// A quarter of the memory is for live batches alone, as long as the largest batch still fits into the rest.

@@ -505,6 +505,36 @@ async fn r1_half_open_handshakes_do_not_keep_a_good_client_out() {
     );
 }
 
+/// Edges that heard nothing for long ask with a packet of no connection whether a gateway is there, and no answer is longer than the question.
+#[tokio::test]
+async fn p9_a_gateway_says_that_it_is_there_to_whoever_asks_shortly() {
+    let world = World::new();
+    let mut questions = 0;
+    for asked in 1..=50u8 {
+        let edge = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let mut question = [asked; 41];
+        question[0] = 0x40 | asked;
+        let mut answer = [0; 2048];
+        let answered = async {
+            loop {
+                edge.send_to(&question, world.gateway).await.unwrap();
+                questions += 1;
+                let waited = tokio::time::timeout(Duration::from_secs(1), edge.recv(&mut answer)).await;
+                if let Ok(length) = waited {
+                    break length.unwrap();
+                }
+            }
+        };
+        let length = tokio::time::timeout(PATIENCE, answered).await.unwrap();
+        assert!(length < question.len(), "{length} bytes for {}", question.len());
+    }
+    // It may leave one out where many ask at once.
+    assert!(questions < 60, "asked {questions} times for 50 answers");
+    let (_peer, mut session) = world.good_session().await;
+    session.send(&batch(site_1(), 1)).await;
+    assert!(matches!(session.frame().await.unwrap(), Frame::Ack(_)));
+}
+
 #[tokio::test]
 async fn sessions_beyond_the_limit_are_refused() {
     let world = World::with(|config| config.max_sessions = 2);

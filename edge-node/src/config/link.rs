@@ -54,6 +54,9 @@ pub struct Link {
     pub retry_max: Duration,
     #[serde(with = "units::duration")]
     pub connect_timeout: Duration,
+    /// Silence after which a gateway is asked whether it is there before a handshake is begun.
+    #[serde(with = "units::duration")]
+    pub spare_after: Duration,
     #[serde(with = "units::duration")]
     pub ack_timeout: Duration,
     /// How often the node reports of itself over the link.
@@ -172,6 +175,7 @@ impl Default for Link {
             retry_min: d.retry.0,
             retry_max: d.retry.1,
             connect_timeout: d.connect_timeout,
+            spare_after: d.spare_after,
             ack_timeout: d.ack_timeout,
             report_every: Duration::from_secs(30),
             drain: Duration::from_secs(5),
@@ -336,6 +340,7 @@ impl Link {
             keep_alive: self.keep_alive,
             retry: (self.retry_min, self.retry_max),
             connect_timeout: self.connect_timeout,
+            spare_after: self.spare_after,
             ack_timeout: self.ack_timeout,
             budget: self.budget.resolve(self.policy),
             budget_file: Some(data_dir.join("link-budget")),

@@ -122,8 +122,13 @@ impl Purse {
 
     /// Bytes went out or came in.
     pub(super) fn spend(&mut self, now: Clocks, bytes: u64) {
-        self.pass(now);
+        self.spend_of_day(now, bytes);
         self.tokens -= bytes as f64;
+    }
+
+    /// The same of bytes that are no matter of a second: none waits for them.
+    pub(super) fn spend_of_day(&mut self, now: Clocks, bytes: u64) {
+        self.pass(now);
         if !self.is_free(now) {
             self.spent.bytes = self.spent.bytes.saturating_add(bytes);
         }

@@ -49,6 +49,8 @@ pub struct LinkConfig {
     pub retry: (Duration, Duration),
     /// How long one attempt to connect may take.
     pub connect_timeout: Duration,
+    /// Silence after which tries take few bytes: a gateway is asked whether it is there before a handshake is begun with it.
+    pub spare_after: Duration,
     /// From the delivery of a batch to its acknowledgement.
     pub ack_timeout: Duration,
     /// What the link may cost.
@@ -79,6 +81,7 @@ impl LinkConfig {
             keep_alive: Duration::from_secs(3),
             retry: (Duration::from_secs(1), Duration::from_secs(2)),
             connect_timeout: Duration::from_secs(3),
+            spare_after: Duration::from_secs(900),
             ack_timeout: Duration::from_secs(30),
             budget: Budget::default(),
             budget_file: None,

@@ -22,6 +22,10 @@ const MAX_ADDRESSES: usize = 4;
 const STAGGER: Duration = Duration::from_millis(250);
 /// How often they are tried in one attempt while nothing answers; far beyond what a time to connect leaves room for.
 const MAX_ROUNDS: usize = 16;
+/// After long silence a handshake is begun so often also with a gateway that answers no knock: what stands before it may let none pass.
+const UNASKED_EVERY: Duration = Duration::from_secs(60);
+/// An answered knock is followed by a handshake no more often than this, as there are ways that only small packets pass.
+const FOLLOWED_EVERY: Duration = Duration::from_secs(30);
 
 /// Why there is no connection, or no more.
 #[derive(Debug)]
@@ -55,7 +59,10 @@ pub(super) fn split(gateway: &str) -> Option<(&str, u16)> {
 ///
 /// While nothing at all comes back, each is tried anew every `retry.1` beside the tries before: the first packets of a handshake are
 /// sent again at ever longer intervals, which may sleep through the end of an outage for as long again as an attempt took so far.
-/// Once anything is heard it is the handshake that takes long, and more of them would only be in its way.
+/// Once anything of a handshake is heard it is that which takes long, and more of them would only be in its way.
+///
+/// After `spare_after` of silence it is time to spare bytes: such an attempt knocks as often as it would try, and tries when a knock is
+/// answered. It goes on until it is dropped.
 pub(super) async fn connect(
     socket: Socket,
     config: Arc<LinkConfig>,
@@ -64,6 +71,7 @@ pub(super) async fn connect(
     failures: usize,
 ) -> Result<(Connection, Arc<Credentials>), Down> {
     let gateway = config.gateways.get(gateway).map_or("", String::as_str);
+    let spares = socket.silence() >= config.spare_after;
     let (host, port) = split(gateway).ok_or_else(|| Down::unreachable("gateway is not host:port"))?;
     let name = config.server_name.as_deref().unwrap_or(host);
     let round = |client: &ClientConfig, addresses: &[SocketAddr]| -> Vec<_> {
@@ -71,17 +79,39 @@ pub(super) async fn connect(
         let attempts = places.map(|(place, address)| attempt(&socket, client.clone(), *address, name, STAGGER * place));
         attempts.collect()
     };
+    let try_or_knock = |addresses: &[SocketAddr], client: &ClientConfig| match addresses {
+        [] => Vec::new(),
+        _ if !spares => round(client, addresses),
+        // Only what answers is worth sending anything twice.
+        _ if socket.may_try(gateway, UNASKED_EVERY) => round(&credentials.client_again, addresses),
+        _ => {
+            addresses.iter().for_each(|address| socket.knock(*address));
+            Vec::new()
+        }
+    };
+    let (heard, mut answers) = (socket.heard(), socket.answers());
     let lookup = tokio::net::lookup_host((host, port));
     tokio::pin!(lookup);
     let mut is_looked_up = false;
     let mut addresses = socket.known(gateway);
-    let mut attempts: FuturesUnordered<_> = round(&credentials.client, &addresses).into_iter().collect();
+    let mut attempts: FuturesUnordered<_> = try_or_knock(&addresses, &credentials.client).into_iter().collect();
     let mut last = Down::unreachable(format!("{host} cannot be reached"));
-    let heard = socket.heard();
     let mut again = tokio::time::interval(between_rounds(&config));
     again.reset();
     let mut rounds = 1;
-    while !(is_looked_up && attempts.is_empty()) {
+    loop {
+        let sound = socket.sound();
+        let is_heard = socket.heard() != heard;
+        let asks = spares && !is_heard && addresses.iter().any(|address| socket.reaches(*address));
+        if asks && socket.answers() != answers {
+            answers = socket.answers();
+            if socket.may_follow(gateway, FOLLOWED_EVERY) {
+                attempts.extend(round(&credentials.client, &addresses));
+            }
+        }
+        if is_looked_up && attempts.is_empty() && !asks {
+            return Err(last);
+        }
         tokio::select! {
             found = &mut lookup, if !is_looked_up => {
                 is_looked_up = true;
@@ -89,7 +119,7 @@ pub(super) async fn connect(
                     Ok(found) => {
                         let found = in_turn(found.collect(), failures);
                         let new: Vec<_> = found.iter().copied().filter(|address| !addresses.contains(address)).collect();
-                        attempts.extend(round(&credentials.client, &new));
+                        attempts.extend(try_or_knock(&new, &credentials.client));
                         socket.remember(gateway, &found);
                         addresses = found;
                     }
@@ -106,16 +136,13 @@ pub(super) async fn connect(
                 Err(down) if down.refused || !last.refused => last = down,
                 Err(_) => {}
             },
-            _ = again.tick(), if rounds < MAX_ROUNDS => match socket.heard() == heard {
-                true => {
-                    rounds += 1;
-                    attempts.extend(round(&credentials.client_again, &addresses));
-                }
-                false => rounds = MAX_ROUNDS,
+            () = sound, if asks => {}
+            _ = again.tick(), if !is_heard && (spares || rounds < MAX_ROUNDS) => if socket.heard() == heard {
+                rounds += 1;
+                attempts.extend(try_or_knock(&addresses, &credentials.client_again));
             },
         }
     }
-    Err(last)
 }
 
 /// So many that are tried, beginning with another one after each failure.
@@ -138,6 +165,7 @@ async fn attempt(
     after: Duration,
 ) -> Result<Connection, Down> {
     tokio::time::sleep(after).await;
+    socket.expect(address);
     let connecting = socket
         .endpoint
         .connect_with(client, address, name)

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use quinn::ConnectionStats;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -11,8 +10,6 @@ use super::budget::Spent;
 
 /// A kill forgets at most what was spent since.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
-/// IP and UDP headers of a datagram; IPv6 has 20 more.
-const HEADER_BYTES: u64 = 28;
 
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -20,7 +17,9 @@ pub(super) struct Ledger {
     saved: Spent,
     saved_at: Instant,
     saving: Option<JoinHandle<()>>,
-    /// Of this connection: bytes given to the transport, and overhead that was told.
+    /// Bytes on the wire when this connection, or the time without one, began. Since then: bytes given to the transport, and overhead
+    /// that was told.
+    wire: u64,
     written: u64,
     told: u64,
 }
@@ -35,6 +34,7 @@ impl Ledger {
             saved: saved.unwrap_or_default(),
             saved_at: Instant::now(),
             saving: None,
+            wire: 0,
             written: 0,
             told: 0,
         }
@@ -45,19 +45,19 @@ impl Ledger {
         self.saved
     }
 
-    pub(super) fn handle_connection(&mut self) {
-        (self.written, self.told) = (0, 0);
+    /// A connection begins or ends. What was given to the one before and did not get onto the wire never will.
+    pub(super) fn handle_connection(&mut self, wire: u64) {
+        (self.wire, self.written, self.told) = (wire, 0, 0);
     }
 
     pub(super) fn handle_written(&mut self, bytes: u64) {
         self.written += bytes;
     }
 
-    /// Bytes on the wire, both ways, beside those that were written and those told before. What waits in the transport makes
-    /// it a little late.
-    pub(super) fn overhead(&mut self, stats: &ConnectionStats) -> u64 {
-        let of = |udp: quinn::UdpStats| udp.bytes + HEADER_BYTES * udp.datagrams;
-        let wire = of(stats.udp_tx) + of(stats.udp_rx);
+    /// Bytes on the wire, both ways, beside those that were written and those told before: acknowledgements, what was sent again, tries to
+    /// reach a gateway. What waits in the transport makes it a little late.
+    pub(super) fn overhead(&mut self, wire: u64) -> u64 {
+        let wire = wire.saturating_sub(self.wire);
         let overhead = wire.saturating_sub(self.written).saturating_sub(self.told);
         self.told += overhead;
         overhead

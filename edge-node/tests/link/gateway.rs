@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesOrdered, StreamExt};
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, RecvStream};
+use quinn::{Connection, Endpoint, EndpointConfig, RecvStream, TokioRuntime};
+use quinn_proto::RandomConnectionIdGenerator;
 use rcgen::{
     CertificateParams, CertificateSigningRequestParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
 };
@@ -168,7 +169,11 @@ impl Cloud {
 }
 
 pub(crate) fn start(pki: &Pki, address: SocketAddr, cloud: Arc<Cloud>) -> Gateway {
-    let endpoint = Endpoint::server(server_config(pki), address).unwrap();
+    // As the real one does, it answers packets of connections that it does not know.
+    let mut config = EndpointConfig::default();
+    config.cid_generator(|| Box::<RandomConnectionIdGenerator>::default());
+    let socket = std::net::UdpSocket::bind(address).unwrap();
+    let endpoint = Endpoint::new(config, Some(server_config(pki)), socket, Arc::new(TokioRuntime)).unwrap();
     let gateway = Gateway {
         endpoint: endpoint.clone(),
         leaves: CancellationToken::new(),

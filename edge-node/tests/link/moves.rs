@@ -93,6 +93,132 @@ async fn p9_a_gateway_that_is_gone_or_refuses_is_passed_over() {
     link.stop().await;
 }
 
+/// A packet that asks whether a gateway is there, or says that it is; those of a handshake are many times as long.
+fn is_small(packet: &[u8]) -> bool {
+    packet.len() < 64
+}
+
+/// Carries small packets between an edge and a gateway, and all others once a small one came back: who only ever begins handshakes does
+/// not come through.
+async fn small_first(front: tokio::net::UdpSocket, gateway: SocketAddr) {
+    carried(front, gateway, false).await;
+}
+
+async fn carried(front: tokio::net::UdpSocket, gateway: SocketAddr, mut is_open: bool) {
+    let back = tokio::net::UdpSocket::bind(any_port()).await.unwrap();
+    back.connect(gateway).await.unwrap();
+    let (mut from_edge, mut from_gateway) = ([0; 2048], [0; 2048]);
+    let mut edge = None;
+    loop {
+        tokio::select! {
+            received = front.recv_from(&mut from_edge) => {
+                let (bytes, from) = received.unwrap();
+                edge = Some(from);
+                if is_open || is_small(&from_edge[..bytes]) {
+                    // While nobody is there the system says so here.
+                    let _ = back.send(&from_edge[..bytes]).await;
+                }
+            }
+            received = back.recv(&mut from_gateway) => if let (Ok(bytes), Some(edge)) = (received, edge) {
+                is_open |= is_small(&from_gateway[..bytes]);
+                front.send_to(&from_gateway[..bytes], edge).await.unwrap();
+            },
+        }
+    }
+}
+
+/// A handshake's first packets are thirty times as long as what asks whether anyone is there, and someone pays for them.
+#[tokio::test]
+async fn p9_after_long_silence_an_edge_asks_with_few_bytes_and_comes_when_it_is_answered() {
+    let pki = Pki::new();
+    let silent = tokio::net::UdpSocket::bind(any_port()).await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let spool = Spool::new();
+    spool.append(5);
+    let mut link = Link::with(&pki, &pki, address, &spool, |config| {
+        config.spare_after = Duration::ZERO;
+        config.budget.per_day = Some(1 << 30);
+    });
+    // Over several attempts, of half a second each.
+    let (mut small, mut large) = (0, 0);
+    let mut packet = [0; 2048];
+    while small < 25 {
+        let received = tokio::time::timeout(PATIENCE, silent.recv(&mut packet)).await;
+        match is_small(&packet[..received.unwrap().unwrap()]) {
+            true => small += 1,
+            false => large += 1,
+        }
+    }
+    // One handshake a minute, of a packet or two at each address of the name, which are told when it is given up.
+    assert!(large <= 8, "{large} large ones beside {small}");
+    let sent = small * (41 + 28) + large * (1_200 + 28);
+    let status = link
+        .until(|s| s.budget.is_some_and(|budget| budget.used_today >= sent))
+        .await;
+    assert!(!status.connected && status.sessions == 0, "{status:?}");
+
+    let cloud = Cloud::new(&[], &[], &[]);
+    let gateway = start(&pki, any_port(), Arc::clone(&cloud));
+    let carrying = tokio::spawn(small_first(silent, gateway.address()));
+    // The next handshake unasked would be later.
+    let acked = tokio::time::timeout(PATIENCE / 2, spool.all_acked()).await;
+    assert_eq!(acked.expect("it did not come when it was answered").len(), 5);
+    assert_eq!(cloud.log.lock().unwrap().len(), 5);
+    link.stop().await;
+    carrying.abort();
+}
+
+#[tokio::test]
+async fn p9_what_tries_took_does_not_hold_up_what_is_fresh() {
+    let pki = Pki::new();
+    let silent = tokio::net::UdpSocket::bind(any_port()).await.unwrap();
+    let address = silent.local_addr().unwrap();
+    let spool = Spool::new();
+    let mut link = Link::with(&pki, &pki, address, &spool, |config| {
+        (config.budget.per_second, config.budget.per_day) = (Some(1_000), Some(1 << 30));
+    });
+    // Two minutes and more at that rate, and twice what a second's budget has room for.
+    link.until(|s| s.budget.is_some_and(|budget| budget.used_today >= 150_000))
+        .await;
+    drop(silent);
+    let cloud = Cloud::new(&[], &[], &[]);
+    let _gateway = start(&pki, address, Arc::clone(&cloud));
+    spool.append(2);
+    assert_eq!(spool.all_acked().await.len(), 2);
+    link.stop().await;
+}
+
+/// Else anyone beside it could use up its budget, and keep it awake.
+#[tokio::test]
+async fn p15_a_link_hears_nobody_but_gateways() {
+    let pki = Pki::new();
+    let cloud = Cloud::new(&[], &[], &[]);
+    let gateway = start(&pki, any_port(), Arc::clone(&cloud));
+    let front = tokio::net::UdpSocket::bind(any_port()).await.unwrap();
+    let spool = Spool::new();
+    let mut link = Link::with(&pki, &pki, front.local_addr().unwrap(), &spool, |config| {
+        config.budget.per_day = Some(1 << 20);
+    });
+    let mut packet = [0; 2048];
+    let (_, edge) = front.recv_from(&mut packet).await.unwrap();
+    let stranger = std::net::UdpSocket::bind(any_port()).unwrap();
+    for _ in 0..150 {
+        for _ in 0..20 {
+            stranger.send_to(&[0xc0; 1_200], edge).unwrap();
+        }
+        // The system keeps no more of them than these, so they have to be read.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let carrying = tokio::spawn(carried(front, gateway.address(), true));
+    spool.append(5);
+    assert_eq!(spool.all_acked().await.len(), 5);
+    let status = link.until(|s| s.acked == 5).await;
+    let used = status.budget.unwrap().used_today;
+    assert!((1_000..1 << 20).contains(&used), "{used}");
+    link.stop().await;
+    carrying.abort();
+}
+
 /// The numbers that begin handshakes: each try has one of its own, and says it again as long as nobody answers.
 async fn next_try(silent: &tokio::net::UdpSocket) -> (Vec<u8>, SocketAddr) {
     let mut packet = [0; 2048];
@@ -133,7 +259,8 @@ async fn p9_while_nothing_answers_an_edge_tries_again_beside_the_try_that_waits(
         config.retry = (Duration::from_secs(2), Duration::from_secs(2));
     });
     let (first, from) = next_try(&slow).await;
-    slow.send_to(&[0x40; 30], from).await.unwrap();
+    // As a packet of a handshake begins.
+    slow.send_to(&[0xc0; 30], from).await.unwrap();
     // It sends two packets again after 1 s, and two after 3 s; another try would come in between.
     for _ in 0..4 {
         assert_eq!(

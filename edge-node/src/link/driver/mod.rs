@@ -268,7 +268,7 @@ impl Driver {
                 self.ours = Some(self.certificates.handle_connected(&shown));
                 let watched = connection.clone();
                 self.closed = Some(async move { watched.closed().await }.boxed());
-                self.ledger.handle_connection();
+                self.settle(true);
                 let (source, config) = (Arc::clone(&self.uplink.source), &self.uplink.config);
                 self.pipe = Some(Pipe::new(connection, source, config.policy, config.max_in_flight_bytes));
                 self.core.handle_connected(self.now_ms());
@@ -430,12 +430,29 @@ impl Driver {
     fn drop_connection(&mut self) {
         if let Some(pipe) = self.pipe.take() {
             pipe.connection().close(VarInt::from_u32(0), b"");
+            self.settle(false);
         }
         (self.connecting, self.closed, self.frames, self.ours) = (None, None, None, None);
         self.certificates.handle_down(self.now_ms());
         // Until the link is back they would only take memory.
         self.ready.clear();
         self.view.session = None;
+    }
+
+    /// What the wire took beside what was written is paid like that. Tries to reach a gateway are no debt of those that reach it.
+    fn spend_overhead(&mut self) {
+        let (clocks, overhead) = (self.clocks(), self.ledger.overhead(self.uplink.socket.wire_bytes()));
+        match self.pipe {
+            Some(_) => self.purse.spend(clocks, overhead),
+            None => self.purse.spend_of_day(clocks, overhead),
+        }
+    }
+
+    /// A connection begins or ends.
+    fn settle(&mut self, begins: bool) {
+        self.uplink.socket.handle_connection(begins);
+        self.spend_overhead();
+        self.ledger.handle_connection(self.uplink.socket.wire_bytes());
     }
 
     fn clocks(&self) -> Clocks {

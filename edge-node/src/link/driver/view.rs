@@ -45,10 +45,8 @@ impl Driver {
     fn look(&mut self) {
         let stats = self.core.stats(self.now_ms());
         let clocks = self.clocks();
+        self.spend_overhead();
         let connection = self.pipe.as_ref().map(Pipe::connection);
-        if let Some(connection) = connection {
-            self.purse.spend(clocks, self.ledger.overhead(&connection.stats()));
-        }
         if self.purse.is_limited() {
             self.ledger.save_in_time(self.purse.spent());
         }
