@@ -23,7 +23,7 @@ use super::config::LinkError;
 const HEADER_BYTES: u64 = 28;
 /// Of a knock. What is answered to it is shorter, and has at least 22.
 const KNOCK_BYTES: usize = 41;
-/// Addresses that may be heard. Names of gateways move; who was asked longest ago is forgotten first.
+/// Addresses that may be heard. Names of gateways move; who was asked first is forgotten first.
 const MAX_EXPECTED: usize = 256;
 /// The first bit of what belongs to a handshake.
 const LONG_HEADER: u8 = 0x80;
@@ -47,10 +47,13 @@ struct Known {
     followed: Option<Instant>,
 }
 
-impl Known {
-    fn since(begun: Option<Instant>, every: Duration) -> bool {
-        begun.is_none_or(|begun| begun.elapsed() >= every)
+/// Whether it is so long ago; it is now then.
+fn begin(last: &mut Option<Instant>, every: Duration) -> bool {
+    let may = last.is_none_or(|last| last.elapsed() >= every);
+    if may {
+        *last = Some(Instant::now());
     }
+    may
 }
 
 impl Socket {
@@ -83,21 +86,15 @@ impl Socket {
 
     /// Whether a handshake may be begun with the gateway, unasked; it is begun then.
     pub(super) fn may_try(&self, gateway: &str, every: Duration) -> bool {
-        self.of(gateway, |known| {
-            let may = Known::since(known.tried, every);
-            if may {
-                known.tried = Some(Instant::now());
-            }
-            may
-        })
+        self.of(gateway, |known| begin(&mut known.tried, every))
     }
 
     /// The same, as the gateway has answered a knock.
     pub(super) fn may_follow(&self, gateway: &str, every: Duration) -> bool {
         self.of(gateway, |known| {
-            let may = Known::since(known.followed, every);
+            let may = begin(&mut known.followed, every);
             if may {
-                (known.tried, known.followed) = (Some(Instant::now()), Some(Instant::now()));
+                known.tried = known.followed;
             }
             may
         })

@@ -98,12 +98,8 @@ fn is_small(packet: &[u8]) -> bool {
     packet.len() < 64
 }
 
-/// Carries small packets between an edge and a gateway, and all others once a small one came back: who only ever begins handshakes does
-/// not come through.
-async fn small_first(front: tokio::net::UdpSocket, gateway: SocketAddr) {
-    carried(front, gateway, false).await;
-}
-
+/// Carries packets between an edge and a gateway: unless it is open, small ones alone until one of them came back, so who only ever begins
+/// handshakes does not come through.
 async fn carried(front: tokio::net::UdpSocket, gateway: SocketAddr, mut is_open: bool) {
     let back = tokio::net::UdpSocket::bind(any_port()).await.unwrap();
     back.connect(gateway).await.unwrap();
@@ -159,7 +155,7 @@ async fn p9_after_long_silence_an_edge_asks_with_few_bytes_and_comes_when_it_is_
 
     let cloud = Cloud::new(&[], &[], &[]);
     let gateway = start(&pki, any_port(), Arc::clone(&cloud));
-    let carrying = tokio::spawn(small_first(silent, gateway.address()));
+    let carrying = tokio::spawn(carried(silent, gateway.address(), false));
     // The next handshake unasked would be later.
     let acked = tokio::time::timeout(PATIENCE / 2, spool.all_acked()).await;
     assert_eq!(acked.expect("it did not come when it was answered").len(), 5);
