@@ -284,6 +284,8 @@ mod tests {
             "streams": [{"stream": "acme/site-1/00", "silent": true, "gaps": 0, "last_heard": "2026-11-21T00:00:00Z"}]});
         status["edge"]["disk_full"] = json!(true);
         status["edge"]["link"]["connected"] = json!(false);
+        status["edge"]["link"]["down_since_unix_ms"] = json!(NOW - 11_520_000);
+        status["edge"]["link"]["spares_bytes"] = json!(true);
         status["edge"]["link"]["last_error"] = json!("time\u{1b}[2Jd out");
         status["edge"]["link"]["refusals"] = json!(3);
         status["edge"]["chain"]["warnings"] =
@@ -303,7 +305,7 @@ mod tests {
             [
                 "✗ NOT READY: data does not move",
                 "✗ the edge's disk is full: new events are refused until there is room, what was accepted is kept",
-                "! no link to a gateway (live), 0 batches waiting: time\u{fffd}[2Jd out",
+                "! no link to a gateway for 3 h 12 min (live, asks with few bytes), 0 batches waiting: time\u{fffd}[2Jd out",
                 "✗ the plugins asked for 2 min 5 s ago are refused, those from before go on: no package acme/x",
                 "! the mask `mask` is switched off by `sluice plugin disable` since 2026-11-21T18:00:00Z: no reason",
                 "  given, by ada: events pass UNMASKED",

@@ -111,7 +111,17 @@ impl News {
             let phase = words(link, "/phase").unwrap_or_default();
             let why = words(link, "/last_error").map_or(String::new(), |why| format!(": {why}"));
             let waiting = several(number(edge, "/spool/batches"), "batch");
-            self.look(&format!("no link to a gateway ({phase}), {waiting} waiting{why}"));
+            let since = link["down_since_unix_ms"].as_u64();
+            let time = since.map_or(String::new(), |at| {
+                format!(" for {}", readable::span(now_ms.saturating_sub(at)))
+            });
+            let asks = match link["spares_bytes"] == true {
+                true => ", asks with few bytes",
+                false => "",
+            };
+            self.look(&format!(
+                "no link to a gateway{time} ({phase}{asks}), {waiting} waiting{why}"
+            ));
         }
         let chain = &edge["chain"];
         if let Some(why) = words(chain, "/refused/why") {

@@ -12,6 +12,10 @@ pub struct LinkStatus {
     pub connected: bool,
     /// `waiting`, `connecting`, `greeting`, `live`, `leaving`, `renewing`
     pub phase: &'static str,
+    /// Since when it is not connected, while it is not.
+    pub down_since_unix_ms: Option<u64>,
+    /// There was no answer for so long that gateways are asked with few bytes whether they are there.
+    pub spares_bytes: bool,
     /// The one in use, or tried last.
     pub gateway: String,
     pub session: Option<String>,

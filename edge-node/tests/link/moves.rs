@@ -149,8 +149,9 @@ async fn p9_after_long_silence_an_edge_asks_with_few_bytes_and_comes_when_it_is_
     assert!(large <= 8, "{large} large ones beside {small}");
     let sent = small * (41 + 28) + large * (1_200 + 28);
     let status = link
-        .until(|s| s.budget.is_some_and(|budget| budget.used_today >= sent))
+        .until(|s| s.spares_bytes && s.budget.is_some_and(|budget| budget.used_today >= sent))
         .await;
+    assert!(status.down_since_unix_ms.is_some(), "{status:?}");
     assert!(!status.connected && status.sessions == 0, "{status:?}");
 
     let cloud = Cloud::new(&[], &[], &[]);
@@ -160,6 +161,8 @@ async fn p9_after_long_silence_an_edge_asks_with_few_bytes_and_comes_when_it_is_
     let acked = tokio::time::timeout(PATIENCE / 2, spool.all_acked()).await;
     assert_eq!(acked.expect("it did not come when it was answered").len(), 5);
     assert_eq!(cloud.log.lock().unwrap().len(), 5);
+    link.until(|s| s.connected && !s.spares_bytes && s.down_since_unix_ms.is_none())
+        .await;
     link.stop().await;
     carrying.abort();
 }

@@ -7,7 +7,7 @@ use sluice_wire::session::client::Phase;
 use sluice_wire::session::frame::Lane;
 use tokio::time::Instant;
 
-use super::Driver;
+use super::{Driver, unix_ms};
 use crate::link::congestion::LinkModel;
 use crate::link::pipe::Pipe;
 use crate::link::status::{PathStatus, phase_name};
@@ -33,6 +33,12 @@ impl Driver {
         }
         self.look();
         self.view.connected = !now && matches!(phase, Phase::Live | Phase::Leaving);
+        self.view.down_since_unix_ms = match self.view.connected {
+            true => None,
+            false => self.view.down_since_unix_ms.or_else(|| Some(unix_ms())),
+        };
+        let is_silent = self.uplink.socket.silence() >= self.uplink.config.spare_after;
+        self.view.spares_bytes = !self.view.connected && is_silent;
         let sender = &self.uplink.status;
         if *sender.borrow() != self.view {
             sender.send_replace(self.view.clone());
